@@ -1,0 +1,84 @@
+"""What config files share: their arguments, and how a method is laid out over a schedule."""
+
+import difflib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.errors import ConfigError
+
+# What trains first, and what takes over when the learning rate drops.
+SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "erm": (("erm",), ()),
+    "rs": (("rs",), ()),
+    "drs": (("erm",), ("rs",)),
+    "open": (("erm",), ("open",)),
+}
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Reads the text behind the colon of `--config file.py:key=value,key=value`.
+
+    Args:
+      arg: the text; None or "" for none.
+      **defaults: the legal keys; a value is read as the type of its default.
+
+    Raises:
+      ConfigError: a key is unknown or a value does not read.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        key, equals, text = part.partition("=")
+        if key not in defaults or not equals:
+            near = difflib.get_close_matches(key, defaults, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"config argument {part!r} is unknown; legal: "
+                f"{', '.join(f'{k}=' for k in defaults)}{hint}"
+            )
+        try:
+            values[key] = type(defaults[key])(text)
+        except ValueError:
+            raise ConfigError(
+                f"config argument {key}={text!r}: not a {type(defaults[key]).__name__}"
+            ) from None
+    return ConfigDict(values)
+
+
+def choose(field: str, value: str, legal: Any) -> None:
+    """Refuses a name that is not among the legal ones.
+
+    Raises:
+      ConfigError: naming the argument, the value and what is legal.
+    """
+    if value not in legal:
+        raise ConfigError(f"config argument {field}={value!r} is unknown; legal: {', '.join(legal)}")
+
+
+def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
+    """Lays out a method over the papers' schedule, scaled to `epochs`.
+
+    At 200 epochs: warm-up over 5, the learning rate drops at 160 and 180, and at 160 the deferred
+    methods take over and a checkpoint is kept.
+
+    Args:
+      config: changed in place.
+      method: one of `SCHEDULES`.
+      epochs: at least 1.
+
+    Raises:
+      ConfigError: the method is unknown or epochs is not positive.
+    """
+    choose("method", method, SCHEDULES)
+    if epochs < 1:
+        raise ConfigError(f"config argument epochs={epochs} must be at least 1")
+    initial, deferred = SCHEDULES[method]
+    first_drop, second_drop = max(round(0.8 * epochs), 1), max(round(0.9 * epochs), 1)
+    config.num_epochs = epochs
+    config.optimizer.warmup_epochs = round(epochs / 40)
+    config.optimizer.milestones = (first_drop, second_drop)
+    config.checkpoint.epochs = (first_drop,)
+    config.init_epoch = first_drop
+    config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": initial}})
+    if deferred and first_drop < epochs:
+        config.phases.deferred = ConfigDict({"start_epoch": first_drop, "methods": deferred})

@@ -1,0 +1,27 @@
+"""Long-tailed handwritten digits: a first run of two minutes, with nothing to download.
+
+    python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
+
+Arguments after a colon: method=open|erm|rs|drs   epochs=60   ir=50
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from purenoise_jax.config import default_config
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """See the top of the file."""
+    args = common.parse_arg(arg, method="open", epochs=60, ir=50.0)
+    config = default_config()
+    common.set_schedule(config, args.method, args.epochs)
+    config.batch_size = 64
+    config.data.source = "digits"
+    config.data.name = "digits"
+    config.data.imbalance_ratio = args.ir
+    # A mirrored digit is another digit, or none.
+    config.data.augment = ("crop",)
+    config.data.crop_padding = 2
+    config.model.name = "resnet8"
+    return config

@@ -1,0 +1,15 @@
+"""Long-tailed image classification with pure noise images (OPeN) and DAR-BN."""
+
+from purenoise_jax.data.longtail import long_tail_indices
+from purenoise_jax.models import AuxBatchNorm, BatchNorm, DARBatchNorm, create_model
+from purenoise_jax.noise import replace_probs, replace_with_noise
+
+__all__ = [
+    "AuxBatchNorm",
+    "BatchNorm",
+    "DARBatchNorm",
+    "create_model",
+    "long_tail_indices",
+    "replace_probs",
+    "replace_with_noise",
+]

@@ -1,0 +1,160 @@
+"""What a run shows: a header, a progress bar on a terminal, a line per evaluation, a table."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# Beyond this a run is worth moving to a faster machine.
+TOO_SLOW_SECONDS = 24 * 3600
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, to two units: "8 s", "3 min 20 s", "5 h 40 min", "12 d 3 h"."""
+    left = round(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as percent with one decimal; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def class_counts_line(counts: Sequence[int]) -> str:
+    """The class counts, with the middle left out when they are many."""
+    total = f"{sum(counts):,} images, {len(counts)} classes: "
+    shown = [str(n) for n in counts]
+    if len(shown) > 12:
+        shown = [*shown[:6], "...", *shown[-5:]]
+    return total + " ".join(shown)
+
+
+class Display:
+    """Writes to the screen for one process of a run, and nothing for the others.
+
+    Args:
+      active: whether this process writes.
+      console: where to; None = standard output.
+    """
+
+    def __init__(self, active: bool = True, console: Console | None = None) -> None:
+        self._console = console or Console(quiet=not active, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def header(self, lines: Mapping[str, str]) -> None:
+        """What is about to run, as name and value lines."""
+        width = max(map(len, lines)) + 2
+        for name, value in lines.items():
+            self._console.print(Text(f"{name:<{width}}", style="bold cyan") + Text(value))
+
+    def note(self, text: str, style: str = "") -> None:
+        """One line of text."""
+        self._console.print(Text(text, style=style))
+
+    def estimate(self, seconds_per_step: float, steps: int, device: str) -> None:
+        """How long the steps that are left will take, and whether that is too long."""
+        left = seconds_per_step * steps
+        rate = f"{1 / seconds_per_step:.1f} steps/s" if seconds_per_step < 1 else (
+            f"{seconds_per_step:.1f} s/step"
+        )
+        self.note(f"{rate} here, so about {duration(left)} for the {steps:,} steps that are left")
+        if left > TOO_SLOW_SECONDS:
+            self.note(
+                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, a "
+                "smaller network (--config.model.name=resnet32), or fewer epochs "
+                "(the config argument epochs=N).",
+                style="bold yellow",
+            )
+
+    def start_progress(self, total: int, done: int) -> None:
+        """Shows the bar, on a terminal."""
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, rate="")
+        self._progress.start()
+
+    def advance(self, done: int, description: str, images_per_second: float | None) -> None:
+        """Moves the bar to a number of completed steps."""
+        if self._progress is not None:
+            rate = "" if images_per_second is None else f"{images_per_second:,.0f} images/s"
+            self._progress.update(self._task, completed=done, description=description, rate=rate)
+
+    def stop_progress(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def evaluated(self, epoch: int, num_epochs: int, loss: float | None, test: Any) -> None:
+        """One line for one evaluation."""
+        now = datetime.datetime.now().strftime("%H:%M:%S")
+        loss_text = "" if loss is None else f"  train loss {loss:.3f}"
+        rarest = test.get("group_accuracy")
+        rare_text = f"  rarest fifth {percent(rarest[0])} %" if rarest else ""
+        self.note(
+            f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}{loss_text}"
+            f"  test accuracy {percent(test['accuracy'])} %{rare_text}"
+        )
+
+    def table(self, title: str, test: Mapping[str, Any], class_names: Sequence[str]) -> None:
+        """The numbers of the last evaluation."""
+        table = Table(title=title, title_justify="left", show_header=False)
+        table.add_column("number")
+        table.add_column("value", justify="right")
+        table.add_row("test accuracy", f"{percent(test['accuracy'])} %")
+        table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")
+        for i, share in enumerate(test.get("group_accuracy") or []):
+            name = {0: " (rarest classes)", 4: " (most frequent)"}.get(i, "")
+            table.add_row(f"group {i + 1}{name}", f"{percent(share)} %")
+        for name, legend in (("many", "> 100"), ("medium", "20 .. 100"), ("few", "< 20")):
+            if test.get(f"{name}_accuracy") is not None:
+                table.add_row(f"{name} ({legend} images)", f"{percent(test[f'{name}_accuracy'])} %")
+        table.add_row("negative log-likelihood", f"{test['nll']:.3f} nats")
+        table.add_row("calibration error (ECE)", f"{percent(test['ece'])} %")
+        if len(class_names) <= 12:
+            table.add_section()
+            for name, share in zip(class_names, test["per_class_accuracy"], strict=True):
+                table.add_row(name, f"{percent(share)} %")
+        self._console.print(table)
+
+
+def groups_of_steps(starts: Sequence[int], methods: Sequence[Sequence[str]], steps: int) -> str:
+    """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)"."""
+    return ", ".join(
+        f"{' + '.join(names)} from epoch {start} (step {start * steps:,})"
+        for start, names in zip(starts, methods, strict=True)
+    )
+
+
+def parameter_count(params: Any) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

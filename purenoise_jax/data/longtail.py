@@ -1,0 +1,162 @@
+"""Long-tailed subsets of balanced data sets: how many images of each class, and which.
+
+Source: Cui et al. 2019 (exponential profile), Cao et al. 2019 (which images; step profile), Kim et
+al. 2020 (the first-n rule).
+"""
+
+import hashlib
+
+import numpy as np
+
+from purenoise_jax.errors import ConfigError, DataError
+
+PROFILES = ("exp", "step", "natural")
+RULES = ("cao", "first")
+
+
+def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Images per class, int64[K], from labels int[N] in [0, K)."""
+    return np.bincount(labels, minlength=num_classes).astype(np.int64)
+
+
+def long_tail_counts(
+    largest: int, num_classes: int, *, imbalance_ratio: float, profile: str = "exp"
+) -> np.ndarray:
+    """The number of images of every class, largest class first.
+
+    "exp" keeps int(largest * (1 / ratio) ** (i / (K - 1))) images of class i, rounded down in
+    float64 exactly as the published subsets were. "step" keeps `largest` images of the first half
+    of the classes and int(largest / ratio) of the others.
+
+    Args:
+      largest: images of the largest class.
+      num_classes: K.
+      imbalance_ratio: largest over smallest class, at least 1.
+      profile: "exp" or "step".
+
+    Returns:
+      int64[K].
+
+    Raises:
+      ConfigError: an argument is out of range, or a class would be left with no image.
+    """
+    if not (np.isfinite(imbalance_ratio) and imbalance_ratio >= 1):
+        raise ConfigError(
+            f"data.imbalance_ratio={imbalance_ratio} must be a finite number of at least 1 "
+            "(largest class over smallest)"
+        )
+    if profile == "exp":
+        share = 1 / imbalance_ratio
+        last = max(num_classes - 1, 1)
+        counts = [int(largest * share ** (i / last)) for i in range(num_classes)]
+    elif profile == "step":
+        head = num_classes // 2
+        counts = [largest] * head + [int(largest / imbalance_ratio)] * (num_classes - head)
+    else:
+        raise ConfigError(f"data.profile={profile!r} is unknown; legal: {', '.join(PROFILES)}")
+    empty = [i for i, n in enumerate(counts) if n == 0]
+    if empty:
+        raise ConfigError(
+            f"data.imbalance_ratio={imbalance_ratio} leaves classes {empty[:10]} without an image "
+            f"(the largest class has {largest}); legal: at most {largest}"
+        )
+    return np.array(counts, np.int64)
+
+
+def long_tail_indices(
+    labels: np.ndarray,
+    *,
+    imbalance_ratio: float,
+    profile: str = "exp",
+    rule: str = "cao",
+    seed: int = 0,
+) -> np.ndarray:
+    """Chooses the training images of a long-tailed subset.
+
+    The largest class keeps as many images as the smallest class of `labels` has, so that the
+    profile is exact whichever class is short. "cao" goes through the classes in order, shuffles
+    each class's indices with one numpy `RandomState(seed)` and keeps the first n; "first" keeps
+    the first n in file order. Profile "natural" keeps every image.
+
+    Args:
+      labels: int[N] in [0, K), in the data set's original file order.
+      imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
+      profile: "exp", "step" or "natural".
+      rule: "cao" or "first".
+      seed: of the "cao" shuffles; the published subsets have 0.
+
+    Returns:
+      Sorted int64[M], indices into `labels`.
+
+    Raises:
+      ConfigError: an argument is out of range.
+      DataError: a class has no image at all.
+    """
+    labels = np.asarray(labels)
+    if rule not in RULES:
+        raise ConfigError(f"data.rule={rule!r} is unknown; legal: {', '.join(RULES)}")
+    available = count_classes(labels, int(labels.max()) + 1)
+    if not available.all():
+        raise DataError(f"classes {np.flatnonzero(available == 0)[:10].tolist()} have no image")
+    if profile == "natural":
+        return np.arange(len(labels), dtype=np.int64)
+    counts = long_tail_counts(
+        int(available.min()), len(available), imbalance_ratio=imbalance_ratio, profile=profile
+    )
+    # numpy's legacy generator: the published lists cannot be had from any other.
+    shuffler = np.random.RandomState(seed)
+    chosen = []
+    for k, n in enumerate(counts):
+        of_class = np.flatnonzero(labels == k)
+        if rule == "cao":
+            shuffler.shuffle(of_class)
+        chosen.append(of_class[:n])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def read_indices(path: str, num_images: int) -> np.ndarray:
+    """Reads a subset from a file.
+
+    Args:
+      path: a text file with one index a line, or a `.npy` file of integers.
+      num_images: N; legal indices are 0 .. N - 1, each at most once.
+
+    Returns:
+      Sorted int64[M].
+
+    Raises:
+      DataError: the file cannot be read, or an index is not legal.
+    """
+    try:
+        raw = np.load(path, allow_pickle=False) if path.endswith(".npy") else _read_lines(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"data.indices={path}: cannot be read as a list of integers: {error}"
+        ) from None
+    if raw.ndim != 1 or raw.size == 0 or not np.issubdtype(raw.dtype, np.integer):
+        raise DataError(
+            f"data.indices={path}: wanted integers [M], got {raw.dtype}{list(raw.shape)}"
+        )
+    indices = np.sort(raw.astype(np.int64))
+    outside = indices[(indices < 0) | (indices >= num_images)]
+    if outside.size:
+        raise DataError(f"data.indices={path}: index {outside[0]} is outside 0 .. {num_images - 1}")
+    twice = indices[1:][indices[1:] == indices[:-1]]
+    if twice.size:
+        raise DataError(f"data.indices={path}: index {twice[0]} stands there twice")
+    return indices
+
+
+def _read_lines(path: str) -> np.ndarray:
+    with open(path, encoding="utf-8") as file:
+        return np.array([int(line) for line in file if line.strip()], np.int64)
+
+
+def fingerprint(indices: np.ndarray) -> str:
+    """Identifies a subset: sha256, in hex, of its sorted decimal indices, one per line.
+
+    Args:
+      indices: int[M], any order.
+    """
+    text = "".join(f"{i}\n" for i in np.sort(indices))
+    return hashlib.sha256(text.encode()).hexdigest()

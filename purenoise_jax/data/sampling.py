@@ -1,0 +1,105 @@
+"""Which image stands in which row of which step: a pure function of (key, epoch).
+
+Source: Lee and Lee 2023, section 5.2 (the balanced loader draws with replacement, as many times as
+the training set has images); Zada et al. 2022, section 3.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purenoise_jax import rng
+
+
+def steps_per_epoch(num_images: int, batch_size: int) -> int:
+    """Steps that cover the training set once, the last one possibly not full."""
+    return -(-num_images // batch_size)
+
+
+@partial(jax.jit, static_argnames=("num_images",))
+def permutation(key: jax.Array, *, num_images: int) -> jax.Array:
+    """Every image once, in random order: i32[num_images]."""
+    return jax.random.permutation(key, num_images)
+
+
+@partial(jax.jit, static_argnames=("num_draws",))
+def class_draws(
+    key: jax.Array,
+    class_probs: jax.Array,
+    by_class: jax.Array,
+    counts: jax.Array,
+    *,
+    num_draws: int,
+) -> jax.Array:
+    """Draws with replacement: first a class by its probability, then one of its images uniformly.
+
+    Args:
+      key: typed key.
+      class_probs: f32[K], summing to 1; a class without images has 0.
+      by_class: i32[N], the image indices sorted by class.
+      counts: i32[K], images per class.
+      num_draws: M.
+
+    Returns:
+      i32[M], indices of images.
+    """
+    class_key, image_key = jax.random.split(key)
+    # Inverse transform; the clip keeps a draw at the rounded top end off classes without images.
+    edges = jnp.cumsum(class_probs)
+    uniform = jax.random.uniform(class_key, (num_draws,)) * edges[-1]
+    last = jnp.max(jnp.where(class_probs > 0, jnp.arange(class_probs.size), 0))
+    label = jnp.minimum(jnp.searchsorted(edges, uniform, side="right"), last)
+    first = jnp.cumsum(counts) - counts
+    within = jax.random.randint(image_key, (num_draws,), 0, counts[label])
+    return by_class[first[label] + within]
+
+
+class EpochSampler:
+    """Lays out one epoch after another as fixed-shape batches of image indices.
+
+    Args:
+      labels: int[N] in [0, K), of the training images.
+      num_classes: K.
+      batch_size: B.
+      seed: the run's seed.
+    """
+
+    def __init__(self, labels: np.ndarray, num_classes: int, batch_size: int, seed: int) -> None:
+        self.num_images = len(labels)
+        self.batch_size = batch_size
+        self.steps = steps_per_epoch(self.num_images, batch_size)
+        self._key = rng.stream(seed, "sampling")
+        self._by_class = jnp.asarray(np.argsort(labels, kind="stable"), jnp.int32)
+        self._counts = jnp.asarray(np.bincount(labels, minlength=num_classes), jnp.int32)
+
+    def epoch(self, epoch: int, class_probs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of one epoch.
+
+        Args:
+          epoch: counted from 0.
+          class_probs: f32[K] for draws with replacement by class (then uniformly within the
+            class), as many as there are images; None for every image once in random order.
+
+        Returns:
+          index i32[steps, B] into the training images, and valid bool[steps, B], False for the
+          padding that fills up the last step. Padding repeats image 0, which is never used.
+        """
+        key = rng.at(self._key, epoch)
+        if class_probs is None:
+            flat = permutation(key, num_images=self.num_images)
+        else:
+            probs = jnp.asarray(class_probs, jnp.float32)
+            flat = class_draws(key, probs, self._by_class, self._counts, num_draws=self.num_images)
+        return pad_rows(np.asarray(flat, np.int32), self.batch_size)
+
+
+def pad_rows(flat: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts indices i32[N] into rows [steps, B], with valid bool[steps, B] False where padded."""
+    rows = (steps_per_epoch(len(flat), batch_size), batch_size)
+    index = np.zeros(rows, np.int32)
+    valid = np.zeros(rows, bool)
+    index.reshape(-1)[: len(flat)] = flat
+    valid.reshape(-1)[: len(flat)] = True
+    return index, valid

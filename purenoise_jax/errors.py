@@ -1,0 +1,35 @@
+"""The errors that a user can cause or meet, each with the exit code of the command line.
+
+A message is one line that names the field or file, the value seen and what is legal.
+`main` prints it without a traceback and exits with `exit_code`.
+"""
+
+
+class PureNoiseError(Exception):
+    """Base of every error that is reported to the user as one line."""
+
+    exit_code = 1
+
+
+class ConfigError(PureNoiseError, ValueError):
+    """A config field or a command-line argument is wrong."""
+
+    exit_code = 2
+
+
+class DataError(PureNoiseError, ValueError):
+    """A data set is missing, damaged, of the wrong shape or mislabelled."""
+
+    exit_code = 3
+
+
+class CheckpointError(PureNoiseError):
+    """A checkpoint is absent, belongs to something else, or cannot be read."""
+
+    exit_code = 4
+
+
+class NonFiniteError(PureNoiseError, FloatingPointError):
+    """The loss or a gradient became NaN or infinite."""
+
+    exit_code = 6

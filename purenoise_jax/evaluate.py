@@ -1,0 +1,100 @@
+"""Exact evaluation over a whole data set in fixed-shape batches."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purenoise_jax.data.augment import normalize, to_float
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.step import Loader, TrainState
+
+ECE_BINS = 15
+
+
+class Counts(NamedTuple):
+    """What all reported numbers are computed from.
+
+    Attributes:
+      confusion: i32[K, K], rows = true class, columns = predicted class.
+      nll: f32[], the sum of negative log-likelihoods, in nats.
+      bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
+        confidences, and the number that are right.
+    """
+
+    confusion: jax.Array
+    nll: jax.Array
+    bins: jax.Array
+
+
+class Evaluator:
+    """Evaluates states on one set of images; every image counts once.
+
+    Args:
+      model: from `create_model`.
+      images: uint8[N, H, W, C].
+      labels: int32[N] in [0, K).
+      loader: how images enter the network; its augmentation is not used.
+      postprocess: from the recipe, logits -> logits.
+      placement: over which devices.
+      batch_size: of each forward pass, divisible by the devices.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        loader: Loader,
+        postprocess: Callable[[jax.Array], jax.Array],
+        placement: Placement,
+        batch_size: int,
+    ) -> None:
+        index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
+        self._data = (placement.replicate(images), placement.replicate(labels))
+        self._rows = (placement.split_rows(index), placement.split_rows(valid))
+
+        def count(variables: Any, images: jax.Array, labels: jax.Array, *rows: jax.Array) -> Counts:
+            def add(counts: Counts, row: tuple[jax.Array, jax.Array]) -> tuple[Counts, None]:
+                index, valid = (
+                    jax.lax.with_sharding_constraint(x, placement.batch) for x in row
+                )
+                label = labels[index]
+                image = normalize(to_float(images[index]), loader.mean, loader.std)
+                logits, _ = model.apply(variables, image, None, valid, train=False)
+                return _add(counts, postprocess(logits), label, valid), None
+
+            classes = loader.num_classes
+            zero = Counts(
+                jnp.zeros((classes, classes), jnp.int32),
+                jnp.zeros((), jnp.float32),
+                jnp.zeros((ECE_BINS, 3), jnp.float32),
+            )
+            return jax.lax.scan(add, zero, rows)[0]
+
+        self._count = jax.jit(count, out_shardings=placement.replicated)
+
+    def __call__(self, state: TrainState) -> Counts:
+        """Evaluates with the running statistics of `state`; the result is on the host."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return jax.device_get(self._count(variables, *self._data, *self._rows))
+
+
+def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) -> Counts:
+    log_probs = jax.nn.log_softmax(logits)
+    nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
+    predicted = logits.argmax(-1)
+    confidence = jnp.exp(log_probs.max(-1))
+    # Bins (i / n, (i + 1) / n], as Guo et al. 2017 cut them.
+    bin_of = jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)
+    weight = valid.astype(jnp.float32)
+    per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
+    return Counts(
+        counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
+        counts.nll + jnp.where(valid, nll, 0).sum(),
+        counts.bins.at[bin_of].add(per_row),
+    )

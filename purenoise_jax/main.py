@@ -1,0 +1,199 @@
+"""The command line: trains what a config file says.
+
+    python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
+"""
+
+import difflib
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+
+from purenoise_jax.config import FIELDS, default_config, flatten, validate
+from purenoise_jax.console import Display
+from purenoise_jax.errors import ConfigError, PureNoiseError
+from purenoise_jax.train import train_and_evaluate
+
+USAGE = """\
+Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
+
+usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE ...]
+
+  --config FILE[:ARGS]      a Python file with get_config(arg), such as configs/digits_lt.py; what may
+                            stand behind the colon is at the top of each file, for example
+                            configs/cifar10_lt.py:method=drs,preset=rescience,epochs=20
+  --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and summary.json go; the
+                            same command once more continues where the run stopped
+  --config.FIELD=VALUE      changes a field; a tuple is written '(160, 180)'
+  --debug                   show a traceback with an error
+  --coordinator HOST:PORT --num_processes N --process_id I
+                            one of several processes; --coordinator=auto asks the cluster (SLURM)
+
+exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 6 loss not finite, 1 anything else
+
+examples:
+  python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
+  python -m purenoise_jax.main --config configs/cifar10_lt.py:method=erm --workdir runs/erm
+  python -m purenoise_jax.main --config configs/cifar10_lt.py --workdir runs/open \\
+      --config.init_from=runs/erm --config.init_epoch=160
+"""
+FLAG_NAMES = ("config", "workdir", "debug", "coordinator", "num_processes", "process_id", "help")
+
+
+def help_text(config: ConfigDict) -> str:
+    """Usage, and every config field with its value, what is legal and what it means."""
+    values = flatten(config)
+    lines = [USAGE, "fields, with the value that the config gives them:"]
+    for path, value in values.items():
+        field = FIELDS.get(path)
+        lines.append(f"  {path}={value!r}")
+        if field is not None:
+            lines.append(f"      {field.help}; {field.legal}")
+    lines.append(
+        "  phases.NAME.start_epoch and phases.NAME.methods: from which epoch (counted from 0) on "
+        "which methods train"
+    )
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str]) -> flags.FlagValues:
+    """Reads the command line.
+
+    Args:
+      argv: with the program's name first.
+
+    Raises:
+      ConfigError: one line that says what is wrong.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "config file", flag_values=values)
+    flags.DEFINE_string("workdir", None, "output folder", flag_values=values)
+    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT or auto", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "this process", flag_values=values)
+    flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
+    # The file first, so that a wrong field can be named next to the right one.
+    config_only = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "config file", flag_values=config_only)
+    here = _only_config(argv)
+    try:
+        config_only(here)
+        if config_only.config is not None:
+            _refuse_unknown_fields(argv, flatten(config_only.config))
+        rest = values(argv)[1:]
+    except PureNoiseError:
+        raise
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        near = difflib.get_close_matches(name, FLAG_NAMES, 1)
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        raise ConfigError(f"--{name} is not known; see --help{hint}") from None
+    except Exception as error:
+        cause = _root(error)
+        if isinstance(cause, PureNoiseError):
+            raise cause from None
+        message = " ".join(str(error).split()) or type(error).__name__
+        where = f"{here[1].partition('=')[2]}: " if len(here) > 1 and not config_only.is_parsed() else ""
+        raise ConfigError(f"{where}{message[:400]}") from error
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is left over on the command line; see --help")
+    return values
+
+
+def _only_config(argv: Sequence[str]) -> list[str]:
+    """The program's name and the --config flag, spelled with an equals sign."""
+    for i, arg in enumerate(argv):
+        name, equals, value = arg.partition("=")
+        if name in ("--config", "-config"):
+            if not equals:
+                if i + 1 == len(argv):
+                    raise ConfigError("--config needs a file, such as configs/digits_lt.py")
+                value = argv[i + 1]
+            path = value.partition(":")[0]
+            if not Path(path).is_file():
+                raise ConfigError(f"--config={path}: there is no such file")
+            return [argv[0], f"--config={value}"]
+    return [argv[0]]
+
+
+def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
+    for arg in argv:
+        name = arg.partition("=")[0].lstrip("-")
+        is_field = arg.startswith("-") and name.startswith(("config.", "noconfig."))
+        field = name.partition(".")[2]
+        if not is_field or field in known:
+            continue
+        near = difflib.get_close_matches(field, known, 1, 0.4)
+        hint = f"; did you mean {near[0]}?" if near else "; see --help for all"
+        raise ConfigError(f"{field} is not a config field{hint}")
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the other processes of a run, before any device is touched.
+
+    Raises:
+      ConfigError: some of the three arguments are missing.
+    """
+    if coordinator is None:
+        if num_processes is not None or process_id is not None:
+            raise ConfigError("--num_processes and --process_id need --coordinator=HOST:PORT")
+        return
+    # JAX's preemption service takes SIGTERM away from the process without ending it.
+    jax.config.update("jax_enable_preemption_service", False)
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    if num_processes is None or process_id is None:
+        raise ConfigError("--coordinator=HOST:PORT needs --num_processes and --process_id")
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; errors of the user take one line."""
+    debug = "--debug" in argv
+    try:
+        values = parse(argv)
+        if values.help:
+            print(help_text(values.config or default_config()))
+            return 0
+        if values.config is None:
+            raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")
+        if not values.workdir:
+            raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
+        validate(values.config)
+        connect(values.coordinator, values.num_processes, values.process_id)
+        # Orbax tells every step it takes.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        display = Display(active=jax.process_index() == 0)
+        train_and_evaluate(values.config, values.workdir, display)
+    except PureNoiseError as error:
+        if debug:
+            traceback.print_exc()
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {error}", markup=False, style="bold red"
+        )
+        return error.exit_code
+    return 0
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main(sys.argv))
+
+
+if __name__ == "__main__":
+    run()

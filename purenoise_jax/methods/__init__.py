@@ -1,0 +1,56 @@
+"""Training methods by name.
+
+Deferred resampling (DRS) is not a method of its own: it is "rs" in a later phase.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods.erm import erm
+from purenoise_jax.methods.pure_noise import pure_noise
+from purenoise_jax.methods.resampling import balance
+from purenoise_jax.recipe import DataStats, Recipe
+
+METHODS: dict[str, Callable[..., Recipe]] = {
+    "erm": erm,
+    "rs": balance,
+    "open": pure_noise,
+}
+
+
+def build_recipe(
+    names: Sequence[str], stats: DataStats, arguments: Mapping[str, Mapping[str, Any]]
+) -> Recipe:
+    """Applies methods one after the other to the default recipe.
+
+    Args:
+      names: of `METHODS`, in order.
+      stats: of the training set.
+      arguments: by method name; a method without an entry has its defaults.
+
+    Raises:
+      ConfigError: a method or an argument is unknown, or an argument is out of range.
+    """
+    recipe = Recipe()
+    for name in names:
+        if name not in METHODS:
+            near = difflib.get_close_matches(str(name), METHODS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"phases: method {name!r} is unknown; legal: {', '.join(METHODS)}{hint}"
+            )
+        given = arguments.get(name, {})
+        legal = list(inspect.signature(METHODS[name]).parameters)[2:]
+        unknown = sorted(set(given) - set(legal))
+        if unknown:
+            raise ConfigError(
+                f"method.{name}.{unknown[0]} is unknown; legal: {', '.join(legal) or 'none'}"
+            )
+        recipe = METHODS[name](recipe, stats, **given)
+    return recipe
+
+
+__all__ = ["METHODS", "build_recipe"]

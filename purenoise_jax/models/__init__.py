@@ -1,0 +1,77 @@
+"""Models by name, each with a choice of normalisation layer."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
+from purenoise_jax.models.resnet_cifar import ResNetCifar
+from purenoise_jax.models.wide_resnet import WideResNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": partial(ResNetCifar, depth=8),
+    "resnet20": partial(ResNetCifar, depth=20),
+    "resnet32": partial(ResNetCifar, depth=32),
+    "resnet56": partial(ResNetCifar, depth=56),
+    "wrn10_2": partial(WideResNet, depth=10, widen=2),
+    "wrn16_4": partial(WideResNet, depth=16, widen=4),
+    "wrn28_10": partial(WideResNet, depth=28, widen=10),
+}
+NORMS: dict[str, type[BatchNorm]] = {
+    "bn": BatchNorm,
+    "aux_bn": AuxBatchNorm,
+    "dar_bn": DARBatchNorm,
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    norm: str = "dar_bn",
+    noise_grad: str = "affine_stop",
+    dtype: str = "float32",
+) -> nn.Module:
+    """Creates a model.
+
+    `model.apply(variables, images, noise_mask=None, valid=None, train=...)` returns
+    `(logits, {"features": ...})`; a training call needs `mutable=["batch_stats"]` and, for a model
+    with dropout, `rngs={"dropout": key}`.
+
+    Args:
+      name: one of `MODELS`.
+      num_classes: K.
+      norm: one of `NORMS`.
+      noise_grad: what flows back from noise rows through DAR-BN, see `DARBatchNorm`; the other
+        layers have no such choice.
+      dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
+        statistics, features and logits are float32.
+
+    Raises:
+      ConfigError: a name is unknown.
+    """
+    for field, value, legal in (
+        ("model.name", name, MODELS),
+        ("model.norm", norm, NORMS),
+        ("model.noise_grad", noise_grad, NOISE_GRADS),
+        ("dtype", dtype, DTYPES),
+    ):
+        if value not in legal:
+            near = difflib.get_close_matches(str(value), legal, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{field}={value!r} is unknown; legal: {', '.join(legal)}{hint}")
+    arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
+    if norm == "dar_bn":
+        arguments["noise_grad"] = noise_grad
+    return MODELS[name](
+        num_classes=num_classes, norm=partial(NORMS[norm], **arguments), dtype=DTYPES[dtype]
+    )
+
+
+__all__ = ["MODELS", "NORMS", "AuxBatchNorm", "BatchNorm", "DARBatchNorm", "create_model"]

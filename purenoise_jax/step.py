@@ -1,0 +1,267 @@
+"""One training step, jitted once per phase."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from purenoise_jax import rng
+from purenoise_jax.data.augment import normalize, to_float
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.recipe import Batch, Recipe
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run has to remember.
+
+    Attributes:
+      step: i32[], completed steps.
+      params: parameters.
+      batch_stats: running statistics of the normalisation layers.
+      opt_state: state of the optimiser.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class Totals(NamedTuple):
+    """Sums over the steps of an epoch, kept on the devices; each is a scalar.
+
+    Attributes:
+      loss: f32, the sum of each step's mean loss.
+      steps: i32.
+      natural, noise: i32, rows of each kind.
+      correct: i32, natural rows whose largest logit is their label.
+      first_bad: i32, the first step with a loss or gradient that is not finite; -1 = none.
+    """
+
+    loss: jax.Array
+    steps: jax.Array
+    natural: jax.Array
+    noise: jax.Array
+    correct: jax.Array
+    first_bad: jax.Array
+
+    @classmethod
+    def zero(cls) -> "Totals":
+        """No step yet, as host arrays."""
+        none = np.zeros((), np.int32)
+        return cls(np.zeros((), np.float32), none, none, none, none, none - 1)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How rows of the data set become a batch.
+
+    Attributes:
+      augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
+      mean, std: f32[C], with which images enter the network.
+      num_classes: K.
+    """
+
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None
+    mean: np.ndarray
+    std: np.ndarray
+    num_classes: int
+
+    def gather(
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        valid: jax.Array,
+    ) -> Batch:
+        """Reads and augments the rows of a step; see `recipe.Batch`."""
+        image, label = to_float(images[index]), labels[index]
+        if self.augment is not None:
+            image = self.augment(key, image)
+        return {
+            "image": image,
+            "label": label,
+            "target": jax.nn.one_hot(label, self.num_classes),
+            "valid": valid,
+        }
+
+
+StepFn = Callable[..., tuple[TrainState, Totals]]
+
+
+def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple, seed: int) -> Any:
+    """The state before the first step, not yet placed on devices."""
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = model.init(rng.stream(seed, "params"), image, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+    )
+
+
+def make_step(
+    model: Any,
+    tx: optax.GradientTransformation,
+    lr_fn: Callable[[jax.Array], jax.Array],
+    recipe: Recipe,
+    loader: Loader,
+    seed: int,
+) -> StepFn:
+    """Builds the training step of one phase.
+
+    Args:
+      model: from `create_model`.
+      tx: from `make_optimizer`; gives directions, not yet times the learning rate.
+      lr_fn: learning rate as a function of the completed steps.
+      recipe: what the phase's methods made of the step.
+      loader: turns indices into a batch.
+      seed: the run's seed.
+
+    Returns:
+      A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
+      valid bool[B]) -> (state, totals). The loss is the mean over valid rows, noise included.
+    """
+    keys = {name: rng.stream(seed, name) for name in ("augment", "transforms", "dropout")}
+
+    def step(
+        state: TrainState,
+        totals: Totals,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        valid: jax.Array,
+    ) -> tuple[TrainState, Totals]:
+        chex.assert_equal_shape([index, valid])
+        augment_key, transform_key, dropout_key = (rng.at(k, state.step) for k in keys.values())
+        batch = loader.gather(augment_key, images, labels, index, valid)
+        for i, transform in enumerate(recipe.transforms):
+            batch = transform(jax.random.fold_in(transform_key, i), batch)
+        noise_mask = batch.get("noise_mask")
+
+        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+            batch_stats, calls = state.batch_stats, 0
+
+            def forward(
+                image: jax.Array, noise_mask: jax.Array | None = None
+            ) -> tuple[jax.Array, dict[str, jax.Array]]:
+                nonlocal batch_stats, calls
+                out, updated = model.apply(
+                    {"params": params, "batch_stats": batch_stats},
+                    normalize(image, loader.mean, loader.std),
+                    noise_mask,
+                    valid,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": jax.random.fold_in(dropout_key, calls)},
+                )
+                batch_stats, calls = updated["batch_stats"], calls + 1
+                return out
+
+            logits, auxiliary = recipe.objective(forward, batch, transform_key)
+            losses = recipe.loss(logits, batch["target"])
+            if recipe.class_weights is not None:
+                losses = losses * jnp.asarray(recipe.class_weights, losses.dtype)[batch["label"]]
+            chex.assert_shape([losses, auxiliary], valid.shape)
+            total = jnp.where(valid, losses + auxiliary, 0).sum()
+            return total / jnp.maximum(valid.sum(), 1), (batch_stats, logits)
+
+        (loss, (batch_stats, logits)), grads = recipe.gradient(loss_fn, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        lr = lr_fn(state.step)
+
+        def apply(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:
+            if not recipe.trainable(tuple(str(entry.key) for entry in path)):
+                return param
+            return (param - lr * update).astype(param.dtype)
+
+        params = jax.tree_util.tree_map_with_path(apply, state.params, updates)
+        noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask & valid
+        natural = valid & ~noise
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        bad = jnp.where(finite, -1, state.step)
+        totals = Totals(
+            loss=totals.loss + loss.astype(jnp.float32),
+            steps=totals.steps + 1,
+            natural=totals.natural + natural.sum(dtype=jnp.int32),
+            noise=totals.noise + noise.sum(dtype=jnp.int32),
+            correct=totals.correct
+            + (natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
+            first_bad=jnp.where(totals.first_bad < 0, bad, totals.first_bad),
+        )
+        return TrainState(state.step + 1, params, batch_stats, opt_state), totals
+
+    return step
+
+
+def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callable[..., Any]:
+    """Jits a step so that it runs several rows of an epoch in one call.
+
+    Args:
+      step: from `make_step`.
+      placement: over which devices.
+      looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
+        a convolution's weight gradient is about 30 times slower inside such a loop, so there the
+        rows are run one call at a time.
+
+    Returns:
+      (state, totals, images, labels, index i32[steps, B], valid bool[steps, B], first, count) ->
+      (state, totals), which runs rows first .. first + count - 1. The state is donated.
+    """
+
+    def one(
+        state: TrainState,
+        totals: Totals,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        valid: jax.Array,
+        row: jax.Array,
+    ) -> tuple[TrainState, Totals]:
+        index, valid = (
+            jax.lax.with_sharding_constraint(
+                jax.lax.dynamic_index_in_dim(rows, row, keepdims=False), placement.batch
+            )
+            for rows in (index, valid)
+        )
+        return step(state, totals, images, labels, index, valid)
+
+    if not looped:
+        single = jax.jit(one, donate_argnums=(0,), out_shardings=placement.replicated)
+
+        def run(state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
+            *arrays, first, count = data
+            for row in range(first, first + count):
+                state, totals = single(state, totals, *arrays, row)
+            return state, totals
+
+        return run
+
+    def many(
+        state: TrainState,
+        totals: Totals,
+        images: jax.Array,
+        labels: jax.Array,
+        index: jax.Array,
+        valid: jax.Array,
+        first: jax.Array,
+        count: jax.Array,
+    ) -> tuple[TrainState, Totals]:
+        # The count is traced, so an epoch's last, shorter call needs no compilation of its own.
+        return jax.lax.fori_loop(
+            first,
+            first + count,
+            lambda row, carry: one(*carry, images, labels, index, valid, row),
+            (state, totals),
+        )
+
+    return jax.jit(many, donate_argnums=(0,), out_shardings=placement.replicated)
