@@ -1,0 +1,1 @@
+"""Where images come from, which of them train, and how they become batches."""

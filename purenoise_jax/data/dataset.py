@@ -1,0 +1,117 @@
+"""The one form in which every source hands over a data set, and the check it has to pass."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from purenoise_jax.errors import DataError
+
+_OFFENDERS_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled image data set held in memory.
+
+    Attributes:
+        name: Name for messages and logs, for example `"cifar10"`.
+        train_images: `uint8[N, H, W, C]`, values 0..255, C is 1 or 3.
+        train_labels: `int32[N]`, values 0..K-1.
+        test_images: `uint8[M, H, W, C]`, same H, W and C as the training images.
+        test_labels: `int32[M]`, values 0..K-1.
+        class_names: The K class names in label order.
+        val_images: `uint8[V, H, W, C]`, or None where the source has no validation split.
+        val_labels: `int32[V]`, or None where the source has no validation split.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    val_images: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes K."""
+        return len(self.class_names)
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Checks shapes, dtypes and labels of every split.
+
+    Args:
+        dataset: What a loader read. Labels may have any integer dtype.
+
+    Returns:
+        The same data set with its labels as `int32`.
+
+    Raises:
+        DataError: The images are not `uint8[N, H, W, C]` with C 1 or 3 and at least one image, the
+            splits differ in image shape, the counts of images and labels differ, or a label is not
+            an integer in 0..K-1. The message names the split and the first offending labels.
+    """
+    if not dataset.class_names:
+        raise DataError(f"{dataset.name}: there are no class names")
+    if (dataset.val_images is None) != (dataset.val_labels is None):
+        raise DataError(f"{dataset.name}: validation images and labels must come together")
+
+    splits: dict[str, tuple[Any, Any]] = {
+        "train": (dataset.train_images, dataset.train_labels),
+        "test": (dataset.test_images, dataset.test_labels),
+    }
+    if dataset.val_images is not None:
+        splits["val"] = (dataset.val_images, dataset.val_labels)
+
+    labels: dict[str, np.ndarray] = {}
+    for split, (split_images, split_labels) in splits.items():
+        where = f"{dataset.name}, split {split}"
+        _check_images(where, split_images)
+        _check_labels(where, split_labels, len(split_images), dataset.num_classes)
+        if split_images.shape[1:] != dataset.train_images.shape[1:]:
+            raise DataError(
+                f"{where}: images are {_shape(split_images)} but the training images are "
+                f"{_shape(dataset.train_images)}"
+            )
+        labels[split] = np.asarray(split_labels, np.int32)
+    return dataclasses.replace(
+        dataset,
+        train_labels=labels["train"],
+        test_labels=labels["test"],
+        val_labels=labels.get("val"),
+    )
+
+
+def _check_images(where: str, images: Any) -> None:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        seen = getattr(images, "dtype", type(images).__name__)
+        raise DataError(f"{where}: images must be a uint8 array, got {seen}")
+    if images.ndim != 4:
+        raise DataError(f"{where}: images must be [N, H, W, C], got shape {images.shape}")
+    if images.shape[3] not in (1, 3):
+        raise DataError(f"{where}: images must have 1 or 3 channels, got {images.shape[3]}")
+    if images.size == 0:
+        raise DataError(f"{where}: there are no images, shape {images.shape}")
+
+
+def _check_labels(where: str, labels: Any, images: int, classes: int) -> None:
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+        seen = getattr(labels, "dtype", type(labels).__name__)
+        raise DataError(f"{where}: labels must be an integer array, got {seen}")
+    if labels.shape != (images,):
+        raise DataError(
+            f"{where}: {images} images need labels of shape ({images},), got {labels.shape}"
+        )
+    bad = np.flatnonzero((labels < 0) | (labels >= classes))
+    if bad.size:
+        shown = ", ".join(f"[{i}] = {labels[i]}" for i in bad[:_OFFENDERS_SHOWN])
+        raise DataError(
+            f"{where}: {bad.size} labels are outside 0..{classes - 1}, the first are {shown}"
+        )
+
+
+def _shape(images: np.ndarray) -> str:
+    return " x ".join(str(size) for size in images.shape[1:])

@@ -1,0 +1,120 @@
+"""Reads one .npz file with the key names that MedMNIST uses."""
+
+import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.errors import ConfigError, DataError
+
+_REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
+_OPTIONAL = ("val_images", "val_labels")
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+)
+
+
+def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
+    """Loads a data set from one .npz file.
+
+    The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is a
+    validation split, `val_images` and `val_labels`. Images are `uint8[N, H, W]` or
+    `uint8[N, H, W, C]`, labels are integers of shape `[N]` or `[N, 1]`. The classes are named
+    `"0"`, `"1"` and so on up to the largest label.
+
+    Args:
+        name: Name for messages; empty for the file name.
+        path: The .npz file.
+        image_size: Unused; the images are taken as stored.
+
+    Returns:
+        The checked data set.
+
+    Raises:
+        ConfigError: `path` is empty.
+        DataError: The file is missing or damaged, lacks an array, or holds an array of the wrong
+            dtype or shape. Object arrays are refused without being read.
+    """
+    del image_size
+    if not path:
+        raise ConfigError("data.path is empty: give the .npz file to read")
+    file = pathlib.Path(path).expanduser()
+    arrays = _read_arrays(file)
+
+    images = {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
+    labels = {key: _flat(array) for key, array in arrays.items() if "labels" in key}
+    largest = max(
+        (
+            int(array.max())
+            for array in labels.values()
+            if array.size and np.issubdtype(array.dtype, np.integer)
+        ),
+        default=0,
+    )
+    most = sum(array.size for array in labels.values())
+    if largest >= max(most, 1):
+        raise DataError(f"{file}: the largest label is {largest}, but there are only {most} labels")
+    return check_dataset(
+        Dataset(
+            name=name or file.stem,
+            train_images=images["train_images"],
+            train_labels=labels["train_labels"],
+            test_images=images["test_images"],
+            test_labels=labels["test_labels"],
+            class_names=tuple(str(label) for label in range(max(largest, 0) + 1)),
+            val_images=images.get("val_images"),
+            val_labels=labels.get("val_labels"),
+        )
+    )
+
+
+def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(file) as bundle:
+            names = bundle.namelist()
+            missing = [key for key in _REQUIRED if f"{key}.npy" not in names]
+            if missing:
+                raise DataError(f"{file}: lacks the arrays {', '.join(missing)}")
+            keys = [key for key in (*_REQUIRED, *_OPTIONAL) if f"{key}.npy" in names]
+            return {key: _read_array(bundle, key) for key in keys}
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise DataError(
+            f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read_array(bundle: zipfile.ZipFile, key: str) -> np.ndarray:
+    with bundle.open(f"{key}.npy") as member:
+        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
+        # Only reading on to the end makes zipfile compare the check sum.
+        if member.read(1):
+            raise DataError(f"{bundle.filename}: {key} holds more data than its header says")
+    return array
+
+
+def _with_channel(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _flat(labels: np.ndarray) -> np.ndarray:
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -1,0 +1,16 @@
+"""Every test sees eight CPU devices, strict shapes, and a cache of compiled programs."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the suite's time is compilation, and many tests compile the same programs; programs that
+# tests start as subprocesses share the cache too.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache/xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+
+import jax  # noqa: E402  (the flags above are read when it is imported)
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,91 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.errors import DataError
+
+
+def make(**changes: Any) -> Dataset:
+    rng = np.random.default_rng(0)
+    dataset = Dataset(
+        name="tiny",
+        train_images=rng.integers(0, 256, (6, 4, 5, 3), dtype=np.uint8),
+        train_labels=np.array([0, 1, 2, 0, 1, 2], np.int32),
+        test_images=rng.integers(0, 256, (3, 4, 5, 3), dtype=np.uint8),
+        test_labels=np.array([0, 1, 2], np.int32),
+        class_names=("a", "b", "c"),
+    )
+    return dataclasses.replace(dataset, **changes)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64])
+def test_labels_of_any_integer_dtype_become_int32(dtype: type) -> None:
+    labels = np.array([2, 1, 0], dtype)
+    checked = check_dataset(
+        make(test_labels=labels, val_images=make().test_images, val_labels=labels)
+    )
+    assert checked.num_classes == 3
+    for split in (checked.train_labels, checked.test_labels, checked.val_labels):
+        assert split is not None
+        assert split.dtype == np.int32
+    np.testing.assert_array_equal(checked.test_labels, [2, 1, 0])
+
+
+GOOD = make()
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "float images": ({"train_images": GOOD.train_images / 255}, "train: .*uint8.*float64"),
+    "images as list": ({"train_images": [1, 2]}, "uint8.*list"),
+    "int images": ({"test_images": GOOD.test_images.astype(int)}, "test: .*uint8.*int64"),
+    "no channel axis": (
+        {"train_images": GOOD.train_images[..., 0]},
+        r"\[N, H, W, C\].*\(6, 4, 5\)",
+    ),
+    "two channels": ({"train_images": GOOD.train_images[..., :2]}, "1 or 3 channels, got 2"),
+    "test shape": ({"test_images": GOOD.test_images[:, :3]}, "3 x 5 x 3 .* 4 x 5 x 3"),
+    "test channels": ({"test_images": GOOD.test_images[..., :1]}, "4 x 5 x 1 .* 4 x 5 x 3"),
+    "no training images": (
+        {"train_images": GOOD.train_images[:0], "train_labels": GOOD.train_labels[:0]},
+        "no images",
+    ),
+    "no test images": (
+        {"test_images": GOOD.test_images[:0], "test_labels": GOOD.test_labels[:0]},
+        "test: there are no images",
+    ),
+    "no pixels": ({"train_images": GOOD.train_images[:, :0]}, "no images"),
+    "too few labels": ({"train_labels": GOOD.train_labels[:5]}, r"6 images.*\(6,\), got \(5,\)"),
+    "two label axes": ({"train_labels": GOOD.train_labels[:, None]}, r"\(6, 1\)"),
+    "float labels": (
+        {"train_labels": GOOD.train_labels.astype(float)},
+        "integer array, got float64",
+    ),
+    "boolean labels": ({"test_labels": np.array([True, False, True])}, "integer array, got bool"),
+    "NaN labels": ({"test_labels": np.array([0, np.nan, 1])}, "integer array, got float64"),
+    "object labels": ({"test_labels": np.array([0, None, 1])}, "integer array, got object"),
+    "negative": ({"test_labels": np.array([0, -1, 2])}, r"1 labels .* 0\.\.2, .*\[1\] = -1$"),
+    "too large": (
+        {"train_labels": np.array([3, 0, 4, 5, 6, 7])},
+        r"5 labels .* \[0\] = 3, \[2\] = 4, \[3\] = 5, \[4\] = 6, \[5\] = 7$",
+    ),
+    "too large for int32": ({"test_labels": np.array([0, 2**32, 2])}, r"\[1\] = 4294967296"),
+    "only five are shown": ({"train_labels": np.full(6, 9)}, r"6 labels .* \[4\] = 9$"),
+    "no classes": ({"class_names": ()}, "class names"),
+    "validation without labels": ({"val_images": GOOD.test_images}, "come together"),
+    "validation labels": (
+        {"val_images": GOOD.test_images, "val_labels": np.array([0, 1, 3])},
+        r"val: 1 labels .*\[2\] = 3",
+    ),
+    "validation shape": (
+        {"val_images": GOOD.test_images[:, :, :4], "val_labels": GOOD.test_labels},
+        "val: images are 4 x 4 x 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_dataset_is_refused(case: str) -> None:
+    changes, message = BAD[case]
+    with pytest.raises(DataError, match=f"tiny.*{message}"):
+        check_dataset(make(**changes))

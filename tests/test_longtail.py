@@ -1,0 +1,154 @@
+"""Which images a long-tailed subset holds."""
+
+import os
+
+import numpy as np
+import pytest
+
+from purenoise_jax.data.cifar import load_cifar
+from purenoise_jax.data.longtail import (
+    fingerprint,
+    long_tail_counts,
+    long_tail_indices,
+    read_indices,
+)
+from purenoise_jax.errors import ConfigError, DataError
+
+# Totals that the papers and the public index lists have.
+TOTALS = {
+    (10, 10): 20431,
+    (10, 20): 17023,
+    (10, 50): 13996,
+    (10, 100): 12406,
+    (10, 200): 11203,
+    (10, 500): 10011,
+    (10, 1000): 9324,
+    (100, 10): 19573,
+    (100, 20): 15907,
+    (100, 50): 12608,
+    (100, 100): 10847,
+    (100, 200): 9502,
+}
+CIFAR10_FINGERPRINTS = {
+    "cao": "f6b70bceea940e37c3ee9d38d555432dbf6d1805dc339765e7b9fc5a6da52217",
+    "first": "a88e9782bf8db27ced22a1f5f04ccd566a60ad301c84a752910324161a0465ec",
+}
+
+
+@pytest.mark.parametrize(("num_classes", "ratio"), TOTALS)
+def test_totals_are_the_published_ones(num_classes, ratio):
+    counts = long_tail_counts(50000 // num_classes, num_classes, imbalance_ratio=ratio)
+    assert counts.sum() == TOTALS[num_classes, ratio]
+    assert counts[0] == 50000 // num_classes
+    assert (np.diff(counts) <= 0).all()
+
+
+def test_cifar10_counts_at_the_papers_ratios():
+    at = {r: long_tail_counts(5000, 10, imbalance_ratio=r).tolist() for r in (50, 100)}
+    assert at[100] == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert at[50] == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
+
+
+def test_step_profile_keeps_the_first_half_whole():
+    counts = long_tail_counts(5000, 10, imbalance_ratio=100, profile="step")
+    assert counts.tolist() == [5000] * 5 + [50] * 5
+
+
+@pytest.mark.parametrize("rule", ["cao", "first"])
+def test_indices_have_the_counts_are_sorted_and_distinct(rule):
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(5), 200))
+    indices = long_tail_indices(labels, imbalance_ratio=20, rule=rule)
+    assert indices.dtype == np.int64
+    assert (np.diff(indices) > 0).all()
+    expected = long_tail_counts(200, 5, imbalance_ratio=20)
+    np.testing.assert_array_equal(np.bincount(labels[indices]), expected)
+
+
+def test_first_rule_takes_the_first_of_each_class():
+    labels = np.array([1, 0, 0, 1, 1, 0, 0, 1])
+    indices = long_tail_indices(labels, imbalance_ratio=4, rule="first")
+    assert indices.tolist() == [0, 1, 2, 5, 6]
+
+
+def test_cao_rule_depends_on_its_seed_only():
+    labels = np.repeat(np.arange(4), 100)
+    first, same, other = (
+        fingerprint(long_tail_indices(labels, imbalance_ratio=10, seed=s)) for s in (0, 0, 1)
+    )
+    assert first == same != other
+
+
+def test_profile_is_exact_when_classes_differ_in_size():
+    labels = np.repeat(np.arange(3), [130, 100, 111])
+    indices = long_tail_indices(labels, imbalance_ratio=10)
+    assert np.bincount(labels[indices]).tolist() == [100, 31, 10]
+
+
+def test_natural_profile_keeps_everything():
+    labels = np.array([0, 0, 0, 1])
+    assert long_tail_indices(labels, imbalance_ratio=100, profile="natural").tolist() == [0, 1, 2, 3]
+
+
+def test_one_class_and_ratio_one():
+    assert long_tail_indices(np.zeros(5, int), imbalance_ratio=3).tolist() == [0, 1, 2, 3, 4]
+    labels = np.repeat([0, 1], 4)
+    assert len(long_tail_indices(labels, imbalance_ratio=1)) == 8
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0, -1, float("nan"), float("inf")])
+def test_ratio_below_one_is_refused(ratio):
+    with pytest.raises(ConfigError, match=r"imbalance_ratio=.* at least 1"):
+        long_tail_counts(100, 10, imbalance_ratio=ratio)
+
+
+def test_class_left_without_image_is_refused():
+    with pytest.raises(ConfigError, match=r"leaves classes \[9\] without an image"):
+        long_tail_counts(100, 10, imbalance_ratio=150)
+    with pytest.raises(DataError, match=r"classes \[1\] have no image"):
+        long_tail_indices(np.array([0, 0, 2, 2]), imbalance_ratio=2)
+
+
+@pytest.mark.parametrize(("name", "legal"), [("profile", "exp, step"), ("rule", "cao, first")])
+def test_unknown_names_are_refused(name, legal):
+    with pytest.raises(ConfigError, match=legal):
+        long_tail_indices(np.repeat([0, 1], 9), imbalance_ratio=2, **{name: "expp"})
+
+
+def test_fingerprint_is_of_the_sorted_lines():
+    # printf '1\\n20\\n300\\n' | sha256sum
+    expected = "662d36739ac3c0fe3040b72335e47ddc7152d57450649a8aee07f2a4e7109d1f"
+    assert fingerprint(np.array([300, 1, 20])) == expected
+
+
+def test_index_files(tmp_path):
+    text, array = tmp_path / "subset.txt", tmp_path / "subset.npy"
+    text.write_text("5\n3\n\n9\n")
+    np.save(array, np.array([5, 3, 9]))
+    assert read_indices(str(text), 10).tolist() == [3, 5, 9]
+    assert read_indices(str(array), 10).tolist() == [3, 5, 9]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("3\n10\n", "10 is outside 0 .. 9"), ("-1\n", "-1 is outside"), ("3\n3\n", "3 stands there twice"),
+     ("3.5\n", "cannot be read"), ("", "wanted integers")],
+)  # fmt: skip
+def test_bad_index_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "subset.txt"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_indices(str(path), 10)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_indices(str(tmp_path / "absent.txt"), 10)
+
+
+@pytest.mark.skipif(
+    not os.environ.get("PURENOISE_JAX_CIFAR"),
+    reason="PURENOISE_JAX_CIFAR does not name a folder with the official CIFAR files",
+)
+@pytest.mark.parametrize("rule", ["cao", "first"])
+def test_fingerprints_on_the_real_labels(rule):
+    path = os.environ["PURENOISE_JAX_CIFAR"]
+    labels = load_cifar(name="cifar10", path=path, image_size=0).train_labels
+    indices = long_tail_indices(labels, imbalance_ratio=100, rule=rule)
+    assert fingerprint(indices) == CIFAR10_FINGERPRINTS[rule]

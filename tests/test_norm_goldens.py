@@ -1,0 +1,269 @@
+"""The normalisation layers against arrays made with PyTorch (`goldens/make_torch_goldens.py`)."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
+
+GOLDENS = dict(np.load(Path(__file__).parent / "goldens" / "dar_bn.npz"))
+MASKS = ("none", "one", "some", "one_natural", "all")
+NOISE_GRADS = ("full_stop", "affine_stop", "none")
+# Stored key -> (collection, variable).
+VARIABLES = {
+    "weight": ("params", "scale"),
+    "bias": ("params", "bias"),
+    "running_mean": ("batch_stats", "mean"),
+    "running_var": ("batch_stats", "var"),
+}
+close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+
+
+def variables_of(module: nn.Module) -> dict[str, dict[str, np.ndarray]]:
+    variables: dict[str, dict[str, np.ndarray]] = {"params": {}, "batch_stats": {}}
+    for prefix in ("", "aux_") if isinstance(module, AuxBatchNorm) else ("",):
+        for key, (collection, name) in VARIABLES.items():
+            variables[collection][prefix + name] = GOLDENS[prefix + key]
+    return variables
+
+
+def run(
+    module: nn.Module,
+    train: bool,
+    variables: dict[str, Any],
+    x: jax.Array,
+    cotangent: jax.Array,
+    noise: jax.Array | None,
+    valid: jax.Array | None,
+) -> tuple[jax.Array, Any, Any, jax.Array]:
+    """Returns output, new statistics, and the gradients of sum(out * cotangent)."""
+
+    def loss(params: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+        out, updated = module.apply(
+            {**variables, "params": params},
+            x,
+            noise_mask=noise,
+            valid=valid,
+            use_running_average=not train,
+            mutable=["batch_stats"],
+        )
+        return (out * cotangent).sum(), (out, updated["batch_stats"])
+
+    grad = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (g_params, g_x), (out, stats) = grad(variables["params"], x)
+    return out, stats, g_params, g_x
+
+
+RUNNERS = {"eager": run, "jit": jax.jit(run, static_argnums=(0, 1))}
+
+
+def call(
+    module: nn.Module,
+    noise: np.ndarray | None,
+    *,
+    mode: str = "jit",
+    train: bool = True,
+    suffix: str = "",
+    x: np.ndarray | None = None,
+    cotangent: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+) -> tuple[Any, Any, Any, Any]:
+    x = GOLDENS["x" + suffix] if x is None else x
+    if cotangent is None:
+        cotangent = GOLDENS["cotangent" + (suffix if suffix == "_1x1" else "")]
+    arrays = jax.tree.map(jnp.asarray, (variables_of(module), x, cotangent, noise, valid))
+    result = RUNNERS[mode](module, train, *arrays)
+    for leaf in jax.tree.leaves(result):
+        assert np.isfinite(leaf).all()
+    return result
+
+
+def compare(
+    result: tuple[Any, Any, Any, Any],
+    values: str,
+    grads: str,
+    prefixes: tuple[str, ...] = ("",),
+    atol_x: float = 2e-5,
+) -> None:
+    """Compares with the outputs and statistics of one stored case and the gradients of another."""
+    out, stats, g_params, g_x = result
+    close(out, GOLDENS[f"{values}/out"])
+    close(g_x, GOLDENS[f"{grads}/gx"], atol=atol_x)
+    for prefix in prefixes:
+        close(stats[prefix + "mean"], GOLDENS[f"{values}/{prefix}mean"])
+        close(stats[prefix + "var"], GOLDENS[f"{values}/{prefix}var"])
+        # Sums over up to 240 positions of both signs.
+        close(g_params[prefix + "scale"], GOLDENS[f"{grads}/{prefix}gw"], atol=2e-4)
+        close(g_params[prefix + "bias"], GOLDENS[f"{grads}/{prefix}gb"], atol=2e-4)
+
+
+@pytest.mark.parametrize("mode", RUNNERS)
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+@pytest.mark.parametrize("mask", MASKS)
+def test_dar_bn_train(mask: str, noise_grad: str, mode: str) -> None:
+    result = call(DARBatchNorm(noise_grad=noise_grad), GOLDENS[f"mask/{mask}"], mode=mode)
+    compare(result, f"dar_bn/{mask}", f"dar_bn/{mask}/{noise_grad}")
+    close(result[0], GOLDENS[f"dar_bn/{mask}/out_f64"])
+    close(result[1]["var"], GOLDENS[f"dar_bn/{mask}/var_f64"])
+
+
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+def test_dar_bn_without_natural_rows_keeps_the_statistics(noise_grad: str) -> None:
+    _, stats, g_params, g_x = call(DARBatchNorm(noise_grad=noise_grad), GOLDENS["mask/all"])
+    np.testing.assert_array_equal(stats["mean"], GOLDENS["running_mean"])
+    np.testing.assert_array_equal(stats["var"], GOLDENS["running_var"])
+    if noise_grad != "none":
+        assert not np.any(g_params["scale"]) and not np.any(g_params["bias"])
+    assert np.any(g_x) == (noise_grad != "full_stop")
+
+
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+def test_dar_bn_single_noise_row_of_one_pixel_gives_the_bias(noise_grad: str) -> None:
+    result = call(DARBatchNorm(noise_grad=noise_grad), GOLDENS["mask/one"], suffix="_1x1")
+    # The noise row's gradient is a difference of equal terms, 1 / sqrt(epsilon) = 316 times the
+    # cotangent, so float32 leaves a few 1e-5 of the exact zero.
+    compare(result, "dar_bn_1x1/one", f"dar_bn_1x1/one/{noise_grad}", atol_x=2e-4)
+    close(result[0][5, 0, 0], GOLDENS["bias"], atol=1e-6)
+
+
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+@pytest.mark.parametrize("noisy", [True, False])
+def test_dar_bn_one_row_of_one_pixel(noisy: bool, noise_grad: str) -> None:
+    # The listing cannot do this (no unbiased variance of one value); here it must stay finite.
+    out, stats, _, g_x = call(
+        DARBatchNorm(noise_grad=noise_grad),
+        np.array([noisy]),
+        x=GOLDENS["x_1x1"][:1],
+        cotangent=GOLDENS["cotangent_1x1"][:1],
+    )
+    close(out[0, 0, 0], GOLDENS["bias"], atol=1e-6)
+    close(g_x, np.zeros_like(g_x), atol=2e-4)
+    assert np.all(stats["var"] > 0)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_dar_bn_eval(mask: str) -> None:
+    result = call(DARBatchNorm(noise_grad="none"), GOLDENS[f"mask/{mask}"], train=False)
+    compare(result, f"dar_bn_eval/{mask}", f"dar_bn_eval/{mask}")
+    np.testing.assert_array_equal(result[1]["mean"], GOLDENS["running_mean"])
+    np.testing.assert_array_equal(result[1]["var"], GOLDENS["running_var"])
+
+
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+def test_dar_bn_with_a_large_mean(noise_grad: str) -> None:
+    case = "dar_bn_large/some"
+    out, stats, _, g_x = call(
+        DARBatchNorm(noise_grad=noise_grad), GOLDENS["mask/some"], suffix="_large"
+    )
+    # One float32 step at 1e3 is 6e-5, so this is the accuracy of the input's own mean.
+    close(out, GOLDENS[f"{case}/out_f64"], rtol=0, atol=3e-4)
+    close(stats["mean"], GOLDENS[f"{case}/mean_f64"], rtol=1e-6)
+    close(stats["var"], GOLDENS[f"{case}/var_f64"], rtol=2e-5)
+    close(g_x, GOLDENS[f"{case}/{noise_grad}/gx"], rtol=1e-3, atol=3e-4)
+
+
+@pytest.mark.parametrize("mode", RUNNERS)
+@pytest.mark.parametrize("mask", MASKS)
+def test_aux_bn_train(mask: str, mode: str) -> None:
+    result = call(AuxBatchNorm(), GOLDENS[f"mask/{mask}"], mode=mode)
+    compare(result, f"aux_bn/{mask}", f"aux_bn/{mask}", ("", "aux_"))
+
+
+def test_aux_bn_eval() -> None:
+    result = call(AuxBatchNorm(), GOLDENS["mask/some"], train=False)
+    compare(result, "aux_bn_eval/some", "aux_bn_eval/some", ("", "aux_"))
+
+
+@pytest.mark.parametrize("mode", RUNNERS)
+@pytest.mark.parametrize("train", [True, False])
+def test_plain_bn(train: bool, mode: str) -> None:
+    case = "bn/train" if train else "bn/eval"
+    result = call(BatchNorm(), GOLDENS["mask/some"], train=train, mode=mode)
+    compare(result, case, case)
+
+
+LAYERS: list[nn.Module] = [
+    BatchNorm(),
+    AuxBatchNorm(),
+    *(DARBatchNorm(noise_grad=noise_grad) for noise_grad in NOISE_GRADS),
+]
+layers = pytest.mark.parametrize(
+    "module", LAYERS, ids=["bn", "aux_bn", *(f"dar_bn-{name}" for name in NOISE_GRADS)]
+)
+
+
+@layers
+def test_no_mask_is_a_mask_without_noise(module: nn.Module) -> None:
+    without = call(module, None)
+    with_false = call(module, GOLDENS["mask/none"])
+    jax.tree.map(partial(close, rtol=1e-6, atol=1e-6), without[:3], with_false[:3])
+    close(without[3], with_false[3], rtol=1e-6, atol=1e-6)
+
+
+@layers
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("mask", MASKS)
+def test_padding_has_no_influence(mask: str, train: bool, module: nn.Module) -> None:
+    noise, rows = GOLDENS[f"mask/{mask}"], 8
+    # The padding's own noise flag must not matter either, so there is one row of each kind.
+    garbage = np.full((2, *GOLDENS["x"].shape[1:]), 1e3, np.float32)
+    garbage[:, ::2] *= -1
+    padded = call(
+        module,
+        np.append(noise, [True, False]),
+        x=np.concatenate([GOLDENS["x"], garbage]),
+        cotangent=np.concatenate([GOLDENS["cotangent"], np.zeros_like(garbage)]),
+        valid=np.arange(rows + 2) < rows,
+        train=train,
+    )
+    bare = call(module, noise, train=train)
+    close(padded[0][:rows], bare[0], rtol=1e-6, atol=5e-6)
+    jax.tree.map(partial(close, rtol=1e-6, atol=1e-6), padded[1], bare[1])
+    jax.tree.map(partial(close, rtol=1e-5, atol=5e-5), padded[2], bare[2])
+    close(padded[3][:rows], bare[3], rtol=1e-5, atol=5e-6)
+    assert not np.any(padded[3][rows:])
+
+
+@layers
+def test_nothing_but_padding(module: nn.Module) -> None:
+    _, stats, g_params, g_x = call(
+        module,
+        GOLDENS["mask/some"],
+        cotangent=np.zeros_like(GOLDENS["x"]),
+        valid=np.zeros(8, bool),
+    )
+    before = variables_of(module)["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, dict(stats), before)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves((g_params, g_x)))
+
+
+@layers
+def test_permuting_rows_permutes_outputs(module: nn.Module) -> None:
+    order = np.array([3, 7, 0, 5, 1, 6, 2, 4])
+    noise = GOLDENS["mask/some"]
+    plain = call(module, noise)
+    permuted = call(
+        module, noise[order], x=GOLDENS["x"][order], cotangent=GOLDENS["cotangent"][order]
+    )
+    close(permuted[0], plain[0][order], atol=5e-6)
+    close(permuted[3], plain[3][order], atol=5e-6)
+    jax.tree.map(close, permuted[1], plain[1])
+
+
+@pytest.mark.parametrize("noise_grad", NOISE_GRADS)
+def test_natural_rows_do_not_see_the_noise(noise_grad: str) -> None:
+    module, noise = DARBatchNorm(noise_grad=noise_grad), GOLDENS["mask/some"]
+    rows = noise.reshape(-1, 1, 1, 1)
+    cotangent = np.where(rows, 0, GOLDENS["cotangent"])
+    first = call(module, noise, cotangent=cotangent)
+    other = call(module, noise, cotangent=cotangent, x=GOLDENS["x"] + np.where(rows, 7.0, 0.0))
+    np.testing.assert_array_equal(first[0][~noise], other[0][~noise])
+    np.testing.assert_array_equal(first[3], other[3])
+    assert not np.any(first[3][noise])
+    jax.tree.map(np.testing.assert_array_equal, first[1:3], other[1:3])

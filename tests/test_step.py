@@ -1,0 +1,218 @@
+"""One training step: against a hand-written one, and what each seam changes."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from purenoise_jax import rng
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.models import create_model
+from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.step import Loader, Totals, compile_steps, init_state, make_step
+from tests.tiny import TinyNet
+
+ROWS, CLASSES, LR, DECAY = 12, 3, 0.1, 1e-2
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)
+LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
+LABELS[:3] = [0, 1, 2]
+MEAN, STD = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.25])
+STATS = DataStats(np.array([30, 8, 2]), (8, 8, 3), MEAN, STD, MEAN, STD, MEAN, STD)
+LOADER = Loader(augment=None, mean=MEAN, std=STD, num_classes=CLASSES)
+MODEL = TinyNet(num_classes=CLASSES)
+TX = make_optimizer("sgd", momentum=0.9, weight_decay=DECAY)
+INDEX = np.arange(ROWS, dtype=np.int32)
+ALL = np.ones(ROWS, bool)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return jax.jit(partial(init_state, MODEL, TX, (8, 8, 3), 0))()
+
+
+def run(state, recipe=None, index=INDEX, valid=ALL, model=MODEL, steps=1):
+    step = jax.jit(make_step(model, TX, lambda step: LR, recipe or Recipe(), LOADER, seed=0))
+    totals = Totals.zero()
+    for _ in range(steps):
+        state, totals = step(state, totals, IMAGES, LABELS, index, valid)
+    return state, totals
+
+
+def by_hand(state):
+    """Cross-entropy over all rows, coupled decay, momentum: written out."""
+    x = (IMAGES[INDEX].astype(np.float32) / 255 - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
+
+    def loss_fn(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        (logits, _), new = MODEL.apply(variables, x, train=True, mutable=["batch_stats"])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[INDEX])
+        return losses.mean(), (new["batch_stats"], logits)
+
+    (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    trace = jax.tree.map(lambda g, p: g + DECAY * p, grads, state.params)
+    params = jax.tree.map(lambda p, t: p - LR * t, state.params, trace)
+    return loss, params, batch_stats, logits
+
+
+def test_erm_step_is_the_written_out_one(state):
+    new, totals = run(state)
+    loss, params, batch_stats, logits = jax.jit(by_hand)(state)
+    np.testing.assert_allclose(totals.loss, loss, rtol=1e-5)
+    chex.assert_trees_all_close(new.params, params, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(new.batch_stats, batch_stats, rtol=1e-4, atol=1e-6)
+    assert int(new.step) == int(totals.steps) == 1
+    assert int(totals.natural) == ROWS and int(totals.noise) == 0
+    assert int(totals.correct) == (logits.argmax(-1) == LABELS[INDEX]).sum()
+    assert int(totals.first_bad) == -1
+
+
+def test_padding_changes_nothing(state):
+    plain, plain_totals = run(state)
+    index = np.concatenate([INDEX, [39, 39, 39, 38]]).astype(np.int32)
+    padded, totals = run(state, index=index, valid=index < 38)
+    chex.assert_trees_all_close(padded.params, plain.params, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(padded.batch_stats, plain.batch_stats, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(totals.loss, plain_totals.loss, rtol=1e-5)
+    assert totals.natural == ROWS
+
+
+def test_batch_of_padding_only_leaves_statistics_and_is_finite(state):
+    new, totals = run(state, valid=np.zeros(ROWS, bool))
+    chex.assert_trees_all_equal(new.batch_stats, state.batch_stats)
+    chex.assert_tree_all_finite(new.params)
+    assert totals.loss == 0 and totals.natural == 0
+
+
+def test_open_without_noise_is_balanced_resampling(state):
+    none, _ = run(state, build_recipe(["open"], STATS, {"open": {"delta": 0.0}}))
+    balanced, _ = run(state, build_recipe(["rs"], STATS, {}))
+    chex.assert_trees_all_close(none.params, balanced.params, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(none.batch_stats, balanced.batch_stats, rtol=1e-4, atol=1e-6)
+
+
+def test_open_counts_noise_and_keeps_it_out_of_the_statistics(state):
+    recipe = build_recipe(["open"], STATS, {"open": {"delta": 1.0}})
+    new, totals = run(state, recipe)
+    assert int(totals.noise) > 0 and int(totals.noise + totals.natural) == ROWS
+    key = jax.random.fold_in(rng.at(rng.stream(0, "transforms"), 0), 0)
+    batch = LOADER.gather(key, IMAGES, LABELS, INDEX, ALL)
+    mask = np.asarray(recipe.transforms[0](key, batch)["noise_mask"])
+    natural_only, _ = run(state, index=INDEX[~mask], valid=ALL[~mask])
+    chex.assert_trees_all_close(
+        new.batch_stats["norm"], natural_only.batch_stats["norm"], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_noise_is_new_at_every_step_and_the_same_on_repetition(state):
+    recipe = build_recipe(["open"], STATS, {"open": {"delta": 1.0}})
+    once, again = run(state, recipe, steps=2), run(state, recipe, steps=2)
+    chex.assert_trees_all_equal(once, again)
+    key = rng.stream(0, "transforms")
+    assert (jax.random.key_data(rng.at(key, 0)) != jax.random.key_data(rng.at(key, 1))).any()
+
+
+def test_raw_noise_enters_the_network_as_it_was_drawn():
+    arguments = {"delta": 1.0, "space": "raw", "noise_stats": "explicit"}
+    arguments |= {"mean": (0.49, 0.48, 0.45), "std": (0.2, 0.2, 0.2)}
+    pixel = {**arguments, "space": "pixel"}
+    batch = LOADER.gather(jax.random.key(0), IMAGES, LABELS, INDEX, ALL)
+    raw, drawn = (
+        build_recipe(["open"], STATS, {"open": a}).transforms[0](jax.random.key(1), batch)
+        for a in (arguments, pixel)
+    )
+    mask = np.asarray(raw["noise_mask"])
+    assert mask.any() and not mask.all()
+    entering = (np.asarray(raw["image"]) - MEAN) / STD
+    np.testing.assert_allclose(entering[mask], np.asarray(drawn["image"])[mask], atol=1e-5)
+    np.testing.assert_array_equal(raw["image"][~mask], batch["image"][~mask])
+
+
+def test_frozen_parameters_stay(state):
+    recipe = dataclasses.replace(Recipe(), trainable=lambda path: path[0] == "head")
+    new, _ = run(state, recipe)
+    moved = {k: v for k, v in new.params.items() if k != "head"}
+    chex.assert_trees_all_equal(moved, {k: v for k, v in state.params.items() if k != "head"})
+    assert (new.params["head"]["kernel"] != state.params["head"]["kernel"]).any()
+
+
+def test_class_weights_select_rows(state):
+    weights = np.float32([0, 1, 0])
+    weighted, _ = run(state, dataclasses.replace(Recipe(), class_weights=weights))
+
+    def only_class_1(logits, target):
+        return optax.softmax_cross_entropy(logits, target) * target[:, 1]
+
+    selected, _ = run(state, dataclasses.replace(Recipe(), loss=only_class_1))
+    chex.assert_trees_all_close(weighted.params, selected.params, rtol=1e-5, atol=1e-7)
+
+
+def poison(at):
+    def transform(key, batch):
+        bad = jnp.where(batch["label"] == at, jnp.nan, 0)
+        return {**batch, "image": batch["image"] + bad[:, None, None, None]}
+
+    return dataclasses.replace(Recipe(), transforms=(transform,))
+
+
+def test_first_step_that_is_not_finite_is_remembered(state):
+    _, totals = run(state, poison(at=1), steps=3)
+    assert int(totals.first_bad) == 0
+    _, totals = run(state, poison(at=99), steps=3)
+    assert int(totals.first_bad) == -1
+
+
+def test_steps_in_a_loop_are_the_same_steps(state):
+    index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
+    placement = Placement(ROWS, 1)
+    step = make_step(MODEL, TX, lambda step: LR, build_recipe(["open"], STATS, {}), LOADER, seed=0)
+    results = []
+    for looped in (False, True):
+        runner = compile_steps(step, placement, looped=looped)
+        start = jax.tree.map(lambda x: placement.replicate(np.asarray(x)), state)
+        totals = Totals(*map(placement.replicate, Totals.zero()))
+        data = (IMAGES, LABELS, placement.split_rows(index), placement.split_rows(valid))
+        mid, totals = runner(start, totals, *data, 1, 2)
+        results.append(runner(mid, totals, *data, 3, 1))
+    one_by_one, in_a_loop = results
+    assert int(in_a_loop[0].step) == 3 and int(in_a_loop[1].steps) == 3
+    assert int(in_a_loop[1].natural + in_a_loop[1].noise) == 2 * ROWS + 4
+    chex.assert_trees_all_close(one_by_one, in_a_loop, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_makes_steps(method, state):
+    new, totals = run(state, build_recipe([method], STATS, {"open": {"delta": 1.0}}), steps=2)
+    chex.assert_tree_all_finite(new)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+    assert int(totals.first_bad) == -1
+
+
+@pytest.mark.parametrize(
+    ("model", "norm", "dtype"), [("resnet8", "bn", "float32"), ("wrn10_2", "aux_bn", "bfloat16")]
+)
+def test_networks_train_with_noise(model, norm, dtype):
+    module = create_model(model, num_classes=CLASSES, norm=norm, dtype=dtype)
+    start = jax.jit(partial(init_state, module, TX, (8, 8, 3), 0))()
+    new, totals = run(start, build_recipe(["open"], STATS, {}), model=module, steps=2)
+    chex.assert_tree_all_finite(new)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, start)
+    assert int(totals.first_bad) == -1
+    assert {x.dtype for x in jax.tree.leaves((new.params, new.batch_stats))} == {np.dtype("float32")}
+
+
+def test_methods_refuse_arguments_they_do_not_have():
+    with pytest.raises(ValueError, match=r"method\.open\.deltta is unknown; legal: delta"):
+        build_recipe(["open"], STATS, {"open": {"deltta": 1}})
+    with pytest.raises(ValueError, match=r"'opne' is unknown; legal: erm, rs, open; did you mean"):
+        build_recipe(["opne"], STATS, {})
+    with pytest.raises(ValueError, match="must be 3 finite numbers"):
+        build_recipe(["open"], STATS, {"open": {"noise_stats": "explicit", "mean": (0.5,)}})

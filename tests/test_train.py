@@ -1,0 +1,268 @@
+"""Whole runs on a tiny problem: what they leave behind, how they continue, what they refuse."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from purenoise_jax import methods
+from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.writer import read_metrics, state_digest
+from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
+
+LAST = 4 * STEPS_PER_EPOCH
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(scope="module")
+def through(npz, tmp_path_factory):
+    """A run that was never interrupted, with a checkpoint of every step."""
+    workdir = tmp_path_factory.mktemp("through")
+    config = tiny_config(npz, **{"checkpoint.every_steps": 1, "checkpoint.keep": 100})
+    state = train_and_evaluate(config, workdir)
+    return config, workdir, state
+
+
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
+
+
+def test_summary_says_what_ran(through):
+    _, workdir, state = through
+    there = summary(workdir)
+    assert there["class_counts"] == list(COUNTS)
+    assert (there["epochs"], there["steps"], there["seed"]) == (4, LAST, 0)
+    assert there["state_digest"] == state_digest(state)
+    assert len(there["dataset_fingerprint"]) == len(there["config_hash"]) == 64
+    assert there["seconds"] > 0 and there["images_per_second"] > 0
+    assert there["versions"]["jax"] and there["versions"]["device"].startswith("cpu")
+    assert len(there["per_class_accuracy"]) == 4
+    confusion = np.array(there["confusion_matrix"])
+    assert confusion.sum() == 40 and there["test_accuracy"] == np.trace(confusion) / 40
+    assert "many_accuracy" not in there and "group_accuracy" not in there, "no such classes"
+    assert there["medium_accuracy"] is not None
+
+
+def test_metrics_have_one_record_an_epoch(through):
+    _, workdir, _ = through
+    records = read_metrics(workdir / "metrics.jsonl")
+    assert [r["step"] for r in records] == [3, 6, 9, 12]
+    assert [r["train/methods"] for r in records] == [["erm"]] * 2 + [["open"]] * 2
+    assert [r["train/noise_fraction"] > 0 for r in records] == [False, False, True, True]
+    assert ["test/accuracy" in r for r in records] == [False, True, False, True]
+    assert [r["train/learning_rate"] for r in records] == [0.1, 0.1, 0.1, pytest.approx(1e-3)]
+
+
+def test_tensorboard_events_hold_the_same_numbers(through):
+    _, workdir, _ = through
+    events = EventAccumulator(str(workdir / "tensorboard")).Reload()
+    records = read_metrics(workdir / "metrics.jsonl")
+    seen = {e.step: e.value for e in events.Scalars("train/loss")}
+    assert seen == {r["step"]: pytest.approx(r["train/loss"]) for r in records}
+
+
+def test_it_learns(npz, tmp_path):
+    config = tiny_config(npz, num_epochs=40, **{"phases.deferred.start_epoch": 35})
+    config.optimizer.milestones = (35,)
+    train_and_evaluate(config, tmp_path)
+    assert summary(tmp_path)["test_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("step", range(1, LAST + 1))
+def test_resume_from_any_step_is_bitwise(through, tmp_path, step):
+    config, workdir, state = through
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    for later in range(step + 1, LAST + 1):
+        shutil.rmtree(tmp_path / "checkpoints" / str(later))
+    (tmp_path / "summary.json").unlink()
+    resumed = train_and_evaluate(config, tmp_path)
+    assert state_digest(resumed) == state_digest(state)
+    whole, parts = summary(workdir), summary(tmp_path)
+    for name in ("test_accuracy", "test_nll", "confusion_matrix", "steps", "config_hash"):
+        assert parts[name] == whole[name]
+    assert parts["seconds"] > 0
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert [r["step"] for r in records] == [3, 6, 9, 12]
+
+
+def test_other_seed_other_state(through, npz, tmp_path):
+    state = train_and_evaluate(tiny_config(npz, seed=1), tmp_path)
+    assert state_digest(state) != state_digest(through[2])
+
+
+def test_how_often_a_run_saves_and_evaluates_does_not_change_it(through, npz, tmp_path):
+    config = tiny_config(npz, **{"checkpoint.every_epochs": 0, "eval.every_epochs": 0})
+    state = train_and_evaluate(config, tmp_path)
+    assert state_digest(state) == state_digest(through[2])
+    assert Checkpoints(tmp_path, read_only=True).steps() == [6, LAST], "named and last"
+
+
+def test_rolling_checkpoints_are_pruned_and_named_ones_kept(npz, tmp_path):
+    config = tiny_config(npz, **{"checkpoint.every_steps": 1, "checkpoint.keep": 2})
+    train_and_evaluate(config, tmp_path)
+    assert Checkpoints(tmp_path, read_only=True).steps() == [6, 11, 12]
+
+
+def test_more_epochs_continue_a_finished_run(npz, tmp_path):
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    state = train_and_evaluate(tiny_config(npz, num_epochs=5), tmp_path)
+    assert int(state.step) == 5 * STEPS_PER_EPOCH
+    with pytest.raises(ConfigError, match=r"num_epochs=4 .* already at step 15; legal: at least 5"):
+        train_and_evaluate(tiny_config(npz), tmp_path)
+
+
+def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, npz, tmp_path):
+    _, workdir, state = through
+    erm = tiny_config(npz, num_epochs=2)
+    del erm.phases["deferred"]
+    train_and_evaluate(erm, tmp_path / "erm")
+    start = {"init_from": str(tmp_path / "erm"), "init_epoch": 2}
+    second = train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
+    assert state_digest(second) == state_digest(state)
+    assert summary(tmp_path / "open")["init_from"] == str(tmp_path / "erm")
+    assert Checkpoints(tmp_path / "erm", read_only=True).steps() == [3, 6], "source untouched"
+
+
+def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
+    erm = tiny_config(npz, num_epochs=2, **{"model.norm": "bn"})
+    del erm.phases["deferred"]
+    train_and_evaluate(erm, tmp_path / "erm")
+    start = {"init_from": str(tmp_path / "erm"), "init_epoch": 2}
+    state = train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
+    assert int(state.step) == LAST
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.name": "resnet8"}, r'model: "tiny" there, "resnet8" here'),
+        ({"model.norm": "aux_bn"}, r"arrays differ: .*aux_"),
+        ({"optimizer.name": "adam"}, r"arrays differ: \.opt_state"),
+        ({"data.profile": "exp", "data.imbalance_ratio": 2.0},
+         r"class_counts: \[24, 12, 6, 3\] there, \[3, 2, 1, 1\] here; dataset_fingerprint"),
+        ({"init_epoch": 3}, r"no checkpoint after epoch 3 \(init_epoch\); there are 0\.333333"),
+    ],
+)  # fmt: skip
+def test_checkpoint_of_something_else_is_refused(through, npz, tmp_path, overrides, message):
+    if "init_epoch" in overrides:
+        shutil.copytree(through[1], tmp_path / "source")
+        shutil.rmtree(tmp_path / "source/checkpoints/9")
+    source = tmp_path / "source" if "init_epoch" in overrides else through[1]
+    config = tiny_config(npz, **{"init_from": str(source), "init_epoch": 2} | overrides)
+    with pytest.raises(CheckpointError, match=message):
+        train_and_evaluate(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists(), "nothing is written"
+
+
+def test_init_from_nothing_is_refused(npz, tmp_path):
+    config = tiny_config(npz, init_from=str(tmp_path / "absent"), init_epoch=2)
+    with pytest.raises(CheckpointError, match="absent: no checkpoint after epoch 2 .* none"):
+        train_and_evaluate(config, tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"seed": 5}, "seed: 0 there, 5 here"),
+        ({"method.open.delta": 0.5}, r"method\.open\.delta: 0\.333.* there, 0\.5 here"),
+        ({"phases.deferred.methods": ("rs",)}, r"methods: \['open'\] there, \['rs'\] here"),
+        ({"model.norm": "bn"}, "model.norm: 'dar_bn' there, 'bn' here"),
+    ],
+)
+def test_workdir_of_another_run_is_refused(through, npz, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(tiny_config(npz, **overrides), through[1])
+
+
+def test_changed_images_are_refused(npz, tmp_path):
+    copy = tmp_path / "copy.npz"
+    shutil.copy(npz, copy)
+    train_and_evaluate(tiny_config(copy), tmp_path / "run")
+    arrays = dict(np.load(npz))
+    arrays["train_images"] = arrays["train_images"] ^ np.uint8(1)
+    np.savez(copy, **arrays)
+    with pytest.raises(CheckpointError, match="is of another run: dataset_content"):
+        train_and_evaluate(tiny_config(copy, num_epochs=5), tmp_path / "run")
+
+
+def test_nan_stops_the_run_says_the_step_and_leaves_the_last_good_checkpoint(
+    npz, tmp_path, monkeypatch
+):
+    def poisoned(recipe, stats):
+        def transform(key, batch):
+            # Class 3 has three images, so some steps of the first epoch are clean.
+            bad = jnp.where((batch["label"] == 3) & batch["valid"], jnp.nan, 0)
+            return {**batch, "image": batch["image"] + bad[:, None, None, None]}
+
+        return dataclasses.replace(recipe, transforms=(transform,))
+
+    monkeypatch.setitem(methods.METHODS, "poisoned", poisoned)
+    config = tiny_config(npz, **{"phases.deferred.methods": ("poisoned",)})
+    with pytest.raises(NonFiniteError, match=r"not finite at step [678] \(epoch 2\); .*: 6 in"):
+        train_and_evaluate(config, tmp_path)
+    steps = Checkpoints(tmp_path, read_only=True).steps()
+    assert steps == [3, 6]
+    assert not (tmp_path / "summary.json").exists()
+
+
+def command(npz, workdir, *more):
+    return [
+        sys.executable, "-m", "purenoise_jax.main", "--config", f"tests/tiny_cli.py:{npz}",
+        "--workdir", str(workdir), "--config.num_epochs=12", *more,
+    ]  # fmt: skip
+
+
+SAVE_ALWAYS = ("--config.checkpoint.every_steps=1", "--config.checkpoint.keep=3")
+
+
+def test_kill_in_the_middle_of_a_save_loses_nothing(npz, tmp_path):
+    folder = tmp_path / "killed/checkpoints"
+    in_save = 0
+    for trial in range(4):
+        before = set(Checkpoints(tmp_path / "killed", read_only=True).steps())
+        process = subprocess.Popen(
+            command(npz, tmp_path / "killed", *SAVE_ALWAYS), stdout=subprocess.DEVNULL
+        )
+        new_saves = 0
+        while process.poll() is None:
+            names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+            finished = {int(n) for n in names if n.isdigit()}
+            new_saves = max(new_saves, len(finished - before))
+            if new_saves > trial and any("tmp" in n for n in names):
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+            time.sleep(0.0005)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        in_save += any("tmp" in p.name for p in folder.iterdir())
+        check = Checkpoints(tmp_path / "killed", read_only=True)
+        steps = check.steps()
+        assert steps and max(steps) >= max(finished), "a finished step was lost"
+        for step in steps:
+            assert check.record(step)["epoch"] == step / STEPS_PER_EPOCH
+        check.close()
+    assert in_save >= 2, "the kills came too late to test anything"
+    for name in ("killed", "whole"):
+        more = SAVE_ALWAYS if name == "killed" else ()
+        subprocess.run(
+            command(npz, tmp_path / name, *more), check=True, stdout=subprocess.DEVNULL
+        )
+    killed, whole = summary(tmp_path / "killed"), summary(tmp_path / "whole")
+    assert killed["state_digest"] == whole["state_digest"]
+    assert killed["confusion_matrix"] == whole["confusion_matrix"]
