@@ -1,0 +1,1 @@
+"""Config files, one per data set."""

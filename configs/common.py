@@ -52,7 +52,9 @@ def choose(field: str, value: str, legal: Any) -> None:
       ConfigError: naming the argument, the value and what is legal.
     """
     if value not in legal:
-        raise ConfigError(f"config argument {field}={value!r} is unknown; legal: {', '.join(legal)}")
+        raise ConfigError(
+            f"config argument {field}={value!r} is unknown; legal: {', '.join(legal)}"
+        )
 
 
 def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:

@@ -38,7 +38,12 @@ def start(count: int, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "purenoise_jax.main", *arguments]
     processes = [
         subprocess.Popen(
-            [*command, f"--coordinator={coordinator}", f"--num_processes={count}", f"--process_id={i}"]
+            [
+                *command,
+                f"--coordinator={coordinator}",
+                f"--num_processes={count}",
+                f"--process_id={i}",
+            ]
         )
         for i in range(count)
     ]

@@ -75,7 +75,7 @@ class Checkpoints:
             ) from error
         if not saved:
             raise CheckpointError(
-                f"{self.folder / str(step)}: not written, as newer steps {manager.all_steps()} exist"
+                f"{self.folder / str(step)}: not written, as there are {manager.all_steps()}"
             )
 
     def record(self, step: int) -> dict[str, Any]:

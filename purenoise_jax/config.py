@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -44,7 +44,8 @@ class Field:
     fixed: bool = True
 
 
-def _one_of(*names: str) -> dict[str, Any]:
+def _one_of(names: Collection[str]) -> dict[str, Any]:
+    # Not copied, so that a config file may add a model or method of its own to its table.
     return {"legal": " | ".join(names), "check": lambda value: value in names}
 
 
@@ -54,10 +55,15 @@ def _integer(low: int) -> dict[str, Any]:
 
 def _real(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Any:
     def check(value: float) -> bool:
-        return (value > low if above else value >= low) and (value < high if below else value <= high)
+        return (value > low if above else value >= low) and (
+            value < high if below else value <= high
+        )
 
     if math.isinf(high):
-        return {"legal": f"a finite number {'above' if above else 'of at least'} {low:g}", "check": check}
+        return {
+            "legal": f"a finite number {'above' if above else 'of at least'} {low:g}",
+            "check": check,
+        }
     left, right = "(" if above else "[", ")" if below else "]"
     return {"legal": f"a number in {left}{low:g}, {high:g}{right}", "check": check}
 
@@ -82,22 +88,41 @@ SWITCH: dict[str, Any] = {"legal": "True | False", "check": lambda value: True}
 
 FIELDS: dict[str, Field] = {
     "seed": Field(0, "of everything random but the choice of the subset", **_integer(0)),
-    "num_epochs": Field(200, "a finished run may be started again with more", **_integer(1), fixed=False),
+    "num_epochs": Field(
+        200, "a finished run may be started again with more", **_integer(1), fixed=False
+    ),
     "batch_size": Field(128, "rows of a step, over all devices", **_integer(1)),
-    "dtype": Field("float32", "of activations; moments, statistics and parameters are float32", **_one_of(*DTYPES)),
+    "dtype": Field(
+        "float32",
+        "of activations; moments, statistics and parameters are float32",
+        **_one_of(DTYPES),
+    ),
     "num_devices": Field(0, "0 = all", **_integer(0), fixed=False),
-    "steps_per_call": Field(0, "steps the host hands over at once; 0 = 1 on a CPU, else 50", **_integer(0), fixed=False),
-    "init_from": Field("", "workdir of a run to start from instead of from random parameters", **TEXT, fixed=False),
-    "init_epoch": Field(160, "with init_from: completed epochs of the checkpoint to start from", **_integer(1), fixed=False),
-    "data.source": Field("auto", "where images come from", **_one_of(*SOURCES)),
+    "steps_per_call": Field(
+        0, "steps the host hands over at once; 0 = 1 on a CPU, else 50", **_integer(0), fixed=False
+    ),
+    "init_from": Field(
+        "", "workdir of a run to start from instead of from random parameters", **TEXT, fixed=False
+    ),
+    "init_epoch": Field(
+        160,
+        "with init_from: completed epochs of the checkpoint to start from",
+        **_integer(1),
+        fixed=False,
+    ),
+    "data.source": Field("auto", "where images come from", **_one_of(SOURCES)),
     "data.name": Field("cifar10", "of the data set, for sources that hold several", **TEXT),
     "data.path": Field("", "file or folder of the source", **TEXT, fixed=False),
     "data.image_size": Field(0, "resize to this height and width; 0 = as stored", **_integer(0)),
     "data.imbalance_ratio": Field(100.0, "largest class over smallest", **_real(1)),
-    "data.profile": Field("exp", "of class sizes; natural = keep every image", **_one_of(*PROFILES)),
-    "data.rule": Field("cao", "which images of a class: shuffled (Cao et al.) or the first n", **_one_of(*RULES)),
+    "data.profile": Field("exp", "of class sizes; natural = keep every image", **_one_of(PROFILES)),
+    "data.rule": Field(
+        "cao", "which images of a class: shuffled (Cao et al.) or the first n", **_one_of(RULES)
+    ),
     "data.seed": Field(0, "of the cao rule", **_integer(0)),
-    "data.indices": Field("", "file with the indices of the subset, instead of the rule", **TEXT, fixed=False),
+    "data.indices": Field(
+        "", "file with the indices of the subset, instead of the rule", **TEXT, fixed=False
+    ),
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "in this order, in pixel space",
@@ -106,31 +131,76 @@ FIELDS: dict[str, Field] = {
     ),
     "data.crop_padding": Field(4, "pixels of zeros around the image before a crop", **_integer(0)),
     "data.cutout_size": Field(16, "side of the hole, in pixels", **_integer(1)),
-    "data.normalize": Field("train_subset", "whose mean and standard deviation images are normalised with", **_one_of(*NORMALIZE)),
-    "data.normalize_mean": Field((), "for explicit: one number per channel", **_numbers("a tuple of finite numbers", lambda v: True)),
-    "data.normalize_std": Field((), "for explicit: one number per channel", **_numbers("a tuple of numbers above 0", lambda v: v > 0)),
-    "model.name": Field("wrn28_10", "network", **_one_of(*MODELS)),
-    "model.norm": Field("dar_bn", "normalisation layer", **_one_of(*NORMS)),
-    "model.noise_grad": Field("affine_stop", "what flows back from noise rows through dar_bn", **_one_of(*NOISE_GRADS)),
+    "data.normalize": Field(
+        "train_subset",
+        "whose mean and standard deviation images are normalised with",
+        **_one_of(NORMALIZE),
+    ),
+    "data.normalize_mean": Field(
+        (),
+        "for explicit: one number per channel",
+        **_numbers("a tuple of finite numbers", lambda v: True),
+    ),
+    "data.normalize_std": Field(
+        (),
+        "for explicit: one number per channel",
+        **_numbers("a tuple of numbers above 0", lambda v: v > 0),
+    ),
+    "model.name": Field("wrn28_10", "network", **_one_of(MODELS)),
+    "model.norm": Field("dar_bn", "normalisation layer", **_one_of(NORMS)),
+    "model.noise_grad": Field(
+        "affine_stop", "what flows back from noise rows through dar_bn", **_one_of(NOISE_GRADS)
+    ),
     "method.open.delta": Field(1 / 3, "ratio between pure noise and natural images", **_real(0, 1)),
-    "method.open.space": Field("pixel", "noise is normalised with the images, or enters raw", **_one_of(*SPACES)),
-    "method.open.noise_stats": Field("train_subset", "whose mean and standard deviation noise has", **_one_of(*STATS)),
-    "method.open.mean": Field((), "for explicit: one number per channel", **_numbers("a tuple of finite numbers", lambda v: True)),
-    "method.open.std": Field((), "for explicit: one number per channel", **_numbers("a tuple of numbers of at least 0", lambda v: v >= 0)),
+    "method.open.space": Field(
+        "pixel", "noise is normalised with the images, or enters raw", **_one_of(SPACES)
+    ),
+    "method.open.noise_stats": Field(
+        "train_subset", "whose mean and standard deviation noise has", **_one_of(STATS)
+    ),
+    "method.open.mean": Field(
+        (),
+        "for explicit: one number per channel",
+        **_numbers("a tuple of finite numbers", lambda v: True),
+    ),
+    "method.open.std": Field(
+        (),
+        "for explicit: one number per channel",
+        **_numbers("a tuple of numbers of at least 0", lambda v: v >= 0),
+    ),
     "method.open.clip": Field(True, "clip noise to [0, 1]", **SWITCH),
-    "optimizer.name": Field("sgd", "optimiser", **_one_of(*OPTIMIZERS)),
+    "optimizer.name": Field("sgd", "optimiser", **_one_of(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "after the warm-up", **_real(0, above=True)),
     "optimizer.momentum": Field(0.9, "of sgd", **_real(0, 1, below=True)),
     "optimizer.weight_decay": Field(2e-4, "on every parameter, coupled", **_real(0)),
     "optimizer.warmup_epochs": Field(5, "linear, epoch by epoch", **_integer(0)),
-    "optimizer.milestones": Field((160, 180), "epochs at which the learning rate drops", legal="a tuple of integers, each at least 1", check=_epochs),
+    "optimizer.milestones": Field(
+        (160, 180),
+        "epochs at which the learning rate drops",
+        legal="a tuple of integers, each at least 1",
+        check=_epochs,
+    ),
     "optimizer.gamma": Field(0.01, "factor of each drop", **_real(0, above=True)),
-    "checkpoint.epochs": Field((160,), "completed epochs that are kept for good, beside the last", legal="a tuple of integers, each at least 1", check=_epochs, fixed=False),
-    "checkpoint.every_epochs": Field(10, "a rolling checkpoint this often; 0 = none", **_integer(0), fixed=False),
-    "checkpoint.every_steps": Field(0, "and this often within epochs; 0 = none", **_integer(0), fixed=False),
+    "checkpoint.epochs": Field(
+        (160,),
+        "completed epochs that are kept for good, beside the last",
+        legal="a tuple of integers, each at least 1",
+        check=_epochs,
+        fixed=False,
+    ),
+    "checkpoint.every_epochs": Field(
+        10, "a rolling checkpoint this often; 0 = none", **_integer(0), fixed=False
+    ),
+    "checkpoint.every_steps": Field(
+        0, "and this often within epochs; 0 = none", **_integer(0), fixed=False
+    ),
     "checkpoint.keep": Field(2, "rolling checkpoints kept", **_integer(1), fixed=False),
-    "eval.every_epochs": Field(5, "evaluate this often, and at the end; 0 = at the end", **_integer(0), fixed=False),
-    "eval.batch_size": Field(512, "rounded up to the devices; does not change results", **_integer(1), fixed=False),
+    "eval.every_epochs": Field(
+        5, "evaluate this often, and at the end; 0 = at the end", **_integer(0), fixed=False
+    ),
+    "eval.batch_size": Field(
+        512, "rounded up to the devices; does not change results", **_integer(1), fixed=False
+    ),
 }
 
 
@@ -191,8 +261,10 @@ def _validate_phases(phases: ConfigDict, num_epochs: int) -> None:
         if keys != ["methods", "start_epoch"]:
             raise ConfigError(f"{path} must have start_epoch and methods, and nothing else")
         start, methods = phase.start_epoch, phase.methods
-        if type(start) is not int or not 0 <= start:
-            raise ConfigError(f"{path}.start_epoch={start!r} is not legal; legal: an integer, at least 0")
+        if type(start) is not int or not start >= 0:
+            raise ConfigError(
+                f"{path}.start_epoch={start!r} is not legal; legal: an integer, at least 0"
+            )
         if start >= num_epochs:
             raise ConfigError(
                 f"{path}.start_epoch={start} must be below num_epochs={num_epochs}, else the phase "

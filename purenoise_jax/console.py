@@ -4,8 +4,6 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,7 +22,7 @@ TOO_SLOW_SECONDS = 24 * 3600
 def duration(seconds: float) -> str:
     """Seconds in words, to two units: "8 s", "3 min 20 s", "5 h 40 min", "12 d 3 h"."""
     left = round(seconds)
-    parts = []
+    parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if left >= size or (unit == "s" and not parts):
             parts.append(f"{left // size} {unit}")
@@ -60,6 +58,7 @@ class Display:
         self._console = console or Console(quiet=not active, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task: Any = None
+        self._measured = 0
 
     def header(self, lines: Mapping[str, str]) -> None:
         """What is about to run, as name and value lines."""
@@ -71,12 +70,23 @@ class Display:
         """One line of text."""
         self._console.print(Text(text, style=style))
 
-    def estimate(self, seconds_per_step: float, steps: int, device: str) -> None:
-        """How long the steps that are left will take, and whether that is too long."""
+    def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
+        """How long the steps that are left will take, and whether that is too long.
+
+        Args:
+          seconds_per_step: as measured; None = not yet, ask again.
+          steps: that are left.
+          device: its kind.
+        """
+        if seconds_per_step is None:
+            return
+        self._measured += 1
+        # The first measurements still hold what only the first steps do.
+        if self._measured != 4:
+            return
         left = seconds_per_step * steps
-        rate = f"{1 / seconds_per_step:.1f} steps/s" if seconds_per_step < 1 else (
-            f"{seconds_per_step:.1f} s/step"
-        )
+        fast = seconds_per_step < 1
+        rate = f"{1 / seconds_per_step:.1f} steps/s" if fast else f"{seconds_per_step:.1f} s/step"
         self.note(f"{rate} here, so about {duration(left)} for the {steps:,} steps that are left")
         if left > TOO_SLOW_SECONDS:
             self.note(
@@ -147,14 +157,14 @@ class Display:
         self._console.print(table)
 
 
-def groups_of_steps(starts: Sequence[int], methods: Sequence[Sequence[str]], steps: int) -> str:
-    """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)"."""
+def phases_line(phases: Sequence[tuple[int, Sequence[str]]], steps: int) -> str:
+    """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)".
+
+    Args:
+      phases: start epoch and methods of each.
+      steps: of an epoch.
+    """
     return ", ".join(
-        f"{' + '.join(names)} from epoch {start} (step {start * steps:,})"
-        for start, names in zip(starts, methods, strict=True)
+        f"{' + '.join(methods)} from epoch {start} (step {start * steps:,})"
+        for start, methods in phases
     )
-
-
-def parameter_count(params: Any) -> int:
-    """Numbers in a tree of arrays."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -40,7 +40,7 @@ class Evaluator:
       loader: how images enter the network; its augmentation is not used.
       postprocess: from the recipe, logits -> logits.
       placement: over which devices.
-      batch_size: of each forward pass, divisible by the devices.
+      batch_size: of each forward pass; rounded up to a multiple of the devices.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class Evaluator:
         placement: Placement,
         batch_size: int,
     ) -> None:
+        devices = placement.mesh.size
+        batch_size = -(-batch_size // devices) * devices
         index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
         self._data = (placement.replicate(images), placement.replicate(labels))
         self._rows = (placement.split_rows(index), placement.split_rows(valid))
 
         def count(variables: Any, images: jax.Array, labels: jax.Array, *rows: jax.Array) -> Counts:
-            def add(counts: Counts, row: tuple[jax.Array, jax.Array]) -> tuple[Counts, None]:
-                index, valid = (
-                    jax.lax.with_sharding_constraint(x, placement.batch) for x in row
-                )
+            def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
+                index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 label = labels[index]
                 image = normalize(to_float(images[index]), loader.mean, loader.std)
                 logits, _ = model.apply(variables, image, None, valid, train=False)

@@ -1,6 +1,6 @@
 """The command line: trains what a config file says.
 
-    python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
+python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 """
 
 import difflib
@@ -26,8 +26,8 @@ Trains an image classifier on long-tailed data; by default with pure noise image
 
 usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE ...]
 
-  --config FILE[:ARGS]      a Python file with get_config(arg), such as configs/digits_lt.py; what may
-                            stand behind the colon is at the top of each file, for example
+  --config FILE[:ARGS]      a Python file with get_config(arg), such as configs/digits_lt.py;
+                            what may stand behind the colon is at the top of each file:
                             configs/cifar10_lt.py:method=drs,preset=rescience,epochs=20
   --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and summary.json go; the
                             same command once more continues where the run stopped
@@ -73,7 +73,9 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
       ConfigError: one line that says what is wrong.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "config file", flag_values=values)
+    config_flags.DEFINE_config_file(
+        "config", None, "config file", sys_argv=list(argv), flag_values=values
+    )
     flags.DEFINE_string("workdir", None, "output folder", flag_values=values)
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT or auto", flag_values=values)
@@ -82,26 +84,28 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
     # The file first, so that a wrong field can be named next to the right one.
     config_only = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "config file", flag_values=config_only)
     here = _only_config(argv)
+    config_flags.DEFINE_config_file(
+        "config", None, "config file", sys_argv=here, flag_values=config_only
+    )
     try:
         config_only(here)
         if config_only.config is not None:
             _refuse_unknown_fields(argv, flatten(config_only.config))
         rest = values(argv)[1:]
-    except PureNoiseError:
-        raise
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
         near = difflib.get_close_matches(name, FLAG_NAMES, 1)
         hint = f"; did you mean --{near[0]}?" if near else ""
         raise ConfigError(f"--{name} is not known; see --help{hint}") from None
     except Exception as error:
-        cause = _root(error)
-        if isinstance(cause, PureNoiseError):
+        cause = _own_cause(error)
+        if cause is not None:
             raise cause from None
-        message = " ".join(str(error).split()) or type(error).__name__
-        where = f"{here[1].partition('=')[2]}: " if len(here) > 1 and not config_only.is_parsed() else ""
+        # An error in a config file comes with its traceback, the last line of which says it all.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        message = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+        where = "" if config_only.is_parsed() else f"{here[1].removeprefix('--config=')}: "
         raise ConfigError(f"{where}{message[:400]}") from error
     if rest:
         raise ConfigError(f"{rest[0]!r} is left over on the command line; see --help")
@@ -136,10 +140,13 @@ def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
         raise ConfigError(f"{field} is not a config field{hint}")
 
 
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return error
+def _own_cause(error: BaseException | None) -> PureNoiseError | None:
+    """The error of ours at the bottom of those that a library wrapped around it, if any."""
+    own = None
+    while error is not None:
+        own = error if isinstance(error, PureNoiseError) else own
+        error = error.__cause__ or error.__context__
+    return own
 
 
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

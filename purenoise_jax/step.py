@@ -225,7 +225,7 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
         labels: jax.Array,
         index: jax.Array,
         valid: jax.Array,
-        row: jax.Array,
+        row: jax.Array | int,
     ) -> tuple[TrainState, Totals]:
         index, valid = (
             jax.lax.with_sharding_constraint(
@@ -260,7 +260,7 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
         return jax.lax.fori_loop(
             first,
             first + count,
-            lambda row, carry: one(*carry, images, labels, index, valid, row),
+            lambda row, carry: one(carry[0], carry[1], images, labels, index, valid, row),
             (state, totals),
         )
 

@@ -11,6 +11,6 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".p
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
-import jax  # noqa: E402  (the flags above are read when it is imported)
+import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -375,6 +375,21 @@ def test_make_augment_is_paired_and_ordered():
     np.testing.assert_array_equal(run([], images * 3), jnp.clip(images * 3, 0, 1))
 
 
+def test_every_augmentation_gets_its_own_key(monkeypatch):
+    seen = []
+
+    def record(key: jax.Array, images: jax.Array, **_: int) -> jax.Array:
+        seen.append(jax.random.key_data(key).tolist())
+        return images
+
+    for name in augment.AUGMENTATIONS:
+        monkeypatch.setitem(augment.AUGMENTATIONS, name, record)
+    key = jax.random.key(8)
+    augment.make_augment()(key, random_images((1, 4, 4, 3)))
+    seen.append(jax.random.key_data(key).tolist())
+    assert len({tuple(data) for data in seen}) == len(augment.DEFAULT_AUGMENTATIONS) + 1
+
+
 def test_make_augment_passes_sizes_on():
     images, key = random_images() + 0.01, jax.random.key(7)
     np.testing.assert_array_equal(

@@ -86,7 +86,12 @@ def test_profile_is_exact_when_classes_differ_in_size():
 
 def test_natural_profile_keeps_everything():
     labels = np.array([0, 0, 0, 1])
-    assert long_tail_indices(labels, imbalance_ratio=100, profile="natural").tolist() == [0, 1, 2, 3]
+    assert long_tail_indices(labels, imbalance_ratio=100, profile="natural").tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_one_class_and_ratio_one():

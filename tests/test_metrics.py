@@ -45,7 +45,9 @@ def test_shot_groups_of_the_papers_data_sets(imbalance, sizes):
 def test_empty_groups_are_none_and_never_nan():
     confusion = np.eye(2, dtype=int)
     numbers = metrics.summarize(confusion, 1.0, BINS, np.array([500, 300]))
-    assert numbers["medium_accuracy"] is numbers["few_accuracy"] is numbers["group_accuracy"] is None
+    assert (
+        numbers["medium_accuracy"] is numbers["few_accuracy"] is numbers["group_accuracy"] is None
+    )
     json.dumps(numbers, allow_nan=False)
 
 

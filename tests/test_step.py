@@ -49,7 +49,9 @@ def run(state, recipe=None, index=INDEX, valid=ALL, model=MODEL, steps=1):
 
 def by_hand(state):
     """Cross-entropy over all rows, coupled decay, momentum: written out."""
-    x = (IMAGES[INDEX].astype(np.float32) / 255 - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
+    x = (IMAGES[INDEX].astype(np.float32) / 255 - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(
+        1, 1, 1, 3
+    )
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -206,7 +208,9 @@ def test_networks_train_with_noise(model, norm, dtype):
     chex.assert_tree_all_finite(new)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, start)
     assert int(totals.first_bad) == -1
-    assert {x.dtype for x in jax.tree.leaves((new.params, new.batch_stats))} == {np.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves((new.params, new.batch_stats))} == {
+        np.dtype("float32")
+    }
 
 
 def test_methods_refuse_arguments_they_do_not_have():

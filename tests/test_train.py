@@ -127,7 +127,7 @@ def test_more_epochs_continue_a_finished_run(npz, tmp_path):
 
 
 def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, npz, tmp_path):
-    _, workdir, state = through
+    state = through[2]
     erm = tiny_config(npz, num_epochs=2)
     del erm.phases["deferred"]
     train_and_evaluate(erm, tmp_path / "erm")
@@ -171,7 +171,7 @@ def test_checkpoint_of_something_else_is_refused(through, npz, tmp_path, overrid
 
 def test_init_from_nothing_is_refused(npz, tmp_path):
     config = tiny_config(npz, init_from=str(tmp_path / "absent"), init_epoch=2)
-    with pytest.raises(CheckpointError, match="absent: no checkpoint after epoch 2 .* none"):
+    with pytest.raises(CheckpointError, match=r"absent: no checkpoint after epoch 2 .* none"):
         train_and_evaluate(config, tmp_path / "new")
 
 
@@ -260,9 +260,7 @@ def test_kill_in_the_middle_of_a_save_loses_nothing(npz, tmp_path):
     assert in_save >= 2, "the kills came too late to test anything"
     for name in ("killed", "whole"):
         more = SAVE_ALWAYS if name == "killed" else ()
-        subprocess.run(
-            command(npz, tmp_path / name, *more), check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(command(npz, tmp_path / name, *more), check=True, stdout=subprocess.DEVNULL)
     killed, whole = summary(tmp_path / "killed"), summary(tmp_path / "whole")
     assert killed["state_digest"] == whole["state_digest"]
     assert killed["confusion_matrix"] == whole["confusion_matrix"]

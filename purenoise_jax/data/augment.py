@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from purenoise_jax.data.color import (
     JitterParams,
@@ -80,7 +81,7 @@ def to_float(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
     """Subtracts the mean of each channel and divides by its standard deviation.
 
     Args:

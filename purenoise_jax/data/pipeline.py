@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.longtail import (
@@ -76,11 +77,15 @@ def make_training_set(
 
     Args:
       dataset: what a source gave.
-      imbalance_ratio, profile, rule, seed: see `long_tail_indices`.
+      imbalance_ratio: see `long_tail_indices`.
+      profile: likewise.
+      rule: likewise.
+      seed: likewise.
       indices: a file of indices that replaces the rule; "" for none.
       normalize: with which statistics images enter the network: "train_subset", "full_train", or
         "explicit" (`normalize_mean` and `normalize_std`, C numbers each).
-      normalize_mean, normalize_std: for "explicit".
+      normalize_mean: for "explicit".
+      normalize_std: likewise.
 
     Raises:
       ConfigError: an argument is out of range.
@@ -179,16 +184,16 @@ class Placement:
         self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
         self.batch = NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def replicate(self, array: np.ndarray) -> jax.Array:
+    def replicate(self, array: ArrayLike) -> jax.Array:
         """A full copy on every device."""
         return self._place(array, self.replicated)
 
-    def split_rows(self, array: np.ndarray) -> jax.Array:
+    def split_rows(self, array: ArrayLike) -> jax.Array:
         """[steps, B] with the batch axis split over the devices."""
         return self._place(array, self.rows)
 
     @staticmethod
-    def _place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    def _place(array: ArrayLike, sharding: NamedSharding) -> jax.Array:
         # Every process holds the same host array, and gives its own devices their part of it.
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])

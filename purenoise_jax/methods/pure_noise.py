@@ -41,7 +41,8 @@ def pure_noise(
         noise enters the network as it was drawn, next to normalised images.
       noise_stats: whose mean and standard deviation the noise has: "train_subset" (the paper),
         "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
-      mean, std: C numbers each, for "explicit", in the units in which the noise is drawn.
+      mean: C numbers, for "explicit", in the units in which the noise is drawn.
+      std: likewise.
       clip: clip the noise to [0, 1].
 
     Raises:
@@ -69,8 +70,7 @@ def pure_noise(
     probs = replace_probs(stats.class_counts, delta)
 
     undo_mean, undo_std = (
-        np.reshape(x, (1, 1, 1, channels))
-        for x in (stats.normalize_mean, stats.normalize_std)
+        np.reshape(x, (1, 1, 1, channels)) for x in (stats.normalize_mean, stats.normalize_std)
     )
 
     def add_noise(key: jax.Array, batch: Batch) -> Batch:

@@ -74,7 +74,10 @@ def standardize(
 
     Args:
       x: [B, ..., C].
-      mean, var, scale, bias: [B, C] or [1, C].
+      mean: [B, C] or [1, C].
+      var: likewise.
+      scale: likewise.
+      bias: likewise.
       epsilon: added to the variance.
 
     Returns:
@@ -182,16 +185,15 @@ class BatchNorm(nn.Module):
         )
         if average:
             return running_mean.value, running_var.value
-        mean, var, images = pooled_moments(*per_image(), weight)
+        image_mean, image_var = per_image()
+        mean, var, images = pooled_moments(image_mean, image_var, weight)
         if not self.is_initializing():
             # In float from the start: rows x positions can pass the range of an int32.
             count = images * (x.size / (x.shape[0] * x.shape[-1]))
             unbiased = var * count / jnp.maximum(count - 1, 1)
             for running, new in ((running_mean, mean), (running_var, unbiased)):
                 mixed = self.momentum * running.value + (1 - self.momentum) * new
-                running.value = jnp.where(images > 0, mixed, running.value).astype(
-                    self.param_dtype
-                )
+                running.value = jnp.where(images > 0, mixed, running.value).astype(self.param_dtype)
         return mean, var
 
 
@@ -266,7 +268,8 @@ class DARBatchNorm(BatchNorm):
             noise_scale, noise_bias = jax.lax.stop_gradient((scale, bias))
         per_image = _once(lambda: image_moments(x))
         mean, var = self.moments(x, per_image, valid & ~noise_mask, average)
-        noise_mean, noise_var, _ = pooled_moments(*per_image(), valid & noise_mask)
+        image_mean, image_var = per_image()
+        noise_mean, noise_var, _ = pooled_moments(image_mean, image_var, valid & noise_mask)
         pick = _picker(noise_mask)
         y = standardize(
             x,

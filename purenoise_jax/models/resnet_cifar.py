@@ -102,4 +102,3 @@ class ResNetCifar(nn.Module):
 def pool(x: jax.Array) -> jax.Array:
     """Global average pooling [B, H, W, C] -> [B, C], accumulated in float32 or wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
-

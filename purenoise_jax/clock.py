@@ -1,0 +1,43 @@
+"""The rate of training steps."""
+
+import time
+
+
+class Clock:
+    """Measures the rate of steps, leaving out compilation and whatever is between epochs.
+
+    Args:
+      batch_size: rows of a step.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._since: float | None = None
+        self._steps = 0
+        self._seconds = 0.0
+
+    def start(self) -> None:
+        """What follows counts."""
+        self._since = time.monotonic()
+
+    def stop(self) -> None:
+        """What follows does not count."""
+        self._since = None
+
+    def tick(self, steps: int) -> None:
+        """So many more steps are done; starts the clock if it stands."""
+        now = time.monotonic()
+        if self._since is not None:
+            self._seconds += now - self._since
+            self._steps += steps
+        self._since = now
+
+    @property
+    def seconds_per_step(self) -> float | None:
+        """None before any step was measured."""
+        return self._seconds / self._steps if self._steps else None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Rows of training steps per second, None before any step was measured."""
+        return self._batch_size * self._steps / self._seconds if self._steps else None

@@ -1,0 +1,184 @@
+"""From a config to everything that a run is made of. Below this, nothing sees a config."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from purenoise_jax.data import sources
+from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.pipeline import Placement, TrainingSet, make_training_set
+from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.models import create_model
+from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.recipe import Recipe
+from purenoise_jax.schedules import by_step, learning_rates
+from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`."""
+
+    start: int
+    methods: tuple[str, ...]
+    recipe: Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config asks for, read, checked and built, but not yet placed or compiled.
+
+    Attributes:
+      seed: of everything random but the choice of the subset.
+      placement: over which devices.
+      dataset: as its source gave it.
+      training: the long-tailed training set.
+      phases: by start.
+      sampler: lays out the epochs.
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      rates: f64[E], the learning rate by epoch.
+      loader: how images become a batch.
+      identity: JSON values that say which model and data a checkpoint is of.
+    """
+
+    seed: int
+    placement: Placement
+    dataset: Dataset
+    training: TrainingSet
+    phases: tuple[Phase, ...]
+    sampler: EpochSampler
+    model: Any
+    tx: optax.GradientTransformation
+    rates: np.ndarray
+    loader: Loader
+    identity: dict[str, Any]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, the last possibly not full."""
+        return self.sampler.steps
+
+    def phase_of(self, epoch: int) -> Phase:
+        """The phase that an epoch, counted from 0, belongs to."""
+        return [phase for phase in self.phases if phase.start <= epoch][-1]
+
+    def init(self) -> TrainState:
+        """The state before the first step, on every device."""
+        make = jax.jit(self._init, out_shardings=self.placement.replicated)
+        return make()
+
+    def target(self) -> TrainState:
+        """The shapes, dtypes and places of a state."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.placement.replicated),
+            jax.eval_shape(self._init),
+        )
+
+    def step_fn(self, phase: Phase) -> StepFn:
+        """The training step of a phase, not yet compiled."""
+        lr_fn = by_step(self.rates, self.steps_per_epoch)
+        return make_step(self.model, self.tx, lr_fn, phase.recipe, self.loader, self.seed)
+
+    def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
+        """An evaluator for the test set, and one for the validation set if there is one."""
+        dataset = self.dataset
+        splits = {
+            "test": (dataset.test_images, dataset.test_labels),
+            "val": (dataset.val_images, dataset.val_labels),
+        }
+        return {
+            split: Evaluator(
+                self.model,
+                images,
+                labels,
+                loader=self.loader,
+                postprocess=self.phases[-1].recipe.postprocess,
+                placement=self.placement,
+                batch_size=batch_size,
+            )
+            for split, (images, labels) in splits.items()
+            if images is not None and labels is not None
+        }
+
+    def _init(self) -> TrainState:
+        return init_state(self.model, self.tx, self.training.stats.image_shape, self.seed)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Reads the data and builds the rest.
+
+    Args:
+      config: validated.
+
+    Raises:
+      ConfigError: a field does not go with the data or the devices.
+      DataError: the data set is missing, damaged or mislabelled.
+    """
+    placement = Placement(config.batch_size, config.num_devices)
+    data, opt = config.data, config.optimizer
+    dataset = sources.load(data.source, name=data.name, path=data.path, image_size=data.image_size)
+    training = make_training_set(
+        dataset,
+        imbalance_ratio=data.imbalance_ratio,
+        profile=data.profile,
+        rule=data.rule,
+        seed=data.seed,
+        indices=data.indices,
+        normalize=data.normalize,
+        normalize_mean=data.normalize_mean,
+        normalize_std=data.normalize_std,
+    )
+    stats = training.stats
+    arguments = config.method.to_dict()
+    phases = tuple(
+        Phase(p.start_epoch, p.methods, build_recipe(p.methods, stats, arguments))
+        for p in sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
+    )
+    augment = make_augment(
+        data.augment, crop_padding=data.crop_padding, cutout_size=data.cutout_size
+    )
+    return Experiment(
+        seed=config.seed,
+        placement=placement,
+        dataset=dataset,
+        training=training,
+        phases=phases,
+        sampler=EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed),
+        model=create_model(
+            config.model.name,
+            num_classes=stats.num_classes,
+            norm=config.model.norm,
+            noise_grad=config.model.noise_grad,
+            dtype=config.dtype,
+        ),
+        tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
+        rates=learning_rates(
+            config.num_epochs,
+            learning_rate=opt.learning_rate,
+            warmup_epochs=opt.warmup_epochs,
+            milestones=opt.milestones,
+            gamma=opt.gamma,
+        ),
+        loader=Loader(
+            augment=augment,
+            mean=stats.normalize_mean,
+            std=stats.normalize_std,
+            num_classes=stats.num_classes,
+        ),
+        identity={
+            "model": config.model.name,
+            "image_shape": list(stats.image_shape),
+            "num_classes": stats.num_classes,
+            "class_counts": stats.class_counts.tolist(),
+            "dataset_fingerprint": training.fingerprint,
+            "dataset_content": training.content,
+        },
+    )

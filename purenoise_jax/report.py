@@ -1,0 +1,119 @@
+"""What a run says of itself: the header, a record an epoch, the summary."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from purenoise_jax import metrics, writer
+from purenoise_jax.clock import Clock
+from purenoise_jax.config import config_hash
+from purenoise_jax.console import class_counts_line, phases_line
+from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.experiment import Experiment, Phase
+from purenoise_jax.step import Totals, TrainState
+
+
+def header_lines(
+    config: ConfigDict, workdir: Path, experiment: Experiment, state: TrainState
+) -> dict[str, str]:
+    """What the header says, by name."""
+    device = jax.devices()[0]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    model = f"{config.model.name}, {config.model.norm}"
+    if config.model.norm == "dar_bn":
+        model += f" ({config.model.noise_grad})"
+    steps = experiment.steps_per_epoch
+    starts = [(phase.start, phase.methods) for phase in experiment.phases]
+    counts = experiment.training.stats.class_counts.tolist()
+    return {
+        "workdir": str(workdir),
+        "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}",
+        "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
+        "fingerprint": experiment.training.fingerprint,
+        "phases": phases_line(starts, steps),
+        "length": f"{config.num_epochs} epochs of {steps:,} steps, "
+        f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
+    }
+
+
+def evaluate_all(
+    evaluators: Mapping[str, Evaluator], state: TrainState, class_counts: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """All numbers of every split; a number that does not exist is left out."""
+    evaluated = {}
+    for split, evaluator in evaluators.items():
+        counts = evaluator(state)
+        confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
+        numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
+        numbers["confusion_matrix"] = confusion.tolist()
+        evaluated[split] = {k: v for k, v in numbers.items() if v is not None}
+    return evaluated
+
+
+def epoch_record(
+    totals: Totals,
+    phase: Phase,
+    done: int,
+    learning_rate: float,
+    clock: Clock,
+    evaluated: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What metrics.jsonl says of an epoch.
+
+    Args:
+      totals: over its training steps.
+      phase: that it belongs to.
+      done: completed epochs.
+      learning_rate: within it.
+      clock: the rate of steps so far.
+      evaluated: from `evaluate_all`, empty where nothing was evaluated.
+    """
+    sums = jax.device_get(totals)
+    rows = int(sums.natural + sums.noise)
+    return {
+        "epoch": done,
+        "train/loss": float(sums.loss / sums.steps),
+        "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
+        "train/noise_fraction": int(sums.noise) / rows,
+        "train/learning_rate": learning_rate,
+        "train/steps": int(sums.steps),
+        "train/methods": list(phase.methods),
+        "train/images_per_second": clock.images_per_second,
+        **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},
+    }
+
+
+def make_summary(
+    config: ConfigDict,
+    experiment: Experiment,
+    state: TrainState,
+    evaluated: Mapping[str, Mapping[str, Any]],
+    seconds: float,
+    clock: Clock,
+) -> dict[str, Any]:
+    """What summary.json says of a finished run."""
+    test = dict(evaluated["test"])
+    numbers = {f"test_{name}": test.pop(name) for name in ("accuracy", "nll", "ece")} | test
+    for name in ("accuracy", "nll", "ece"):
+        if "val" in evaluated:
+            numbers[f"val_{name}"] = evaluated["val"][name]
+    return {
+        **numbers,
+        **experiment.identity,
+        "class_names": experiment.dataset.class_names,
+        "epochs": config.num_epochs,
+        "steps": int(state.step),
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "init_from": config.init_from or None,
+        "images_per_second": clock.images_per_second,
+        "seconds": seconds,
+        "state_digest": writer.state_digest(jax.device_get(state)),
+        "devices": experiment.placement.mesh.size,
+        "versions": writer.versions(),
+    }

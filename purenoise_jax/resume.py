@@ -1,0 +1,99 @@
+"""What a run starts from: its own newest checkpoint, another run's, or random parameters."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint import Checkpoints, check_same
+from purenoise_jax.config import config_hash, fixed_fields
+from purenoise_jax.errors import CheckpointError, ConfigError
+from purenoise_jax.experiment import Experiment
+from purenoise_jax.step import TrainState
+from purenoise_jax.writer import read_json
+
+CONFIG_FILE = "config.json"
+
+
+def saved_config(config: ConfigDict) -> dict[str, Any]:
+    """What config.json holds: all fields, and apart those that must stay the same."""
+    return {
+        "hash": config_hash(config),
+        "fixed": fixed_fields(config),
+        "config": config.to_dict(),
+    }
+
+
+def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
+    """Checks that a workdir is free, or that of the same run.
+
+    Raises:
+      ConfigError: it is a file, or holds a run whose fixed fields differ, naming them.
+    """
+    path = workdir / CONFIG_FILE
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"workdir={workdir} is a file; legal: a folder, or a path to make one at")
+    if not path.exists():
+        if Checkpoints(workdir, read_only=True).steps():
+            raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
+        return
+    try:
+        there = read_json(path)["fixed"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
+    here = fixed_fields(config)
+    differing = [
+        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
+            "choose another workdir, or the same config"
+        )
+
+
+def restore_or_init(
+    experiment: Experiment, checkpoints: Checkpoints, *, init_from: str, init_epoch: int
+) -> tuple[TrainState, float]:
+    """The state to start from, and the seconds that this run already spent on it.
+
+    In this order: the newest checkpoint of this run; the checkpoint of `init_from` after
+    `init_epoch` epochs, momentum included; random parameters.
+
+    Args:
+      experiment: what is run.
+      checkpoints: of this run.
+      init_from: workdir of another run, or "".
+      init_epoch: its completed epochs.
+
+    Raises:
+      CheckpointError: a checkpoint is missing, unreadable or of another run.
+    """
+    identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
+    own = checkpoints.steps()
+    if own:
+        record = checkpoints.record(own[-1])
+        here = {**identity, "steps_per_epoch": steps_per_epoch}
+        check_same(record, here, str(checkpoints.folder / str(own[-1])))
+        return checkpoints.restore(own[-1], experiment.target()), record["seconds"]
+    if not init_from:
+        return experiment.init(), 0.0
+    source = Checkpoints(init_from, read_only=True)
+    records = {step: source.record(step) for step in source.steps()}
+    found = [step for step, record in records.items() if record["epoch"] == init_epoch]
+    if not found:
+        epochs = ", ".join(f"{record['epoch']:g}" for record in records.values())
+        raise CheckpointError(
+            f"init_from={init_from}: no checkpoint after epoch {init_epoch} (init_epoch); "
+            f"there are {epochs or 'none'}"
+        )
+    check_same(records[found[0]], identity, f"init_from={init_from}")
+    state = source.restore(found[0], experiment.target())
+    source.close()
+    # Counted in this run's steps: the other may have had another batch size.
+    step = np.asarray(init_epoch * steps_per_epoch, np.int32)
+    return state.replace(step=jax.device_put(step, experiment.placement.replicated)), 0.0

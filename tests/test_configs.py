@@ -1,0 +1,106 @@
+"""Every config file, with every argument it offers, is one that can run."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import cifar10_lt, cifar100_lt, common, digits_lt
+from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, validate
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.recipe import DataStats
+
+M = np.float32([0.5] * 3)
+STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
+
+
+def test_every_config_file_is_tested_here():
+    files = {p.stem for p in Path(common.__file__).parent.glob("*.py")} - {"__init__", "common"}
+    assert files == {"cifar10_lt", "cifar100_lt", "digits_lt"}
+
+
+@pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
+@pytest.mark.parametrize(
+    ("method", "epochs"), list(itertools.product(common.SCHEDULES, [1, 7, 200]))
+)
+def test_every_method_at_every_length(module, method, epochs):
+    config = module.get_config(f"method={method},epochs={epochs}")
+    validate(config)
+    for phase in config.phases.values():
+        build_recipe(phase.methods, STATS, config.method.to_dict())
+
+
+def test_the_papers_schedule():
+    config = cifar10_lt.get_config()
+    assert config.num_epochs == 200 and config.batch_size == 128
+    assert config.phases.initial.to_dict() == {"start_epoch": 0, "methods": ("erm",)}
+    assert config.phases.deferred.to_dict() == {"start_epoch": 160, "methods": ("open",)}
+    opt = config.optimizer
+    assert (opt.learning_rate, opt.momentum, opt.weight_decay) == (0.1, 0.9, 2e-4)
+    assert (opt.warmup_epochs, opt.milestones, opt.gamma) == (5, (160, 180), 0.01)
+    assert config.checkpoint.epochs == (160,)
+    assert config.data.augment == ("flip", "crop", "cutout", "simclr")
+    assert config.model.to_dict() == {
+        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "affine_stop"}  # fmt: skip
+    assert config.method.open.delta == 1 / 3
+
+
+def test_presets_differ_in_what_the_two_papers_leave_open():
+    paper, rescience = (
+        flatten(cifar10_lt.get_config(f"preset={p}")) for p in ("paper", "rescience")
+    )
+    assert {k for k in paper if paper[k] != rescience[k]} == {
+        "model.noise_grad", "data.normalize", "data.normalize_mean", "data.normalize_std",
+        "method.open.space", "method.open.noise_stats", "method.open.mean", "method.open.std",
+    }  # fmt: skip
+    assert rescience["model.noise_grad"] == "full_stop"
+
+
+def test_both_cifar_configs_differ_in_the_data_only():
+    ten, hundred = flatten(cifar10_lt.get_config()), flatten(cifar100_lt.get_config())
+    assert {k for k in ten if ten[k] != hundred[k]} == {"data.name"}
+
+
+def test_method_fields_are_the_arguments_of_the_methods():
+    given = {p.split(".")[1] for p in FIELDS if p.startswith("method.")}
+    assert given <= set(METHODS)
+    build_recipe(["open"], STATS, default_config().method.to_dict())
+
+
+BAD = {bool: [0, "x", None], int: [True, 1.5, -5, None], float: [float("nan"), float("inf"), "1"],
+       str: [1, None], tuple: ["x", 1, (None,), (float("nan"),)]}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_refuses_values_of_a_wrong_kind(path):
+    for value in BAD[type(FIELDS[path].default)]:
+        config = default_config()
+        *parents, leaf = path.split(".")
+        node = config
+        for name in parents:
+            node = node[name]
+        with config.ignore_type():
+            node[leaf] = value
+        with pytest.raises(ConfigError, match=rf"{path}=.* is not legal; legal: "):
+            validate(config)
+
+
+def test_missing_and_foreign_fields_are_refused():
+    config = default_config()
+    del config["seed"]
+    with pytest.raises(ConfigError, match="seed is missing"):
+        validate(config)
+    config = default_config()
+    config.data.shuffle = True
+    with pytest.raises(ConfigError, match=r"data\.shuffle is not a config field"):
+        validate(config)
+
+
+def test_hash_is_of_what_defines_the_result():
+    first, second = default_config(), default_config()
+    second.checkpoint.keep, second.data.path, second.num_devices = 7, "/elsewhere", 4
+    assert config_hash(first) == config_hash(second)
+    second.optimizer.weight_decay = 1e-4
+    assert config_hash(first) != config_hash(second)

@@ -1,0 +1,196 @@
+"""The command line: what it says of mistakes, in one line, before anything is compiled."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from purenoise_jax import experiment
+from purenoise_jax import main as cli
+from tests.tiny import write_npz
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture
+def no_compilation(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a model was made before the mistake was found")
+
+    monkeypatch.setattr(experiment, "create_model", refuse)
+
+
+def call(*arguments):
+    return cli.main(["purenoise_jax.main", *map(str, arguments)])
+
+
+def error_of(capsys, code, *arguments):
+    assert call(*arguments) == code
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert "Traceback" not in err and out == ""
+    return err
+
+
+CIFAR = ("--config", "configs/cifar10_lt.py", "--workdir", "unused")
+
+WRONG = {
+    "unknown key": (["--config.seeed=1"], "seeed is not a config field; did you mean seed?"),
+    "unknown nested key": (
+        ["--config.optimizer.learnign_rate=1"],
+        "optimizer.learnign_rate is not a config field; did you mean optimizer.learning_rate?",
+    ),
+    "wrong type": (["--config.num_epochs=many"], "config.num_epochs"),
+    "fraction of an integer": (["--config.num_epochs=1.5"], "config.num_epochs"),
+    "delta above one": (["--config.method.open.delta=1.5"], "method.open.delta=1.5 is not legal; legal: a number in [0, 1]"),
+    "delta not a number": (["--config.method.open.delta=nan"], "method.open.delta=nan is not legal"),
+    "ratio below one": (["--config.data.imbalance_ratio=0.5"], "data.imbalance_ratio=0.5 is not legal; legal: a finite number of at least 1"),
+    "rate of zero": (["--config.optimizer.learning_rate=0"], "optimizer.learning_rate=0.0 is not legal"),
+    "momentum of one": (["--config.optimizer.momentum=1"], "optimizer.momentum=1.0 is not legal; legal: a number in [0, 1)"),
+    "batch of nothing": (["--config.batch_size=0"], "batch_size=0 is not legal; legal: an integer, at least 1"),
+    "unknown model": (["--config.model.name=resnet50"], "model.name='resnet50' is not legal; legal: resnet8 | "),
+    "unknown norm": (["--config.model.norm=ln"], "model.norm='ln' is not legal; legal: bn | aux_bn | dar_bn"),
+    "unknown augmentation": (["--config.data.augment=('flip','mixup')"], "data.augment=('flip', 'mixup') is not legal"),
+    "wrong tuple": (["--config.optimizer.milestones=(1.5,2)"], "optimizer.milestones=(1.5, 2) is not legal"),
+    "phase beyond the end": (["--config.num_epochs=10"], "phases.deferred.start_epoch=160 must be below num_epochs=10"),
+    "unknown method": (["--config.phases.deferred.methods=('m2m',)"], "phases.deferred.methods: 'm2m' is unknown; legal: erm, rs, open"),
+    "two phases at once": (["--config.phases.deferred.start_epoch=0"], "both start at epoch 0"),
+    "batch and devices": (["--config.batch_size=30"], "batch_size=30 is not divisible by the 8 devices"),
+    "too many devices": (["--config.num_devices=9"], "num_devices=9 but this machine has 8"),
+    "unknown flag": (["--wrokdir=x"], "--wrokdir is not known; see --help; did you mean --workdir?"),
+    "left over": (["now"], "'now' is left over on the command line"),
+    "half a cluster": (["--num_processes=2"], "need --coordinator=HOST:PORT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_usage(case, capsys, no_compilation):
+    more, message = WRONG[case]
+    assert message in error_of(capsys, 2, *CIFAR, *more)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/absent.py", "configs/absent.py: there is no such file"),
+        ("configs/cifar10_lt.py:mehtod=erm", "'mehtod=erm' is unknown; legal: method=, preset="),
+        ("configs/cifar10_lt.py:method=m2m", "method='m2m' is unknown; legal: erm, rs, drs, open"),
+        ("configs/cifar10_lt.py:preset=cvpr", "preset='cvpr' is unknown; legal: paper, rescience"),
+        ("configs/cifar10_lt.py:epochs=ten", "epochs='ten': not a int"),
+        ("configs/cifar10_lt.py:epochs=0", "epochs=0 must be at least 1"),
+        ("configs/cifar10_lt.py:ir=0.1", "data.imbalance_ratio=0.1 is not legal"),
+    ],
+)
+def test_wrong_config_file(config, message, capsys):
+    assert message in error_of(capsys, 2, "--config", config, "--workdir", "unused")
+
+
+def test_broken_config_file(tmp_path, capsys):
+    path = tmp_path / "broken.py"
+    path.write_text("import no_such_module\n")
+    message = error_of(capsys, 2, "--config", path, "--workdir", "unused")
+    assert "no_such_module" in message
+    path.write_text("def get_config(arg=None):\n    return 1 / 0\n")
+    assert "division by zero" in error_of(capsys, 2, "--config", path, "--workdir", "unused")
+
+
+def test_missing_arguments(capsys):
+    assert "--config=FILE is missing" in error_of(capsys, 2)
+    assert "--config needs a file" in error_of(capsys, 2, "--config")
+    assert "--workdir=DIR is missing" in error_of(capsys, 2, "--config", "configs/digits_lt.py")
+
+
+def with_arrays(npz, path, **changes):
+    arrays = {**dict(np.load(npz)), **changes}
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return path
+
+
+def bad_data(npz, tmp_path):
+    whole = dict(np.load(npz))
+    label = whole["train_labels"].copy()
+    label[7] = -3
+    truncated = tmp_path / "truncated.npz"
+    truncated.write_bytes(npz.read_bytes()[:5000])
+    return {
+        "label out of range": (with_arrays(npz, tmp_path / "a.npz", train_labels=label), "-3"),
+        "wrong image shape": (
+            with_arrays(npz, tmp_path / "b.npz", test_images=whole["test_images"][:, :4]),
+            "split test: images are 4 x 8 x 3",
+        ),
+        "class with no image": (
+            with_arrays(
+                npz, tmp_path / "c.npz", train_labels=np.where(whole["train_labels"] == 2, 1, whole["train_labels"])
+            ),
+            "classes [2]",
+        ),
+        "truncated file": (truncated, "truncated.npz"),
+        "missing file": (tmp_path / "absent.npz", "absent.npz"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["label out of range", "wrong image shape", "class with no image", "truncated file",
+     "missing file"],
+)  # fmt: skip
+def test_bad_data(case, npz, tmp_path, capsys, no_compilation):
+    path, message = bad_data(npz, tmp_path)[case]
+    error = error_of(
+        capsys, 3, "--config", f"tests/tiny_cli.py:{path}", "--workdir", tmp_path / "run"
+    )
+    assert message in error
+    assert not (tmp_path / "run").exists(), "nothing is written"
+
+
+def test_workdir_that_is_a_file(npz, tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("")
+    error = error_of(capsys, 2, "--config", f"tests/tiny_cli.py:{npz}", "--workdir", path)
+    assert "is a file" in error
+
+
+def test_missing_checkpoint_is_exit_code_4(npz, tmp_path, capsys):
+    more = ("--config.init_from", tmp_path / "absent", "--config.init_epoch=2")
+    arguments = ("--config", f"tests/tiny_cli.py:{npz}", "--workdir", tmp_path / "run")
+    assert "no checkpoint after epoch 2" in error_of(capsys, 4, *arguments, *more)
+
+
+def test_help_names_every_field_and_its_value(capsys):
+    assert call("--help", "--config", "configs/cifar10_lt.py:preset=rescience") == 0
+    text = capsys.readouterr().out
+    assert "model.noise_grad='full_stop'" in text and "affine_stop | full_stop | none" in text
+    assert "phases.deferred.start_epoch=160" in text and "--workdir" in text
+    assert call("--help") == 0
+
+
+def test_overrides_of_every_kind_reach_the_config():
+    values = cli.parse(
+        ["main", "--config=configs/cifar10_lt.py:method=drs", "--config.seed=7",
+         "--config.optimizer.milestones=(3,4)", "--config.method.open.clip=false",
+         "--config.phases.deferred.start_epoch=100", "--config.data.imbalance_ratio=50"]
+    )  # fmt: skip
+    config = values.config
+    assert (config.seed, config.optimizer.milestones) == (7, (3, 4))
+    assert config.method.open.clip is False and config.data.imbalance_ratio == 50.0
+    assert config.phases.deferred.methods == ("rs",)
+    assert config.phases.deferred.start_epoch == 100
+
+
+def test_output_that_is_not_a_terminal_is_plain_and_short(npz, tmp_path):
+    command = [sys.executable, "-m", "purenoise_jax.main", "--config", f"tests/tiny_cli.py:{npz}"]
+    done = subprocess.run(
+        [*command, "--workdir", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) < 35
+    assert any("24 12 6 3" in line for line in lines)
+    assert any("erm from epoch 0 (step 0), open from epoch 2 (step 6)" in line for line in lines)
+    assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 12
