@@ -143,6 +143,8 @@ class Checkpoints:
                 todelete_subdir=None if self._read_only else TRASH,
                 cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
+                create=not self._read_only,
+                save_interval_steps=0 if self._read_only else 1,
                 # A save that runs on in the background is lost when the process ends, and reports
                 # its failure one save late.
                 enable_async_checkpointing=False,
