@@ -64,7 +64,7 @@ class Display:
         """What is about to run, as name and value lines."""
         width = max(map(len, lines)) + 2
         for name, value in lines.items():
-            self._console.print(Text(f"{name:<{width}}", style="bold cyan") + Text(value))
+            self._console.print(Text.assemble((f"{name:<{width}}", "bold cyan"), value))
 
     def note(self, text: str, style: str = "") -> None:
         """One line of text."""

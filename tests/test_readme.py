@@ -1,0 +1,54 @@
+"""What the README says is what there is."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import purenoise_jax
+from purenoise_jax import main as cli
+from purenoise_jax.config import validate
+from purenoise_jax.data.sources import SOURCES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_library_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    head, tail = code.split("probs = ")
+    scope: dict = {
+        "class_counts": [50, 10, 5],
+        "key": jax.random.key(0),
+        "images": jnp.full((8, 6, 6, 3), 0.5),
+        "labels": jnp.arange(8) % 3,
+        "mean": np.full(3, 0.5),
+        "std": np.full(3, 0.2),
+    }
+    exec(head, scope)
+    scope["variables"] = scope["Net"]().init(jax.random.key(1), scope["images"])
+    exec("probs = " + tail, scope)
+    assert scope["logits"].shape == (8, 10) and scope["noise_mask"].shape == (8,)
+    assert set(scope["updated"]["batch_stats"]["DARBatchNorm_0"]) == {"mean", "var"}
+
+
+def test_its_commands_parse_and_its_fields_exist():
+    commands = re.findall(r"^ {4}(.*python -m purenoise_jax\.main (?:.*\\\n)*.*)$", README, re.M)
+    assert len(commands) >= 4
+    for command in commands:
+        words = command.partition("purenoise_jax.main")[2].replace("\\\n", " ").split()
+        validate(cli.parse(["main", *words]).config)
+    for field in re.findall(r"--config\.([a-z_.]+)=", README):
+        assert field in {*cli.FIELDS}, field
+
+
+def test_every_source_is_described():
+    table = README.partition("## Your data")[2].partition("## In your")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(SOURCES)
+
+
+def test_all_public_names_can_be_imported():
+    for name in ("AuxBatchNorm", "DARBatchNorm", "create_model", "long_tail_indices",
+                 "replace_probs", "replace_with_noise"):  # fmt: skip
+        assert name in purenoise_jax.__all__ and callable(getattr(purenoise_jax, name))
