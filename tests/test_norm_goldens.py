@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 
@@ -60,7 +61,19 @@ def run(
     return out, stats, g_params, g_x
 
 
-RUNNERS = {"eager": run, "jit": jax.jit(run, static_argnums=(0, 1))}
+def run_sharded(
+    module: nn.Module, train: bool, variables: Any, *rows: jax.Array | None
+) -> tuple[jax.Array, Any, Any, jax.Array]:
+    """One row a device: the shards hold natural rows only, noise only, or nothing but padding."""
+    mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    placed = jax.tree.map(lambda leaf: jax.device_put(leaf, split), rows)
+    result = RUNNERS["jit"](module, train, variables, *placed)
+    assert len(result[0].sharding.device_set) == 8
+    return result
+
+
+RUNNERS = {"eager": run, "jit": jax.jit(run, static_argnums=(0, 1)), "sharded": run_sharded}
 
 
 def call(

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -103,6 +105,33 @@ def test_resume_from_any_step_is_bitwise(through, tmp_path, step):
 def test_other_seed_other_state(through, npz, tmp_path):
     state = train_and_evaluate(tiny_config(npz, seed=1), tmp_path)
     assert state_digest(state) != state_digest(through[2])
+
+
+def test_steps_in_a_loop_on_the_device_resume_bitwise_too(through, npz, tmp_path):
+    """As on an accelerator: several steps a call, cut at the epoch's end and where it saves."""
+    looped = {"steps_per_call": 2, "checkpoint.every_steps": 5, "checkpoint.keep": 100}
+    whole = train_and_evaluate(tiny_config(npz, **looped), tmp_path / "whole")
+    assert Checkpoints(tmp_path / "whole", read_only=True).steps() == [3, 5, 6, 9, 10, 12]
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for later in (9, 10, 12):
+        shutil.rmtree(tmp_path / "parts/checkpoints" / str(later))
+    parts = train_and_evaluate(tiny_config(npz, **looped), tmp_path / "parts")
+    assert state_digest(parts) == state_digest(whole)
+    chex.assert_trees_all_close(
+        jax.device_get(whole.params), jax.device_get(through[2].params), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_validation_set_is_evaluated_when_there(npz, tmp_path):
+    arrays = dict(np.load(npz))
+    arrays |= {"val_images": arrays["test_images"][:7], "val_labels": arrays["test_labels"][:7]}
+    np.savez(tmp_path / "val.npz", **arrays)
+    train_and_evaluate(tiny_config(tmp_path / "val.npz", num_epochs=3), tmp_path / "run")
+    numbers = summary(tmp_path / "run")
+    first_7 = np.array(numbers["val_accuracy"]) * 7
+    assert first_7 == pytest.approx(round(float(first_7))), "counted over seven images"
+    last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+    assert np.sum(last["val/confusion_matrix"]) == 7 and np.sum(last["test/confusion_matrix"]) == 40
 
 
 def test_how_often_a_run_saves_and_evaluates_does_not_change_it(through, npz, tmp_path):
