@@ -13,6 +13,7 @@ from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.step import Loader, TrainState
 
 ECE_BINS = 15
+Postprocess = Callable[[jax.Array], jax.Array]
 
 
 class Counts(NamedTuple):
@@ -38,7 +39,6 @@ class Evaluator:
       images: uint8[N, H, W, C].
       labels: int32[N] in [0, K).
       loader: how images enter the network; its augmentation is not used.
-      postprocess: from the recipe, logits -> logits.
       placement: over which devices.
       batch_size: of each forward pass; rounded up to a multiple of the devices.
     """
@@ -50,7 +50,6 @@ class Evaluator:
         labels: np.ndarray,
         *,
         loader: Loader,
-        postprocess: Callable[[jax.Array], jax.Array],
         placement: Placement,
         batch_size: int,
     ) -> None:
@@ -60,7 +59,13 @@ class Evaluator:
         self._data = (placement.replicate(images), placement.replicate(labels))
         self._rows = (placement.split_rows(index), placement.split_rows(valid))
 
-        def count(variables: Any, images: jax.Array, labels: jax.Array, *rows: jax.Array) -> Counts:
+        def count(
+            postprocess: Postprocess,
+            variables: Any,
+            images: jax.Array,
+            labels: jax.Array,
+            *rows: jax.Array,
+        ) -> Counts:
             def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 label = labels[index]
@@ -76,12 +81,20 @@ class Evaluator:
             )
             return jax.lax.scan(add, zero, rows)[0]
 
-        self._count = jax.jit(count, out_shardings=placement.replicated)
+        self._count = jax.jit(count, static_argnums=0, out_shardings=placement.replicated)
 
-    def __call__(self, state: TrainState) -> Counts:
-        """Evaluates with the running statistics of `state`; the result is on the host."""
+    def __call__(self, state: TrainState, postprocess: Postprocess) -> Counts:
+        """Evaluates with the running statistics of a state.
+
+        Args:
+          state: what to evaluate.
+          postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
+
+        Returns:
+          Counts on the host.
+        """
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return jax.device_get(self._count(variables, *self._data, *self._rows))
+        return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
 
 
 def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) -> Counts:

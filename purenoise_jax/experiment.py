@@ -1,6 +1,7 @@
 """From a config to everything that a run is made of. Below this, nothing sees a config."""
 
 import dataclasses
+from os.path import expanduser
 from typing import Any
 
 import jax
@@ -100,7 +101,6 @@ class Experiment:
                 images,
                 labels,
                 loader=self.loader,
-                postprocess=self.phases[-1].recipe.postprocess,
                 placement=self.placement,
                 batch_size=batch_size,
             )
@@ -124,14 +124,16 @@ def build(config: ConfigDict) -> Experiment:
     """
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
-    dataset = sources.load(data.source, name=data.name, path=data.path, image_size=data.image_size)
+    dataset = sources.load(
+        data.source, name=data.name, path=expanduser(data.path), image_size=data.image_size
+    )
     training = make_training_set(
         dataset,
         imbalance_ratio=data.imbalance_ratio,
         profile=data.profile,
         rule=data.rule,
         seed=data.seed,
-        indices=data.indices,
+        indices=expanduser(data.indices),
         normalize=data.normalize,
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,

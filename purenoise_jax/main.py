@@ -21,6 +21,7 @@ from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.train import train_and_evaluate
 
+STORAGE, INTERRUPTED = 5, 130
 USAGE = """\
 Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
 
@@ -36,7 +37,8 @@ usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config
   --coordinator HOST:PORT --num_processes N --process_id I
                             one of several processes; --coordinator=auto asks the cluster (SLURM)
 
-exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 6 loss not finite, 1 anything else
+exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 loss not
+            finite, 130 interrupted, 1 anything else
 
 examples:
   python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
@@ -190,11 +192,23 @@ def main(argv: Sequence[str]) -> int:
     except PureNoiseError as error:
         if debug:
             traceback.print_exc()
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"error: {error}", markup=False, style="bold red"
-        )
+        show_error(f"error: {error}")
         return error.exit_code
+    except KeyboardInterrupt:
+        show_error("interrupted; the same command continues at the last checkpoint", style="")
+        return INTERRUPTED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(f"error: {error}")
+        return STORAGE
     return 0
+
+
+def show_error(text: str, style: str = "bold red") -> None:
+    """One line on standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, style=style)
 
 
 def run() -> None:

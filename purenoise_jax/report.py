@@ -42,12 +42,19 @@ def header_lines(
 
 
 def evaluate_all(
-    evaluators: Mapping[str, Evaluator], state: TrainState, class_counts: np.ndarray
+    evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """All numbers of every split; a number that does not exist is left out."""
+    """All numbers of every split; a number that does not exist is left out.
+
+    Args:
+      evaluators: by split.
+      state: what to evaluate.
+      phase: that it was trained in.
+      class_counts: int[K], training images per class.
+    """
     evaluated = {}
     for split, evaluator in evaluators.items():
-        counts = evaluator(state)
+        counts = evaluator(state, phase.recipe.postprocess)
         confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
         numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
         numbers["confusion_matrix"] = confusion.tolist()

@@ -5,6 +5,7 @@ It names no method, data set, model or normalisation layer: those come with the 
 
 import time
 from collections.abc import Callable
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def train_and_evaluate(
     """
     started = time.monotonic()
     display = display or Display(active=False)
-    workdir = Path(workdir)
+    workdir = Path(workdir).expanduser()
     validate(config)
     resume.refuse_other_run(config, workdir)
     experiment = build(config)
@@ -60,7 +61,10 @@ def train_and_evaluate(
         named=[epoch * steps_per_epoch for epoch in (*saving.epochs, config.num_epochs)],
     )
     state, seconds_before = resume.restore_or_init(
-        experiment, checkpoints, init_from=config.init_from, init_epoch=config.init_epoch
+        experiment,
+        checkpoints,
+        init_from=expanduser(config.init_from),
+        init_epoch=config.init_epoch,
     )
     step = first_step = int(state.step)
     if step > total_steps:
@@ -148,7 +152,7 @@ def train_and_evaluate(
             now = last or due(done, config.eval.every_epochs)
             evaluated = {}
             if now or experiment.phase_of(done) is not phase:
-                evaluated = report.evaluate_all(evaluators, state, class_counts)
+                evaluated = report.evaluate_all(evaluators, state, phase, class_counts)
             rate = float(experiment.rates[epoch])
             record = report.epoch_record(totals, phase, done, rate, clock, evaluated)
             if evaluated:
@@ -163,7 +167,9 @@ def train_and_evaluate(
         if log is not None:
             log.close()
 
-    evaluated = evaluated or report.evaluate_all(evaluators, state, class_counts)
+    if not evaluated:
+        last_phase = experiment.phase_of(config.num_epochs - 1)
+        evaluated = report.evaluate_all(evaluators, state, last_phase, class_counts)
     if log is not None:
         seconds = seconds_before + time.monotonic() - started
         summary = report.make_summary(config, experiment, state, evaluated, seconds, clock)

@@ -114,11 +114,11 @@ def test_evaluation_counts_every_image_once(devices):
     model = TinyNet(num_classes=3)
     state = init_state(model, make_optimizer("sgd", momentum=0.9, weight_decay=0), (8, 8, 3), 0)
     make = lambda batch_size: Evaluator(  # noqa: E731
-        model, IMAGES, LABELS, loader=LOADER, postprocess=unchanged, placement=placement,
+        model, IMAGES, LABELS, loader=LOADER, placement=placement,
         batch_size=batch_size,
     )  # fmt: skip
     # 67 images; a batch size that is not divisible by the devices is rounded up.
-    counts, other = make(10)(state), make(67)(state)
+    counts, other = make(10)(state, unchanged), make(67)(state, unchanged)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits, _ = model.apply(variables, (IMAGES / np.float32(255) - 0.5) / 0.3, train=False)
     expected = np.zeros((3, 3), int)

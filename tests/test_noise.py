@@ -123,3 +123,17 @@ def test_jit_changes_nothing():
     eager, jitted = f(jax.random.key(0)), jax.jit(f)(jax.random.key(0))
     np.testing.assert_array_equal(eager[1], jitted[1])
     chex.assert_trees_all_close(eager[0], jitted[0], atol=1e-6)
+
+
+def test_which_rows_are_replaced_says_nothing_about_the_pixels():
+    """As it would if choice and pixels were drawn from one key."""
+    n = 6000
+    images, labels = jnp.zeros((n, 1, 1, 3)), jnp.zeros(n, int)
+    out, mask = replace_with_noise(
+        jax.random.key(0), images, labels, replace_probs=np.array([0.5]),
+        mean=np.zeros(3), std=np.ones(3), clip=False,
+    )  # fmt: skip
+    flat, drawn = np.asarray(out).ravel()[:n], np.repeat(mask, 3)[:n]
+    chosen, others = flat[drawn & mask], flat[drawn & ~mask]
+    error = np.sqrt(1 / len(chosen) + 1 / len(others))
+    assert abs(chosen.mean() - others.mean()) < 4 * error
