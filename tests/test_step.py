@@ -215,6 +215,12 @@ def test_networks_train_with_noise(model, norm, dtype):
     }
 
 
+@pytest.mark.parametrize(("method", "balanced"), [("erm", False), ("rs", True), ("open", True)])
+def test_methods_that_oversample_draw_classes_uniformly(method, balanced):
+    probs = build_recipe([method], STATS, {}).class_probs
+    assert probs is None if not balanced else probs.tolist() == [np.float32(1 / 3)] * 3
+
+
 def test_methods_refuse_arguments_they_do_not_have():
     with pytest.raises(ValueError, match=r"method\.open\.deltta is unknown; legal: delta"):
         build_recipe(["open"], STATS, {"open": {"deltta": 1}})
