@@ -1,11 +1,10 @@
 """What config files share: their arguments, and how a method is laid out over a schedule."""
 
-import difflib
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 
 # What trains first, and what takes over when the learning rate drops.
 SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -30,12 +29,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     for part in filter(None, (arg or "").split(",")):
         key, equals, text = part.partition("=")
         if key not in defaults or not equals:
-            near = difflib.get_close_matches(key, defaults, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"config argument {part!r} is unknown; legal: "
-                f"{', '.join(f'{k}=' for k in defaults)}{hint}"
-            )
+            raise unknown("config argument", part, [f"{k}=" for k in defaults])
         try:
             values[key] = type(defaults[key])(text)
         except ValueError:
@@ -52,9 +46,7 @@ def choose(field: str, value: str, legal: Any) -> None:
       ConfigError: naming the argument, the value and what is legal.
     """
     if value not in legal:
-        raise ConfigError(
-            f"config argument {field}={value!r} is unknown; legal: {', '.join(legal)}"
-        )
+        raise unknown(f"config argument {field}", value, legal)
 
 
 def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:

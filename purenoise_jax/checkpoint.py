@@ -1,7 +1,7 @@
 """Checkpoints of a run: written by orbax, numbered by completed steps.
 
 Each holds the four pytrees of `TrainState` and a JSON record that says which run it is of. Which
-one a run starts from is decided in `train.py`: its own newest, else `init_from`, else none.
+one a run starts from is decided in `resume.py`: its own newest, else `init_from`, else none.
 """
 
 import json

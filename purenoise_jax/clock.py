@@ -8,13 +8,15 @@ class Clock:
 
     Args:
       batch_size: rows of a step.
+      steps: measured before, by an earlier part of the run.
+      seconds: that they took.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, steps: int = 0, seconds: float = 0.0) -> None:
         self._batch_size = batch_size
         self._since: float | None = None
-        self._steps = 0
-        self._seconds = 0.0
+        self.steps = steps
+        self.seconds = seconds
 
     def start(self) -> None:
         """What follows counts."""
@@ -28,16 +30,16 @@ class Clock:
         """So many more steps are done; starts the clock if it stands."""
         now = time.monotonic()
         if self._since is not None:
-            self._seconds += now - self._since
-            self._steps += steps
+            self.seconds += now - self._since
+            self.steps += steps
         self._since = now
 
     @property
     def seconds_per_step(self) -> float | None:
         """None before any step was measured."""
-        return self._seconds / self._steps if self._steps else None
+        return self.seconds / self.steps if self.steps else None
 
     @property
     def images_per_second(self) -> float | None:
         """Rows of training steps per second, None before any step was measured."""
-        return self._batch_size * self._steps / self._seconds if self._steps else None
+        return self._batch_size * self.steps / self.seconds if self.steps else None

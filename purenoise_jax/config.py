@@ -14,10 +14,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.data.augment import AUGMENTATIONS
-from purenoise_jax.data.longtail import PROFILES, RULES
+from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.pipeline import NORMALIZE
 from purenoise_jax.data.sources import SOURCES
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods import METHODS
 from purenoise_jax.methods.pure_noise import SPACES, STATS
 from purenoise_jax.models import DTYPES, MODELS, NORMS
@@ -49,8 +49,10 @@ def _one_of(names: Collection[str]) -> dict[str, Any]:
     return {"legal": " | ".join(names), "check": lambda value: value in names}
 
 
-def _integer(low: int) -> dict[str, Any]:
-    return {"legal": f"an integer, at least {low}", "check": lambda value: value >= low}
+def _integer(low: int, high: int | None = None) -> dict[str, Any]:
+    if high is None:
+        return {"legal": f"an integer, at least {low}", "check": lambda value: value >= low}
+    return {"legal": f"an integer in {low} .. {high}", "check": lambda value: low <= value <= high}
 
 
 def _real(low: float, high: float = math.inf, *, above: bool = False, below: bool = False) -> Any:
@@ -87,7 +89,7 @@ TEXT: dict[str, Any] = {"legal": "text", "check": lambda value: True}
 SWITCH: dict[str, Any] = {"legal": "True | False", "check": lambda value: True}
 
 FIELDS: dict[str, Field] = {
-    "seed": Field(0, "of everything random but the choice of the subset", **_integer(0)),
+    "seed": Field(0, "of everything random but the choice of the subset", **_integer(0, MAX_SEED)),
     "num_epochs": Field(
         200, "a finished run may be started again with more", **_integer(1), fixed=False
     ),
@@ -119,15 +121,15 @@ FIELDS: dict[str, Field] = {
     "data.rule": Field(
         "cao", "which images of a class: shuffled (Cao et al.) or the first n", **_one_of(RULES)
     ),
-    "data.seed": Field(0, "of the cao rule", **_integer(0)),
+    "data.seed": Field(0, "of the cao rule", **_integer(0, MAX_SEED)),
     "data.indices": Field(
         "", "file with the indices of the subset, instead of the rule", **TEXT, fixed=False
     ),
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "in this order, in pixel space",
-        legal=f"a tuple of {', '.join(AUGMENTATIONS)}",
-        check=lambda value: all(name in AUGMENTATIONS for name in value),
+        legal=f"a tuple of {', '.join(AUGMENTATIONS)}, each at most once",
+        check=lambda value: set(value) <= set(AUGMENTATIONS) and len(set(value)) == len(value),
     ),
     "data.crop_padding": Field(4, "pixels of zeros around the image before a crop", **_integer(0)),
     "data.cutout_size": Field(16, "side of the hole, in pixels", **_integer(1)),
@@ -248,6 +250,11 @@ def validate(config: ConfigDict) -> None:
         if not (right_type and finite and field.check(value)):
             raise ConfigError(f"{path}={value!r} is not legal; legal: {field.legal}")
     _validate_phases(config.phases, config.num_epochs)
+    if config.init_from and config.init_epoch >= config.num_epochs:
+        raise ConfigError(
+            f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
+            "else nothing is left to train"
+        )
     unknown = [path for path in flat if not path.startswith("phases.")]
     if unknown:
         raise ConfigError(f"{unknown[0]} is not a config field; see --help for all")
@@ -274,9 +281,7 @@ def _validate_phases(phases: ConfigDict, num_epochs: int) -> None:
             raise ConfigError(f"{path}.methods={methods!r} must be a tuple of methods")
         wrong = [m for m in methods if m not in METHODS]
         if wrong:
-            raise ConfigError(
-                f"{path}.methods: {wrong[0]!r} is unknown; legal: {', '.join(METHODS)}"
-            )
+            raise unknown(f"{path}.methods", wrong[0], METHODS)
         if start in starts:
             raise ConfigError(f"{path} and phases.{starts[start]} both start at epoch {start}")
         starts[start] = name

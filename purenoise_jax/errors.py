@@ -4,6 +4,9 @@ A message is one line that names the field or file, the value seen and what is l
 `main` prints it without a traceback and exits with `exit_code`.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class PureNoiseError(Exception):
     """Base of every error that is reported to the user as one line."""
@@ -33,3 +36,11 @@ class NonFiniteError(PureNoiseError, FloatingPointError):
     """The loss or a gradient became NaN or infinite."""
 
     exit_code = 6
+
+
+def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:
+    """The error for a name that is not among the legal ones, with the nearest of them."""
+    names = list(legal)
+    near = difflib.get_close_matches(str(value), names, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ConfigError(f"{field}={value!r} is unknown; legal: {', '.join(names)}{hint}")

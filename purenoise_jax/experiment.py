@@ -182,5 +182,7 @@ def build(config: ConfigDict) -> Experiment:
             "class_counts": stats.class_counts.tolist(),
             "dataset_fingerprint": training.fingerprint,
             "dataset_content": training.content,
+            "normalize_mean": stats.normalize_mean.tolist(),
+            "normalize_std": stats.normalize_std.tolist(),
         },
     )

@@ -75,9 +75,6 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
       ConfigError: one line that says what is wrong.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "config file", sys_argv=list(argv), flag_values=values
-    )
     flags.DEFINE_string("workdir", None, "output folder", flag_values=values)
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT or auto", flag_values=values)
@@ -87,13 +84,22 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     # The file first, so that a wrong field can be named next to the right one.
     config_only = flags.FlagValues()
     here = _only_config(argv)
+    if "--flagfile" in (arg.partition("=")[0] for arg in argv):
+        raise ConfigError("--flagfile is not supported; put the fields into a config file")
     config_flags.DEFINE_config_file(
         "config", None, "config file", sys_argv=here, flag_values=config_only
     )
     try:
         config_only(here)
-        if config_only.config is not None:
-            _refuse_unknown_fields(argv, flatten(config_only.config))
+        config = config_only.config
+        if len(here) > 1 and not isinstance(config, ConfigDict):
+            seen = type(config).__name__
+            raise ConfigError(f"{here[1]}: get_config must return a ConfigDict, got {seen}")
+        if config is not None:
+            _refuse_unknown_fields(argv, flatten(config))
+        config_flags.DEFINE_config_file(
+            "config", None, "config file", sys_argv=list(argv), flag_values=values
+        )
         rest = values(argv)[1:]
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
@@ -104,6 +110,11 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
         cause = _own_cause(error)
         if cause is not None:
             raise cause from None
+        # "flag --config.batch_size=abc: invalid literal for int() with base 10: 'abc'"
+        name, _, text = str(error).removeprefix("flag --config.").partition("=")
+        if name in FIELDS:
+            value = text.partition(": ")[0]
+            raise ConfigError(f"{name}={value} is not legal; legal: {FIELDS[name].legal}") from None
         # An error in a config file comes with its traceback, the last line of which says it all.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         message = lines[-1] if "Traceback" in str(error) else " ".join(lines)
@@ -116,18 +127,21 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
 
 def _only_config(argv: Sequence[str]) -> list[str]:
     """The program's name and the --config flag, spelled with an equals sign."""
+    found = []
     for i, arg in enumerate(argv):
         name, equals, value = arg.partition("=")
         if name in ("--config", "-config"):
-            if not equals:
-                if i + 1 == len(argv):
-                    raise ConfigError("--config needs a file, such as configs/digits_lt.py")
-                value = argv[i + 1]
-            path = value.partition(":")[0]
-            if not Path(path).is_file():
-                raise ConfigError(f"--config={path}: there is no such file")
-            return [argv[0], f"--config={value}"]
-    return [argv[0]]
+            if not equals and i + 1 == len(argv):
+                raise ConfigError("--config needs a file, such as configs/digits_lt.py")
+            found.append(value if equals else argv[i + 1])
+    if len(found) > 1:
+        raise ConfigError(f"--config is given twice: {found[0]} and {found[1]}")
+    for value in found:
+        path = value.partition(":")[0]
+        if not Path(path).is_file():
+            hint = " (its path may not hold a colon)" if value.count(":") > 1 else ""
+            raise ConfigError(f"--config={path}: there is no such file{hint}")
+    return [argv[0], *(f"--config={value}" for value in found)]
 
 
 def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
@@ -155,7 +169,7 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
     """Joins the other processes of a run, before any device is touched.
 
     Raises:
-      ConfigError: some of the three arguments are missing.
+      ConfigError: some of the three arguments are missing, or there is nobody to connect to.
     """
     if coordinator is None:
         if num_processes is not None or process_id is not None:
@@ -163,12 +177,14 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         return
     # JAX's preemption service takes SIGTERM away from the process without ending it.
     jax.config.update("jax_enable_preemption_service", False)
-    if coordinator == "auto":
-        jax.distributed.initialize()
-        return
-    if num_processes is None or process_id is None:
+    address = None if coordinator == "auto" else coordinator
+    if address and (num_processes is None or process_id is None):
         raise ConfigError("--coordinator=HOST:PORT needs --num_processes and --process_id")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    try:
+        jax.distributed.initialize(address, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"--coordinator={coordinator}: cannot connect: {reason}") from error
 
 
 def main(argv: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, DataError
 
 
 def replace_probs(class_counts: ArrayLike, delta: float) -> jax.Array:
@@ -25,10 +25,13 @@ def replace_probs(class_counts: ArrayLike, delta: float) -> jax.Array:
 
     Raises:
       ConfigError: delta is outside [0, 1].
+      DataError: a class count is below 1.
     """
     if not 0 <= delta <= 1:
         raise ConfigError(f"method.open.delta={delta} must lie in [0, 1]")
     counts = np.asarray(class_counts, np.float64)
+    if counts.ndim != 1 or counts.size == 0 or not (counts >= 1).all():
+        raise DataError(f"class_counts must be numbers [K], each at least 1, got {class_counts}")
     return jnp.asarray((1 - counts / counts.max()) * delta, jnp.float32)
 
 
@@ -57,9 +60,20 @@ def replace_with_noise(
       std: f32[C], likewise.
       clip: clip the noise to [0, 1] (equation 4).
 
+    Raises:
+      DataError: an array has another shape or dtype.
+
     Returns:
       images of the same shape and dtype, and noise_mask bool[B], True where a row is noise now.
     """
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise DataError(f"images must be float[B, H, W, C], got {images.dtype}{images.shape}")
+    per_channel = images.shape[-1:]
+    if np.shape(mean) != per_channel or np.shape(std) != per_channel:
+        raise DataError(
+            f"mean and std must be [{per_channel[0]}], one per channel, got {np.shape(mean)} and "
+            f"{np.shape(std)}"
+        )
     choice_key, pixel_key = jax.random.split(key)
     dtype = images.dtype
     probs = jnp.asarray(replace_probs, jnp.float32)[labels]

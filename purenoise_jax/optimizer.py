@@ -7,7 +7,7 @@ cannot disagree with it.
 
 import optax
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import unknown
 
 OPTIMIZERS = ("sgd", "adam")
 
@@ -34,4 +34,4 @@ def make_optimizer(
         return optax.chain(decay, optax.trace(decay=momentum))
     if name == "adam":
         return optax.chain(decay, optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8))
-    raise ConfigError(f"optimizer.name={name!r} is unknown; legal: {', '.join(OPTIMIZERS)}")
+    raise unknown("optimizer.name", name, OPTIMIZERS)

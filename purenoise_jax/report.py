@@ -100,10 +100,8 @@ def make_summary(
     experiment: Experiment,
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
-    seconds: float,
-    clock: Clock,
 ) -> dict[str, Any]:
-    """What summary.json says of a finished run."""
+    """What summary.json says of a finished run, but for its origin and its time."""
     test = dict(evaluated["test"])
     numbers = {f"test_{name}": test.pop(name) for name in ("accuracy", "nll", "ece")} | test
     for name in ("accuracy", "nll", "ece"):
@@ -117,9 +115,6 @@ def make_summary(
         "steps": int(state.step),
         "seed": config.seed,
         "config_hash": config_hash(config),
-        "init_from": config.init_from or None,
-        "images_per_second": clock.images_per_second,
-        "seconds": seconds,
         "state_digest": writer.state_digest(jax.device_get(state)),
         "devices": experiment.placement.mesh.size,
         "versions": writer.versions(),

@@ -1,5 +1,6 @@
 """What a run starts from: its own newest checkpoint, another run's, or random parameters."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,26 @@ from purenoise_jax.step import TrainState
 from purenoise_jax.writer import read_json
 
 CONFIG_FILE = "config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a run goes on from.
+
+    Attributes:
+      state: on every device.
+      seconds: spent on the run before.
+      measured_steps: of `Clock`, with the seconds they took.
+      measured_seconds: likewise.
+      init_from: the run and epoch that the state was taken over from, at whatever time that was;
+        None if it began with random parameters.
+    """
+
+    state: TrainState
+    seconds: float = 0.0
+    measured_steps: int = 0
+    measured_seconds: float = 0.0
+    init_from: dict[str, Any] | None = None
 
 
 def saved_config(config: ConfigDict) -> dict[str, Any]:
@@ -58,8 +79,8 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
 
 def restore_or_init(
     experiment: Experiment, checkpoints: Checkpoints, *, init_from: str, init_epoch: int
-) -> tuple[TrainState, float]:
-    """The state to start from, and the seconds that this run already spent on it.
+) -> Start:
+    """Finds what to start from.
 
     In this order: the newest checkpoint of this run; the checkpoint of `init_from` after
     `init_epoch` epochs, momentum included; random parameters.
@@ -71,17 +92,28 @@ def restore_or_init(
       init_epoch: its completed epochs.
 
     Raises:
+      ConfigError: the run has begun from something other than `init_from`.
       CheckpointError: a checkpoint is missing, unreadable or of another run.
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
+    origin = {"workdir": init_from, "epoch": init_epoch} if init_from else None
     own = checkpoints.steps()
     if own:
         record = checkpoints.record(own[-1])
         here = {**identity, "steps_per_epoch": steps_per_epoch}
         check_same(record, here, str(checkpoints.folder / str(own[-1])))
-        return checkpoints.restore(own[-1], experiment.target()), record["seconds"]
+        if origin and origin != record["init_from"]:
+            began = record["init_from"] or "random parameters"
+            raise ConfigError(
+                f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
+                "choose another workdir, or leave init_from out"
+            )
+        return Start(
+            state=checkpoints.restore(own[-1], experiment.target()),
+            **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
+        )
     if not init_from:
-        return experiment.init(), 0.0
+        return Start(experiment.init())
     source = Checkpoints(init_from, read_only=True)
     records = {step: source.record(step) for step in source.steps()}
     found = [step for step, record in records.items() if record["epoch"] == init_epoch]
@@ -96,4 +128,5 @@ def restore_or_init(
     source.close()
     # Counted in this run's steps: the other may have had another batch size.
     step = np.asarray(init_epoch * steps_per_epoch, np.int32)
-    return state.replace(step=jax.device_put(step, experiment.placement.replicated)), 0.0
+    state = state.replace(step=jax.device_put(step, experiment.placement.replicated))
+    return Start(state, init_from=origin)

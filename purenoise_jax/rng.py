@@ -7,7 +7,7 @@ to step, stored or reused, so the batch of a step depends on nothing but the see
 import jax
 
 # The number, not the position, is part of the definition of a run: append, never renumber.
-STREAMS = {"params": 0, "sampling": 1, "augment": 2, "transforms": 3, "dropout": 4}
+STREAMS = {"params": 0, "sampling": 1, "augment": 2, "transforms": 3, "dropout": 4, "objective": 5}
 
 
 def stream(seed: int, name: str) -> jax.Array:

@@ -94,6 +94,7 @@ class Loader:
         }
 
 
+STEP_STREAMS = ("augment", "transforms", "dropout", "objective")
 StepFn = Callable[..., tuple[TrainState, Totals]]
 
 
@@ -131,7 +132,7 @@ def make_step(
       A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
       valid bool[B]) -> (state, totals). The loss is the mean over valid rows, noise included.
     """
-    keys = {name: rng.stream(seed, name) for name in ("augment", "transforms", "dropout")}
+    keys = {name: rng.stream(seed, name) for name in STEP_STREAMS}
 
     def step(
         state: TrainState,
@@ -142,7 +143,9 @@ def make_step(
         valid: jax.Array,
     ) -> tuple[TrainState, Totals]:
         chex.assert_equal_shape([index, valid])
-        augment_key, transform_key, dropout_key = (rng.at(k, state.step) for k in keys.values())
+        augment_key, transform_key, dropout_key, objective_key = (
+            rng.at(k, state.step) for k in keys.values()
+        )
         batch = loader.gather(augment_key, images, labels, index, valid)
         for i, transform in enumerate(recipe.transforms):
             batch = transform(jax.random.fold_in(transform_key, i), batch)
@@ -167,7 +170,7 @@ def make_step(
                 batch_stats, calls = updated["batch_stats"], calls + 1
                 return out
 
-            logits, auxiliary = recipe.objective(forward, batch, transform_key)
+            logits, auxiliary = recipe.objective(forward, batch, objective_key)
             losses = recipe.loss(logits, batch["target"])
             if recipe.class_weights is not None:
                 losses = losses * jnp.asarray(recipe.class_weights, losses.dtype)[batch["label"]]

@@ -60,12 +60,13 @@ def train_and_evaluate(
         keep=saving.keep,
         named=[epoch * steps_per_epoch for epoch in (*saving.epochs, config.num_epochs)],
     )
-    state, seconds_before = resume.restore_or_init(
+    start = resume.restore_or_init(
         experiment,
         checkpoints,
         init_from=expanduser(config.init_from),
         init_epoch=config.init_epoch,
     )
+    state = start.state
     step = first_step = int(state.step)
     if step > total_steps:
         raise ConfigError(
@@ -87,7 +88,7 @@ def train_and_evaluate(
     evaluators = experiment.evaluators(config.eval.batch_size)
     device = jax.devices()[0]
     steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else STEPS_PER_CALL)
-    clock = Clock(config.batch_size)
+    clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
     evaluated: dict[str, dict[str, Any]] = {}
 
     def save() -> None:
@@ -95,7 +96,10 @@ def train_and_evaluate(
             **experiment.identity,
             "epoch": step / steps_per_epoch,
             "steps_per_epoch": steps_per_epoch,
-            "seconds": seconds_before + time.monotonic() - started,
+            "seconds": start.seconds + time.monotonic() - started,
+            "measured_steps": clock.steps,
+            "measured_seconds": clock.seconds,
+            "init_from": start.init_from,
         }
         checkpoints.save(state, record)
 
@@ -159,7 +163,8 @@ def train_and_evaluate(
                 display.evaluated(done, config.num_epochs, record["train/loss"], evaluated["test"])
             if log is not None:
                 log.write(step, record)
-            if last or done in saving.epochs or due(done, saving.every_epochs):
+            rolling = due(done, saving.every_epochs) or due(step, saving.every_steps)
+            if last or done in saving.epochs or rolling:
                 save()
     finally:
         display.stop_progress()
@@ -171,8 +176,13 @@ def train_and_evaluate(
         last_phase = experiment.phase_of(config.num_epochs - 1)
         evaluated = report.evaluate_all(evaluators, state, last_phase, class_counts)
     if log is not None:
-        seconds = seconds_before + time.monotonic() - started
-        summary = report.make_summary(config, experiment, state, evaluated, seconds, clock)
+        seconds = start.seconds + time.monotonic() - started
+        summary = {
+            **report.make_summary(config, experiment, state, evaluated),
+            "init_from": start.init_from,
+            "images_per_second": clock.images_per_second,
+            "seconds": seconds,
+        }
         writer.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"
     display.table(title, evaluated["test"], experiment.dataset.class_names)

@@ -9,13 +9,13 @@ import pickle
 import tarfile
 import zlib
 
-import cifar_files as files
 import numpy as np
 import pytest
 
 from purenoise_jax.data.cifar import read_cifar
 from purenoise_jax.data.unpickle import unpickle_arrays
 from purenoise_jax.errors import DataError
+from tests import cifar_files as files
 
 LAYOUT = files.small_layout("cifar10")
 BINARY, PYTHON = LAYOUT.forms

@@ -3,13 +3,13 @@ import pathlib
 import pickle
 import shutil
 
-import cifar_files as files
 import numpy as np
 import pytest
 
 from purenoise_jax.data.cifar import LAYOUTS, load_cifar, read_cifar
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.errors import ConfigError, DataError
+from tests import cifar_files as files
 
 
 def assert_same(a: Dataset, b: Dataset) -> None:

@@ -109,8 +109,21 @@ def test_ratio_below_one_is_refused(ratio):
 def test_class_left_without_image_is_refused():
     with pytest.raises(ConfigError, match=r"leaves classes \[9\] without an image"):
         long_tail_counts(100, 10, imbalance_ratio=150)
-    with pytest.raises(DataError, match=r"classes \[1\] have no image"):
+    with pytest.raises(DataError, match=r"classes \[1\] have no training image"):
         long_tail_indices(np.array([0, 0, 2, 2]), imbalance_ratio=2)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([]), np.array([0.0, 1.0]), np.array([-1, 0]), np.array([[0, 1]])]
+)
+def test_labels_that_are_none_are_refused(labels):
+    with pytest.raises(DataError, match="labels"):
+        long_tail_indices(labels, imbalance_ratio=2)
+
+
+def test_seed_that_the_generator_does_not_take_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.seed=-1 must lie in 0 \.\. 4294967295"):
+        long_tail_indices(np.array([0, 1]), imbalance_ratio=1, seed=-1)
 
 
 @pytest.mark.parametrize(("name", "legal"), [("profile", "exp, step"), ("rule", "cao, first")])

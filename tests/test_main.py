@@ -45,8 +45,15 @@ WRONG = {
         ["--config.optimizer.learnign_rate=1"],
         "optimizer.learnign_rate is not a config field; did you mean optimizer.learning_rate?",
     ),
-    "wrong type": (["--config.num_epochs=many"], "config.num_epochs"),
-    "fraction of an integer": (["--config.num_epochs=1.5"], "config.num_epochs"),
+    "wrong type": (["--config.num_epochs=many"], "num_epochs=many is not legal; legal: an integer, at least 1"),
+    "fraction of an integer": (["--config.num_epochs=1.5"], "num_epochs=1.5 is not legal; legal: an integer"),
+    "not a switch": (["--config.method.open.clip=maybe"], "method.open.clip=maybe is not legal; legal: True | False"),
+    "seed too large": (["--config.seed=4294967296"], "seed=4294967296 is not legal; legal: an integer in 0 .. 4294967295"),
+    "augmentation twice": (["--config.data.augment=('crop','crop')"], "data.augment=('crop', 'crop') is not legal"),
+    "nothing left to train": (["--config.init_from=x", "--config.init_epoch=200"], "init_epoch=200 must be below num_epochs=200"),
+    "config twice": (["--config", "configs/digits_lt.py"], "--config is given twice"),
+    "flag file": (["--flagfile=/nope"], "--flagfile is not supported"),
+    "misspelt data set": (["--config.data.name=cifar-10"], "data.name='cifar-10' is unknown; legal: cifar10, cifar100, digits; did you mean 'cifar10'?"),
     "delta above one": (["--config.method.open.delta=1.5"], "method.open.delta=1.5 is not legal; legal: a number in [0, 1]"),
     "delta not a number": (["--config.method.open.delta=nan"], "method.open.delta=nan is not legal"),
     "ratio below one": (["--config.data.imbalance_ratio=0.5"], "data.imbalance_ratio=0.5 is not legal; legal: a finite number of at least 1"),
@@ -58,7 +65,7 @@ WRONG = {
     "unknown augmentation": (["--config.data.augment=('flip','mixup')"], "data.augment=('flip', 'mixup') is not legal"),
     "wrong tuple": (["--config.optimizer.milestones=(1.5,2)"], "optimizer.milestones=(1.5, 2) is not legal"),
     "phase beyond the end": (["--config.num_epochs=10"], "phases.deferred.start_epoch=160 must be below num_epochs=10"),
-    "unknown method": (["--config.phases.deferred.methods=('m2m',)"], "phases.deferred.methods: 'm2m' is unknown; legal: erm, rs, open"),
+    "unknown method": (["--config.phases.deferred.methods=('m2m',)"], "phases.deferred.methods='m2m' is unknown; legal: erm, rs, drs, open"),
     "two phases at once": (["--config.phases.deferred.start_epoch=0"], "both start at epoch 0"),
     "batch and devices": (["--config.batch_size=30"], "batch_size=30 is not divisible by the 8 devices"),
     "too many devices": (["--config.num_devices=9"], "num_devices=9 but this machine has 8"),
@@ -78,7 +85,10 @@ def test_wrong_usage(case, capsys, no_compilation):
     ("config", "message"),
     [
         ("configs/absent.py", "configs/absent.py: there is no such file"),
-        ("configs/cifar10_lt.py:mehtod=erm", "'mehtod=erm' is unknown; legal: method=, preset="),
+        (
+            "configs/cifar10_lt.py:mehtod=erm",
+            "config argument='mehtod=erm' is unknown; legal: method=, preset=",
+        ),
         ("configs/cifar10_lt.py:method=m2m", "method='m2m' is unknown; legal: erm, rs, drs, open"),
         ("configs/cifar10_lt.py:preset=cvpr", "preset='cvpr' is unknown; legal: paper, rescience"),
         ("configs/cifar10_lt.py:epochs=ten", "epochs='ten': not a int"),
@@ -97,6 +107,14 @@ def test_broken_config_file(tmp_path, capsys):
     assert "no_such_module" in message
     path.write_text("def get_config(arg=None):\n    return 1 / 0\n")
     assert "division by zero" in error_of(capsys, 2, "--config", path, "--workdir", "unused")
+
+
+@pytest.mark.parametrize("value", ["None", "{}"])
+def test_config_file_that_gives_something_else(value, tmp_path, capsys):
+    path = tmp_path / "odd.py"
+    path.write_text(f"def get_config(arg=None):\n    return {value}\n")
+    error = error_of(capsys, 2, "--config", path, "--workdir", "unused")
+    assert "get_config must return a ConfigDict" in error
 
 
 def test_missing_arguments(capsys):
@@ -121,7 +139,7 @@ def bad_data(npz, tmp_path):
         "label out of range": (with_arrays(npz, tmp_path / "a.npz", train_labels=label), "-3"),
         "wrong image shape": (
             with_arrays(npz, tmp_path / "b.npz", test_images=whole["test_images"][:, :4]),
-            "split test: images are 4 x 8 x 3",
+            "b.npz, split test: images are 4 x 8 x 3",
         ),
         "class with no image": (
             with_arrays(

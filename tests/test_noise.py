@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax import replace_probs, replace_with_noise
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, DataError
 
 CIFAR10_LT = np.array([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
 MEAN, STD = np.array([0.2, 0.5, 0.7], np.float32), np.array([0.05, 0.1, 0.2], np.float32)
@@ -41,6 +41,25 @@ def test_the_largest_class_keeps_its_images_wherever_it_stands():
 def test_delta_outside_the_unit_interval_is_refused(delta):
     with pytest.raises(ConfigError, match=r"delta=.* must lie in \[0, 1\]"):
         replace_probs(CIFAR10_LT, delta)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 5], [5, -3], [[1, 2]], [float("nan"), 2]])
+def test_class_counts_below_one_are_refused(counts):
+    with pytest.raises(DataError, match="class_counts must be numbers"):
+        replace_probs(counts, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "mean", "message"),
+    [((4, 6, 6, 3), jnp.uint8, MEAN, "images must be float"), ((4, 6, 6), float, MEAN, "images"),
+     ((4, 6, 6, 3), float, [0.5], r"mean and std must be \[3\]")],
+)  # fmt: skip
+def test_arrays_of_another_kind_are_refused(shape, dtype, mean, message):
+    images = jnp.zeros(shape, dtype)
+    with pytest.raises(DataError, match=message):
+        replace_with_noise(
+            jax.random.key(0), images, jnp.zeros(4, int), replace_probs=[0.5], mean=mean, std=STD
+        )
 
 
 def batch(rows):

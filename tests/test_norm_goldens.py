@@ -280,3 +280,14 @@ def test_natural_rows_do_not_see_the_noise(noise_grad: str) -> None:
     np.testing.assert_array_equal(first[3], other[3])
     assert not np.any(first[3][noise])
     jax.tree.map(np.testing.assert_array_equal, first[1:3], other[1:3])
+
+
+@pytest.mark.parametrize(
+    "mask", [np.zeros(7, bool), np.zeros(8, int), np.zeros((8, 1), bool), [0.0] * 8]
+)
+@pytest.mark.parametrize("which", ["noise_mask", "valid"])
+def test_masks_of_another_kind_are_refused(which: str, mask: Any) -> None:
+    module = DARBatchNorm()
+    with pytest.raises(ValueError, match=r"a mask must be bool\[8\]"):
+        module.init(jax.random.key(0), jnp.zeros((8, 2, 2, 3)), **{which: mask})
+    module.init(jax.random.key(0), jnp.zeros((8, 2, 2, 3)), **{which: [True] * 8})

@@ -2,13 +2,13 @@ import inspect
 import json
 import pathlib
 
-import cifar_files as files
 import numpy as np
 import pytest
 
 from purenoise_jax.data import sources
 from purenoise_jax.data.cifar import LAYOUTS
 from purenoise_jax.errors import ConfigError, DataError
+from tests import cifar_files as files
 
 
 def test_every_loader_has_the_same_signature() -> None:

@@ -224,7 +224,9 @@ def test_methods_that_oversample_draw_classes_uniformly(method, balanced):
 def test_methods_refuse_arguments_they_do_not_have():
     with pytest.raises(ValueError, match=r"method\.open\.deltta is unknown; legal: delta"):
         build_recipe(["open"], STATS, {"open": {"deltta": 1}})
-    with pytest.raises(ValueError, match=r"'opne' is unknown; legal: erm, rs, open; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"'opne' is unknown; legal: erm, rs, drs, open; did you mean"
+    ):
         build_recipe(["opne"], STATS, {})
     with pytest.raises(ValueError, match="must be 3 finite numbers"):
         build_recipe(["open"], STATS, {"open": {"noise_stats": "explicit", "mean": (0.5,)}})

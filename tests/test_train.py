@@ -157,15 +157,49 @@ def test_more_epochs_continue_a_finished_run(npz, tmp_path):
 
 
 def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, npz, tmp_path):
-    state = through[2]
+    _, workdir, state = through
     erm = tiny_config(npz, num_epochs=2)
     del erm.phases["deferred"]
     train_and_evaluate(erm, tmp_path / "erm")
     start = {"init_from": str(tmp_path / "erm"), "init_epoch": 2}
     second = train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
     assert state_digest(second) == state_digest(state)
-    assert summary(tmp_path / "open")["init_from"] == str(tmp_path / "erm")
+    origin = {"workdir": str(tmp_path / "erm"), "epoch": 2}
+    assert summary(tmp_path / "open")["init_from"] == origin
+    # Continued without the argument, it still says where it began; with another, it refuses.
+    train_and_evaluate(tiny_config(npz, num_epochs=5), tmp_path / "open")
+    assert summary(tmp_path / "open")["init_from"] == origin
+    other = tiny_config(npz, num_epochs=6, init_from=str(workdir), init_epoch=2)
+    with pytest.raises(ConfigError, match=r"began from \{'workdir': .*/erm'"):
+        train_and_evaluate(other, tmp_path / "open")
     assert Checkpoints(tmp_path / "erm", read_only=True).steps() == [3, 6], "source untouched"
+
+
+def test_second_stage_may_have_another_batch_size(npz, tmp_path):
+    erm = tiny_config(npz, num_epochs=2)
+    del erm.phases["deferred"]
+    train_and_evaluate(erm, tmp_path / "erm")
+    start = {"init_from": str(tmp_path / "erm"), "init_epoch": 2, "batch_size": 8}
+    state = train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
+    records = read_metrics(tmp_path / "open/metrics.jsonl")
+    assert [(r["step"], r["epoch"], r["train/methods"]) for r in records] == [
+        (18, 3, ["open"]), (24, 4, ["open"])]  # fmt: skip
+    assert int(state.step) == 24
+
+
+def test_finished_run_started_again_keeps_its_numbers(npz, tmp_path):
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    first = summary(tmp_path)
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    again = summary(tmp_path)
+    assert again.pop("seconds") > first.pop("seconds") > 0
+    assert again == first and first["images_per_second"] > 0
+
+
+def test_step_checkpoints_fall_on_epoch_ends_too(npz, tmp_path):
+    saving = {"checkpoint.every_epochs": 0, "checkpoint.every_steps": 3, "checkpoint.keep": 100}
+    train_and_evaluate(tiny_config(npz, **saving), tmp_path)
+    assert Checkpoints(tmp_path, read_only=True).steps() == [3, 6, 9, 12]
 
 
 def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
@@ -185,6 +219,8 @@ def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
         ({"optimizer.name": "adam"}, r"arrays differ: \.opt_state"),
         ({"data.profile": "exp", "data.imbalance_ratio": 2.0},
          r"class_counts: \[24, 12, 6, 3\] there, \[3, 2, 1, 1\] here; dataset_fingerprint"),
+        ({"data.normalize": "explicit", "data.normalize_mean": (0.1,) * 3,
+          "data.normalize_std": (3.0,) * 3}, "normalize_mean: .* there, .* here; normalize_std"),
         ({"init_epoch": 3}, r"no checkpoint after epoch 3 \(init_epoch\); there are 0\.333333"),
     ],
 )  # fmt: skip
@@ -197,6 +233,14 @@ def test_checkpoint_of_something_else_is_refused(through, npz, tmp_path, overrid
     with pytest.raises(CheckpointError, match=message):
         train_and_evaluate(config, tmp_path / "new")
     assert not (tmp_path / "new").exists(), "nothing is written"
+
+
+def test_lines_in_the_metrics_that_are_no_records_cost_nothing(npz, tmp_path):
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"no": "step"}\n\xff\xfe\n[1]\n{"step": 12, "torn')
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9, 12]
 
 
 def test_init_from_nothing_is_refused(npz, tmp_path):

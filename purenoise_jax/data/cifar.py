@@ -5,7 +5,6 @@ A binary record is the label byte (CIFAR-100: the coarse, then the fine label) f
 """
 
 import dataclasses
-import difflib
 import pathlib
 
 import numpy as np
@@ -14,7 +13,7 @@ from purenoise_jax.data.cifar_archive import archive_folder, read_members, size_
 from purenoise_jax.data.cifar_names import CIFAR10_CLASSES, CIFAR100_CLASSES
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.unpickle import unpickle_arrays
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.errors import ConfigError, DataError, unknown
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -151,9 +150,7 @@ def find_layout(name: str) -> Layout:
     """
     if name in LAYOUTS:
         return LAYOUTS[name]
-    close = difflib.get_close_matches(name, LAYOUTS, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ""
-    raise ConfigError(f"data.name {name!r} is not one of {', '.join(LAYOUTS)}{hint}")
+    raise unknown("data.name", name, LAYOUTS)
 
 
 def read_cifar(path: pathlib.Path, layout: Layout) -> Dataset:
@@ -213,7 +210,10 @@ def _read_files(path: pathlib.Path, layout: Layout) -> tuple[Form, dict[str, byt
 
 def _nothing_found(path: pathlib.Path, layout: Layout) -> str:
     if not path.exists():
-        return "does not exist"
+        return (
+            "does not exist (data.path); it should be the official folder or archive of "
+            f"{layout.name}, or hold one of them"
+        )
     for form in layout.forms:
         files = (*form.train_files, form.test_file)
         for folder in (path, path / form.folder):

@@ -15,7 +15,7 @@ def load_digits(*, name: str = "digits", path: str = "", image_size: int = 0) ->
     The last 40 images of every class in file order are the test set, so the split needs no seed.
 
     Args:
-        name: Name for messages.
+        name: Unused.
         path: Unused; the images are part of scikit-learn.
         image_size: Height and width to resample the 8 x 8 images to; 0 means 16.
 
@@ -37,7 +37,7 @@ def load_digits(*, name: str = "digits", path: str = "", image_size: int = 0) ->
         is_test[np.flatnonzero(labels == digit)[-_TEST_PER_CLASS:]] = True
     return check_dataset(
         Dataset(
-            name=name or "digits",
+            name="digits",
             train_images=images[~is_test],
             train_labels=labels[~is_test],
             test_images=images[is_test],

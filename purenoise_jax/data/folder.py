@@ -36,7 +36,7 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
     are left alone. The classes are the sorted folder names in `train`.
 
     Args:
-        name: Name for messages; empty for the folder name.
+        name: Unused; the folder is named.
         path: The folder that holds `train` and `test`.
         image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
@@ -65,7 +65,7 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
     val_images, val_labels = splits.get("val", (None, None))
     return check_dataset(
         Dataset(
-            name=name or root.name,
+            name=str(root),
             train_images=splits["train"][0],
             train_labels=splits["train"][1],
             test_images=splits["test"][0],

@@ -8,10 +8,11 @@ import hashlib
 
 import numpy as np
 
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.errors import ConfigError, DataError, unknown
 
 PROFILES = ("exp", "step", "natural")
 RULES = ("cao", "first")
+MAX_SEED = 2**32 - 1  # of numpy's legacy generator, and of JAX's keys without 64-bit integers
 
 
 def count_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -53,12 +54,12 @@ def long_tail_counts(
         head = num_classes // 2
         counts = [largest] * head + [int(largest / imbalance_ratio)] * (num_classes - head)
     else:
-        raise ConfigError(f"data.profile={profile!r} is unknown; legal: {', '.join(PROFILES)}")
+        raise unknown("data.profile", profile, PROFILES)
     empty = [i for i, n in enumerate(counts) if n == 0]
     if empty:
         raise ConfigError(
             f"data.imbalance_ratio={imbalance_ratio} leaves classes {empty[:10]} without an image "
-            f"(the largest class has {largest}); legal: at most {largest}"
+            f"(the largest class has {largest}); legal: below {largest}"
         )
     return np.array(counts, np.int64)
 
@@ -94,10 +95,17 @@ def long_tail_indices(
     """
     labels = np.asarray(labels)
     if rule not in RULES:
-        raise ConfigError(f"data.rule={rule!r} is unknown; legal: {', '.join(RULES)}")
+        raise unknown("data.rule", rule, RULES)
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"data.seed={seed} must lie in 0 .. {MAX_SEED}")
+    if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels must be integers [N], got {labels.dtype}{list(labels.shape)}")
+    if labels.min() < 0:
+        raise DataError(f"labels count from 0, got {labels.min()}")
     available = count_classes(labels, int(labels.max()) + 1)
     if not available.all():
-        raise DataError(f"classes {np.flatnonzero(available == 0)[:10].tolist()} have no image")
+        empty = np.flatnonzero(available == 0)[:10].tolist()
+        raise DataError(f"classes {empty} have no training image (labels count from 0)")
     if profile == "natural":
         return np.arange(len(labels), dtype=np.int64)
     counts = long_tail_counts(

@@ -41,7 +41,7 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     `"0"`, `"1"` and so on up to the largest label.
 
     Args:
-        name: Name for messages; empty for the file name.
+        name: Unused; the file is named.
         path: The .npz file.
         image_size: Unused; the images are taken as stored.
 
@@ -74,7 +74,7 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
         raise DataError(f"{file}: the largest label is {largest}, but there are only {most} labels")
     return check_dataset(
         Dataset(
-            name=name or file.stem,
+            name=str(file),
             train_images=images["train_images"],
             train_labels=labels["train_labels"],
             test_images=images["test_images"],

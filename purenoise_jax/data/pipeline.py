@@ -16,7 +16,7 @@ from purenoise_jax.data.longtail import (
     long_tail_indices,
     read_indices,
 )
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.errors import ConfigError, DataError, unknown
 from purenoise_jax.recipe import DataStats
 
 NORMALIZE = ("train_subset", "full_train", "explicit")
@@ -112,7 +112,7 @@ def make_training_set(
     mean, std = channel_moments(images)
     full_mean, full_std = channel_moments(dataset.train_images)
     if normalize not in NORMALIZE:
-        raise ConfigError(f"data.normalize={normalize!r} is unknown; legal: {', '.join(NORMALIZE)}")
+        raise unknown("data.normalize", normalize, NORMALIZE)
     norm_mean, norm_std = {
         "train_subset": (mean, std),
         "full_train": (full_mean, full_std),

@@ -10,10 +10,10 @@ from purenoise_jax.data.download import ARCHIVES, cached_archive
 from purenoise_jax.data.folder import load_folder
 from purenoise_jax.data.npz import load_npz
 from purenoise_jax.data.tfds_source import has_readable, load_tfds
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 
 
-class Loader(Protocol):
+class Source(Protocol):
     """What every entry of `SOURCES` looks like."""
 
     def __call__(self, *, name: str, path: str, image_size: int) -> Dataset:
@@ -43,6 +43,9 @@ def load_auto(*, name: str, path: str, image_size: int = 0) -> Dataset:
     if name == "digits":
         return load_digits(name=name, path=path, image_size=image_size)
     if name not in LAYOUTS:
+        near = difflib.get_close_matches(name, LAYOUTS, 1)
+        if near and not has_readable(name):
+            raise unknown("data.name", name, [*LAYOUTS, "digits"])
         return load_tfds(name=name, path=path, image_size=image_size)
     if path:
         return load_cifar(name=name, path=path, image_size=image_size)
@@ -51,7 +54,7 @@ def load_auto(*, name: str, path: str, image_size: int = 0) -> Dataset:
     return read_cifar(cached_archive(ARCHIVES[name]), LAYOUTS[name])
 
 
-SOURCES: dict[str, Loader] = {
+SOURCES: dict[str, Source] = {
     "auto": load_auto,
     "tfds": load_tfds,
     "cifar_dir": load_cifar,
@@ -79,9 +82,7 @@ def load(source: str, *, name: str, path: str, image_size: int = 0) -> Dataset:
         DataError: The data set is missing, damaged, of the wrong shape or mislabelled.
     """
     if source not in SOURCES:
-        close = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"data.source {source!r} is not one of {', '.join(SOURCES)}{hint}")
+        raise unknown("data.source", source, SOURCES)
     if image_size < 0:
         raise ConfigError(f"data.image_size is {image_size}, must be 0 (as stored) or more")
     dataset = check_dataset(SOURCES[source](name=name, path=path, image_size=image_size))

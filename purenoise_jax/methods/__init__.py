@@ -1,14 +1,10 @@
-"""Training methods by name.
+"""Training methods by name."""
 
-Deferred resampling (DRS) is not a method of its own: it is "rs" in a later phase.
-"""
-
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.pure_noise import pure_noise
 from purenoise_jax.methods.resampling import balance
@@ -17,6 +13,8 @@ from purenoise_jax.recipe import DataStats, Recipe
 METHODS: dict[str, Callable[..., Recipe]] = {
     "erm": erm,
     "rs": balance,
+    # What "rs" is called when it begins in a later phase.
+    "drs": balance,
     "open": pure_noise,
 }
 
@@ -37,17 +35,13 @@ def build_recipe(
     recipe = Recipe()
     for name in names:
         if name not in METHODS:
-            near = difflib.get_close_matches(str(name), METHODS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"phases: method {name!r} is unknown; legal: {', '.join(METHODS)}{hint}"
-            )
+            raise unknown("phases.*.methods", name, METHODS)
         given = arguments.get(name, {})
         legal = list(inspect.signature(METHODS[name]).parameters)[2:]
-        unknown = sorted(set(given) - set(legal))
-        if unknown:
+        foreign = sorted(set(given) - set(legal))
+        if foreign:
             raise ConfigError(
-                f"method.{name}.{unknown[0]} is unknown; legal: {', '.join(legal) or 'none'}"
+                f"method.{name}.{foreign[0]} is unknown; legal: {', '.join(legal) or 'none'}"
             )
         recipe = METHODS[name](recipe, stats, **given)
     return recipe

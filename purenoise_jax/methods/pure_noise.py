@@ -1,7 +1,7 @@
 """OPeN: oversampling with pure noise images.
 
 Source: Zada, Benou and Irani 2022, section 3.1 and algorithm 1. The variants `space="raw"`,
-`stats="explicit"` are those of the published reproduction (Lee and Lee 2023).
+`noise_stats="explicit"` are those of the published reproduction (Lee and Lee 2023).
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.noise import replace_probs, replace_with_noise
 from purenoise_jax.recipe import Batch, DataStats, Recipe
@@ -50,9 +50,7 @@ def pure_noise(
     """
     for field, value, legal in (("space", space, SPACES), ("noise_stats", noise_stats, STATS)):
         if value not in legal:
-            raise ConfigError(
-                f"method.open.{field}={value!r} is unknown; legal: {', '.join(legal)}"
-            )
+            raise unknown(f"method.open.{field}", value, legal)
     channels = stats.image_shape[-1]
     noise_mean, noise_std = {
         "train_subset": (stats.mean, stats.std),

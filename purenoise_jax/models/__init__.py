@@ -1,6 +1,5 @@
 """Models by name, each with a choice of normalisation layer."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
@@ -50,8 +49,8 @@ def create_model(
       norm: one of `NORMS`.
       noise_grad: what flows back from noise rows through DAR-BN, see `DARBatchNorm`; the other
         layers have no such choice.
-      dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
-        statistics, features and logits are float32.
+      dtype: "float32" or "bfloat16", of activations, convolutions and the head's product.
+        Parameters, moments, statistics, features and the logits handed out are float32.
 
     Raises:
       ConfigError: a name is unknown.
@@ -63,9 +62,9 @@ def create_model(
         ("dtype", dtype, DTYPES),
     ):
         if value not in legal:
-            near = difflib.get_close_matches(str(value), legal, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{field}={value!r} is unknown; legal: {', '.join(legal)}{hint}")
+            raise unknown(field, value, legal)
+    if num_classes < 1:
+        raise ConfigError(f"num_classes={num_classes} must be at least 1")
     arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
     if norm == "dar_bn":
         arguments["noise_grad"] = noise_grad

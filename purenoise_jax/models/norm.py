@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
+from jax.typing import ArrayLike
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import unknown
 
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
 
@@ -30,7 +31,7 @@ def image_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of every image over its spatial positions.
 
     Sums are taken around the image's first pixel, so that activations with a mean far from zero
-    lose nothing to cancellation although the data is read only once.
+    lose little to cancellation although the data is read only once.
 
     Args:
       x: [B, ..., C], float32 or wider.
@@ -136,15 +137,15 @@ class BatchNorm(nn.Module):
 
         Returns:
           [B, ..., C] of `dtype`.
+
+        Raises:
+          ValueError: a mask has another shape or dtype.
         """
         if use_running_average is None:
             use_running_average = bool(self.use_running_average)
-        rows = (x.shape[0],)
-        for name, mask in (("noise_mask", noise_mask), ("valid", valid)):
-            if mask is not None and (mask.shape != rows or mask.dtype != jnp.bool_):
-                raise ValueError(f"{name} must be bool{list(rows)}, got {mask.dtype}{mask.shape}")
+        noise_mask, valid = (_check_mask(mask, x.shape[0]) for mask in (noise_mask, valid))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        everything = jnp.ones(rows, bool) if valid is None else valid
+        everything = jnp.ones(x.shape[:1], bool) if valid is None else valid
         y = self.route(wide, noise_mask, everything, use_running_average)
         return y.astype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
 
@@ -257,9 +258,7 @@ class DARBatchNorm(BatchNorm):
     ) -> jax.Array:
         """Routes noise rows past the affine parameters, or past the gradient altogether."""
         if self.noise_grad not in NOISE_GRADS:
-            raise ConfigError(
-                f"noise_grad={self.noise_grad!r} is unknown; legal: {', '.join(NOISE_GRADS)}"
-            )
+            raise unknown("noise_grad", self.noise_grad, NOISE_GRADS)
         if noise_mask is None:
             return super().route(x, None, valid, average)
         scale, bias = self.affine(x.shape[-1])
@@ -283,6 +282,15 @@ class DARBatchNorm(BatchNorm):
             rows = noise_mask.reshape(-1, *(1,) * (x.ndim - 1))
             y = jnp.where(rows, jax.lax.stop_gradient(y), y)
         return y
+
+
+def _check_mask(mask: ArrayLike | None, rows: int) -> jax.Array | None:
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.shape != (rows,) or mask.dtype != jnp.bool_:
+        raise ValueError(f"a mask must be bool[{rows}], got {mask.dtype}{list(mask.shape)}")
+    return mask
 
 
 def _picker(noise: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
