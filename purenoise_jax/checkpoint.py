@@ -126,7 +126,8 @@ class Checkpoints:
             return self._open().restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
             raise CheckpointError(
-                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
+                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}; remove this "
+                "folder to go on from an older one"
             ) from error
 
     def _open(self) -> ocp.CheckpointManager:

@@ -113,12 +113,15 @@ def test_evaluation_counts_every_image_once(devices):
     placement = Placement(ROWS, devices)
     model = TinyNet(num_classes=3)
     state = init_state(model, make_optimizer("sgd", momentum=0.9, weight_decay=0), (8, 8, 3), 0)
-    make = lambda batch_size: Evaluator(  # noqa: E731
-        model, IMAGES, LABELS, loader=LOADER, placement=placement,
-        batch_size=batch_size,
-    )  # fmt: skip
+
+    def evaluate(batch_size):
+        evaluator = Evaluator(
+            model, IMAGES, LABELS, loader=LOADER, placement=placement, batch_size=batch_size
+        )
+        return evaluator(state, unchanged)
+
     # 67 images; a batch size that is not divisible by the devices is rounded up.
-    counts, other = make(10)(state, unchanged), make(67)(state, unchanged)
+    counts, other = evaluate(10), evaluate(67)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits, _ = model.apply(variables, (IMAGES / np.float32(255) - 0.5) / 0.3, train=False)
     expected = np.zeros((3, 3), int)

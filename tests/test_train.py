@@ -243,6 +243,19 @@ def test_lines_in_the_metrics_that_are_no_records_cost_nothing(npz, tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9, 12]
 
 
+def test_damaged_checkpoint_is_named_and_older_ones_still_serve(through, tmp_path):
+    config, workdir, state = through
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    newest = tmp_path / "checkpoints" / str(LAST)
+    for file in (newest / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"/12: cannot be read: .*; remove this folder"):
+        train_and_evaluate(config, tmp_path)
+    shutil.rmtree(newest)
+    assert state_digest(train_and_evaluate(config, tmp_path)) == state_digest(state)
+
+
 def test_init_from_nothing_is_refused(npz, tmp_path):
     config = tiny_config(npz, init_from=str(tmp_path / "absent"), init_epoch=2)
     with pytest.raises(CheckpointError, match=r"absent: no checkpoint after epoch 2 .* none"):
