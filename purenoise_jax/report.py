@@ -101,7 +101,7 @@ def make_summary(
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What summary.json says of a finished run, but for its origin and its time."""
+    """What summary.json says of a finished run, but for its origin, time and versions."""
     test = dict(evaluated["test"])
     numbers = {f"test_{name}": test.pop(name) for name in ("accuracy", "nll", "ece")} | test
     for name in ("accuracy", "nll", "ece"):
@@ -117,5 +117,4 @@ def make_summary(
         "config_hash": config_hash(config),
         "state_digest": writer.state_digest(jax.device_get(state)),
         "devices": experiment.placement.mesh.size,
-        "versions": writer.versions(),
     }

@@ -79,6 +79,8 @@ def train_and_evaluate(
         workdir.mkdir(parents=True, exist_ok=True)
         writer.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config))
         log = writer.MetricsWriter(workdir, step)
+        # Now, not at the end: the checkout may be another by then.
+        versions = writer.versions()
     display.header(report.header_lines(config, workdir, experiment, state))
     if first_step:
         display.note(f"continues at step {step:,}, after epoch {step / steps_per_epoch:g}")
@@ -182,6 +184,7 @@ def train_and_evaluate(
             "init_from": start.init_from,
             "images_per_second": clock.images_per_second,
             "seconds": seconds,
+            "versions": versions,
         }
         writer.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"
