@@ -54,9 +54,9 @@ class Totals(NamedTuple):
 
     @classmethod
     def zero(cls) -> "Totals":
-        """No step yet, as host arrays."""
-        none = np.zeros((), np.int32)
-        return cls(np.zeros((), np.float32), none, none, none, none, none - 1)  # type: ignore[arg-type]
+        """No step yet."""
+        none = jnp.zeros((), jnp.int32)
+        return cls(jnp.zeros((), jnp.float32), none, none, none, none, none - 1)
 
 
 @dataclasses.dataclass(frozen=True)
