@@ -201,7 +201,10 @@ FIELDS: dict[str, Field] = {
         5, "evaluate this often, and at the end; 0 = at the end", **_integer(0), fixed=False
     ),
     "eval.batch_size": Field(
-        512, "rounded up to the devices; does not change results", **_integer(1), fixed=False
+        512,
+        "images of a forward pass, at most; does not change results",
+        **_integer(1),
+        fixed=False,
     ),
 }
 

@@ -11,6 +11,7 @@ from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.step import Loader, TrainState
+from purenoise_jax.xla import compiler_options
 
 ECE_BINS = 15
 Postprocess = Callable[[jax.Array], jax.Array]
@@ -40,7 +41,8 @@ class Evaluator:
       labels: int32[N] in [0, K).
       loader: how images enter the network; its augmentation is not used.
       placement: over which devices.
-      batch_size: of each forward pass; rounded up to a multiple of the devices.
+      batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
+        few passes as that takes share the images evenly.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Evaluator:
         batch_size: int,
     ) -> None:
         devices = placement.mesh.size
-        batch_size = -(-batch_size // devices) * devices
+        passes = -(-len(images) // (-(-batch_size // devices) * devices))
+        # 10,000 images are 20 passes of 500, not 19 of 512 and one that is half padding.
+        batch_size = -(-len(images) // (passes * devices)) * devices
         index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
         self._data = (placement.replicate(images), placement.replicate(labels))
         self._rows = (placement.split_rows(index), placement.split_rows(valid))
@@ -81,7 +85,12 @@ class Evaluator:
             )
             return jax.lax.scan(add, zero, rows)[0]
 
-        self._count = jax.jit(count, static_argnums=0, out_shardings=placement.replicated)
+        self._count = jax.jit(
+            count,
+            static_argnums=0,
+            out_shardings=placement.replicated,
+            compiler_options=compiler_options(),
+        )
 
     def __call__(self, state: TrainState, postprocess: Postprocess) -> Counts:
         """Evaluates with the running statistics of a state.

@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich.console import Console
 
+from purenoise_jax import compile_cache
 from purenoise_jax.config import FIELDS, default_config, flatten, validate
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, PureNoiseError
@@ -201,6 +202,7 @@ def main(argv: Sequence[str]) -> int:
             raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
         validate(values.config)
         connect(values.coordinator, values.num_processes, values.process_id)
+        compile_cache.enable()
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -15,6 +16,7 @@ from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.recipe import Batch, Recipe
+from purenoise_jax.xla import compiler_options, materialize
 
 
 @flax.struct.dataclass
@@ -149,6 +151,7 @@ def make_step(
         batch = loader.gather(augment_key, images, labels, index, valid)
         for i, transform in enumerate(recipe.transforms):
             batch = transform(jax.random.fold_in(transform_key, i), batch)
+        batch = materialize(batch)
         noise_mask = batch.get("noise_mask")
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
@@ -238,8 +241,14 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
         )
         return step(state, totals, images, labels, index, valid)
 
+    jit = partial(
+        jax.jit,
+        donate_argnums=(0,),
+        out_shardings=placement.replicated,
+        compiler_options=compiler_options(),
+    )
     if not looped:
-        single = jax.jit(one, donate_argnums=(0,), out_shardings=placement.replicated)
+        single = jit(one)
 
         def run(state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
             *arrays, first, count = data
@@ -267,4 +276,4 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
             (state, totals),
         )
 
-    return jax.jit(many, donate_argnums=(0,), out_shardings=placement.replicated)
+    return jit(many)

@@ -23,6 +23,7 @@ from flax.typing import Dtype, Initializer
 from jax.typing import ArrayLike
 
 from purenoise_jax.errors import unknown
+from purenoise_jax.xla import materialize
 
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
 
@@ -42,9 +43,9 @@ def image_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     rows = x.reshape(x.shape[0], -1, x.shape[-1])
     # The result does not depend on the shift, so neither does the gradient.
     shift = jax.lax.stop_gradient(rows[:, :1])
-    centred = rows - shift
-    mean = centred.mean(axis=1)
-    return mean + shift[:, 0], jnp.square(centred).mean(axis=1) - jnp.square(mean)
+    # Two differences, so that each is part of its sum and neither is written to memory.
+    mean = (rows - materialize(shift)).mean(axis=1)
+    return mean + shift[:, 0], jnp.square(rows - shift).mean(axis=1) - jnp.square(mean)
 
 
 def pooled_moments(
@@ -89,7 +90,10 @@ def standardize(
     def spread(row: jax.Array) -> jax.Array:
         return row.reshape(row.shape[0], *between, row.shape[1])
 
-    return (x - spread(mean)) * spread(jax.lax.rsqrt(var + epsilon) * scale) + spread(bias)
+    gain = jax.lax.rsqrt(var + epsilon) * scale
+    # Else their choice by row, down to the draw of the mask, is made again for every activation.
+    mean, gain, bias = materialize((mean, gain, bias))
+    return (x - spread(mean)) * spread(gain) + spread(bias)
 
 
 class BatchNorm(nn.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.heads import Linear
 
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -79,7 +80,7 @@ class ResNetCifar(nn.Module):
           logits [B, K] and {"features": the pooled activations [B, 64]}, both float32.
         """
         conv = partial(
-            nn.Conv,
+            Conv,
             kernel_size=(3, 3),
             padding=PAD_1,
             use_bias=False,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.heads import Linear
 from purenoise_jax.models.resnet_cifar import PAD_1, pool
 
@@ -87,7 +88,7 @@ class WideResNet(nn.Module):
         Returns:
           logits [B, K] and {"features": the pooled activations [B, 64 * widen]}, both float32.
         """
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=HE_FAN_OUT)
+        conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=HE_FAN_OUT)
         norm = partial(self.norm, use_running_average=not train)
         x = conv(16, (3, 3), padding=PAD_1, name="conv0")(images.astype(self.dtype))
         for stage, width in enumerate((16, 32, 64), start=1):

@@ -1,0 +1,61 @@
+"""What the compiler is told: it is known to it, it changes no value, and it is obeyed."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from purenoise_jax import xla
+from purenoise_jax.models.conv import Conv
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    xla.compiler_options.cache_clear()
+    yield
+    xla.compiler_options.cache_clear()
+
+
+def test_the_compiler_knows_every_option():
+    assert xla.compiler_options() == xla.CPU_OPTIONS
+
+
+def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(xla, "CPU_OPTIONS", {**xla.CPU_OPTIONS, "xla_cpu_no_such_option": "1"})
+    assert "xla_cpu_no_such_option" not in xla.compiler_options()
+    assert len(xla.compiler_options()) == len(xla.CPU_OPTIONS) - 1
+
+
+def test_accelerators_are_told_nothing(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert xla.compiler_options() == {}
+    jaxpr = jax.make_jaxpr(xla.materialize)(jnp.ones(3))
+    assert "optimization_barrier" not in str(jaxpr)
+
+
+def test_materialize_changes_neither_values_nor_gradients():
+    x = jnp.linspace(-2, 2, 7)
+    np.testing.assert_array_equal(xla.materialize(x), x)
+    tree = {"a": x, "b": (x > 0, jnp.arange(3))}
+    chex.assert_trees_all_equal(xla.materialize(tree), tree)
+    check_grads(lambda x: jnp.sin(xla.materialize(x * x)), (x,), order=2)
+
+
+def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
+    """The input's own operations appear once in the program, not once more for the gradient."""
+    x = jnp.ones((4, 8, 8, 8))
+    conv = Conv(8, (3, 3), use_bias=False)
+    params = conv.init(jax.random.key(0), x)
+
+    def loss(params, x):
+        return jnp.square(conv.apply(params, jax.nn.relu(jnp.sin(x)))).sum()
+
+    def sines(options):
+        step = jax.jit(jax.grad(loss), compiler_options=options)
+        return step.lower(params, x).compile().as_text().count(" sine(")
+
+    assert sines(xla.compiler_options()) == 1
+    # So that the test can fail: without the options the compiler repeats it.
+    assert sines({"xla_cpu_experimental_ynn_fusion_type": ""}) > 1
