@@ -1,0 +1,45 @@
+"""Keeps compiled programs from one run to the next."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+
+def enable() -> Path | None:
+    """Has JAX keep compiled programs in the user's cache folder, so that a second start is short.
+
+    A folder that JAX was already told of (`JAX_COMPILATION_CACHE_DIR`) stays; with
+    `JAX_ENABLE_COMPILATION_CACHE=false` there is no cache. Programs are native code, so the folder
+    must belong to the user and be closed to others, and each kind of processor has its own.
+
+    Returns:
+      The folder in use, None if there is none: it cannot be made, or others may write to it.
+    """
+    told = jax.config.jax_compilation_cache_dir
+    if told or not jax.config.jax_enable_compilation_cache:
+        return Path(told) if told else None
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "purenoise_jax" / f"xla-{_processor()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return None
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _processor() -> str:
+    """A short name for what this processor can do; compiled programs are made for exactly that."""
+    text = platform.machine() + platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    text += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
