@@ -18,8 +18,9 @@ def enable() -> Path | None:
     Returns:
       The folder in use, None if there is none: it cannot be made, or others may write to it.
     """
-    told = jax.config.jax_compilation_cache_dir
-    if told or not jax.config.jax_enable_compilation_cache:
+    settings = jax.config.values
+    told = settings["jax_compilation_cache_dir"]
+    if told or not settings["jax_enable_compilation_cache"]:
         return Path(told) if told else None
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "purenoise_jax" / f"xla-{_processor()}"
