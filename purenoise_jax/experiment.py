@@ -21,6 +21,7 @@ from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.schedules import by_step, learning_rates
 from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
+from purenoise_jax.xla import compiler_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,11 @@ class Experiment:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
-        make = jax.jit(self._init, out_shardings=self.placement.replicated)
+        make = jax.jit(
+            self._init,
+            out_shardings=self.placement.replicated,
+            compiler_options=compiler_options(once=True),
+        )
         return make()
 
     def target(self) -> TrainState:

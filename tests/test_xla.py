@@ -20,6 +20,7 @@ def fresh():
 
 def test_the_compiler_knows_every_option():
     assert xla.compiler_options() == xla.CPU_OPTIONS
+    assert xla.compiler_options(once=True) == xla.CPU_ONCE_OPTIONS
 
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
@@ -30,7 +31,7 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
 
 def test_accelerators_are_told_nothing(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert xla.compiler_options() == {}
+    assert xla.compiler_options() == xla.compiler_options(once=True) == {}
     jaxpr = jax.make_jaxpr(xla.materialize)(jnp.ones(3))
     assert "optimization_barrier" not in str(jaxpr)
 

@@ -1,0 +1,78 @@
+"""What chips can do at best, by the makers' data sheets, and what a model asks of them."""
+
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+# Dense matrix products, in FLOP/s, and memory, in byte/s; NVIDIA's data sheets of the SXM (or, for
+# the small ones, only) form. In float32, XLA lets convolutions use TF32.
+PEAKS: dict[str, dict[str, float]] = {
+    "H200": {"bfloat16": 989e12, "float32": 494e12, "memory": 4.8e12},
+    "H100": {"bfloat16": 989e12, "float32": 494e12, "memory": 3.35e12},
+    "A100": {"bfloat16": 312e12, "float32": 156e12, "memory": 2.0e12},
+    "L40S": {"bfloat16": 362e12, "float32": 183e12, "memory": 0.86e12},
+    "L4": {"bfloat16": 121e12, "float32": 60e12, "memory": 0.3e12},
+    "T4": {"float32": 8.1e12, "memory": 0.32e12},
+}
+
+
+def peak_of(device_kind: str) -> dict[str, float]:
+    """The entry of `PEAKS` for what JAX calls the device; empty if it is not there."""
+    words = device_kind.replace("-", " ").split()
+    return next((peak for name, peak in PEAKS.items() if name in words), {})
+
+
+def forward_flops(function: Any, *args: Any) -> int:
+    """FLOPs (two a multiplication with its addition) of the convolutions and products in a call."""
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        out: Any = eqn.outvars[0].aval
+        if eqn.primitive.name == "conv_general_dilated":
+            kernel: Any = eqn.invars[1].aval
+            spec = eqn.params["dimension_numbers"].rhs_spec
+            # All of the kernel but its output channels meets every output.
+            total += 2 * out.size * kernel.size // kernel.shape[spec[0]]
+        elif eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            left: Any = eqn.invars[0].aval
+            depth = 1
+            for axis in contracted:
+                depth *= left.shape[axis]
+            total += 2 * out.size * depth
+        for value in eqn.params.values():
+            if isinstance(value, ClosedJaxpr):
+                total += _count(value.jaxpr)
+            elif isinstance(value, Jaxpr):
+                total += _count(value)
+    return total
+
+
+def limits(
+    flops: float, traffic: float | None, dtype: str, device_kind: str, ms: float
+) -> dict[str, Any]:
+    """The two limits beside a measured time.
+
+    Args:
+      flops: of a step, by the model's own arithmetic.
+      traffic: bytes that the compiled step reads and writes; None = not known.
+      dtype: of the activations.
+      device_kind: as JAX names it.
+      ms: measured, a step.
+
+    Returns:
+      "arithmetic_ms", "memory_ms" and "utilisation" (of the peak arithmetic), as far as the chip's
+      data sheet is known; the rate "tflops" always.
+    """
+    found: dict[str, Any] = {"tflops": flops / ms / 1e9}
+    peak = peak_of(device_kind)
+    if dtype in peak:
+        found["arithmetic_ms"] = flops / peak[dtype] * 1000
+        found["utilisation"] = found["arithmetic_ms"] / ms
+    if traffic and peak:
+        found["memory_ms"] = traffic / peak["memory"] * 1000
+    return found

@@ -1,0 +1,196 @@
+"""Training steps of this project, ready to be timed."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from benchmarks.chips import forward_flops
+from benchmarks.timing import Program
+from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.models import DTYPES, MODELS, create_model
+from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.recipe import Batch, DataStats, Recipe
+from purenoise_jax.step import Loader, Totals, TrainState, init_state, make_step
+from purenoise_jax.xla import compiler_options
+
+ROWS = 16
+AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
+OPEN = {"delta": 1 / 3, "space": "pixel", "noise_stats": "train_subset", "mean": (), "std": ()}
+
+
+class FlaxBatchNorm(nn.Module):
+    """`flax.linen.BatchNorm` as the networks here call a norm: what a Flax user would have."""
+
+    use_running_average: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, noise_mask: jax.Array | None = None, valid: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalises over all rows."""
+        del noise_mask, valid
+        return nn.BatchNorm(self.use_running_average, momentum=0.9, dtype=self.dtype)(x)
+
+
+def some_noise(key: jax.Array, batch: Batch) -> Batch:
+    """Declares about a quarter of the rows noise, at no cost of drawing it."""
+    del key
+    return {**batch, "noise_mask": batch["label"] % 4 == 1}
+
+
+def data_stats(image_size: int, num_classes: int) -> DataStats:
+    """Of a long tail of ratio 100."""
+    counts = 5000 * 0.01 ** (np.arange(num_classes) / max(num_classes - 1, 1))
+    half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    return DataStats(
+        counts.astype(int), (image_size, image_size, 3), half, quarter, half, quarter, half, quarter
+    )
+
+
+def step_program(
+    model: str | nn.Module,
+    norm: Any = "dar_bn",
+    dtype: str = "float32",
+    *,
+    batch_size: int,
+    image_size: int = 32,
+    num_classes: int = 10,
+    devices: int = 1,
+    steps_per_call: int = 1,
+    noise: str = "given",
+    augment: bool = False,
+    options: dict[str, Any] | None = None,
+) -> Program:
+    """Compiles a training step.
+
+    Args:
+      model: a name of `MODELS`, or a module.
+      norm: a name of `NORMS`, or a norm's class to put in its place.
+      dtype: of the activations.
+      batch_size: rows of a step.
+      image_size: height and width.
+      num_classes: K.
+      devices: over how many the batch is split.
+      steps_per_call: more than one are looped on the device.
+      noise: "given" (a mask, no drawing), "drawn" (the whole of OPeN) or "none" (no mask).
+      augment: augment images as the paper does.
+      options: for the compiler; None = those that training uses.
+
+    Returns:
+      The program, with "compile_seconds", "memory_bytes" (arguments, results and temporaries on
+      one device), "flops" (three times the forward pass's), "traffic" (bytes read and written, as
+      the compiler counts them) and "executed_flops" (likewise) among its facts.
+    """
+    stats = data_stats(image_size, num_classes)
+    network = _network(model, norm, dtype, num_classes)
+    placement = Placement(batch_size, devices)
+    tx = make_optimizer("sgd", momentum=0.9, weight_decay=2e-4)
+    loader = Loader(
+        make_augment(AUGMENTATIONS, crop_padding=4, cutout_size=16) if augment else None,
+        stats.mean,
+        stats.std,
+        num_classes,
+    )
+    if noise == "drawn":
+        recipe = build_recipe(["open"], stats, {"open": {**OPEN, "clip": True}})
+    else:
+        recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
+    step = make_step(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
+
+    rng = np.random.default_rng(0)
+    count = ROWS * batch_size
+    size = (count, image_size, image_size, 3)
+    images = placement.replicate(rng.integers(0, 256, size, np.uint8))
+    labels = placement.replicate(rng.integers(0, num_classes, count).astype(np.int32))
+    index = placement.split_rows(np.arange(count, dtype=np.int32).reshape(ROWS, batch_size))
+    valid = placement.split_rows(np.ones((ROWS, batch_size), bool))
+    init = partial(init_state, network, tx, stats.image_shape, 0)
+    once = compiler_options(once=True)
+    state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
+    totals = Totals(*map(placement.replicate, Totals.zero()))
+
+    def many(state: TrainState, totals: Totals, images: Any, labels: Any, first: Any) -> Any:
+        def one(i: Any, carry: Any) -> Any:
+            row = (first + i) % ROWS
+            picked = (
+                jax.lax.with_sharding_constraint(
+                    jax.lax.dynamic_index_in_dim(rows, row, keepdims=False), placement.batch
+                )
+                for rows in (index, valid)
+            )
+            return step(*carry, images, labels, *picked)
+
+        if steps_per_call == 1:
+            return one(0, (state, totals))
+        return jax.lax.fori_loop(0, steps_per_call, one, (state, totals))
+
+    started = time.perf_counter()
+    compiled = (
+        jax.jit(
+            many,
+            donate_argnums=(0,),
+            out_shardings=placement.replicated,
+            compiler_options=compiler_options() if options is None else options,
+        )
+        .lower(state, totals, images, labels, 0)
+        .compile()
+    )
+    compile_seconds = time.perf_counter() - started
+    box = [state, totals]
+    calls = iter(range(1 << 30))
+
+    def run() -> None:
+        box[:] = compiled(*box, images, labels, next(calls) * steps_per_call)
+        jax.block_until_ready(box)
+
+    cost = _cost(compiled)
+    return Program(
+        run,
+        steps_per_call,
+        {
+            "batch_size": batch_size,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            "flops": 3 * forward_flops(_forward(network, state), images[:batch_size]),
+            "compile_seconds": compile_seconds,
+            "memory_bytes": _memory(compiled),
+            "traffic": cost.get("bytes accessed") if steps_per_call == 1 else None,
+            "executed_flops": cost.get("flops") if steps_per_call == 1 else None,
+        },
+    )
+
+
+def _network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> Any:
+    if not isinstance(model, str):
+        return model
+    if isinstance(norm, str):
+        return create_model(model, num_classes=num_classes, norm=norm, dtype=dtype)
+    return MODELS[model](
+        num_classes=num_classes, norm=partial(norm, dtype=DTYPES[dtype]), dtype=DTYPES[dtype]
+    )
+
+
+def _forward(network: Any, state: TrainState) -> Callable[[jax.Array], Any]:
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return lambda images: network.apply(variables, images.astype(jnp.float32), train=False)[0]
+
+
+def _memory(compiled: Any) -> int | None:
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    arguments, results = found.argument_size_in_bytes, found.output_size_in_bytes
+    return arguments + results - found.alias_size_in_bytes + found.temp_size_in_bytes
+
+
+def _cost(compiled: Any) -> dict[str, Any]:
+    found = compiled.cost_analysis()
+    return dict(found[0] if isinstance(found, list) else found or {})

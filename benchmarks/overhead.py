@@ -1,0 +1,192 @@
+"""What an epoch, an evaluation and a start cost beside the work itself."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.jax_steps import AUGMENTATIONS
+from benchmarks.timing import Program
+from purenoise_jax.config import default_config
+from purenoise_jax.console import Display
+from purenoise_jax.data.augment import normalize, to_float
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.models import create_model
+from purenoise_jax.recipe import unchanged
+from purenoise_jax.step import Loader, TrainState
+from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.xla import compiler_options
+
+IMAGE = (32, 32, 3)
+
+
+def write_data(path: Path, images: int, test_images: int) -> None:
+    """Writes made-up images of CIFAR's shape."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split, count in (("train", images), ("test", test_images)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, *IMAGE), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 10
+    np.savez(path, **arrays)
+
+
+def run_config(path: Path, model: str, epochs: int) -> ConfigDict:
+    """OPeN from the first epoch, augmented, evaluated at the end."""
+    config = default_config()
+    config.data.update({"source": "npz", "path": str(path), "augment": AUGMENTATIONS})
+    config.data.imbalance_ratio = 1.0
+    config.model.name = model
+    config.num_epochs = epochs
+    config.eval.every_epochs = 0
+    config.checkpoint.every_epochs = 0
+    config.optimizer.learning_rate = 0.01
+    config.phases.initial.methods = ("open",)
+    return config
+
+
+class Stopwatch(Display):
+    """Notes when the loop has handed over each step."""
+
+    def __init__(self) -> None:
+        super().__init__(active=False)
+        self.times: list[float] = []
+
+    def advance(self, done: int, description: str, images_per_second: float | None) -> None:
+        """Called by the loop after each call."""
+        del done, description, images_per_second
+        self.times.append(time.perf_counter())
+
+
+def between_epochs(epochs: int = 12) -> dict[str, Any]:
+    """What the loop does once an epoch: sampling, metrics, logging, in milliseconds.
+
+    Measured with the smallest network, so that a step is short beside it: the time from the last
+    step of one epoch to the first of the next, less that between two steps.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        write_data(data, 4096, 10)
+        config = run_config(data, "resnet8", epochs)
+        watch = Stopwatch()
+        train_and_evaluate(config, Path(folder) / "run", watch)
+    per_epoch = len(watch.times) // epochs
+    gaps = np.diff(watch.times) * 1000
+    at_border = np.arange(1, len(watch.times)) % per_epoch == 0
+    # The first epoch compiles.
+    late = np.arange(len(gaps)) >= per_epoch
+    step = float(np.median(gaps[late & ~at_border]))
+    borders = gaps[late & at_border] - step
+    return {
+        "ms": float(np.median(borders)),
+        "ms_low": float(np.percentile(borders, 25)),
+        "ms_high": float(np.percentile(borders, 75)),
+        "rounds": len(borders),
+        "images": 4096,
+    }
+
+
+def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Program]:
+    """An evaluation of so many images, and the bare forward passes over as many."""
+    network = create_model(model, num_classes=10, norm="dar_bn")
+    placement = Placement(batch_size, 1)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *IMAGE), np.uint8)
+    labels = (np.arange(count) % 10).astype(np.int32)
+    half = np.full(3, 0.5, np.float32)
+    loader = Loader(None, half, half, 10)
+    variables = jax.jit(
+        lambda: network.init(jax.random.key(0), np.zeros((1, *IMAGE), np.float32), train=False)
+    )()
+    state = TrainState(
+        step=jnp.int32(0),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=(),
+    )
+    evaluator = Evaluator(
+        network, images, labels, loader=loader, placement=placement, batch_size=batch_size
+    )
+    passes = -(-count // batch_size)
+    size = count // passes
+    batch = jax.device_put(normalize(to_float(jnp.asarray(images[:size])), half, half))
+    forward: Callable[..., Any] = jax.jit(
+        lambda variables, x: network.apply(variables, x, train=False)[0],
+        compiler_options=compiler_options(),
+    )
+
+    def bare() -> None:
+        for _ in range(passes):
+            logits = forward(variables, batch)
+        logits.block_until_ready()
+
+    def whole() -> None:
+        evaluator(state, unchanged)
+
+    facts = {"images": count, "batch_size": size}
+    return {
+        f"evaluation, {model}": Program(whole, 1, facts),
+        f"bare forward, {model}": Program(bare, 1, facts),
+    }
+
+
+CHILD = """
+import sys, time
+started = float(sys.argv[1])
+import jax
+from pathlib import Path
+from benchmarks.overhead import Stopwatch, run_config
+from purenoise_jax import compile_cache
+from purenoise_jax.train import train_and_evaluate
+compile_cache.enable()
+imported = time.time()
+
+class Done(BaseException):
+    pass
+
+class First(Stopwatch):
+    def advance(self, done, description, images_per_second):
+        if done == 2:  # handed over once step 1 is done
+            print(imported - started, time.time() - started)
+            raise Done
+
+try:
+    train_and_evaluate(run_config(Path(sys.argv[2]), sys.argv[3], 1), sys.argv[4], First())
+except Done:
+    pass
+"""
+
+
+def start(model: str) -> list[dict[str, Any]]:
+    """Seconds from starting Python to the end of the first step, with an empty cache and a full."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        write_data(data, 4096, 10)
+        env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+        env |= {"XDG_CACHE_HOME": folder, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        for cache in ("empty", "full", "full"):
+            workdir = Path(folder) / f"run{len(rows)}"
+            argv = [sys.executable, "-c", CHILD, str(time.time()), str(data), model, str(workdir)]
+            done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=600)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            imported, first = map(float, done.stdout.split()[-2:])
+            row = {"name": f"start, {model}, cache {cache}", "import_seconds": imported}
+            rows.append({**row, "first_step_seconds": first})
+    return rows
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON."""
+    return json.dumps(value, allow_nan=False)

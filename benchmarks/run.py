@@ -1,0 +1,106 @@
+"""Measures speed and writes JSON and tables.
+
+python -m benchmarks.run                      # everything that this machine can do
+python -m benchmarks.run --suite steps norms --model resnet32 --minutes 10 --out speed.json
+
+Programs that are compared run in turn (A B, B A, ...) in one process; a time is the median of its
+rounds, with quartiles. Ratios hold for a machine; milliseconds hold for one machine on one day.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Two frameworks share a GPU here, so neither may take all of its memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+from rich.console import Console
+
+from benchmarks.bench import Bench
+from benchmarks.suites import SUITES
+from purenoise_jax.models import MODELS
+from purenoise_jax.writer import versions
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="what to measure")
+    add("--model", nargs="+", choices=sorted(MODELS), help="networks, instead of the usual")
+    add("--dtype", nargs="+", choices=("float32", "bfloat16"))
+    add("--batch", type=int, help="rows of a step, instead of 128 (fewer for wide nets on a CPU)")
+    add("--rounds", type=int, default=15, help="of every measurement, at most (default 15)")
+    add("--minutes", type=float, default=60.0, help="begin nothing new after so many (default 60)")
+    add(
+        "--steps_per_call", type=int, default=20, help="on a GPU, looped on the device (default 20)"
+    )
+    add("--eval_images", type=int, default=10_000)
+    add(
+        "--torch_forms",
+        nargs="*",
+        default=("plain", "channels_last", "compiled"),
+        help="of the PyTorch steps: plain, channels_last, compiled",
+    )
+    add("--out", type=Path, help="JSON file; default: none")
+    return parser.parse_args(argv)
+
+
+def environment() -> dict[str, Any]:
+    """What the figures hold for."""
+    found: dict[str, Any] = dict(versions())
+    found |= {"date": datetime.date.today().isoformat(), "cpus": len(os.sched_getaffinity(0))}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["torch"] = metadata.version("torch")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found["cpu"] = next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        found["cpu"] = "unknown"
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Runs the suites in order."""
+    options = parse(argv)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    bench = Bench(options, console)
+    where = environment()
+    console.print(", ".join(f"{k} {v}" for k, v in where.items()), highlight=False)
+    started = time.monotonic()
+    for suite, measure in SUITES.items():
+        if suite in options.suite:
+            measure(bench)
+            if options.out is not None:
+                # After every suite, so that what is stopped has left what it measured.
+                write(options, bench, where, started)
+    console.print(f"{time.monotonic() - started:,.0f} s", highlight=False)
+    return 0
+
+
+def write(options: argparse.Namespace, bench: Bench, where: dict[str, Any], started: float) -> None:
+    """Writes all rows so far."""
+    record = {
+        "command": ["python", "-m", "benchmarks.run", *sys.argv[1:]],
+        "environment": where,
+        "seconds": time.monotonic() - started,
+        "rows": bench.rows,
+        "not_measured": bench.skipped,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

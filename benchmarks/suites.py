@@ -1,0 +1,330 @@
+"""What can be measured: one function a suite, each of which fills a `Bench`."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from benchmarks import convolutions, norms, overhead, profile, scaling
+from benchmarks.bench import TIME, Bench, Row, name_of, number
+from benchmarks.chips import limits
+from benchmarks.jax_steps import FlaxBatchNorm, step_program
+from benchmarks.timing import Program
+from purenoise_jax.models import NORMS
+
+try:
+    from benchmarks import torch_steps
+except ImportError as error:
+    torch_steps = None  # type: ignore[assignment]
+    NO_TORCH = f"PyTorch cannot be imported ({error}); pip install -e '.[bench]'"
+
+CPU_BATCH = {"wrn16_4": 32, "wrn28_10": 8}
+# Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
+EPOCH_IMAGES = 12_406
+
+
+def groups(bench: Bench) -> Iterator[tuple[str, str, int]]:
+    """Network, dtype and batch size of what is timed, the most telling first."""
+    options = bench.options
+    models = options.model or ["resnet32", *(["wrn16_4"] if bench.on_cpu else []), "wrn28_10"]
+    dtypes = options.dtype or ["float32", "bfloat16"]
+    if not bench.on_cpu:
+        models, dtypes = models[::-1], dtypes[::-1]
+    for dtype in dtypes:
+        for model in models:
+            yield model, dtype, batch_for(bench, model)
+
+
+def batch_for(bench: Bench, model: str) -> int:
+    """Rows of a step."""
+    return bench.options.batch or (CPU_BATCH.get(model, 128) if bench.on_cpu else 128)
+
+
+def first_model(bench: Bench) -> str:
+    """The network for the suites that look at one."""
+    return (bench.options.model or ["resnet32"])[0]
+
+
+def steps(bench: Bench) -> None:
+    """A training step of every network, dtype and norm, beside PyTorch's."""
+    if torch_steps is None:
+        bench.skip("steps in PyTorch", NO_TORCH)
+    for model, dtype, batch in groups(bench):
+        group = f"{model}, {dtype}, batch {batch}"
+        common: dict[str, Any] = {"batch_size": batch, "steps_per_call": bench.steps_per_call}
+        ours = {f"jax {norm}": norm for norm in NORMS} | {"jax flax.linen.BatchNorm": FlaxBatchNorm}
+        makers: dict[str, Any] = {
+            name: partial(step_program, model, norm, dtype, **common) for name, norm in ours.items()
+        }
+        if torch_steps is not None:
+            for form in bench.options.torch_forms:
+                for norm in NORMS:
+                    makers[f"torch {norm} {form}"] = partial(
+                        torch_steps.step_program, model, norm, dtype, form=form, **common
+                    )
+        rows = bench.time("steps", group, bench.prepare(makers, group))
+        flops = next((row["flops"] for row in rows if "flops" in row), None)
+        for row in rows:
+            row |= {"model": model, "dtype": dtype}
+            if flops:
+                kind = bench.device.device_kind
+                row |= limits(flops, row.get("traffic"), dtype, kind, row["ms"])
+        add_ratios(rows)
+        bench.table(
+            f"a training step: {group}; time over jax bn, over PyTorch's best and plain form",
+            rows,
+            TIME
+            | {
+                "images/s": number("images_per_second", "{:,.0f}"),
+                "/ bn": number("over_bn", "{:.2f}"),
+                "/ best": number("over_torch_best", "{:.2f}"),
+                "/ plain": number("over_torch_plain", "{:.2f}"),
+                "compile s": number("compile_seconds"),
+                "MiB": number("memory_bytes", "{:,.0f}", 2**-20),
+                "TFLOP/s": number("tflops", "{:.2f}"),
+                "of peak": number("utilisation", "{:.0%}"),
+            },
+        )
+
+
+def add_ratios(rows: list[Row]) -> None:
+    """Adds to each of JAX's rows its time over others of the group: below 1 is ahead."""
+    ms = {row["name"]: row["ms"] for row in rows}
+    for row in rows:
+        framework, norm, *_ = row["name"].split()
+        if framework != "jax":
+            continue
+        if "jax bn" in ms:
+            row["over_bn"] = row["ms"] / ms["jax bn"]
+        norm = "bn" if norm.startswith("flax") else norm
+        others = {name: t for name, t in ms.items() if name.startswith(f"torch {norm} ")}
+        if others:
+            best = min(others, key=lambda name: others[name])
+            row |= {"over_torch_best": row["ms"] / others[best], "torch_best": best}
+        if f"torch {norm} plain" in ms:
+            row["over_torch_plain"] = row["ms"] / ms[f"torch {norm} plain"]
+
+
+def norm_forms(bench: Bench) -> None:
+    """Other ways to compute DAR-BN, in time and in accuracy."""
+    model = first_model(bench)
+    batch = batch_for(bench, model)
+    group = f"{model}, float32, batch {batch}"
+    wanted: dict[str, Any] = {"bn": "bn", "flax.linen.BatchNorm": FlaxBatchNorm} | norms.FORMS
+    makers: dict[str, Any] = {
+        name: partial(
+            step_program, model, norm, batch_size=batch, steps_per_call=bench.steps_per_call
+        )
+        for name, norm in wanted.items()
+    }
+    rows = bench.time("norms", group, bench.prepare(makers, group))
+    base = next((row["ms"] for row in rows if row["name"] == "bn"), None)
+    for row in rows:
+        row["over_bn"] = row["ms"] / base if base else None
+        form = norms.FORMS.get(row["name"])
+        if form is not None:
+            row["error_mean_0"] = norms.errors(form, 0.0, "float32")
+            row["error_mean_1000"] = norms.errors(form, 1000.0, "float32")
+            row["error_bfloat16"] = norms.errors(form, 4.0, "bfloat16")
+    bench.table(
+        f"ways to compute DAR-BN: {group}; largest error against float64",
+        rows,
+        TIME
+        | {
+            "/ bn": number("over_bn", "{:.2f}"),
+            "mean 0": number("error_mean_0", "{:.0e}"),
+            "mean 1000": number("error_mean_1000", "{:.0e}"),
+            "bfloat16, mean 4": number("error_bfloat16", "{:.0e}"),
+        },
+    )
+
+
+def chunks(bench: Bench) -> None:
+    """How many steps the host should hand over at once."""
+    model, dtype, batch = next(groups(bench))
+    if bench.on_cpu:
+        bench.skip(
+            "steps handed over at once",
+            "on a CPU they run one by one, as convolutions in a loop are many times slower",
+        )
+        return
+    group = f"{model}, {dtype}, batch {batch}"
+    makers: dict[str, Any] = {
+        f"{calls} steps a call": partial(
+            step_program, model, "dar_bn", dtype, batch_size=batch, steps_per_call=calls
+        )
+        for calls in (1, 5, 10, 50)
+    }
+    rows = bench.time("chunks", group, bench.prepare(makers, group))
+    bench.table(f"steps handed over at once: {group}", rows, TIME)
+
+
+def overheads(bench: Bench) -> None:
+    """What comes on top of the bare step, and of the bare forward pass."""
+    model = first_model(bench)
+    batch = batch_for(bench, model)
+    kinds: dict[str, dict[str, Any]] = {
+        "bare step": {"noise": "given"},
+        "with noise drawn": {"noise": "drawn"},
+        "with noise and augmentation": {"noise": "drawn", "augment": True},
+    }
+    common: dict[str, Any] = {"batch_size": batch, "steps_per_call": bench.steps_per_call}
+    makers: dict[str, Any] = {
+        name: partial(step_program, model, **common, **settings) for name, settings in kinds.items()
+    }
+    group = f"{model}, batch {batch}"
+    rows = bench.time("overhead", group, bench.prepare(makers, group))
+    bare = next((row["ms"] for row in rows if row["name"] == "bare step"), None)
+    once = bench.attempt("between two epochs", overhead.between_epochs)
+    if once is not None:
+        row = {"suite": "overhead", "group": "epoch", "name": "between two epochs, once"} | once
+        bench.rows.append(row)
+        rows.append(row)
+    for row in rows:
+        if bare and row["name"].startswith("with"):
+            row["overhead"] = row["ms"] / bare - 1
+        if bare and row["name"].startswith("between"):
+            row["overhead"] = row["ms"] / (bare * EPOCH_IMAGES / batch)
+
+    count = bench.options.eval_images
+    made = bench.attempt("evaluation", overhead.evaluation, model, count)
+    found = bench.time("overhead", f"evaluation of {count:,} images", made or {})
+    forward = next((row["ms"] for row in found if row["name"].startswith("bare")), None)
+    for row in found:
+        if forward and row["name"].startswith("evaluation"):
+            row["overhead"] = row["ms"] / forward - 1
+    bench.table(
+        f"beside the work itself: {group}",
+        rows + found,
+        TIME | {"on top": number("overhead", "{:+.1%}")},
+    )
+
+
+def starts(bench: Bench) -> None:
+    """From starting Python to the end of the first step."""
+    model = first_model(bench)
+    rows = bench.add("start", model, bench.attempt("start", overhead.start, model))
+    bench.table(
+        "from starting Python to the end of the first step, in seconds",
+        rows,
+        {
+            "": name_of,
+            "imports": number("import_seconds"),
+            "first step": number("first_step_seconds"),
+        },
+    )
+
+
+def scalings(bench: Bench) -> None:
+    """How the time of a step grows with the work."""
+    columns = TIME | {
+        "growth": number("growth", "{:.2f}"),
+        "images/s": number("images_per_second", "{:,.0f}"),
+        "MiB": number("memory_bytes", "{:,.0f}", 2**-20),
+        "compile s": number("compile_seconds"),
+    }
+    for name in scaling.AXES:
+        seconds = min(60.0, max(bench.left(), 1))
+        found = bench.attempt(
+            f"growth with {name}", scaling.axis, name, bench.options.rounds, seconds
+        )
+        rows = bench.add("scaling", name, found)
+        bench.table(f"WRN-10 with DAR-BN: growth with {name}", rows, columns)
+
+
+def devices(bench: Bench) -> None:
+    """What splitting a batch costs."""
+    seconds = min(60.0, max(bench.left(), 1))
+    found = bench.attempt("devices", scaling.devices_in_child, bench.options.rounds, seconds)
+    bench.table(
+        "ResNet-32, batch 128 over several devices that are one processor",
+        bench.add("devices", "devices", found),
+        TIME | {"work": number("work", "{:.3f}"), "on top": number("overhead", "{:+.0%}")},
+    )
+
+
+def memories(bench: Bench) -> None:
+    """Which data sets fit on the device."""
+    limit = (bench.device.memory_stats() or {}).get("bytes_limit")
+    if limit is None:
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    used = [row["memory_bytes"] for row in bench.rows if row.get("memory_bytes")]
+    found = scaling.memory(max(used, default=0), limit)
+    bench.table(
+        f"data on the device ({limit / 2**30:,.0f} GiB) beside the largest step measured",
+        bench.add("memory", "memory", found),
+        {
+            "": name_of,
+            "images": number("images", "{:,}"),
+            "MiB": number("data_bytes", "{:,.0f}", 2**-20),
+            "fits": lambda row: "yes" if row["fits"] else "no: must stream",
+            "would have to stream above": number("streams_above_images", "{:,} images"),
+        },
+    )
+
+
+def profiles(bench: Bench) -> None:
+    """Where the time of a step goes, beside PyTorch's."""
+    model, dtype, batch = next(groups(bench))
+    if not bench.on_cpu:
+        bench.skip("operation by operation", "written for CPUs; use jax.profiler on a GPU")
+        return
+    group = f"{model}, {dtype}, batch {batch}"
+    made: Program | None = bench.attempt(
+        group, step_program, model, dtype=dtype, batch_size=batch, steps_per_call=1
+    )
+    if made is None:
+        return
+    (timed,) = bench.time("profile", group, {"jax dar_bn": made})
+    rows = bench.add("profile", "jax", bench.attempt("profile", profile.jax_profile, made))
+    bench.table(
+        f"XLA, {group}: {timed['ms']:,.0f} ms a step",
+        rows[:14],
+        {
+            "": name_of,
+            "kind": lambda row: str(row["kind"]),
+            "ms of threads": number("thread_ms"),
+            "calls": number("calls", "{:,.0f}"),
+        },
+    )
+    found = bench.attempt(
+        "convolutions", convolutions.measure, model, batch, with_torch=torch_steps is not None
+    )
+    sides = ("jax", "torch") if torch_steps is not None else ("jax",)
+    columns = {
+        f"{short} {side}": number(f"{side} {part}", "{:.2f}")
+        for short, part in zip(("fwd", "d input", "d weight"), convolutions.PARTS, strict=True)
+        for side in sides
+    }
+    bench.table(
+        f"convolutions on their own, ms a call: {group}",
+        bench.add("profile", "convolutions", found),
+        {"": name_of, "count": number("count", "{}")} | columns,
+    )
+    if torch_steps is None:
+        bench.skip("PyTorch, operation by operation", NO_TORCH)
+        return
+    other = bench.attempt(
+        "PyTorch", torch_steps.step_program, model, "dar_bn", dtype,
+        batch_size=batch, form="channels_last",
+    )  # fmt: skip
+    found = bench.attempt("profile of PyTorch", profile.torch_profile, other)
+    rows = bench.add("profile", "torch", found)
+    bench.table(
+        f"PyTorch (channels_last), {group}",
+        rows[:14],
+        {"": name_of, "ms": number("ms"), "calls": number("calls", "{:,.0f}")},
+    )
+
+
+SUITES = {
+    "steps": steps,
+    "norms": norm_forms,
+    "chunks": chunks,
+    "overhead": overheads,
+    "start": starts,
+    "scaling": scalings,
+    "devices": devices,
+    "memory": memories,
+    "profile": profiles,
+}

@@ -1,0 +1,88 @@
+"""Training steps in PyTorch, ready to be timed: the plain form, and what an expert would write."""
+
+import contextlib
+import logging
+import os
+import time
+import warnings
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from benchmarks import torch_models
+from benchmarks.timing import Program
+
+FORMS = ("plain", "channels_last", "compiled")
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def step_program(
+    model: str,
+    norm: str,
+    dtype: str,
+    *,
+    batch_size: int,
+    form: str,
+    steps_per_call: int = 1,
+    num_classes: int = 10,
+) -> Program:
+    """A training step on a batch that lies ready on the device, a quarter of it noise.
+
+    Args:
+      model: as this project names it.
+      norm: "bn", "aux_bn" or "dar_bn".
+      dtype: "bfloat16" uses autocast.
+      batch_size: rows of a step.
+      form: "plain" (as one writes it), "channels_last", or "compiled" (`torch.compile` on top).
+      steps_per_call: before waiting for the device.
+      num_classes: K.
+    """
+    place = device()
+    torch.manual_seed(0)
+    if place.type == "cpu":
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    layout = torch.contiguous_format if form == "plain" else torch.channels_last
+    if form != "plain":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    net: Any = torch_models.create(model, norm, num_classes)
+    net = net.to(place, memory_format=layout)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, weight_decay=2e-4)
+    images = torch.rand(batch_size, 3, 32, 32, device=place).contiguous(memory_format=layout)
+    labels = torch.randint(0, num_classes, (batch_size,), device=place)
+    noise = labels % 4 == 1
+    if form == "compiled":
+        # It warns at length that boolean indexing breaks its graphs, and goes on.
+        logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="torch")
+    call = torch.compile(net) if form == "compiled" else net
+    mixed: Any = contextlib.nullcontext
+    if dtype == "bfloat16":
+
+        def mixed() -> Any:
+            return torch.autocast(place.type, torch.bfloat16)
+
+    def run() -> None:
+        for _ in range(steps_per_call):
+            optimizer.zero_grad()
+            with mixed():
+                loss = functional.cross_entropy(call(images, noise), labels)
+            loss.backward()
+            optimizer.step()
+        if place.type == "cuda":
+            torch.cuda.synchronize()
+
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    run()
+    facts = {"batch_size": batch_size, "compile_seconds": time.perf_counter() - started}
+    if place.type == "cuda":
+        facts["memory_bytes"] = torch.cuda.max_memory_allocated()
+    return Program(run, steps_per_call, facts)
