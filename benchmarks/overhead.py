@@ -68,15 +68,19 @@ class Stopwatch(Display):
         self.times.append(time.perf_counter())
 
 
-def between_epochs(epochs: int = 12) -> dict[str, Any]:
+def between_epochs(epochs: int, images: int = 2048) -> dict[str, Any]:
     """What the loop does once an epoch: sampling, metrics, logging, in milliseconds.
 
     Measured with the smallest network, so that a step is short beside it: the time from the last
     step of one epoch to the first of the next, less that between two steps.
+
+    Args:
+      epochs: at least three, as the first compiles.
+      images: that are trained on.
     """
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
-        write_data(data, 4096, 10)
+        write_data(data, images, 10)
         config = run_config(data, "resnet8", epochs)
         watch = Stopwatch()
         train_and_evaluate(config, Path(folder) / "run", watch)
@@ -92,7 +96,7 @@ def between_epochs(epochs: int = 12) -> dict[str, Any]:
         "ms_low": float(np.percentile(borders, 25)),
         "ms_high": float(np.percentile(borders, 75)),
         "rounds": len(borders),
-        "images": 4096,
+        "images": images,
     }
 
 

@@ -46,6 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add(
         "--steps_per_call", type=int, default=20, help="on a GPU, looped on the device (default 20)"
     )
+    add("--epochs", type=int, default=14, help="of the loop whose overhead is measured")
     add("--eval_images", type=int, default=10_000)
     add(
         "--torch_forms",

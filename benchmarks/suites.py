@@ -11,6 +11,7 @@ from benchmarks.chips import limits
 from benchmarks.jax_steps import FlaxBatchNorm, step_program
 from benchmarks.timing import Program
 from purenoise_jax.models import NORMS
+from purenoise_jax.xla import CPU_OPTIONS
 
 try:
     from benchmarks import torch_steps
@@ -159,6 +160,43 @@ def chunks(bench: Bench) -> None:
     bench.table(f"steps handed over at once: {group}", rows, TIME)
 
 
+# What the compiler may be told, by platform; {} is what it does by itself.
+COMPILER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "cpu": {
+        "nothing": {},
+        "no YNNPACK convolutions": {"xla_cpu_experimental_ynn_fusion_type": ""},
+        "keep barriers": {"xla_disable_hlo_passes": "cse_barrier_expander"},
+        "both, as training does": CPU_OPTIONS,
+    },
+    "gpu": {
+        "nothing, as training does": {},
+        "convolutions NHWC": {"xla_gpu_force_conv_nhwc": True},
+        "convolutions NCHW": {"xla_gpu_force_conv_nchw": True},
+        "hide latency": {"xla_gpu_enable_latency_hiding_scheduler": True},
+    },
+}
+
+
+def compiler(bench: Bench) -> None:
+    """What telling the compiler brings."""
+    model, dtype, batch = next(groups(bench))
+    group = f"{model}, {dtype}, batch {batch}"
+    makers: dict[str, Any] = {
+        name: partial(
+            step_program,
+            model,
+            dtype=dtype,
+            batch_size=batch,
+            steps_per_call=bench.steps_per_call,
+            options=options,
+        )
+        for name, options in COMPILER_OPTIONS.get(bench.device.platform, {}).items()
+    }
+    rows = bench.time("compiler", group, bench.prepare(makers, group))
+    columns = TIME | {"compile s": number("compile_seconds")}
+    bench.table(f"a step by what the compiler is told: {group}", rows, columns)
+
+
 def overheads(bench: Bench) -> None:
     """What comes on top of the bare step, and of the bare forward pass."""
     model = first_model(bench)
@@ -175,7 +213,7 @@ def overheads(bench: Bench) -> None:
     group = f"{model}, batch {batch}"
     rows = bench.time("overhead", group, bench.prepare(makers, group))
     bare = next((row["ms"] for row in rows if row["name"] == "bare step"), None)
-    once = bench.attempt("between two epochs", overhead.between_epochs)
+    once = bench.attempt("between two epochs", overhead.between_epochs, bench.options.epochs)
     if once is not None:
         row = {"suite": "overhead", "group": "epoch", "name": "between two epochs, once"} | once
         bench.rows.append(row)
@@ -321,6 +359,7 @@ SUITES = {
     "steps": steps,
     "norms": norm_forms,
     "chunks": chunks,
+    "compiler": compiler,
     "overhead": overheads,
     "start": starts,
     "scaling": scalings,

@@ -1,10 +1,14 @@
-"""Every test sees eight CPU devices, strict shapes, and a cache of compiled programs."""
+"""Every test sees eight CPU devices, strict shapes, and a cache of compiled programs.
+
+`JAX_PLATFORMS=cuda pytest -n 0 tests/test_norm_goldens.py` runs the comparison of the layers with
+PyTorch on a GPU.
+"""
 
 import os
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is compilation, and many tests compile the same programs; programs that
 # tests start as subprocesses share the cache too.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache/xla")
