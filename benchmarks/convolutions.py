@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.timing import Program, interleave
-from purenoise_jax.models import create_model
+from purenoise_jax.models import conv, create_model
 from purenoise_jax.xla import compiler_options
 
 PARTS = ("forward", "input gradient", "weight gradient")
@@ -58,7 +58,7 @@ def jax_programs(shape: Shape, batch_size: int) -> dict[str, Program]:
 
     def convolve(x: jax.Array, w: jax.Array) -> jax.Array:
         pad = (shape.padding, shape.padding)
-        return jax.lax.conv_general_dilated(
+        return conv.convolve(
             x, w, (shape.stride,) * 2, (pad, pad), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 

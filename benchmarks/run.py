@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
 
 
 def write(options: argparse.Namespace, bench: Bench, where: dict[str, Any], started: float) -> None:
-    """Writes all rows so far."""
+    """Writes all rows so far, a line each."""
     record = {
         "command": ["python", "-m", "benchmarks.run", *sys.argv[1:]],
         "environment": where,
@@ -100,7 +100,19 @@ def write(options: argparse.Namespace, bench: Bench, where: dict[str, Any], star
         "not_measured": bench.skipped,
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+    options.out.write_text(to_text(record))
+
+
+def to_text(record: dict[str, Any]) -> str:
+    """JSON with every entry of a list of rows on a line of its own."""
+    lines = []
+    for key, value in record.items():
+        if value and isinstance(value, list) and isinstance(value[0], dict):
+            rows = ",\n".join(f"  {json.dumps(row, allow_nan=False)}" for row in value)
+            lines.append(f"{json.dumps(key)}: [\n{rows}\n ]")
+        else:
+            lines.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{" + ",\n ".join(lines) + "}\n"
 
 
 if __name__ == "__main__":

@@ -143,6 +143,7 @@ def build(config: ConfigDict) -> Experiment:
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
     )
+    placement.check_fits([training.images, dataset.test_images, dataset.val_images])
     stats = training.stats
     arguments = config.method.to_dict()
     phases = tuple(

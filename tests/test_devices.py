@@ -10,7 +10,7 @@ from purenoise_jax import rng
 from purenoise_jax.data.augment import make_augment
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import EpochSampler
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
@@ -133,6 +133,37 @@ def test_evaluation_counts_every_image_once(devices):
     nll = -np.log(probs[np.arange(67), LABELS])
     np.testing.assert_allclose(counts.nll, nll.sum(), rtol=1e-5)
     np.testing.assert_allclose(counts.bins[:, 1].sum(), probs.max(-1).sum(), rtol=1e-5)
+
+
+def test_evaluation_shares_images_evenly_over_its_passes():
+    images = np.zeros((10_000, 1, 1, 3), np.uint8)
+    labels = np.zeros(10_000, np.int32)
+    placement = Placement(8, 8)
+
+    def rows(count, batch_size):
+        evaluator = Evaluator(
+            None,
+            images[:count],
+            labels[:count],
+            loader=LOADER,
+            placement=placement,
+            batch_size=batch_size,
+        )
+        return evaluator._rows[0].shape
+
+    # 500 would do, but must be divisible by the devices.
+    assert rows(10_000, 512) == (20, 504)
+    assert rows(10_000, 20_000) == (1, 10_000)
+    assert rows(7, 512) == (1, 8)
+
+
+def test_data_that_does_not_fit_on_a_device_is_refused(monkeypatch):
+    placement = Placement(8, 8)
+    placement.check_fits([IMAGES, None])
+    monkeypatch.setattr(Placement, "memory", property(lambda self: IMAGES.nbytes))
+    placement.check_fits([IMAGES])
+    with pytest.raises(DataError, match=r"take 0\.0 GiB, .* smaller data.image_size"):
+        placement.check_fits([IMAGES, IMAGES[:1]])
 
 
 def test_whole_run_on_eight_devices_agrees_with_one(tmp_path):

@@ -181,6 +181,29 @@ def test_dar_bn_with_a_large_mean(noise_grad: str) -> None:
     close(g_x, GOLDENS[f"{case}/{noise_grad}/gx"], rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.parametrize("mean", [0.0, 30.0])
+def test_dar_bn_of_bfloat16_activations_has_moments_of_float32(mean: float) -> None:
+    x = jnp.asarray(GOLDENS["x"] + np.float32(mean), jnp.bfloat16)
+    noise = GOLDENS["mask/some"]
+    variables = variables_of(DARBatchNorm())
+
+    def apply(dtype: Any) -> np.ndarray:
+        layer = DARBatchNorm(dtype=dtype)
+        y, _ = layer.apply(variables, x, jnp.asarray(noise), mutable=["batch_stats"])
+        assert y.dtype == dtype
+        return np.asarray(y.astype(jnp.float32))
+
+    exact = np.asarray(x.astype(jnp.float32), np.float64)
+    expected = np.empty_like(exact)
+    for rows in (noise, ~noise):
+        centred = exact[rows] - exact[rows].mean((0, 1, 2))
+        var = np.square(centred).mean((0, 1, 2))
+        expected[rows] = centred / np.sqrt(var + 1e-5) * GOLDENS["weight"] + GOLDENS["bias"]
+    close(apply(jnp.float32), expected)
+    # Rounding the result is all that bfloat16 costs.
+    np.testing.assert_allclose(apply(jnp.bfloat16), expected, rtol=2**-8, atol=1e-4)
+
+
 @pytest.mark.parametrize("mode", RUNNERS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_aux_bn_train(mask: str, mode: str) -> None:

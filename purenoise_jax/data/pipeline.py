@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -183,6 +183,25 @@ class Placement:
         self.replicated = NamedSharding(self.mesh, PartitionSpec())
         self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
         self.batch = NamedSharding(self.mesh, PartitionSpec("data"))
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of each device's memory; None where JAX does not tell, as on a CPU."""
+        return (self.mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
+
+    def check_fits(self, arrays: Iterable[np.ndarray | None]) -> None:
+        """Refuses arrays that would not fit on each device, before they are sent there.
+
+        Raises:
+          DataError: they are larger than the device's memory.
+        """
+        needed = sum(array.nbytes for array in arrays if array is not None)
+        if self.memory is not None and needed > self.memory:
+            raise DataError(
+                f"all images together take {needed / 2**30:,.1f} GiB, but a device has "
+                f"{self.memory / 2**30:,.1f} GiB, and they lie there as a whole; use a smaller "
+                "data.image_size or fewer images"
+            )
 
     def replicate(self, array: ArrayLike) -> jax.Array:
         """A full copy on every device."""

@@ -91,8 +91,10 @@ def standardize(
         return row.reshape(row.shape[0], *between, row.shape[1])
 
     gain = jax.lax.rsqrt(var + epsilon) * scale
-    # Else their choice by row, down to the draw of the mask, is made again for every activation.
-    mean, gain, bias = materialize((mean, gain, bias))
+    # In memory: else their choice by row, down to the draw of the mask, is made again for every
+    # activation. By row even if all rows share them: else a CPU sums their gradients on one thread.
+    shape = (x.shape[0], x.shape[-1])
+    mean, gain, bias = materialize(tuple(jnp.broadcast_to(a, shape) for a in (mean, gain, bias)))
     return (x - spread(mean)) * spread(gain) + spread(bias)
 
 

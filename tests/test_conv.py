@@ -1,0 +1,59 @@
+"""The convolution is Flax's, whichever way its weight gradient takes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from purenoise_jax.models import conv
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+def test_which_inputs_are_taken_in_groups(one_device):
+    assert conv.in_groups(jnp.zeros((17, 32, 32, 16)))
+    for shape in ((16, 32, 32, 16), (17, 31, 32, 16), (17, 32, 32, 33)):
+        assert not conv.in_groups(jnp.zeros(shape))
+
+
+def test_groups_are_not_taken_from_several_devices():
+    assert jax.device_count() == 8
+    assert not conv.in_groups(jnp.zeros((17, 32, 32, 16)))
+
+
+@pytest.mark.parametrize("images", [32, 37])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_gradients_are_those_of_flax(one_device, images, strides):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(images, 32, 32, 2)), jnp.float32)
+    settings = {"padding": ((1, 1), (1, 1)), "strides": strides, "use_bias": False}
+    ours, theirs = (layer(3, (3, 3), **settings) for layer in (conv.Conv, nn.Conv))
+    params = ours.init(jax.random.key(0), x)
+    ct = jnp.asarray(rng.normal(size=(images, 32 // strides, 32 // strides, 3)), jnp.float32)
+
+    def gradients(layer):
+        return jax.value_and_grad(lambda p, x: (layer.apply(p, x) * ct).sum(), (0, 1))(params, x)
+
+    chex.assert_trees_all_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-4)
+    text = str(jax.make_jaxpr(lambda: gradients(ours))())
+    # Forward, input gradient, and a weight gradient a group.
+    assert text.count("conv_general_dilated[") == 2 + -(-images // conv.IMAGES)
+
+
+def test_a_gradient_of_a_gradient_exists(one_device):
+    x = jnp.ones((17, 32, 32, 1))
+    layer = conv.Conv(1, (3, 3))
+    params = layer.init(jax.random.key(0), x)
+
+    def loss(params):
+        return jnp.square(layer.apply(params, x)).mean()
+
+    grad = jax.grad(loss)
+    _, product = jax.jvp(grad, (params,), (params,))
+    # The loss is quadratic in the parameters, without a linear part.
+    chex.assert_trees_all_close(product, grad(params), rtol=1e-4)
