@@ -53,8 +53,14 @@ class Bench:
             return self.skip(what, f"{type(error).__name__}: {lines[0][:200]}")
 
     def prepare(self, makers: dict[str, Callable[[], Program]], group: str) -> dict[str, Program]:
-        """Those programs that can be made."""
-        made = {name: self.attempt(f"{group}: {name}", make) for name, make in makers.items()}
+        """Those programs that can be made and run."""
+
+        def ready(make: Callable[[], Program]) -> Program:
+            program = make()
+            program.run()
+            return program
+
+        made = {n: self.attempt(f"{group}: {n}", ready, make) for n, make in makers.items()}
         return {name: program for name, program in made.items() if program is not None}
 
     def time(self, suite: str, group: str, programs: dict[str, Program]) -> list[Row]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import Program, interleave
+from benchmarks.timing import Program, cpus, interleave
 from purenoise_jax.models import conv, create_model
 from purenoise_jax.xla import compiler_options
 
@@ -91,6 +91,7 @@ def torch_programs(shape: Shape, batch_size: int) -> dict[str, Program]:
     """The same in PyTorch, channels last."""
     import torch
 
+    torch.set_num_threads(cpus())
     layout = torch.channels_last
     x = torch.randn(batch_size, shape.inputs, shape.size, shape.size)
     x = x.contiguous(memory_format=layout)
@@ -124,7 +125,7 @@ def measure(model: str, batch_size: int, *, with_torch: bool) -> list[dict[str, 
             programs |= torch_programs(shape, batch_size)
         # The gradient with respect to the images is never asked for.
         programs = {k: v for k, v in programs.items() if shape.inputs != 3 or "input" not in k}
-        times = interleave(programs, rounds=7, seconds=30, pause=0.02)
+        times = interleave(programs, rounds=5, seconds=30)
         ms = {name: found["ms"] for name, found in times.items()}
         rows.append({"name": str(shape), "count": count} | ms)
         for name, value in ms.items():

@@ -14,7 +14,7 @@ trap 'rm -rf "$site"' EXIT
 if [ -n "${2:-}" ]; then
     python3 -m pip install -q --no-index --no-deps --target "$site" "$2"/*.whl || exit
 fi
-export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export JAX_PLATFORMS=cuda,cpu PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 JAX_PLATFORMS=cuda timeout 100 python3 -m pytest -n 0 -p no:cacheprovider \
     -k "not sharded" tests/test_norm_goldens.py >"$out/goldens.log" 2>&1
@@ -22,4 +22,4 @@ echo "goldens on the GPU: exit code $?, $(tail -1 "$out/goldens.log")"
 
 timeout 480 python3 -m benchmarks.run --minutes 7 --rounds 9 \
     --suite steps chunks compiler norms overhead memory \
-    --torch_forms plain compiled --out "$out/gpu.json" 2>&1 | tee "$out/benchmarks.log"
+    --torch_forms plain channels_last compiled --out "$out/gpu.json" 2>&1 | tee "$out/benchmarks.log"

@@ -29,14 +29,16 @@ from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.xla import compiler_options
 
 IMAGE = (32, 32, 3)
+# Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
+EPOCH_IMAGES = 12_406
 
 
-def write_data(path: Path, images: int, test_images: int) -> None:
-    """Writes made-up images of CIFAR's shape."""
+def write_data(path: Path, images: int, test_images: int, size: int = 32) -> None:
+    """Writes made-up images."""
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
     for split, count in (("train", images), ("test", test_images)):
-        arrays[f"{split}_images"] = rng.integers(0, 256, (count, *IMAGE), np.uint8)
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, size, size, 3), np.uint8)
         arrays[f"{split}_labels"] = np.arange(count) % 10
     np.savez(path, **arrays)
 
@@ -48,6 +50,7 @@ def run_config(path: Path, model: str, epochs: int) -> ConfigDict:
     config.data.imbalance_ratio = 1.0
     config.model.name = model
     config.num_epochs = epochs
+    config.steps_per_call = 1
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     config.optimizer.learning_rate = 0.01
@@ -68,20 +71,23 @@ class Stopwatch(Display):
         self.times.append(time.perf_counter())
 
 
-def between_epochs(epochs: int, images: int = 2048) -> dict[str, Any]:
+def between_epochs(epochs: int, images: int = EPOCH_IMAGES) -> dict[str, Any]:
     """What the loop does once an epoch: sampling, metrics, logging, in milliseconds.
 
-    Measured with the smallest network, so that a step is short beside it: the time from the last
-    step of one epoch to the first of the next, less that between two steps.
+    Measured with the smallest network on small images, so that a step is short beside it: the time
+    from the last step of one epoch to the first of the next, less that between two steps.
 
     Args:
       epochs: at least three, as the first compiles.
       images: that are trained on.
     """
+    if epochs < 3:
+        raise ValueError(f"--epochs={epochs} must be at least 3")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
-        write_data(data, images, 10)
+        write_data(data, images, 10, size=8)
         config = run_config(data, "resnet8", epochs)
+        config.data.augment = ("flip",)
         watch = Stopwatch()
         train_and_evaluate(config, Path(folder) / "run", watch)
     per_epoch = len(watch.times) // epochs

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from benchmarks.bench import Bench
 from benchmarks.suites import SUITES
+from benchmarks.timing import cpus
 from purenoise_jax.models import MODELS
 from purenoise_jax.writer import versions
 
@@ -51,8 +52,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add(
         "--torch_forms",
         nargs="*",
+        choices=("plain", "channels_last", "compiled"),
         default=("plain", "channels_last", "compiled"),
-        help="of the PyTorch steps: plain, channels_last, compiled",
+        help="of the PyTorch steps",
     )
     add("--out", type=Path, help="JSON file; default: none")
     return parser.parse_args(argv)
@@ -61,7 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def environment() -> dict[str, Any]:
     """What the figures hold for."""
     found: dict[str, Any] = dict(versions())
-    found |= {"date": datetime.date.today().isoformat(), "cpus": len(os.sched_getaffinity(0))}
+    found |= {"date": datetime.date.today().isoformat(), "cpus": cpus()}
     with contextlib.suppress(metadata.PackageNotFoundError):
         found["torch"] = metadata.version("torch")
     try:
@@ -85,22 +87,22 @@ def main(argv: list[str]) -> int:
             measure(bench)
             if options.out is not None:
                 # After every suite, so that what is stopped has left what it measured.
-                write(options, bench, where, started)
+                write(argv, options.out, bench, where, started)
     console.print(f"{time.monotonic() - started:,.0f} s", highlight=False)
     return 0
 
 
-def write(options: argparse.Namespace, bench: Bench, where: dict[str, Any], started: float) -> None:
+def write(argv: list[str], out: Path, bench: Bench, where: dict[str, Any], started: float) -> None:
     """Writes all rows so far, a line each."""
     record = {
-        "command": ["python", "-m", "benchmarks.run", *sys.argv[1:]],
+        "command": ["python", "-m", "benchmarks.run", *argv],
         "environment": where,
         "seconds": time.monotonic() - started,
         "rows": bench.rows,
         "not_measured": bench.skipped,
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(to_text(record))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(to_text(record))
 
 
 def to_text(record: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from benchmarks import convolutions, norms, overhead, profile, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import FlaxBatchNorm, step_program
-from benchmarks.timing import Program
+from benchmarks.timing import Program, over
 from purenoise_jax.models import NORMS
 from purenoise_jax.xla import CPU_OPTIONS
 
@@ -20,8 +20,6 @@ except ImportError as error:
     NO_TORCH = f"PyTorch cannot be imported ({error}); pip install -e '.[bench]'"
 
 CPU_BATCH = {"wrn16_4": 32, "wrn28_10": 8}
-# Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
-EPOCH_IMAGES = 12_406
 
 
 def groups(bench: Bench) -> Iterator[tuple[str, str, int]]:
@@ -61,7 +59,13 @@ def steps(bench: Bench) -> None:
             for form in bench.options.torch_forms:
                 for norm in NORMS:
                     makers[f"torch {norm} {form}"] = partial(
-                        torch_steps.step_program, model, norm, dtype, form=form, **common
+                        torch_steps.step_program,
+                        model,
+                        norm,
+                        dtype,
+                        form=form,
+                        platform=bench.device.platform,
+                        **common,
                     )
         rows = bench.time("steps", group, bench.prepare(makers, group))
         flops = next((row["flops"] for row in rows if "flops" in row), None)
@@ -69,7 +73,8 @@ def steps(bench: Bench) -> None:
             row |= {"model": model, "dtype": dtype}
             if flops:
                 kind = bench.device.device_kind
-                row |= limits(flops, row.get("traffic"), dtype, kind, row["ms"])
+                traffic = row.get("traffic")
+                row |= limits(flops, traffic, dtype, kind, row["ms"])
         add_ratios(rows)
         bench.table(
             f"a training step: {group}; time over jax bn, over PyTorch's best and plain form",
@@ -83,27 +88,35 @@ def steps(bench: Bench) -> None:
                 "compile s": number("compile_seconds"),
                 "MiB": number("memory_bytes", "{:,.0f}", 2**-20),
                 "TFLOP/s": number("tflops", "{:.2f}"),
-                "of peak": number("utilisation", "{:.0%}"),
-            },
+            }
+            | ({} if bench.on_cpu else CHIP),
         )
+
+
+CHIP = {
+    "of peak": number("utilisation", "{:.0%}"),
+    "by arithmetic": number("arithmetic_ms", "{:.2f} ms"),
+    "by memory": number("memory_ms", "{:.2f} ms"),
+}
 
 
 def add_ratios(rows: list[Row]) -> None:
     """Adds to each of JAX's rows its time over others of the group: below 1 is ahead."""
-    ms = {row["name"]: row["ms"] for row in rows}
+    by_name = {row["name"]: row for row in rows}
     for row in rows:
         framework, norm, *_ = row["name"].split()
         if framework != "jax":
             continue
-        if "jax bn" in ms:
-            row["over_bn"] = row["ms"] / ms["jax bn"]
+        if "jax bn" in by_name:
+            row["over_bn"] = over(row, by_name["jax bn"])
         norm = "bn" if norm.startswith("flax") else norm
-        others = {name: t for name, t in ms.items() if name.startswith(f"torch {norm} ")}
+        others = [other for other in rows if other["name"].startswith(f"torch {norm} ")]
         if others:
-            best = min(others, key=lambda name: others[name])
-            row |= {"over_torch_best": row["ms"] / others[best], "torch_best": best}
-        if f"torch {norm} plain" in ms:
-            row["over_torch_plain"] = row["ms"] / ms[f"torch {norm} plain"]
+            best = min(others, key=lambda other: other["ms"])
+            row |= {"over_torch_best": over(row, best), "torch_best": best["name"]}
+        plain = by_name.get(f"torch {norm} plain")
+        if plain is not None:
+            row["over_torch_plain"] = over(row, plain)
 
 
 def norm_forms(bench: Bench) -> None:
@@ -119,9 +132,9 @@ def norm_forms(bench: Bench) -> None:
         for name, norm in wanted.items()
     }
     rows = bench.time("norms", group, bench.prepare(makers, group))
-    base = next((row["ms"] for row in rows if row["name"] == "bn"), None)
+    base = next((row for row in rows if row["name"] == "bn"), None)
     for row in rows:
-        row["over_bn"] = row["ms"] / base if base else None
+        row["over_bn"] = over(row, base) if base else None
         form = norms.FORMS.get(row["name"])
         if form is not None:
             row["error_mean_0"] = norms.errors(form, 0.0, "float32")
@@ -151,10 +164,16 @@ def chunks(bench: Bench) -> None:
         return
     group = f"{model}, {dtype}, batch {batch}"
     makers: dict[str, Any] = {
-        f"{calls} steps a call": partial(
-            step_program, model, "dar_bn", dtype, batch_size=batch, steps_per_call=calls
+        f"{count} steps a call": partial(
+            step_program,
+            model,
+            "dar_bn",
+            dtype,
+            batch_size=batch,
+            steps_per_call=count,
+            calls=50 // count,
         )
-        for calls in (1, 5, 10, 50)
+        for count in (1, 5, 10, 50)
     }
     rows = bench.time("chunks", group, bench.prepare(makers, group))
     bench.table(f"steps handed over at once: {group}", rows, TIME)
@@ -212,7 +231,7 @@ def overheads(bench: Bench) -> None:
     }
     group = f"{model}, batch {batch}"
     rows = bench.time("overhead", group, bench.prepare(makers, group))
-    bare = next((row["ms"] for row in rows if row["name"] == "bare step"), None)
+    bare = next((row for row in rows if row["name"] == "bare step"), None)
     once = bench.attempt("between two epochs", overhead.between_epochs, bench.options.epochs)
     if once is not None:
         row = {"suite": "overhead", "group": "epoch", "name": "between two epochs, once"} | once
@@ -220,17 +239,17 @@ def overheads(bench: Bench) -> None:
         rows.append(row)
     for row in rows:
         if bare and row["name"].startswith("with"):
-            row["overhead"] = row["ms"] / bare - 1
+            row["overhead"] = over(row, bare) - 1
         if bare and row["name"].startswith("between"):
-            row["overhead"] = row["ms"] / (bare * EPOCH_IMAGES / batch)
+            row["overhead"] = row["ms"] / (bare["ms"] * overhead.EPOCH_IMAGES / batch)
 
     count = bench.options.eval_images
     made = bench.attempt("evaluation", overhead.evaluation, model, count)
     found = bench.time("overhead", f"evaluation of {count:,} images", made or {})
-    forward = next((row["ms"] for row in found if row["name"].startswith("bare")), None)
+    forward = next((row for row in found if row["name"].startswith("bare")), None)
     for row in found:
         if forward and row["name"].startswith("evaluation"):
-            row["overhead"] = row["ms"] / forward - 1
+            row["overhead"] = over(row, forward) - 1
     bench.table(
         f"beside the work itself: {group}",
         rows + found,
@@ -284,18 +303,20 @@ def devices(bench: Bench) -> None:
 def memories(bench: Bench) -> None:
     """Which data sets fit on the device."""
     limit = (bench.device.memory_stats() or {}).get("bytes_limit")
-    if limit is None:
+    if limit is None and hasattr(os, "sysconf"):
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    used = [row["memory_bytes"] for row in bench.rows if row.get("memory_bytes")]
+    ours = [row for row in bench.rows if "torch" not in row["name"]]
+    used = [row["memory_bytes"] for row in ours if row.get("memory_bytes")]
     found = scaling.memory(max(used, default=0), limit)
+    size = "size unknown" if limit is None else f"{limit / 2**30:,.0f} GiB"
     bench.table(
-        f"data on the device ({limit / 2**30:,.0f} GiB) beside the largest step measured",
+        f"data on the device ({size}) beside the largest step measured",
         bench.add("memory", "memory", found),
         {
             "": name_of,
             "images": number("images", "{:,}"),
             "MiB": number("data_bytes", "{:,.0f}", 2**-20),
-            "fits": lambda row: "yes" if row["fits"] else "no: must stream",
+            "fits": lambda row: {True: "yes", False: "no: must stream", None: "?"}[row["fits"]],
             "would have to stream above": number("streams_above_images", "{:,} images"),
         },
     )
@@ -335,7 +356,7 @@ def profiles(bench: Bench) -> None:
         for side in sides
     }
     bench.table(
-        f"convolutions on their own, ms a call: {group}",
+        f"convolutions on their own, ms a call: {model}, float32, batch {batch}",
         bench.add("profile", "convolutions", found),
         {"": name_of, "count": number("count", "{}")} | columns,
     )
@@ -344,7 +365,7 @@ def profiles(bench: Bench) -> None:
         return
     other = bench.attempt(
         "PyTorch", torch_steps.step_program, model, "dar_bn", dtype,
-        batch_size=batch, form="channels_last",
+        batch_size=batch, form="channels_last", platform="cpu",
     )  # fmt: skip
     found = bench.attempt("profile of PyTorch", profile.torch_profile, other)
     rows = bench.add("profile", "torch", found)

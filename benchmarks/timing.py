@@ -1,6 +1,7 @@
 """Times several programs in turn, so that what else a machine does falls on all of them."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,13 @@ class Program:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def interleave(
     programs: Mapping[str, Program],
     *,
@@ -33,7 +41,7 @@ def interleave(
     seconds: float,
     pause: float = PAUSE_SECONDS,
 ) -> dict[str, dict[str, Any]]:
-    """Runs every program once a round (A B C, B C A, ...), after one round that does not count.
+    """Runs every program once a round, in another order each, after a round that does not count.
 
     Args:
       programs: by name.
@@ -42,18 +50,19 @@ def interleave(
       pause: seconds before each run.
 
     Returns:
-      By name, milliseconds a step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds".
+      By name, milliseconds a step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds", and
+      "samples", one a round, so that programs can be compared round by round.
     """
     for program in programs.values():
         program.run()
     taken: dict[str, list[float]] = {name: [] for name in programs}
     started = time.monotonic()
+    order = np.random.default_rng(0)
     for done in range(rounds):
         if done >= 3 and time.monotonic() - started > seconds:
             break
-        names = list(programs)
-        # Another one first each time, so that nobody always follows the same one.
-        for name in names[done % len(names) :] + names[: done % len(names)]:
+        # So that nobody always follows the same one.
+        for name in order.permutation(list(programs)).tolist():
             program = programs[name]
             time.sleep(pause)
             before = time.perf_counter()
@@ -65,4 +74,16 @@ def interleave(
 def spread(seconds: list[float]) -> dict[str, Any]:
     """Median and quartiles of times in seconds, in milliseconds."""
     low, middle, high = (float(q) for q in np.percentile(seconds, (25, 50, 75)) * 1000)
-    return {"ms": middle, "ms_low": low, "ms_high": high, "rounds": len(seconds)}
+    samples = [round(1000 * s, 3) for s in seconds]
+    return {
+        "ms": middle,
+        "ms_low": low,
+        "ms_high": high,
+        "rounds": len(seconds),
+        "samples": samples,
+    }
+
+
+def over(row: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """The median over the rounds of one program's time over another's in the same round."""
+    return float(np.median(np.divide(row["samples"], other["samples"])))

@@ -13,23 +13,26 @@ def enable() -> Path | None:
 
     A folder that JAX was already told of (`JAX_COMPILATION_CACHE_DIR`) stays; with
     `JAX_ENABLE_COMPILATION_CACHE=false` there is no cache. Programs are native code, so the folder
-    must belong to the user and be closed to others, and each kind of processor has its own.
+    must be open to the user alone, and each kind of processor has its own. It may be deleted.
 
     Returns:
-      The folder in use, None if there is none: it cannot be made, or others may write to it.
+      The folder in use, None if there is none: it cannot be made, or is open to others.
     """
     settings = jax.config.values
     told = settings["jax_compilation_cache_dir"]
     if told or not settings["jax_enable_compilation_cache"]:
         return Path(told) if told else None
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "purenoise_jax" / f"xla-{_processor()}"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-    except OSError:
-        return None
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        own = base / "purenoise_jax"
+        folder = own / f"xla-{_processor()}"
+        base.mkdir(parents=True, exist_ok=True)
+        for path in (own, folder):
+            path.mkdir(mode=0o700, exist_ok=True)
+            status = path.stat()
+            if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077):
+                return None
+    except (OSError, RuntimeError):  # The latter: there is no home.
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder

@@ -8,6 +8,7 @@ import functools
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 Tree = TypeVar("Tree")
 
@@ -48,11 +49,17 @@ def compiler_options(once: bool = False) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if known(name, value)}
 
 
-def materialize(tree: Tree) -> Tree:
+def materialize(tree: Tree, rows: int | None = None) -> Tree:
     """Has arrays written to memory once instead of recomputed by each of their readers, on a CPU.
 
     The values are unchanged. On accelerators, where fusion has other rules, this does nothing.
+
+    Args:
+      tree: arrays.
+      rows: if given, arrays with a leading axis of 1 are repeated along it so often.
     """
     if jax.default_backend() != "cpu":
         return tree
+    if rows is not None:
+        tree = jax.tree.map(lambda a: jnp.broadcast_to(a, (rows, *a.shape[1:])), tree)
     return jax.lax.optimization_barrier(tree)

@@ -23,7 +23,9 @@ def test_programs_are_timed_in_turn_and_the_first_round_does_not_count():
         name: timing.Program(lambda name=name: order.append(name), steps=2) for name in "abc"
     }
     found = timing.interleave(programs, rounds=4, seconds=60, pause=0)
-    assert "".join(order) == "abc" + "abc" + "bca" + "cab" + "abc"
+    rounds = ["".join(order[i : i + 3]) for i in range(0, 15, 3)]
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds) and len(order) == 15
+    assert len(set(rounds)) > 2
     assert [row["rounds"] for row in found.values()] == [4, 4, 4]
 
 
@@ -37,7 +39,7 @@ def test_three_rounds_are_run_even_without_time():
 
 def test_a_time_is_a_median_of_milliseconds_a_step():
     assert timing.spread([0.001, 0.002, 0.009]) == {
-        "ms": 2.0, "ms_low": 1.5, "ms_high": 5.5, "rounds": 3,
+        "ms": 2.0, "ms_low": 1.5, "ms_high": 5.5, "rounds": 3, "samples": [1.0, 2.0, 9.0],
     }  # fmt: skip
 
 
@@ -117,13 +119,15 @@ def test_instructions_have_a_purpose():
 
 
 def test_ratios_are_over_the_best_of_the_same_norm():
-    rows = [
-        {"name": "jax bn", "ms": 4.0},
-        {"name": "jax dar_bn", "ms": 6.0},
-        {"name": "torch bn plain", "ms": 2.0},
-        {"name": "torch dar_bn plain", "ms": 8.0},
-        {"name": "torch dar_bn compiled", "ms": 5.0},
-    ]
+    # Twice as slow in the second round, all of them: a ratio is one of the same round.
+    times = {
+        "jax bn": 4.0,
+        "jax dar_bn": 6.0,
+        "torch bn plain": 2.0,
+        "torch dar_bn plain": 8.0,
+        "torch dar_bn compiled": 5.0,
+    }
+    rows = [{"name": name, "ms": t, "samples": [t, 2 * t]} for name, t in times.items()]
     add_ratios(rows)
     assert rows[1]["over_bn"] == 1.5
     assert rows[1]["over_torch_best"] == 1.2 and rows[1]["torch_best"] == "torch dar_bn compiled"
@@ -161,13 +165,13 @@ def test_nothing_begins_after_the_time():
 
 def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys):
     out = tmp_path / "speed.json"
-    command = "--suite chunks overhead memory --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
+    command = "--suite steps chunks overhead memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
     assert run.main([*command.split(), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     names = {row["name"] for row in record["rows"]}
     assert {"bare step", "with noise and augmentation", "evaluation, resnet8"} <= names
-    assert all(row["ms"] > 0 for row in record["rows"] if "ms" in row)
-    assert record["not_measured"][0]["name"] == "steps handed over at once"
+    assert {"jax bn", "jax aux_bn", "jax dar_bn", "jax flax.linen.BatchNorm"} <= names
+    assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}
     assert record["environment"]["jax"] == jax.__version__
     assert "beside the work itself" in capsys.readouterr().out
 
@@ -187,4 +191,5 @@ def test_pytorch_networks_have_as_many_parameters():
         theirs = torch_models.create(model, "dar_bn", 10)
         count = sum(leaf.size for leaf in jax.tree.leaves(params["params"]))
         assert count == sum(p.numel() for p in theirs.parameters())
-    assert set(torch_models.SHAPES) == set(MODELS)
+    # Other tests add one of their own.
+    assert set(torch_models.SHAPES) == set(MODELS) - {"tiny"}

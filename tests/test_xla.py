@@ -62,3 +62,16 @@ def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
     # Kept until after fusion. Without the option they are gone, and jax 0.10 repeats the sine.
     assert " opt-barrier(" in text
     assert " opt-barrier(" not in program({})
+
+
+def test_less_optimisation_draws_the_same_parameters():
+    layer = Conv(7, (3, 3))
+
+    def init():
+        return layer.init(jax.random.key(3), jnp.zeros((1, 5, 5, 3)))
+
+    plain, once = (
+        jax.jit(init, compiler_options=options)()
+        for options in ({}, xla.compiler_options(once=True))
+    )
+    chex.assert_trees_all_equal(plain, once)

@@ -187,7 +187,7 @@ class Placement:
     @property
     def memory(self) -> int | None:
         """Bytes of each device's memory; None where JAX does not tell, as on a CPU."""
-        return (self.mesh.local_devices[0].memory_stats() or {}).get("bytes_limit")
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
     def check_fits(self, arrays: Iterable[np.ndarray | None]) -> None:
         """Refuses arrays that would not fit on each device, before they are sent there.

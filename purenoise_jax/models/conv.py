@@ -3,26 +3,28 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from purenoise_jax.xla import materialize
 
-# Weight gradients of narrow layers on large maps are made from so many images at a time on a CPU.
-IMAGES = 16
+# On a CPU, weight gradients of narrow layers on large maps are made from so many images at a time,
+# more if it takes more than so many groups.
+IMAGES, MAX_GROUPS = 16, 8
 MAX_CHANNELS, MIN_POSITIONS = 32, 1024
 
 
-def in_groups(inputs: jax.Array) -> bool:
+def in_groups(x: jax.Array, w: jax.Array) -> bool:
     """Whether the weight gradient is made from groups of images.
 
     Only where all images are on one CPU: between several devices, groups would have to travel.
     """
-    batch, height, width, channels = inputs.shape
+    batch, height, width, _ = x.shape
     return (
         jax.default_backend() == "cpu"
         and jax.device_count() == 1
         and batch > IMAGES
-        and channels <= MAX_CHANNELS
+        and max(w.shape[-2:]) <= MAX_CHANNELS
         and height * width >= MIN_POSITIONS
     )
 
@@ -38,20 +40,22 @@ def convolve(x: jax.Array, w: jax.Array, *args: Any, **kwargs: Any) -> jax.Array
     def plain(x: jax.Array, w: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(x, w, *args, **kwargs)
 
-    if not in_groups(x):
+    if not in_groups(x, w):
         return plain(x, w)
     call = jax.custom_vjp(plain)
 
     def weight_gradient(x: jax.Array, w: jax.Array, ct: jax.Array) -> jax.Array:
-        return jax.linear_transpose(lambda w: plain(x, w), w)(ct)[0]
+        dw = jax.linear_transpose(lambda w: plain(x, w), w)(ct)[0]
+        return dw.astype(jnp.promote_types(dw.dtype, jnp.float32))
 
     def backward(kept: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, w = kept
         (dx,) = jax.linear_transpose(lambda x: plain(x, w), x)(ct)
-        dw = weight_gradient(x[:IMAGES], w, ct[:IMAGES])
-        for i in range(IMAGES, len(x), IMAGES):
-            dw += weight_gradient(x[i : i + IMAGES], w, ct[i : i + IMAGES])
-        return dx, dw
+        size = max(IMAGES, -(-len(x) // MAX_GROUPS))
+        dw = weight_gradient(x[:size], w, ct[:size])
+        for i in range(size, len(x), size):
+            dw += weight_gradient(x[i : i + size], w, ct[i : i + size])
+        return dx, dw.astype(w.dtype)
 
     call.defvjp(lambda x, w: (plain(x, w), (x, w)), backward)
     return call(x, w)

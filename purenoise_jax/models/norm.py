@@ -93,8 +93,7 @@ def standardize(
     gain = jax.lax.rsqrt(var + epsilon) * scale
     # In memory: else their choice by row, down to the draw of the mask, is made again for every
     # activation. By row even if all rows share them: else a CPU sums their gradients on one thread.
-    shape = (x.shape[0], x.shape[-1])
-    mean, gain, bias = materialize(tuple(jnp.broadcast_to(a, shape) for a in (mean, gain, bias)))
+    mean, gain, bias = materialize((mean, gain, bias), rows=x.shape[0])
     return (x - spread(mean)) * spread(gain) + spread(bias)
 
 
@@ -123,6 +122,8 @@ class BatchNorm(nn.Module):
     use_running_average: bool | None = None
     scale_init: Initializer = nn.initializers.ones
     bias_init: Initializer = nn.initializers.zeros
+
+    image_moments = staticmethod(image_moments)
 
     @nn.compact
     def __call__(
@@ -160,7 +161,7 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         """Decides which rows share moments; the only part in which the layers differ."""
         scale, bias = self.affine(x.shape[-1])
-        mean, var = self.moments(x, lambda: image_moments(x), valid, average)
+        mean, var = self.moments(x, lambda: self.image_moments(x), valid, average)
         return standardize(x, mean[None], var[None], scale[None], bias[None], self.epsilon)
 
     def affine(self, channels: int, prefix: str = "") -> tuple[jax.Array, jax.Array]:
@@ -222,7 +223,7 @@ class AuxBatchNorm(BatchNorm):
         channels = x.shape[-1]
         scale, bias = self.affine(channels)
         noise_scale, noise_bias = self.affine(channels, "aux_")
-        per_image = _once(lambda: image_moments(x))
+        per_image = _once(lambda: self.image_moments(x))
         mean, var = self.moments(x, per_image, valid & ~noise, average)
         noise_mean, noise_var = self.moments(x, per_image, valid & noise, average, "aux_")
         pick = _picker(noise)
@@ -271,7 +272,7 @@ class DARBatchNorm(BatchNorm):
         noise_scale, noise_bias = scale, bias
         if self.noise_grad == "affine_stop":
             noise_scale, noise_bias = jax.lax.stop_gradient((scale, bias))
-        per_image = _once(lambda: image_moments(x))
+        per_image = _once(lambda: self.image_moments(x))
         mean, var = self.moments(x, per_image, valid & ~noise_mask, average)
         image_mean, image_var = per_image()
         noise_mean, noise_var, _ = pooled_moments(image_mean, image_var, valid & noise_mask)
