@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.bench import Bench
 from benchmarks.suites import SUITES
 from benchmarks.timing import cpus
-from purenoise_jax.models import MODELS
+from purenoise_jax.models import MODELS, NORMS
 from purenoise_jax.writer import versions
 
 
@@ -40,6 +40,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="what to measure")
     add("--model", nargs="+", choices=sorted(MODELS), help="networks, instead of the usual")
+    add("--norm", nargs="+", choices=list(NORMS), default=list(NORMS), help="of suite steps")
     add("--dtype", nargs="+", choices=("float32", "bfloat16"))
     add("--batch", type=int, help="rows of a step, instead of 128 (fewer for wide nets on a CPU)")
     add("--rounds", type=int, default=15, help="of every measurement, at most (default 15)")

@@ -10,7 +10,6 @@ from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
-from purenoise_jax.models import NORMS
 from purenoise_jax.xla import CPU_OPTIONS
 
 try:
@@ -51,13 +50,15 @@ def steps(bench: Bench) -> None:
     for model, dtype, batch in groups(bench):
         group = f"{model}, {dtype}, batch {batch}"
         common: dict[str, Any] = {"batch_size": batch, "steps_per_call": bench.steps_per_call}
-        ours = {f"jax {norm}": norm for norm in NORMS} | {"jax flax.linen.BatchNorm": FlaxBatchNorm}
+        ours: dict[str, Any] = {f"jax {norm}": norm for norm in bench.options.norm}
+        if "bn" in ours.values():
+            ours["jax flax.linen.BatchNorm"] = FlaxBatchNorm
         makers: dict[str, Any] = {
             name: partial(step_program, model, norm, dtype, **common) for name, norm in ours.items()
         }
         if torch_steps is not None:
             for form in bench.options.torch_forms:
-                for norm in NORMS:
+                for norm in bench.options.norm:
                     makers[f"torch {norm} {form}"] = partial(
                         torch_steps.step_program,
                         model,

@@ -1,6 +1,10 @@
 """The benchmarks measure what they say, and go on where they cannot."""
 
 import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
 
 import chex
 import jax
@@ -174,6 +178,16 @@ def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys):
     assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}
     assert record["environment"]["jax"] == jax.__version__
     assert "beside the work itself" in capsys.readouterr().out
+
+
+def test_the_script_for_a_gpu_asks_for_what_there_is():
+    script = (Path(run.__file__).parent / "gpu.sh").read_text()
+    command = script.partition("benchmarks.run ")[2].partition("2>&1")[0]
+    asked = run.parse(shlex.split(command.replace("\\\n", " ")))
+    assert asked.minutes < 8 and "steps" in asked.suite
+    for test in re.findall(r"tests/\w+\.py", script):
+        assert (Path(__file__).parent.parent / test).is_file()
+    assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
 
 
 def test_a_sharded_step_is_the_same_work():
