@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
 
 class MetricsWriter:
@@ -30,7 +29,9 @@ class MetricsWriter:
         kept = [r for r in read_metrics(self.path) if r["step"] <= step]
         write_atomically(self.path, "".join(_line(record) for record in kept))
         self._file = self.path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._folder = workdir / "tensorboard"
+        self._step = step
+        self._events: Any = None
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes one record.
@@ -41,6 +42,11 @@ class MetricsWriter:
         """
         self._file.write(_line({"step": step, **record}))
         self._file.flush()
+        if self._events is None:
+            # Not at the start, which would wait for it: it imports PyTorch where that is installed.
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(str(self._folder), purge_step=self._step + 1)
         for name, value in record.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 self._events.add_scalar(name, value, step)
@@ -49,7 +55,8 @@ class MetricsWriter:
     def close(self) -> None:
         """Closes both files."""
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
