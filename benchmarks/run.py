@@ -30,6 +30,14 @@ from purenoise_jax.models import MODELS, NORMS
 from purenoise_jax.writer import versions
 
 
+def positive(text: str) -> int:
+    """An integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
@@ -42,14 +50,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--model", nargs="+", choices=sorted(MODELS), help="networks, instead of the usual")
     add("--norm", nargs="+", choices=list(NORMS), default=list(NORMS), help="of suite steps")
     add("--dtype", nargs="+", choices=("float32", "bfloat16"))
-    add("--batch", type=int, help="rows of a step, instead of 128 (fewer for wide nets on a CPU)")
-    add("--rounds", type=int, default=15, help="of every measurement, at most (default 15)")
+    add(
+        "--batch",
+        type=positive,
+        help="rows of a step, instead of 128 (fewer for wide nets on a CPU)",
+    )
+    add("--rounds", type=positive, default=15, help="of every measurement, at most (default 15)")
     add("--minutes", type=float, default=60.0, help="begin nothing new after so many (default 60)")
     add(
-        "--steps_per_call", type=int, default=20, help="on a GPU, looped on the device (default 20)"
+        "--steps_per_call",
+        type=positive,
+        default=20,
+        help="on a GPU, looped on the device (default 20)",
     )
-    add("--epochs", type=int, default=14, help="of the loop whose overhead is measured")
-    add("--eval_images", type=int, default=10_000)
+    add("--epochs", type=positive, default=14, help="of the loop whose overhead is measured")
+    add("--eval_images", type=positive, default=10_000)
     add(
         "--torch_forms",
         nargs="*",

@@ -150,6 +150,13 @@ def options(*argv):
     return run.parse(list(argv))
 
 
+@pytest.mark.parametrize("flag", ["--rounds", "--batch", "--epochs", "--steps_per_call"])
+def test_nothing_is_measured_no_times(flag, capsys):
+    with pytest.raises(SystemExit):
+        options(flag, "0")
+    assert f"{flag}: 0 must be at least 1" in capsys.readouterr().err
+
+
 def test_what_fails_is_said_and_the_rest_goes_on():
     bench = Bench(options(), Console(quiet=True))
 
