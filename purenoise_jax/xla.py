@@ -1,7 +1,7 @@
 """What the compiler has to be told so that a step on a CPU is as fast as it can be.
 
-Measured on ResNet-32, batch 128, two cores (`python -m benchmarks.run --suite compiler`): without the
-two settings below a step takes 1.7 times as long. On accelerators nothing is changed.
+Measured on ResNet-32, batch 128, two cores (`python -m benchmarks.run --suite compiler`): without
+the two settings below a step takes 1.7 times as long. On accelerators nothing is changed.
 """
 
 import functools
