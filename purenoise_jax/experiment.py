@@ -20,7 +20,7 @@ from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.schedules import by_step, learning_rates
-from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
+from purenoise_jax.step import Loader, StepFn, Totals, TrainState, init_state, make_step
 from purenoise_jax.xla import compiler_options
 
 
@@ -92,6 +92,22 @@ class Experiment:
         """The training step of a phase, not yet compiled."""
         lr_fn = by_step(self.rates, self.steps_per_epoch)
         return make_step(self.model, self.tx, lr_fn, phase.recipe, self.loader, self.seed)
+
+    def step_shapes(self) -> tuple[Any, ...]:
+        """Shapes, dtypes and places of the first six arguments of `compile_steps`' result."""
+        placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
+
+        def on_all(array: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=placement.replicated)
+
+        return (
+            self.target(),
+            jax.tree.map(on_all, jax.eval_shape(Totals.zero)),
+            on_all(self.training.images),
+            on_all(self.training.labels),
+            jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),
+            jax.ShapeDtypeStruct(rows, np.bool_, sharding=placement.rows),
+        )
 
     def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
         """An evaluator for the test set, and one for the validation set if there is one."""

@@ -23,7 +23,7 @@ class Start:
     """What a run goes on from.
 
     Attributes:
-      state: on every device.
+      state: on every device; None = random parameters are still to be drawn.
       seconds: spent on the run before.
       measured_steps: of `Clock`, with the seconds they took.
       measured_seconds: likewise.
@@ -31,7 +31,7 @@ class Start:
         None if it began with random parameters.
     """
 
-    state: TrainState
+    state: TrainState | None = None
     seconds: float = 0.0
     measured_steps: int = 0
     measured_seconds: float = 0.0
@@ -77,7 +77,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def restore_or_init(
+def find_start(
     experiment: Experiment, checkpoints: Checkpoints, *, init_from: str, init_epoch: int
 ) -> Start:
     """Finds what to start from.
@@ -113,7 +113,7 @@ def restore_or_init(
             **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
         )
     if not init_from:
-        return Start(experiment.init())
+        return Start()
     source = Checkpoints(init_from, read_only=True)
     records = {step: source.record(step) for step in source.steps()}
     found = [step for step, record in records.items() if record["epoch"] == init_epoch]

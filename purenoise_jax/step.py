@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -16,7 +15,7 @@ from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.recipe import Batch, Recipe
-from purenoise_jax.xla import compiler_options, materialize
+from purenoise_jax.xla import compile_ahead, compiler_options, materialize
 
 
 @flax.struct.dataclass
@@ -209,7 +208,9 @@ def make_step(
     return step
 
 
-def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callable[..., Any]:
+def compile_steps(
+    step: StepFn, placement: Placement, *, looped: bool, shapes: tuple[Any, ...] | None = None
+) -> Callable[..., Any]:
     """Jits a step so that it runs several rows of an epoch in one call.
 
     Args:
@@ -218,6 +219,8 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
       looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
         a convolution's weight gradient is about 30 times slower inside such a loop, so there the
         rows are run one call at a time.
+      shapes: (state, totals, images, labels, index, valid) as shapes with places; if given, the
+        step is compiled in the background from now on, while the caller does other things.
 
     Returns:
       (state, totals, images, labels, index i32[steps, B], valid bool[steps, B], first, count) ->
@@ -231,7 +234,7 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
         labels: jax.Array,
         index: jax.Array,
         valid: jax.Array,
-        row: jax.Array | int,
+        row: jax.Array,
     ) -> tuple[TrainState, Totals]:
         index, valid = (
             jax.lax.with_sharding_constraint(
@@ -240,23 +243,6 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
             for rows in (index, valid)
         )
         return step(state, totals, images, labels, index, valid)
-
-    jit = partial(
-        jax.jit,
-        donate_argnums=(0,),
-        out_shardings=placement.replicated,
-        compiler_options=compiler_options(),
-    )
-    if not looped:
-        single = jit(one)
-
-        def run(state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
-            *arrays, first, count = data
-            for row in range(first, first + count):
-                state, totals = single(state, totals, *arrays, row)
-            return state, totals
-
-        return run
 
     def many(
         state: TrainState,
@@ -276,4 +262,22 @@ def compile_steps(step: StepFn, placement: Placement, *, looped: bool) -> Callab
             (state, totals),
         )
 
-    return jit(many)
+    program: Callable[..., Any] = jax.jit(
+        many if looped else one,
+        donate_argnums=(0,),
+        out_shardings=placement.replicated,
+        compiler_options=compiler_options(),
+    )
+    if shapes is not None:
+        number = jax.ShapeDtypeStruct((), np.int32)
+        program = compile_ahead(program, *shapes, *([number] * (2 if looped else 1)))
+
+    def run(state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
+        *arrays, first, count = data
+        if looped:
+            return program(state, totals, *arrays, np.int32(first), np.int32(count))
+        for row in range(first, first + count):
+            state, totals = program(state, totals, *arrays, np.int32(row))
+        return state, totals
+
+    return run

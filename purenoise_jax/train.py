@@ -18,7 +18,7 @@ from purenoise_jax.clock import Clock
 from purenoise_jax.config import validate
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, NonFiniteError
-from purenoise_jax.experiment import build
+from purenoise_jax.experiment import Phase, build
 from purenoise_jax.step import Totals, TrainState, compile_steps
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise.
@@ -60,19 +60,36 @@ def train_and_evaluate(
         keep=saving.keep,
         named=[epoch * steps_per_epoch for epoch in (*saving.epochs, config.num_epochs)],
     )
-    start = resume.restore_or_init(
+    start = resume.find_start(
         experiment,
         checkpoints,
         init_from=expanduser(config.init_from),
         init_epoch=config.init_epoch,
     )
-    state = start.state
-    step = first_step = int(state.step)
+    step = first_step = 0 if start.state is None else int(start.state.step)
     if step > total_steps:
         raise ConfigError(
             f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
+
+    device = jax.devices()[0]
+    steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else STEPS_PER_CALL)
+
+    def compile_phase(phase: Phase) -> Callable[..., tuple[TrainState, Totals]]:
+        return compile_steps(
+            experiment.step_fn(phase),
+            placement,
+            looped=steps_per_call > 1,
+            shapes=experiment.step_shapes(),
+        )
+
+    # In the background, while the parameters are drawn and the data placed.
+    compiled = {}
+    if step < total_steps:
+        phase = experiment.phase_of(step // steps_per_epoch)
+        compiled = {phase.start: compile_phase(phase)}
+    state = experiment.init() if start.state is None else start.state
 
     log = None
     if jax.process_index() == 0:
@@ -88,8 +105,6 @@ def train_and_evaluate(
     images = placement.replicate(experiment.training.images)
     labels = placement.replicate(experiment.training.labels)
     evaluators = experiment.evaluators(config.eval.batch_size)
-    device = jax.devices()[0]
-    steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else STEPS_PER_CALL)
     clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
     evaluated: dict[str, dict[str, Any]] = {}
 
@@ -117,15 +132,14 @@ def train_and_evaluate(
 
     display.start_progress(total_steps, step)
     try:
-        compiled: dict[int, Callable[..., tuple[TrainState, Totals]]] = {}
+        running = None
         for epoch in range(step // steps_per_epoch, config.num_epochs):
             phase = experiment.phase_of(epoch)
             if phase.start not in compiled:
-                step_fn = experiment.step_fn(phase)
-                run_steps = compile_steps(step_fn, placement, looped=steps_per_call > 1)
-                compiled = {phase.start: run_steps}
-            else:
+                compiled = {phase.start: compile_phase(phase)}
+            if running == phase.start:
                 clock.start()
+            running, run_steps = phase.start, compiled[phase.start]
             index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
             rows = placement.split_rows(index), placement.split_rows(valid)
             totals = Totals(*map(placement.replicate, Totals.zero()))
