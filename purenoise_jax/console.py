@@ -32,6 +32,12 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+def show_error(text: str, style: str = "bold red") -> None:
+    """One line on standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, style=style)
+
+
 def percent(share: float | None) -> str:
     """A share in [0, 1] as percent with one decimal; "-" where there is none."""
     return "-" if share is None else f"{100 * share:.1f}"

@@ -14,11 +14,10 @@ from typing import Any
 import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from rich.console import Console
 
 from purenoise_jax import compile_cache
 from purenoise_jax.config import FIELDS, default_config, flatten, validate
-from purenoise_jax.console import Display
+from purenoise_jax.console import Display, show_error
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.train import train_and_evaluate
 
@@ -221,12 +220,6 @@ def main(argv: Sequence[str]) -> int:
         show_error(f"error: {error}")
         return STORAGE
     return 0
-
-
-def show_error(text: str, style: str = "bold red") -> None:
-    """One line on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(text, markup=False, style=style)
 
 
 def run() -> None:

@@ -18,11 +18,15 @@ LAYERS = [
      "checkpoint", "writer"],
     ["step", "evaluate"],
     ["config", "console", "clock", "experiment", "report", "resume", "train"],
-    ["main"],
+    ["analysis.load"],
+    ["analysis.drawing"],
+    ["analysis.curves"],
+    ["analysis.catalog"],
+    ["main", "analysis.__main__"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages that only gather what others offer.
-GATHERING = {"", "data"}
+GATHERING = {"", "data", "analysis"}
 
 
 def modules():

@@ -1,0 +1,1 @@
+"""Figures, tables and reports, made from the checkpoints and metrics of finished runs."""

@@ -1,0 +1,87 @@
+"""What all figures share: their looks, what they are asked for, and how they are saved."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.writer import write_json
+
+# Okabe and Ito's colours, which most colour-blind readers can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line may ask of a figure.
+
+    Attributes:
+      epoch: completed epochs of the checkpoints that are looked at; None = the newest.
+      seed: of every random choice of the figure.
+      images: noise images, and images of each other kind, that are looked at; 0 = the figure's own
+        number.
+      ood_name: data set of out-of-distribution images; "" = the other CIFAR.
+      ood_path: where it lies; "" = beside the run's own data.
+    """
+
+    epoch: int | None = None
+    seed: int = 0
+    images: int = 0
+    ood_name: str = ""
+    ood_path: str = ""
+
+
+class Drawing(NamedTuple):
+    """A figure, and the numbers it shows as JSON values."""
+
+    figure: Figure
+    numbers: dict[str, Any]
+
+
+Draw = Callable[[Sequence[Run], Options], Drawing]
+
+
+def styled() -> AbstractContextManager[None]:
+    """Within it figures are made in the common style."""
+    return mpl.rc_context(STYLE)
+
+
+def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.png, NAME.pdf and NAME.json.
+
+    Args:
+      drawing: what to write.
+      folder: made if it is not there.
+      name: of the files.
+
+    Returns:
+      The paths written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "json")]
+    with styled():
+        drawing.figure.savefig(paths[0])
+        # Without a date, so that the same figure is the same file.
+        drawing.figure.savefig(paths[1], metadata={"CreationDate": None})
+    write_json(paths[2], drawing.numbers)
+    return paths

@@ -1,0 +1,131 @@
+"""Runs as the figures see them: config, metrics and summary at hand, data and states on demand."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint import Checkpoints, check_same
+from purenoise_jax.config import default_config, validate
+from purenoise_jax.errors import CheckpointError, ConfigError
+from purenoise_jax.experiment import Experiment, build
+from purenoise_jax.resume import CONFIG_FILE
+from purenoise_jax.step import TrainState
+from purenoise_jax.writer import read_json, read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run's workdir.
+
+    Attributes:
+      path: of the workdir.
+      label: tells the run from the others of a figure.
+      config: as it was trained, with `data.path` replaced where that was asked for.
+      metrics: the records of metrics.jsonl, an epoch each.
+      summary: of summary.json; None while the run is not finished.
+    """
+
+    path: Path
+    label: str
+    config: ConfigDict
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """What the config asks for; reads the data the first time.
+
+        Raises:
+          DataError: the data set is missing or damaged.
+        """
+        return build(self.config)
+
+    def state(self, epoch: int | None = None) -> TrainState:
+        """The state after so many completed epochs; None = of the newest checkpoint.
+
+        Raises:
+          CheckpointError: there is no such checkpoint, or it is of other data.
+        """
+        checkpoints = Checkpoints(self.path, read_only=True)
+        steps = checkpoints.steps()
+        if epoch is not None:
+            wanted = epoch * self.experiment.steps_per_epoch
+            steps = [step for step in steps if step == wanted]
+        if not steps:
+            what = "checkpoint" if epoch is None else f"checkpoint after epoch {epoch}"
+            raise CheckpointError(f"{self.path} has no {what}")
+        try:
+            here = self.experiment.identity
+            check_same(checkpoints.record(steps[-1]), here, str(self.path))
+            return checkpoints.restore(steps[-1], self.experiment.target())
+        finally:
+            checkpoints.close()
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records with an evaluation, oldest first."""
+        return [record for record in self.metrics if "test/accuracy" in record]
+
+
+def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
+    """Reads the workdirs of runs.
+
+    Args:
+      paths: at least one.
+      data_path: where the data lies now, if not where it lay in training.
+
+    Raises:
+      ConfigError: a folder is not the workdir of a run, naming it.
+    """
+    folders = [Path(path).expanduser() for path in paths]
+    labels = _labels(folders)
+    return [_load(folder, labels[i], data_path) for i, folder in enumerate(folders)]
+
+
+def _load(path: Path, label: str, data_path: str) -> Run:
+    file = path / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(f"{path} is not the workdir of a run: it has no {CONFIG_FILE}")
+    try:
+        config = _read_config(file)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
+    if data_path:
+        config.data.path = data_path
+    validate(config)
+    summary = path / "summary.json"
+    return Run(
+        path=path,
+        label=label,
+        config=config,
+        metrics=read_metrics(path / "metrics.jsonl"),
+        summary=read_json(summary) if summary.is_file() else None,
+    )
+
+
+def _read_config(file: Path) -> ConfigDict:
+    # A field that is younger than the run has its default, which is what the run did.
+    config = default_config()
+    del config["phases"]
+    config.update(_tuples(read_json(file)["config"]))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where a config has tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """As many trailing parts of each path as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts), default=1)):
+        labels = ["/".join(p[-depth:]) for p in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(folder) for folder in folders]
