@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.load import Run
@@ -21,7 +22,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=COLORS),
+    "axes.prop_cycle": cycler(color=COLORS),
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
