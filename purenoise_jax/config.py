@@ -19,9 +19,9 @@ from purenoise_jax.data.pipeline import NORMALIZE
 from purenoise_jax.data.sources import SOURCES
 from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods import METHODS
-from purenoise_jax.methods.pure_noise import SPACES, STATS
+from purenoise_jax.methods.noise_source import SPACES, STATS
 from purenoise_jax.models import DTYPES, MODELS, NORMS
-from purenoise_jax.models.norm import NOISE_GRADS
+from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.optimizer import OPTIMIZERS
 
 
@@ -88,6 +88,30 @@ def _epochs(values: tuple) -> bool:
 TEXT: dict[str, Any] = {"legal": "text", "check": lambda value: True}
 SWITCH: dict[str, Any] = {"legal": "True | False", "check": lambda value: True}
 
+
+def _noise_fields(method: str) -> dict[str, Field]:
+    """What every method that draws noise lets the user choose about it."""
+    return {
+        f"method.{method}.space": Field(
+            "pixel", "noise is normalised with the images, or enters raw", **_one_of(SPACES)
+        ),
+        f"method.{method}.noise_stats": Field(
+            "train_subset", "whose mean and standard deviation noise has", **_one_of(STATS)
+        ),
+        f"method.{method}.mean": Field(
+            (),
+            "for explicit: one number per channel",
+            **_numbers("a tuple of finite numbers", lambda v: True),
+        ),
+        f"method.{method}.std": Field(
+            (),
+            "for explicit: one number per channel",
+            **_numbers("a tuple of numbers of at least 0", lambda v: v >= 0),
+        ),
+        f"method.{method}.clip": Field(True, "clip noise to [0, 1]", **SWITCH),
+    }
+
+
 FIELDS: dict[str, Field] = {
     "seed": Field(0, "of everything random but the choice of the subset", **_integer(0, MAX_SEED)),
     "num_epochs": Field(
@@ -112,6 +136,12 @@ FIELDS: dict[str, Field] = {
         **_integer(1),
         fixed=False,
     ),
+    "init_aux_bn": Field(
+        "fresh",
+        "with init_from a run without aux_bn: its noise layers are new, or copies of the others",
+        **_one_of(AUX_STARTS),
+        fixed=False,
+    ),
     "data.source": Field("auto", "where images come from", **_one_of(SOURCES)),
     "data.name": Field("cifar10", "of the data set, for sources that hold several", **TEXT),
     "data.path": Field("", "file or folder of the source", **TEXT, fixed=False),
@@ -124,6 +154,12 @@ FIELDS: dict[str, Field] = {
     "data.seed": Field(0, "of the cao rule", **_integer(0, MAX_SEED)),
     "data.indices": Field(
         "", "file with the indices of the subset, instead of the rule", **TEXT, fixed=False
+    ),
+    "data.limit": Field(
+        0,
+        "to try things out: images kept of the largest training class, the others in proportion, "
+        "and of each test class; 0 = all",
+        **_integer(0),
     ),
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
@@ -151,26 +187,22 @@ FIELDS: dict[str, Field] = {
     "model.name": Field("wrn28_10", "network", **_one_of(MODELS)),
     "model.norm": Field("dar_bn", "normalisation layer", **_one_of(NORMS)),
     "model.noise_grad": Field(
-        "affine_stop", "what flows back from noise rows through dar_bn", **_one_of(NOISE_GRADS)
+        "auto",
+        "what flows back from noise rows through the norms; auto = affine_stop with dar_bn, else "
+        "none (nothing is stopped)",
+        **_one_of(("auto", *NOISE_GRADS)),
     ),
     "method.open.delta": Field(1 / 3, "ratio between pure noise and natural images", **_real(0, 1)),
-    "method.open.space": Field(
-        "pixel", "noise is normalised with the images, or enters raw", **_one_of(SPACES)
+    **_noise_fields("open"),
+    "method.open.additive_std": Field(
+        0.0,
+        "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]",
+        **_real(0),
     ),
-    "method.open.noise_stats": Field(
-        "train_subset", "whose mean and standard deviation noise has", **_one_of(STATS)
+    "method.append.share": Field(
+        0.25, "appended noise images over natural ones", **_real(0, 1, above=True)
     ),
-    "method.open.mean": Field(
-        (),
-        "for explicit: one number per channel",
-        **_numbers("a tuple of finite numbers", lambda v: True),
-    ),
-    "method.open.std": Field(
-        (),
-        "for explicit: one number per channel",
-        **_numbers("a tuple of numbers of at least 0", lambda v: v >= 0),
-    ),
-    "method.open.clip": Field(True, "clip noise to [0, 1]", **SWITCH),
+    **_noise_fields("append"),
     "optimizer.name": Field("sgd", "optimiser", **_one_of(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "after the warm-up", **_real(0, above=True)),
     "optimizer.momentum": Field(0.9, "of sgd", **_real(0, 1, below=True)),

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.data import sources
 from purenoise_jax.data.augment import make_augment
-from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.dataset import Dataset, limit_test
 from purenoise_jax.data.pipeline import Placement, TrainingSet, make_training_set
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.evaluate import Evaluator
@@ -148,6 +148,7 @@ def build(config: ConfigDict) -> Experiment:
     dataset = sources.load(
         data.source, name=data.name, path=expanduser(data.path), image_size=data.image_size
     )
+    dataset = limit_test(dataset, data.limit)
     training = make_training_set(
         dataset,
         imbalance_ratio=data.imbalance_ratio,
@@ -158,6 +159,7 @@ def build(config: ConfigDict) -> Experiment:
         normalize=data.normalize,
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
+        limit=data.limit,
     )
     placement.check_fits([training.images, dataset.test_images, dataset.val_images])
     stats = training.stats

@@ -24,8 +24,8 @@ def header_lines(
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     model = f"{config.model.name}, {config.model.norm}"
-    if config.model.norm == "dar_bn":
-        model += f" ({config.model.noise_grad})"
+    if config.model.noise_grad != "auto" or config.model.norm == "dar_bn":
+        model += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
     starts = [(phase.start, phase.methods) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from purenoise_jax.aux_start import needs_aux, with_aux, without_aux
 from purenoise_jax.checkpoint import Checkpoints, check_same
 from purenoise_jax.config import config_hash, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
@@ -78,7 +79,12 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
 
 
 def find_start(
-    experiment: Experiment, checkpoints: Checkpoints, *, init_from: str, init_epoch: int
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    *,
+    init_from: str,
+    init_epoch: int,
+    init_aux_bn: str,
 ) -> Start:
     """Finds what to start from.
 
@@ -90,6 +96,7 @@ def find_start(
       checkpoints: of this run.
       init_from: workdir of another run, or "".
       init_epoch: its completed epochs.
+      init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
 
     Raises:
       ConfigError: the run has begun from something other than `init_from`.
@@ -124,7 +131,12 @@ def find_start(
             f"there are {epochs or 'none'}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
-    state = source.restore(found[0], experiment.target())
+    target = experiment.target()
+    if needs_aux(records[found[0]]["leaves"], target):
+        natural = source.restore(found[0], without_aux(target))
+        state = with_aux(natural, experiment.init(), init_aux_bn)
+    else:
+        state = source.restore(found[0], target)
     source.close()
     # Counted in this run's steps: the other may have had another batch size.
     step = np.asarray(init_epoch * steps_per_epoch, np.int32)

@@ -151,7 +151,8 @@ def make_step(
         for i, transform in enumerate(recipe.transforms):
             batch = transform(jax.random.fold_in(transform_key, i), batch)
         batch = materialize(batch)
-        noise_mask = batch.get("noise_mask")
+        # A transform may have appended rows.
+        noise_mask, valid = batch.get("noise_mask"), batch["valid"]
 
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             batch_stats, calls = state.batch_stats, 0

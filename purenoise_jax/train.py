@@ -65,6 +65,7 @@ def train_and_evaluate(
         checkpoints,
         init_from=expanduser(config.init_from),
         init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
     )
     step = first_step = 0 if start.state is None else int(start.state.step)
     if step > total_steps:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import cifar10_lt, cifar100_lt, common, digits_lt
+from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
 from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import METHODS, build_recipe
@@ -18,7 +18,7 @@ STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 
 def test_every_config_file_is_tested_here():
     files = {p.stem for p in Path(common.__file__).parent.glob("*.py")} - {"__init__", "common"}
-    assert files == {"cifar10_lt", "cifar100_lt", "digits_lt"}
+    assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
 
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
@@ -43,7 +43,7 @@ def test_the_papers_schedule():
     assert config.checkpoint.epochs == (160,)
     assert config.data.augment == ("flip", "crop", "cutout", "simclr")
     assert config.model.to_dict() == {
-        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "affine_stop"}  # fmt: skip
+        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "auto"}  # fmt: skip
     assert config.method.open.delta == 1 / 3
 
 
@@ -54,6 +54,8 @@ def test_presets_differ_in_what_the_two_papers_leave_open():
     assert {k for k in paper if paper[k] != rescience[k]} == {
         "model.noise_grad", "data.normalize", "data.normalize_mean", "data.normalize_std",
         "method.open.space", "method.open.noise_stats", "method.open.mean", "method.open.std",
+        "method.append.space", "method.append.noise_stats", "method.append.mean",
+        "method.append.std",
     }  # fmt: skip
     assert rescience["model.noise_grad"] == "full_stop"
 
@@ -104,3 +106,33 @@ def test_hash_is_of_what_defines_the_result():
     assert config_hash(first) == config_hash(second)
     second.optimizer.weight_decay = 1e-4
     assert config_hash(first) != config_hash(second)
+
+
+@pytest.mark.parametrize("module", [cifar10, cifar100])
+@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize("preset", common.PRESETS)
+def test_balanced_runs(module, start, preset):
+    config = module.get_config(f"epochs=5,start={start},preset={preset}")
+    validate(config)
+    phases = {p.start_epoch: p.methods for p in config.phases.values()}
+    assert phases == ({0: ("append",)} if start == 0 else {0: ("erm",), 4: ("append",)})
+    assert (config.data.imbalance_ratio, config.data.augment) == (1, ("autoaugment",))
+    opt = config.optimizer
+    assert (opt.name, opt.learning_rate, opt.milestones) == ("adam", 1e-3, ())
+    assert opt.weight_decay == (2e-4 if preset == "rescience" else 0)
+    for phase in config.phases.values():
+        build_recipe(phase.methods, STATS, config.method.to_dict())
+
+
+def test_arguments_of_balanced_runs_are_checked():
+    with pytest.raises(ConfigError, match=r"start=7 must lie in 0 \.\. epochs - 1 = 4"):
+        cifar10.get_config("epochs=5,start=7")
+    with pytest.raises(ConfigError, match=r"method='open' is unknown; legal: append, erm"):
+        cifar10.get_config("method=open")
+
+
+def test_every_augmentation_of_the_papers():
+    for name, operations in common.AUGMENTS.items():
+        config = cifar10_lt.get_config(f"augment={name}")
+        assert config.data.augment == operations
+        validate(config)

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.dataset import Dataset, check_dataset, limit_test
 from purenoise_jax.errors import DataError
 
 
@@ -89,3 +89,18 @@ def test_bad_dataset_is_refused(case: str) -> None:
     changes, message = BAD[case]
     with pytest.raises(DataError, match=f"tiny.*{message}"):
         check_dataset(make(**changes))
+
+
+def test_a_limit_keeps_the_first_test_images_of_each_class() -> None:
+    labels = np.array([2, 0, 0, 1, 2, 2, 0], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    dataset = make(
+        test_images=images, test_labels=labels, val_images=images[::-1], val_labels=labels[::-1]
+    )
+    assert limit_test(dataset, 0) is dataset
+    limited = limit_test(dataset, 2)
+    assert limited.test_labels.tolist() == [2, 0, 0, 1, 2]
+    assert limited.test_images.ravel().tolist() == [0, 1, 2, 3, 4]
+    assert limited.val_images is not None and limited.val_labels is not None
+    assert limited.val_images.ravel().tolist() == [6, 5, 4, 3, 2]
+    assert limited.train_images is dataset.train_images

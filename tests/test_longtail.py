@@ -11,6 +11,7 @@ from purenoise_jax.data.longtail import (
     long_tail_counts,
     long_tail_indices,
     read_indices,
+    thin,
 )
 from purenoise_jax.errors import ConfigError, DataError
 
@@ -170,3 +171,13 @@ def test_fingerprints_on_the_real_labels(rule):
     labels = load_cifar(name="cifar10", path=path, image_size=0).train_labels
     indices = long_tail_indices(labels, imbalance_ratio=100, rule=rule)
     assert fingerprint(indices) == CIFAR10_FINGERPRINTS[rule]
+
+
+def test_a_thinner_subset_keeps_its_profile():
+    labels = np.repeat([0, 1, 2, 3], [100, 40, 10, 1])
+    chosen = np.flatnonzero(labels >= 0)
+    thinner = thin(chosen, labels, 20)
+    assert np.bincount(labels[thinner]).tolist() == [20, 8, 2, 1]
+    np.testing.assert_array_equal(thinner[:20], np.arange(20))
+    np.testing.assert_array_equal(thin(chosen, labels, 100), chosen)
+    assert np.bincount(labels[thin(chosen, labels, 1)]).tolist() == [1, 1, 1, 1]

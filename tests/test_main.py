@@ -182,7 +182,9 @@ def test_missing_checkpoint_is_exit_code_4(npz, tmp_path, capsys):
 def test_help_names_every_field_and_its_value(capsys):
     assert call("--help", "--config", "configs/cifar10_lt.py:preset=rescience") == 0
     text = capsys.readouterr().out
-    assert "model.noise_grad='full_stop'" in text and "affine_stop | full_stop | none" in text
+    assert (
+        "model.noise_grad='full_stop'" in text and "auto | affine_stop | full_stop | none" in text
+    )
     assert "phases.deferred.start_epoch=160" in text and "--workdir" in text
     assert call("--help") == 0
 

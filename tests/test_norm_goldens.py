@@ -228,9 +228,10 @@ LAYERS: list[nn.Module] = [
     BatchNorm(),
     AuxBatchNorm(),
     *(DARBatchNorm(noise_grad=noise_grad) for noise_grad in NOISE_GRADS),
+    *(norm(noise_grad=g) for norm in (BatchNorm, AuxBatchNorm) for g in NOISE_GRADS[:2]),
 ]
 layers = pytest.mark.parametrize(
-    "module", LAYERS, ids=["bn", "aux_bn", *(f"dar_bn-{name}" for name in NOISE_GRADS)]
+    "module", LAYERS, ids=[f"{type(m).__name__}-{m.noise_grad}" for m in LAYERS]
 )
 
 
@@ -303,6 +304,35 @@ def test_natural_rows_do_not_see_the_noise(noise_grad: str) -> None:
     np.testing.assert_array_equal(first[3], other[3])
     assert not np.any(first[3][noise])
     jax.tree.map(np.testing.assert_array_equal, first[1:3], other[1:3])
+
+
+@pytest.mark.parametrize("norm", [BatchNorm, AuxBatchNorm, DARBatchNorm])
+def test_what_flows_back_from_noise_rows(norm: type[BatchNorm]) -> None:
+    """The three readings have one forward pass, and one gradient from natural rows."""
+    noise = GOLDENS["mask/some"]
+    rows = noise.reshape(-1, 1, 1, 1)
+    results = {}
+    for reading in NOISE_GRADS:
+        module = norm(noise_grad=reading)
+        of_noise = call(module, noise, cotangent=np.where(rows, GOLDENS["cotangent"], 0))
+        natural = call(module, noise, cotangent=np.where(rows, 0, GOLDENS["cotangent"]))
+        results[reading] = (of_noise, natural)
+    for reading in NOISE_GRADS[:2]:
+        for (y, stats, *_), (y_all, stats_all, *_) in zip(
+            results[reading], results["none"], strict=True
+        ):
+            jax.tree.map(partial(close, rtol=1e-6, atol=1e-6), (y, stats), (y_all, stats_all))
+        jax.tree.map(partial(close, rtol=1e-6, atol=1e-6), results[reading][1], results["none"][1])
+
+    def learns(reading: str) -> tuple[dict[str, bool], bool]:
+        _, _, g_params, g_x = results[reading][0]
+        return {name: bool(np.any(g)) for name, g in g_params.items()}, bool(np.any(g_x))
+
+    names = results["none"][0][2]
+    own = {n for n in names if n.startswith("aux_") == (norm is AuxBatchNorm)}
+    assert learns("none") == ({n: n in own for n in names}, True)
+    assert learns("affine_stop") == (dict.fromkeys(names, False), True)
+    assert learns("full_stop") == (dict.fromkeys(names, False), False)
 
 
 @pytest.mark.parametrize(

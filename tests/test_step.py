@@ -225,7 +225,7 @@ def test_methods_refuse_arguments_they_do_not_have():
     with pytest.raises(ValueError, match=r"method\.open\.deltta is unknown; legal: delta"):
         build_recipe(["open"], STATS, {"open": {"deltta": 1}})
     with pytest.raises(
-        ValueError, match=r"'opne' is unknown; legal: erm, rs, drs, open; did you mean"
+        ValueError, match=r"'opne' is unknown; legal: erm, rs, drs, open, append; did you mean"
     ):
         build_recipe(["opne"], STATS, {})
     with pytest.raises(ValueError, match="must be 3 finite numbers"):

@@ -17,9 +17,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from purenoise_jax import methods
+from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
 from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from purenoise_jax.experiment import build
+from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
@@ -211,11 +214,38 @@ def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
     assert int(state.step) == LAST
 
 
+@pytest.mark.parametrize("how", ["fresh", "copy"])
+def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path, how):
+    """The noise rows' layers are new, or copies; all else goes on from the checkpoint."""
+    start = {"init_from": str(through[1]), "init_epoch": 2, "model.norm": "aux_bn"}
+    config = tiny_config(npz, init_aux_bn=how, **start)
+    experiment = build(config)
+    checkpoints = Checkpoints(tmp_path / "run")
+    found = find_start(
+        experiment, checkpoints, init_from=config.init_from, init_epoch=2, init_aux_bn=how
+    ).state
+    natural = Checkpoints(through[1], read_only=True).restore(6, without_aux(experiment.target()))
+    chex.assert_trees_all_equal(without_aux(found), natural)
+    norm, stats = found.params["norm"], found.batch_stats["norm"]
+    if how == "copy":
+        np.testing.assert_array_equal(norm["aux_scale"], norm["scale"])
+        np.testing.assert_array_equal(stats["aux_var"], stats["var"])
+    else:
+        assert (norm["aux_scale"] == 1).all() and (norm["aux_bias"] == 0).all()
+        assert (stats["aux_mean"] == 0).all() and (stats["aux_var"] == 1).all()
+    momentum = found.opt_state[1].trace["norm"]
+    assert (momentum["aux_scale"] == 0).all() and (momentum["scale"] != 0).any()
+    # It trains, and its own checkpoints restore as they are.
+    state = train_and_evaluate(config, tmp_path / "run")
+    assert (state.params["norm"]["aux_scale"] != norm["aux_scale"]).any()
+    again = train_and_evaluate(config, tmp_path / "run")
+    assert state_digest(again) == state_digest(state)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         ({"model.name": "resnet8"}, r'model: "tiny" there, "resnet8" here'),
-        ({"model.norm": "aux_bn"}, r"arrays differ: .*aux_"),
         ({"optimizer.name": "adam"}, r"arrays differ: \.opt_state"),
         ({"data.profile": "exp", "data.imbalance_ratio": 2.0},
          r"class_counts: \[24, 12, 6, 3\] there, \[3, 2, 1, 1\] here; dataset_fingerprint"),

@@ -115,3 +115,21 @@ def _check_labels(where: str, labels: Any, images: int, classes: int) -> None:
 
 def _shape(images: np.ndarray) -> str:
     return " x ".join(str(size) for size in images.shape[1:])
+
+
+def limit_test(dataset: Dataset, limit: int) -> Dataset:
+    """Keeps the first `limit` test (and validation) images of each class; 0 = all."""
+    if not limit:
+        return dataset
+
+    def first(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kept = [np.flatnonzero(labels == k)[:limit] for k in range(dataset.num_classes)]
+        index = np.sort(np.concatenate(kept))
+        return images[index], labels[index]
+
+    test_images, test_labels = first(dataset.test_images, dataset.test_labels)
+    smaller = dataclasses.replace(dataset, test_images=test_images, test_labels=test_labels)
+    if dataset.val_images is not None and dataset.val_labels is not None:
+        val_images, val_labels = first(dataset.val_images, dataset.val_labels)
+        smaller = dataclasses.replace(smaller, val_images=val_images, val_labels=val_labels)
+    return smaller

@@ -15,6 +15,7 @@ from purenoise_jax.data.longtail import (
     fingerprint,
     long_tail_indices,
     read_indices,
+    thin,
 )
 from purenoise_jax.errors import ConfigError, DataError, unknown
 from purenoise_jax.recipe import DataStats
@@ -72,6 +73,7 @@ def make_training_set(
     normalize: str,
     normalize_mean: Sequence[float],
     normalize_std: Sequence[float],
+    limit: int = 0,
 ) -> TrainingSet:
     """Cuts the long-tailed subset and measures it.
 
@@ -86,6 +88,7 @@ def make_training_set(
         "explicit" (`normalize_mean` and `normalize_std`, C numbers each).
       normalize_mean: for "explicit".
       normalize_std: likewise.
+      limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
 
     Raises:
       ConfigError: an argument is out of range.
@@ -101,6 +104,8 @@ def make_training_set(
             rule=rule,
             seed=seed,
         )
+    if limit:
+        chosen = thin(chosen, dataset.train_labels, limit)
     images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
     class_counts = count_classes(labels, dataset.num_classes)
     empty = np.flatnonzero(class_counts == 0)

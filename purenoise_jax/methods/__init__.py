@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.methods.appended_noise import append_noise
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.pure_noise import pure_noise
 from purenoise_jax.methods.resampling import balance
@@ -16,6 +17,7 @@ METHODS: dict[str, Callable[..., Recipe]] = {
     # What "rs" is called when it begins in a later phase.
     "drs": balance,
     "open": pure_noise,
+    "append": append_noise,
 }
 
 

@@ -1,7 +1,8 @@
 """OPeN: oversampling with pure noise images.
 
-Source: Zada, Benou and Irani 2022, section 3.1 and algorithm 1. The variants `space="raw"`,
-`noise_stats="explicit"` are those of the published reproduction (Lee and Lee 2023).
+Source: Zada, Benou and Irani 2022, section 3.1 and algorithm 1; appendix B for additive noise. The
+variants `space="raw"`, `noise_stats="explicit"` are those of the published reproduction (Lee and
+Lee 2023).
 """
 
 import dataclasses
@@ -9,15 +10,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods.noise_source import noise_source
 from purenoise_jax.methods.resampling import balance
-from purenoise_jax.noise import replace_probs, replace_with_noise
+from purenoise_jax.noise import add_noise, choose_rows, replace_probs
 from purenoise_jax.recipe import Batch, DataStats, Recipe
-
-SPACES = ("pixel", "raw")
-STATS = ("train_subset", "full_train", "explicit")
 
 
 def pure_noise(
@@ -30,6 +28,7 @@ def pure_noise(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     clip: bool = True,
+    additive_std: float = 0.0,
 ) -> Recipe:
     """Draws classes uniformly and replaces images of rare classes by noise.
 
@@ -37,54 +36,37 @@ def pure_noise(
       recipe: the recipe so far.
       stats: of the training set.
       delta: the ratio between pure noise and natural images, in [0, 1].
-      space: "pixel" = noise is an image like any other and is normalised with the batch; "raw" =
-        noise enters the network as it was drawn, next to normalised images.
-      noise_stats: whose mean and standard deviation the noise has: "train_subset" (the paper),
-        "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
-      mean: C numbers, for "explicit", in the units in which the noise is drawn.
+      space: see `noise_source`.
+      noise_stats: likewise.
+      mean: likewise.
       std: likewise.
       clip: clip the noise to [0, 1].
+      additive_std: 0 = pure noise; above, the rows that would become noise keep their image, under
+        Gaussian noise of this standard deviation, pixels in [0, 1] (appendix B).
 
     Raises:
       ConfigError: an argument is out of range.
     """
-    for field, value, legal in (("space", space, SPACES), ("noise_stats", noise_stats, STATS)):
-        if value not in legal:
-            raise unknown(f"method.open.{field}", value, legal)
-    channels = stats.image_shape[-1]
-    noise_mean, noise_std = {
-        "train_subset": (stats.mean, stats.std),
-        "full_train": (stats.full_mean, stats.full_std),
-        "explicit": (np.asarray(mean, np.float32), np.asarray(std, np.float32)),
-    }[noise_stats]
-    for field, values in (("mean", noise_mean), ("std", noise_std)):
-        if values.shape != (channels,) or not np.isfinite(values).all():
-            raise ConfigError(
-                f"method.open.{field}={tuple(values.tolist())} must be {channels} finite numbers, "
-                "one per channel"
-            )
-    if (noise_std < 0).any():
-        raise ConfigError(f"method.open.std={tuple(noise_std.tolist())} must not be negative")
+    source = noise_source(
+        stats, "open", space=space, noise_stats=noise_stats, mean=mean, std=std, clip=clip
+    )
+    if additive_std < 0 or (additive_std and source.raw):
+        raise ConfigError(
+            f"method.open.additive_std={additive_std} must be 0, or above 0 with "
+            f"method.open.space=pixel (here {space})"
+        )
     probs = replace_probs(stats.class_counts, delta)
 
-    undo_mean, undo_std = (
-        np.reshape(x, (1, 1, 1, channels)) for x in (stats.normalize_mean, stats.normalize_std)
-    )
+    def replace(key: jax.Array, batch: Batch) -> Batch:
+        image = batch["image"]
+        # Drawn for all rows whatever their labels, so that shapes are fixed.
+        choice_key, pixel_key = jax.random.split(key)
+        noise_mask = choose_rows(choice_key, batch["label"], probs)
+        if additive_std:
+            noise = add_noise(pixel_key, image, std=additive_std, clip=clip)
+        else:
+            noise = source.draw(pixel_key, image.shape)
+        image = jnp.where(noise_mask[:, None, None, None], noise, image)
+        return {**batch, "image": image, "noise_mask": noise_mask}
 
-    def add_noise(key: jax.Array, batch: Batch) -> Batch:
-        images, noise_mask = replace_with_noise(
-            key,
-            batch["image"],
-            batch["label"],
-            replace_probs=probs,
-            mean=noise_mean,
-            std=noise_std,
-            clip=clip,
-        )
-        if space == "raw":
-            # Undoes in advance the normalisation that all rows are about to get.
-            raw = images * undo_std + undo_mean
-            images = jnp.where(noise_mask[:, None, None, None], raw, images)
-        return {**batch, "image": images, "noise_mask": noise_mask}
-
-    return dataclasses.replace(balance(recipe, stats), transforms=(*recipe.transforms, add_noise))
+    return dataclasses.replace(balance(recipe, stats), transforms=(*recipe.transforms, replace))

@@ -17,6 +17,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": partial(ResNetCifar, depth=20),
     "resnet32": partial(ResNetCifar, depth=32),
     "resnet56": partial(ResNetCifar, depth=56),
+    "wrn10_1": partial(WideResNet, depth=10, widen=1),
     "wrn10_2": partial(WideResNet, depth=10, widen=2),
     "wrn16_4": partial(WideResNet, depth=16, widen=4),
     "wrn28_10": partial(WideResNet, depth=28, widen=10),
@@ -34,7 +35,7 @@ def create_model(
     *,
     num_classes: int,
     norm: str = "dar_bn",
-    noise_grad: str = "affine_stop",
+    noise_grad: str = "auto",
     dtype: str = "float32",
 ) -> nn.Module:
     """Creates a model.
@@ -47,8 +48,8 @@ def create_model(
       name: one of `MODELS`.
       num_classes: K.
       norm: one of `NORMS`.
-      noise_grad: what flows back from noise rows through DAR-BN, see `DARBatchNorm`; the other
-        layers have no such choice.
+      noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto" =
+        as the papers have each of them: "affine_stop" with "dar_bn", else "none".
       dtype: "float32" or "bfloat16", of activations, convolutions and the head's product.
         Parameters, moments, statistics, features and the logits handed out are float32.
 
@@ -58,7 +59,7 @@ def create_model(
     for field, value, legal in (
         ("model.name", name, MODELS),
         ("model.norm", norm, NORMS),
-        ("model.noise_grad", noise_grad, NOISE_GRADS),
+        ("model.noise_grad", noise_grad, ("auto", *NOISE_GRADS)),
         ("dtype", dtype, DTYPES),
     ):
         if value not in legal:
@@ -66,7 +67,7 @@ def create_model(
     if num_classes < 1:
         raise ConfigError(f"num_classes={num_classes} must be at least 1")
     arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
-    if norm == "dar_bn":
+    if noise_grad != "auto":
         arguments["noise_grad"] = noise_grad
     return MODELS[name](
         num_classes=num_classes, norm=partial(NORMS[norm], **arguments), dtype=DTYPES[dtype]

@@ -25,6 +25,9 @@ from jax.typing import ArrayLike
 from purenoise_jax.errors import unknown
 from purenoise_jax.xla import materialize
 
+# Where the auxiliary layer of `AuxBatchNorm` may come from that a checkpoint does not have.
+AUX_STARTS = ("fresh", "copy")
+AUX_PREFIX = "aux_"
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
 
 
@@ -100,10 +103,13 @@ def standardize(
 class BatchNorm(nn.Module):
     """Standard batch normalisation over all real rows, natural and noise alike.
 
-    The paper's "Standard BN" baseline: `noise_mask` is accepted and ignored, so noise images enter
-    the batch moments and the running statistics.
+    The paper's "Standard BN" baseline: noise images enter the batch moments and the running
+    statistics.
 
     Attributes:
+      noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
+        (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all but
+        to the affine parameters; "full_stop" = nothing.
       momentum: share of the old running statistic that is kept (0.9 here is PyTorch's 0.1).
       epsilon: added to the variance.
       dtype: of the output; None promotes the input with `param_dtype`. Moments, statistics and
@@ -122,6 +128,7 @@ class BatchNorm(nn.Module):
     use_running_average: bool | None = None
     scale_init: Initializer = nn.initializers.ones
     bias_init: Initializer = nn.initializers.zeros
+    noise_grad: str = "none"
 
     image_moments = staticmethod(image_moments)
 
@@ -146,14 +153,20 @@ class BatchNorm(nn.Module):
           [B, ..., C] of `dtype`.
 
         Raises:
+          ConfigError: `noise_grad` is unknown.
           ValueError: a mask has another shape or dtype.
         """
+        if self.noise_grad not in NOISE_GRADS:
+            raise unknown("noise_grad", self.noise_grad, NOISE_GRADS)
         if use_running_average is None:
             use_running_average = bool(self.use_running_average)
         noise_mask, valid = (_check_mask(mask, x.shape[0]) for mask in (noise_mask, valid))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         everything = jnp.ones(x.shape[:1], bool) if valid is None else valid
         y = self.route(wide, noise_mask, everything, use_running_average)
+        if self.noise_grad == "full_stop" and noise_mask is not None:
+            rows = noise_mask.reshape(-1, *(1,) * (x.ndim - 1))
+            y = jnp.where(rows, jax.lax.stop_gradient(y), y)
         return y.astype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
 
     def route(
@@ -161,8 +174,14 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         """Decides which rows share moments; the only part in which the layers differ."""
         scale, bias = self.affine(x.shape[-1])
+        noise_scale, noise_bias = self.of_noise(scale, bias)
         mean, var = self.moments(x, lambda: self.image_moments(x), valid, average)
-        return standardize(x, mean[None], var[None], scale[None], bias[None], self.epsilon)
+        if noise_mask is None or noise_scale is scale:
+            scale, bias = scale[None], bias[None]
+        else:
+            pick = _picker(noise_mask)
+            scale, bias = pick(noise_scale, scale), pick(noise_bias, bias)
+        return standardize(x, mean[None], var[None], scale, bias, self.epsilon)
 
     def affine(self, channels: int, prefix: str = "") -> tuple[jax.Array, jax.Array]:
         """Creates or reads the affine parameters, [C] each."""
@@ -171,6 +190,12 @@ class BatchNorm(nn.Module):
             self.param(prefix + "scale", self.scale_init, shape, self.param_dtype),
             self.param(prefix + "bias", self.bias_init, shape, self.param_dtype),
         )
+
+    def of_noise(self, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Affine parameters as noise rows see them: constants where they must not learn."""
+        if self.noise_grad == "affine_stop":
+            return jax.lax.stop_gradient((scale, bias))
+        return scale, bias
 
     def moments(
         self,
@@ -212,6 +237,9 @@ class AuxBatchNorm(BatchNorm):
     own moments, running statistics (`aux_mean`, `aux_var`) and affine parameters (`aux_scale`,
     `aux_bias`). The auxiliary variables exist whether or not a noise mask is given.
 
+    `noise_grad` is "none" by default, as in the papers; "affine_stop" leaves the auxiliary affine
+    parameters without a gradient, "full_stop" lets nothing of a noise row's loss through.
+
     Source: Xie et al. 2020; Zada et al. 2022, section 6 (normalisation ablation).
     """
 
@@ -222,10 +250,10 @@ class AuxBatchNorm(BatchNorm):
         noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask
         channels = x.shape[-1]
         scale, bias = self.affine(channels)
-        noise_scale, noise_bias = self.affine(channels, "aux_")
+        noise_scale, noise_bias = self.of_noise(*self.affine(channels, AUX_PREFIX))
         per_image = _once(lambda: self.image_moments(x))
         mean, var = self.moments(x, per_image, valid & ~noise, average)
-        noise_mean, noise_var = self.moments(x, per_image, valid & noise, average, "aux_")
+        noise_mean, noise_var = self.moments(x, per_image, valid & noise, average, AUX_PREFIX)
         pick = _picker(noise)
         return standardize(
             x,
@@ -264,20 +292,16 @@ class DARBatchNorm(BatchNorm):
         self, x: jax.Array, noise_mask: jax.Array | None, valid: jax.Array, average: bool
     ) -> jax.Array:
         """Routes noise rows past the affine parameters, or past the gradient altogether."""
-        if self.noise_grad not in NOISE_GRADS:
-            raise unknown("noise_grad", self.noise_grad, NOISE_GRADS)
         if noise_mask is None:
             return super().route(x, None, valid, average)
         scale, bias = self.affine(x.shape[-1])
-        noise_scale, noise_bias = scale, bias
-        if self.noise_grad == "affine_stop":
-            noise_scale, noise_bias = jax.lax.stop_gradient((scale, bias))
+        noise_scale, noise_bias = self.of_noise(scale, bias)
         per_image = _once(lambda: self.image_moments(x))
         mean, var = self.moments(x, per_image, valid & ~noise_mask, average)
         image_mean, image_var = per_image()
         noise_mean, noise_var, _ = pooled_moments(image_mean, image_var, valid & noise_mask)
         pick = _picker(noise_mask)
-        y = standardize(
+        return standardize(
             x,
             pick(noise_mean, mean),
             pick(noise_var, var),
@@ -285,10 +309,6 @@ class DARBatchNorm(BatchNorm):
             pick(noise_bias, bias),
             self.epsilon,
         )
-        if self.noise_grad == "full_stop":
-            rows = noise_mask.reshape(-1, *(1,) * (x.ndim - 1))
-            y = jnp.where(rows, jax.lax.stop_gradient(y), y)
-        return y
 
 
 def _check_mask(mask: ArrayLike | None, rows: int) -> jax.Array | None:

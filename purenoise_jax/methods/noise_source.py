@@ -1,0 +1,89 @@
+"""What the noise of a recipe looks like, and in which space it enters the network."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.noise import draw_noise
+from purenoise_jax.recipe import DataStats
+
+SPACES = ("pixel", "raw")
+STATS = ("train_subset", "full_train", "explicit")
+
+
+class NoiseSource(NamedTuple):
+    """How pure noise images are drawn.
+
+    Attributes:
+      mean, std: f32[C], in pixels [0, 1] or, in raw space, in units of normalised images.
+      clip: to [0, 1].
+      raw: noise enters the network as it was drawn, next to normalised images.
+      normalize_mean, normalize_std: f32[1, 1, 1, C], with which all images will be normalised.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    clip: bool
+    raw: bool
+    normalize_mean: np.ndarray
+    normalize_std: np.ndarray
+
+    def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Noise images f32[B, H, W, C], such that normalising them gives what is to enter."""
+        noise = draw_noise(key, shape, mean=self.mean, std=self.std, clip=self.clip)
+        if self.raw:
+            # Undoes in advance the normalisation that all rows are about to get.
+            noise = noise * self.normalize_std + self.normalize_mean
+        return noise
+
+
+def noise_source(
+    stats: DataStats,
+    method: str,
+    *,
+    space: str,
+    noise_stats: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    clip: bool,
+) -> NoiseSource:
+    """Checks a method's arguments about its noise.
+
+    Args:
+      stats: of the training set.
+      method: named in messages.
+      space: "pixel" = noise is an image like any other and is normalised with the batch; "raw" =
+        noise enters the network as it was drawn, next to normalised images (Lee and Lee 2023).
+      noise_stats: whose mean and standard deviation the noise has: "train_subset" (Zada et al.
+        2022), "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
+      mean: C numbers, for "explicit", in the units in which the noise is drawn.
+      std: likewise.
+      clip: clip the noise to [0, 1].
+
+    Raises:
+      ConfigError: an argument is out of range.
+    """
+    for field, value, legal in (("space", space, SPACES), ("noise_stats", noise_stats, STATS)):
+        if value not in legal:
+            raise unknown(f"method.{method}.{field}", value, legal)
+    channels = stats.image_shape[-1]
+    noise_mean, noise_std = {
+        "train_subset": (stats.mean, stats.std),
+        "full_train": (stats.full_mean, stats.full_std),
+        "explicit": (np.asarray(mean, np.float32), np.asarray(std, np.float32)),
+    }[noise_stats]
+    for field, values in (("mean", noise_mean), ("std", noise_std)):
+        if values.shape != (channels,) or not np.isfinite(values).all():
+            raise ConfigError(
+                f"method.{method}.{field}={tuple(values.tolist())} must be {channels} finite "
+                "numbers, one per channel"
+            )
+    if (noise_std < 0).any():
+        raise ConfigError(f"method.{method}.std={tuple(noise_std.tolist())} must not be negative")
+    undo_mean, undo_std = (
+        np.reshape(x, (1, 1, 1, channels)) for x in (stats.normalize_mean, stats.normalize_std)
+    )
+    return NoiseSource(noise_mean, noise_std, clip, space == "raw", undo_mean, undo_std)
