@@ -376,6 +376,18 @@ def test_rows_are_independent_and_differ():
     assert len({row.tobytes() for row in same}) > len(same) / 2
 
 
+def test_devices_share_a_batch_without_talking():
+    images, key = jnp.asarray(to_float(np.resize(gallery(), (64, 32, 32, 3)))), jax.random.key(7)
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.NamedSharding(mesh, jax.P("batch"))
+    shared = jax.jit(aa.autoaugment, out_shardings=split)
+    shards = jax.device_put(images, split)
+    np.testing.assert_array_equal(shared(key, shards), autoaugment(key, images))
+    program = shared.lower(key, shards).compile().as_text()
+    for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert f" {word}(" not in program, word
+
+
 @pytest.mark.parametrize("shape", [(16, 32, 32, 3), (16, 32, 32, 1), (1, 9, 17, 3)])
 def test_shapes_ranges_and_grid(shape):
     # Pixels off the grid are rounded first, and what is outside [0, 1] is clipped.

@@ -385,11 +385,12 @@ def _look_up(levels: jax.Array, tables: jax.Array) -> jax.Array:
 
 def _equalize_tables(plane: jax.Array) -> jax.Array:
     """Tables i32[B, 256] that spread the cumulative histogram of a channel evenly."""
-    batch = len(plane)
-    first = 256 * jnp.arange(batch, dtype=jnp.int32)
-    counts = jnp.zeros(batch * 256, jnp.int32)
-    counts = counts.at[(plane + _per_plane(first)).reshape(-1)].add(1, mode="promise_in_bounds")
-    counts = counts.reshape(batch, 256)
+
+    def histogram(levels: jax.Array) -> jax.Array:
+        return jnp.zeros(256, jnp.int32).at[levels].add(1, mode="promise_in_bounds")
+
+    # Image by image, so that devices that share a batch need nothing of each other.
+    counts = jax.vmap(histogram)(plane.reshape(len(plane), -1))
     below = jnp.cumsum(counts, axis=1, dtype=jnp.int32) - counts
     # The brightest level does not count: what is below it is all the rest.
     rest = jnp.where(counts > 0, below, 0).max(1, keepdims=True)
