@@ -9,8 +9,8 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
     ["errors", "xla", "compile_cache", "rng", "noise", "schedules", "metrics", "optimizer",
-     "data.longtail", "data.sampling", "data.augment", "data.color", "data.dataset", "models.norm",
-     "models.heads", "models.conv"],
+     "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
+     "data.dataset", "models.norm", "models.heads", "models.conv"],
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_names", "data.digits",
      "data.download", "data.folder", "data.npz", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet"],

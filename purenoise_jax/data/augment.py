@@ -10,6 +10,8 @@ The order, probabilities and strengths are those of OPeN (paper, appendix D.2; R
 reproduction by Lee & Lee 2023): flip, crop, Cutout (DeVries & Taylor 2017), then the colour part
 of SimCLR (Chen et al. 2020). As Cutout comes before the colours are jittered, its hole is black
 only until the contrast changes. The arithmetic is that of torchvision's float tensor kernels.
+
+AutoAugment (Cubuk et al. 2019) is the other recipe of the paper; it replaces all of these.
 """
 
 import functools
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from purenoise_jax.data.autoaugment import autoaugment
 from purenoise_jax.data.color import (
     JitterParams,
     adjust_brightness,
@@ -44,6 +47,7 @@ __all__ = [
     "adjust_contrast",
     "adjust_hue",
     "adjust_saturation",
+    "autoaugment",
     "color_jitter",
     "crop",
     "cutout",
@@ -315,6 +319,7 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "crop": random_crop,
     "cutout": random_cutout,
     "simclr": simclr,
+    "autoaugment": autoaugment,
 }
 
 DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
@@ -327,6 +332,9 @@ def make_augment(
 
     The key of an augmentation is folded from its name, not its position: leaving one out does
     not change what the others draw, so that ablations are paired.
+
+    The papers use "autoaugment" alone. In company it may stand anywhere: it rounds what it gets
+    to 8 bits, which flip, crop and cutout of 8-bit images already are, and simclr's are not.
 
     Args:
         names: Keys of `AUGMENTATIONS`, each at most once; may be empty.
