@@ -109,8 +109,8 @@ def find_start(
         record = checkpoints.record(own[-1])
         here = {**identity, "steps_per_epoch": steps_per_epoch}
         check_same(record, here, str(checkpoints.folder / str(own[-1])))
-        if origin and origin != record["init_from"]:
-            began = record["init_from"] or "random parameters"
+        began = record["init_from"] or "random parameters"
+        if origin and not _holds(record["init_from"], origin):
             raise ConfigError(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
@@ -135,6 +135,7 @@ def find_start(
     if needs_aux(records[found[0]]["leaves"], target):
         natural = source.restore(found[0], without_aux(target))
         state = with_aux(natural, experiment.init(), init_aux_bn)
+        origin = {**origin, "aux_bn": init_aux_bn} if origin else None
     else:
         state = source.restore(found[0], target)
     source.close()
@@ -142,3 +143,7 @@ def find_start(
     step = np.asarray(init_epoch * steps_per_epoch, np.int32)
     state = state.replace(step=jax.device_put(step, experiment.placement.replicated))
     return Start(state, init_from=origin)
+
+
+def _holds(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+    return there is not None and all(there.get(name) == value for name, value in wanted.items())

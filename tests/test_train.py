@@ -235,11 +235,14 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
         assert (stats["aux_mean"] == 0).all() and (stats["aux_var"] == 1).all()
     momentum = found.opt_state[1].trace["norm"]
     assert (momentum["aux_scale"] == 0).all() and (momentum["scale"] != 0).any()
+    assert not (tmp_path / "run").exists(), "nothing is written yet"
     # It trains, and its own checkpoints restore as they are.
     state = train_and_evaluate(config, tmp_path / "run")
     assert (state.params["norm"]["aux_scale"] != norm["aux_scale"]).any()
     again = train_and_evaluate(config, tmp_path / "run")
     assert state_digest(again) == state_digest(state)
+    origin = {"workdir": str(through[1]), "epoch": 2, "aux_bn": how}
+    assert summary(tmp_path / "run")["init_from"] == origin
 
 
 @pytest.mark.parametrize(

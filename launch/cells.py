@@ -1,0 +1,167 @@
+"""A table's numbers: collected from the folders of its runs, shown, and written."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from launch.planning import tasks_of
+from launch.tables import EPOCHS, Cell, Plan, Table
+from purenoise_jax.writer import write_atomically
+
+MISSING = "missing"
+CAVEAT = "caveat"
+# What is said of each run beside its numbers.
+RECORDED = (
+    "test_accuracy", "balanced_accuracy", "group_accuracy", "geometric_mean", "test_nll",
+    "test_ece", "per_class_accuracy", "epochs", "steps", "seed", "config_hash",
+    "dataset_fingerprint", "state_digest", "init_from", "images_per_second", "seconds", "devices",
+    "versions",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A cell and the summaries of those of its runs that are finished."""
+
+    cell: Cell
+    wanted: int
+    summaries: tuple[dict[str, Any], ...]
+
+    def number(self, name: str, index: int | None = None) -> str:
+        """Mean and standard error in percent over the finished runs, or what is missing."""
+        if not self.summaries:
+            return MISSING
+        values = [s.get(name) for s in self.summaries]
+        if index is not None:
+            values = [v[index] if v else None for v in values]
+        there = [v for v in values if v is not None]
+        if not there:
+            return "-"
+        text = mean_and_error(there)
+        less = f", {self.wanted - len(there)} {MISSING}" if len(there) < self.wanted else ""
+        return f"{text} (n={len(there)}{less})"
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """Shares in [0, 1] as "84.6 ± 0.2": mean and standard error in percent; one has no error."""
+    mean = 100 * float(np.mean(values))
+    if len(values) == 1:
+        return f"{mean:.1f}"
+    error = 100 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return f"{mean:.1f} ± {error:.1f}"
+
+
+def collect(table: Table, seeds: int, root: Path) -> list[Row]:
+    """Reads the summaries of all runs of a table that are finished."""
+    rows = []
+    for cell in table.cells:
+        last = [tasks_of(cell.config, seed, root)[-1] for seed in range(seeds)]
+        found = tuple(s for s in (task.summary for task in last) if s is not None)
+        rows.append(Row(cell, seeds, found))
+    return rows
+
+
+def caveat(plan: Plan) -> str:
+    """What must be said beside every number of a plan that is not the papers'."""
+    if plan.quick:
+        return "quick, means nothing"
+    changes = []
+    if plan.shortened:
+        changes.append(f"{plan.epochs} of {EPOCHS} epochs")
+    if plan.model:
+        changes.append(f"{plan.model} throughout")
+    return ", ".join(changes)
+
+
+def columns(table: Table, plan: Plan) -> list[str]:
+    """Headings of a table."""
+    extra = ["rarest fifth"] if table.groups else []
+    return ["", "paper", "reproduction", "here", *extra, *([CAVEAT] if caveat(plan) else [])]
+
+
+def entries(row: Row, table: Table, plan: Plan) -> list[str]:
+    """One line of a table, as headings."""
+    extra = [row.number("group_accuracy", 0)] if table.groups else []
+    note = [caveat(plan)] if caveat(plan) else []
+    cell = row.cell
+    published = [cell.paper or "-", cell.reproduction or "-"]
+    return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
+
+
+def show(table: Table, rows: Sequence[Row], plan: Plan, console: Console) -> None:
+    """Prints a table: a grid for each setting, aligned."""
+    console.print(f"\n{_title(table, plan)}", style="bold", markup=False)
+    heads = columns(table, plan)
+    lines = {id(row): entries(row, table, plan) for row in rows}
+    widths = [max(map(len, column)) for column in zip(heads, *lines.values(), strict=True)]
+    settings = list(dict.fromkeys(row.cell.setting for row in rows))
+    for setting in settings:
+        grid = Grid(title=setting, title_style="italic", title_justify="left", box=box.SIMPLE_HEAD)
+        for i, name in enumerate(heads):
+            justify: Any = "left" if i == 0 or name == CAVEAT else "right"
+            grid.add_column(name, justify=justify, no_wrap=True, min_width=widths[i])
+        for row in rows:
+            if row.cell.setting == setting:
+                grid.add_row(*lines[id(row)])
+        console.print(grid)
+    console.print(_legend(table))
+
+
+def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.md, and NAME.jsonl with a line for every run behind the table.
+
+    Returns:
+      The paths written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    heads = columns(table, plan)
+    lines = [f"# {_title(table, plan)}", ""]
+    setting = None
+    for row in rows:
+        if row.cell.setting != setting:
+            setting = row.cell.setting
+            lines += [
+                "",
+                f"| {setting} | " + " | ".join(heads[1:]) + " |",
+                "|---" * len(heads) + "|",
+            ]
+        lines.append("| " + " | ".join(entries(row, table, plan)) + " |")
+    lines += [
+        "",
+        f"Test accuracy in percent, mean ± standard error. Published: {table.source}.",
+        "",
+    ]
+    records = []
+    for row in rows:
+        for summary in row.summaries:
+            said = {key: summary[key] for key in RECORDED if key in summary}
+            origin = said.get("init_from")
+            if origin:
+                # A folder of this machine says nothing elsewhere.
+                run = Path(origin["workdir"])
+                said["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
+            head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
+            note = {"caveat": caveat(plan)} if caveat(plan) else {}
+            records.append(json.dumps({**head, **note, **said}, allow_nan=False) + "\n")
+    paths = [folder / f"{name}.md", folder / f"{name}.jsonl"]
+    write_atomically(paths[0], "\n".join(lines))
+    write_atomically(paths[1], "".join(records))
+    return paths
+
+
+def _title(table: Table, plan: Plan) -> str:
+    parts = [table.title, f"preset {plan.preset}", caveat(plan)]
+    return "; ".join(filter(None, parts))
+
+
+def _legend(table: Table) -> str:
+    published = "" if table.source == "new" else f" Published: {table.source}."
+    return f"Test accuracy in percent, mean ± standard error over seeds.{published}"

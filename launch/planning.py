@@ -1,0 +1,134 @@
+"""From a table to the runs it needs: which they are, where they lie, what they cost."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from benchmarks.chips import forward_flops
+from launch.tables import Table
+from purenoise_jax.config import config_hash, default_config
+from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.models import create_model
+from purenoise_jax.writer import read_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One run.
+
+    Attributes:
+      config: whole, seed included.
+      workdir: of this run alone, named after what it is.
+      first_epoch: epochs that another run has done before, 0 for none.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    first_epoch: int = 0
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """Of summary.json; None while the run is not finished."""
+        path = self.workdir / "summary.json"
+        return read_json(path) if path.is_file() else None
+
+
+def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
+    """The runs behind one number, in the order in which they have to be done.
+
+    A run with a deferred phase starts from the plain run of the same data, network and optimiser,
+    which is trained once, with DAR-BN as any norm would do: without noise all are the same.
+
+    Args:
+      config: of a cell.
+      seed: of the run; the subset's seed stays as it is.
+      root: folder of all runs.
+    """
+    config = config.copy_and_resolve_references()
+    config.seed = seed
+    starts = sorted(phase.start_epoch for phase in config.phases.values())
+    if len(starts) == 1:
+        config = _plain(config) if _is_plain(config) else config
+        return [Task(config, _workdir(config, root))]
+    first = _plain(config)
+    stage_one = Task(first, _workdir(first, root))
+    config.init_from = str(stage_one.workdir)
+    config.init_epoch = starts[-1]
+    first.checkpoint.epochs = (starts[-1],)
+    return [stage_one, Task(config, _workdir(config, root), starts[-1])]
+
+
+def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]:
+    """Every run of a table once: all cells with the first seed, then with the next."""
+    found: dict[Path, Task] = {}
+    for seed in seeds:
+        for cell in table.cells:
+            for task in tasks_of(cell.config, seed, root):
+                found.setdefault(task.workdir, task)
+    return list(found.values())
+
+
+def training_pflop(task: Task) -> float:
+    """PFLOP of a run's steps: three times the forward pass's, of every row, from first to last."""
+    config = task.config
+    classes = 100 if config.data.name == "cifar100" else 10
+    largest = 50_000 // classes
+    if config.data.profile == "natural":
+        images = largest * classes
+    else:
+        counts = long_tail_counts(
+            largest,
+            classes,
+            imbalance_ratio=config.data.imbalance_ratio,
+            profile=config.data.profile,
+        )
+        limit = config.data.limit
+        images = sum(max(int(n) * limit // largest, 1) if limit else int(n) for n in counts)
+    rows = 0.0
+    for epoch in range(task.first_epoch, config.num_epochs):
+        phases = [p for p in config.phases.values() if p.start_epoch <= epoch]
+        methods = max(phases, key=lambda p: p.start_epoch).methods
+        rows += images * (1 + (config.method.append.share if "append" in methods else 0))
+    return 3e-15 * rows * _image_flops(config.model.name, classes)
+
+
+@cache
+def _image_flops(name: str, classes: int) -> int:
+    model = create_model(name, num_classes=classes)
+    image = jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    return forward_flops(lambda v: model.apply(v, image, train=False)[0], variables)
+
+
+def _is_plain(config: ConfigDict) -> bool:
+    return [phase.methods for phase in config.phases.values()] == [("erm",)]
+
+
+def _plain(config: ConfigDict) -> ConfigDict:
+    """Stage one of a run: what has no part in training without noise has its default."""
+    plain, default = config.copy_and_resolve_references(), default_config()
+    for phase in [name for name, p in plain.phases.items() if p.start_epoch > 0]:
+        del plain.phases[phase]
+    plain.method = default.method
+    plain.model.norm, plain.model.noise_grad = default.model.norm, default.model.noise_grad
+    plain.init_from, plain.init_aux_bn = default.init_from, default.init_aux_bn
+    return plain
+
+
+def _workdir(config: ConfigDict, root: Path) -> Path:
+    data = config.data
+    subset = Path(data.indices).stem if data.indices else f"{data.name}_ir{data.imbalance_ratio:g}"
+    last = max(config.phases.values(), key=lambda phase: phase.start_epoch).methods
+    unseeded = config.copy_and_resolve_references()
+    unseeded.seed = 0
+    # Which file the subset is from is not part of a run's hash, as files move.
+    key = hashlib.sha256(f"{config_hash(unseeded)} {subset}".encode()).hexdigest()
+    name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
+    return root / name / f"seed{config.seed}"

@@ -1,0 +1,204 @@
+"""Runs what a table of the papers needs and prints our numbers beside the published ones.
+
+    python -m launch.reproduce TABLE [--seeds 4] [--quick] [--dry-run]
+
+What is done is skipped, what was interrupted continues, and a plain run is trained once for all
+that start from it. Each run is a folder under --out; the table is made from the folders.
+"""
+
+import argparse
+import gc
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from launch import cells
+from launch.planning import Task, tasks_of_table, training_pflop
+from launch.tables import EPOCHS, TABLES, Plan
+from purenoise_jax import compile_cache
+from purenoise_jax.config import FIELDS, validate
+from purenoise_jax.console import Display, duration, percent, show_error
+from purenoise_jax.errors import ConfigError, NonFiniteError, PureNoiseError
+from purenoise_jax.train import train_and_evaluate
+
+STORAGE, FAILED, INTERRUPTED = 5, 1, 130
+QUICK_EPOCHS = 5
+MEANS_NOTHING = "quick: this number means nothing"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's arguments."""
+    listing = "\n".join(
+        f"  {name:<15}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
+    )
+    parse = argparse.ArgumentParser(
+        prog="python -m launch.reproduce",
+        description="Runs what a table of the papers needs, skipping what is done, and prints our "
+        "numbers beside the published ones.",
+        epilog=f"tables:\n{listing}\n\nexample:\n"
+        "  python -m launch.reproduce resnet32 --seeds 4 --data data --out runs/reproduce",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parse.add_argument("table", choices=list(TABLES), metavar="TABLE")
+    parse.add_argument("--seeds", type=int, help="runs of every cell; default 4, with --quick 1")
+    parse.add_argument("--out", default="runs/reproduce", help="folder of the runs and tables")
+    parse.add_argument("--data", default="", help="where the CIFAR files lie; default: fetch them")
+    parse.add_argument(
+        "--preset", default="paper", choices=("paper", "rescience"), help="reading of the papers"
+    )
+    parse.add_argument(
+        "--epochs", type=int, help="shorter runs: the whole schedule is scaled, and drops are 0.1"
+    )
+    parse.add_argument("--model", default="", help="in place of every network of the table")
+    parse.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE"
+    )
+    parse.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny networks and data, to see a table run through in minutes; means nothing",
+    )
+    parse.add_argument("--dry-run", action="store_true", help="list the runs and their cost")
+    parse.add_argument("--only-table", action="store_true", help="make the table, run nothing")
+    parse.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parse
+
+
+def make_plan(args: argparse.Namespace) -> Plan:
+    """What the command line asks of all runs.
+
+    Raises:
+      ConfigError: a field is unknown or its value does not read.
+    """
+    overrides: dict[str, Any] = {}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if name not in FIELDS or not equals:
+            raise ConfigError(f"--set {text}: not FIELD=VALUE with a config field")
+        kind = type(FIELDS[name].default)
+        if kind is tuple:
+            raise ConfigError(f"--set {name}: a tuple cannot be set here")
+        try:
+            overrides[name] = value == "True" if kind is bool else kind(value)
+        except ValueError:
+            raise ConfigError(f"{name}={value} is not legal; legal: {FIELDS[name].legal}") from None
+    if args.data:
+        overrides["data.path"] = args.data
+    epochs = args.epochs or (QUICK_EPOCHS if args.quick else EPOCHS)
+    return Plan(args.preset, epochs, args.model, args.quick, overrides)
+
+
+def show_plan(tasks: Sequence[Task], console: Console) -> None:
+    """Lists every run with its cost."""
+    left = 0.0
+    rates = _rates(tasks)
+    for task in tasks:
+        cost, config = training_pflop(task), task.config
+        epochs = f"epochs {task.first_epoch} .. {config.num_epochs}"
+        state = "done" if task.summary else "to do"
+        left += 0 if task.summary else cost
+        console.print(
+            f"{state:>5}  {cost:9.3f} PFLOP  {epochs:<18} {task.workdir.parent.name}/"
+            f"{task.workdir.name}"
+        )
+    undone = sum(not task.summary for task in tasks)
+    console.print(f"{len(tasks)} runs, {undone} to do, {left:,.2f} PFLOP of training steps left")
+    if rates:
+        rate = sum(rates) / len(rates)
+        console.print(
+            f"at the {rate:.3g} PFLOP/s of the {len(rates)} runs that are done: "
+            f"{duration(left / rate)}"
+        )
+
+
+def _rates(tasks: Sequence[Task]) -> list[float]:
+    """PFLOP/s of finished runs, compilation and evaluation left out."""
+    rates = []
+    for task in tasks:
+        summary = task.summary
+        if summary and summary.get("images_per_second"):
+            steps = summary["steps"] * (1 - task.first_epoch / task.config.num_epochs)
+            seconds = steps * task.config.batch_size / summary["images_per_second"]
+            rates.append(training_pflop(task) / seconds)
+    return rates
+
+
+def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
+    """Does what is not done yet.
+
+    Returns:
+      The workdirs of runs that broke down with a loss or gradient that was not finite.
+    """
+    broken: list[Path] = []
+    for number, task in enumerate(tasks, start=1):
+        name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
+        if task.summary:
+            console.print(f"{name}: done before, {percent(task.summary['test_accuracy'])} %")
+            continue
+        if Path(task.config.init_from) in broken:
+            console.print(f"{name}: left out, as the run it starts from broke down")
+            continue
+        console.print(name)
+        try:
+            train_and_evaluate(task.config, task.workdir, Display(active=not quick))
+        except NonFiniteError as error:
+            broken.append(task.workdir)
+            console.print(f"{name}: broke down: {error}")
+            continue
+        finally:
+            # A program holds its constants, and the next run is another program.
+            jax.clear_caches()
+            gc.collect()
+        summary = task.summary or {}
+        note = f"  ({MEANS_NOTHING})" if quick else ""
+        took = duration(summary["seconds"])
+        console.print(f"{name}: {percent(summary['test_accuracy'])} %, {took}{note}")
+    return broken
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, without the program's name, and returns its exit code."""
+    args = parser().parse_args(argv)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    try:
+        plan = make_plan(args)
+        seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
+        if seeds < 1 or plan.epochs < 1:
+            raise ConfigError("--seeds and --epochs must be at least 1")
+        table = TABLES[args.table](plan)
+        root = Path(args.out).expanduser() / ("quick" if args.quick else "")
+        tasks = tasks_of_table(table, range(seeds), root)
+        for task in tasks:
+            validate(task.config)
+        if args.dry_run:
+            show_plan(tasks, console)
+            return 0
+        broken: list[Path] = []
+        if not args.only_table:
+            compile_cache.enable()
+            # Orbax tells every step it takes.
+            logging.getLogger("absl").setLevel(logging.ERROR)
+            broken = run(tasks, console, args.quick)
+        rows = cells.collect(table, seeds, root)
+        cells.show(table, rows, plan, console)
+        for path in cells.write(table, rows, plan, root / "tables", args.table):
+            console.print(str(path))
+        return FAILED if broken else 0
+    except KeyboardInterrupt:
+        show_error("interrupted; the same command continues where it stopped", style="")
+        return INTERRUPTED
+    except (PureNoiseError, OSError) as error:
+        if args.debug:
+            traceback.print_exc()
+        show_error(f"error: {error}")
+        return error.exit_code if isinstance(error, PureNoiseError) else STORAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,307 @@
+"""Tables of the papers: what runs they need, that runs are shared and skipped, what is printed."""
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from launch import cells, reproduce, tables
+from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
+from launch.tables import CUI, TABLES, Cell, Plan, Table
+from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.config import validate
+from purenoise_jax.data.longtail import fingerprint, read_indices
+from tests.tiny import tiny_config, write_npz
+
+PLANS = {
+    "whole": Plan(),
+    "rescience": Plan(preset="rescience"),
+    "short": Plan(epochs=40, model="resnet32"),
+    "quick": Plan(epochs=5, quick=True),
+    "one epoch": Plan(epochs=1),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("name", TABLES)
+def test_every_run_of_every_table_can_start(name, plan, tmp_path):
+    table = TABLES[name](plan)
+    assert len({(c.setting, c.method) for c in table.cells}) == len(table.cells)
+    tasks = tasks_of_table(table, range(2), tmp_path)
+    for task in tasks:
+        validate(task.config)
+        assert task.config.num_epochs == plan.epochs
+        assert training_pflop(task) > 0
+    # One folder is one run: nothing that differs shares one.
+    by_folder = {t.workdir: t.config.to_json_best_effort() for t in tasks}
+    assert len(set(by_folder.values())) == len(by_folder) == len(tasks)
+    # What a run starts from is done before it.
+    folders = [str(t.workdir) for t in tasks]
+    for position, task in enumerate(tasks):
+        if task.config.init_from:
+            assert folders.index(task.config.init_from) < position
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_published_numbers_read_as_percentages(name):
+    for cell in TABLES[name](Plan()).cells:
+        for text in filter(None, (cell.paper, cell.reproduction)):
+            value, _, error = text.partition(" ± ")
+            assert 40 < float(value) < 95 and 0 <= float(error or 0) < 1, cell
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "method", "paper", "reproduction"),
+    [
+        ("main", "CIFAR-10-LT, ratio 100", "OPeN", "84.6 ± 0.2", "85.04"),
+        ("main", "CIFAR-100-LT, ratio 50", "RS", "48.0 ± 0.2", "46.5"),
+        ("main", "CIFAR-100-LT, ratio 100", "OPeN, AutoAugment", "54.2 ± 0.5", ""),
+        ("norms", "CIFAR-100-LT, wrn28_10", "Auxiliary BN", "50.13 ± 0.06", "51.27"),
+        ("norms", "CIFAR-10-LT, resnet32", "Standard BN", "", "74.37"),
+        ("augmentation", "+ Cutout", "DRS", "80.3", "79.5"),
+        ("resnet32", "CIFAR-10-LT, ratio 100", "DRS", "", "75.78"),
+        ("subsets", "M2m (Kim et al.)", "OPeN", "", "87.11"),
+        ("normalization", "whole training set", "ERM", "", "80.50"),
+        ("batch_size", "batch 512", "DRS", "", "71.39"),
+        ("noise_ratio", "OPeN", "delta 6/6", "", "80.01"),
+        ("balanced", "CIFAR-10, wrn28_10", "AutoAugment, noise from epoch 160", "", "88.57"),
+    ],
+)
+def test_published_numbers_stand_where_they_belong(name, setting, method, paper, reproduction):
+    (cell,) = [c for c in TABLES[name](Plan()).cells if (c.setting, c.method) == (setting, method)]
+    assert (cell.paper, cell.reproduction) == (paper, reproduction)
+
+
+def test_what_the_cells_train():
+    def config(name, setting, method, plan=PLANS["whole"]):
+        return next(
+            c.config for c in TABLES[name](plan).cells if (c.setting, c.method) == (setting, method)
+        )
+
+    aux = config("norms", "CIFAR-10-LT, wrn28_10", "Auxiliary BN", PLANS["rescience"])
+    assert aux.model.norm == "aux_bn" and aux.model.noise_grad == "auto"
+    dar = config("norms", "CIFAR-10-LT, wrn28_10", "DAR-BN", PLANS["rescience"])
+    assert dar.model.norm == "dar_bn" and dar.model.noise_grad == "full_stop"
+    assert config("norms", "CIFAR-10-LT, resnet32", "DAR-BN").data.augment == ("flip", "crop")
+    grid = config("noise_grad", "Standard BN, noise in raw space", "full_stop")
+    assert (grid.model.norm, grid.model.noise_grad) == ("bn", "full_stop")
+    assert grid.method.open.space == "raw" and grid.data.normalize == "explicit"
+    added = config("additive", "Standard BN", "std 75/255", PLANS["rescience"])
+    assert added.method.open.additive_std == 75 / 255 and added.method.open.space == "pixel"
+    assert config("additive", "DAR-BN", "pure noise").method.open.additive_std == 0
+    assert config("noise_ratio", "OPeN", "delta 5/6").method.open.delta == pytest.approx(5 / 6)
+    assert config("batch_size", "batch 32", "DRS").batch_size == 32
+    cui = config("subsets", "Cui et al.", "ERM")
+    assert cui.data.indices == str(CUI)
+    whole = config("normalization", "whole training set", "OPeN", PLANS["rescience"])
+    assert whole.data.normalize == "full_train" and whole.data.normalize_mean == ()
+
+
+def test_the_shipped_subset_is_the_published_one():
+    indices = read_indices(str(CUI), 50_000)
+    assert len(indices) == 12_406
+    assert fingerprint(indices).startswith("4817fc3bcc5de2f6fd09733378408007a895af0da8de2631")
+
+
+def test_plain_training_is_shared_by_all_that_starts_from_it(tmp_path):
+    table = TABLES["norms"](Plan(preset="rescience"))
+    tasks = tasks_of_table(table, [0], tmp_path)
+    # Three networks' plain runs, and OPeN with three norms from each.
+    assert len(tasks) == 12
+    plain = [t for t in tasks if not t.config.init_from]
+    assert len(plain) == 3
+    assert all(t.config.model.norm == "dar_bn" for t in plain)
+    assert all(t.config.checkpoint.epochs == (160,) for t in plain)
+    for task in tasks:
+        if task.config.init_from:
+            assert task.first_epoch == task.config.init_epoch == 160
+    # The same run as the ERM cells of the main table.
+    main = {
+        t.workdir for t in tasks_of_table(TABLES["main"](Plan(preset="rescience")), [0], tmp_path)
+    }
+    assert {t.workdir for t in plain[:2]} <= main
+
+
+def test_cost_is_that_of_the_design(tmp_path):
+    (erm,) = tasks_of(Plan().config("CIFAR-10-LT", "erm"), 0, tmp_path)
+    assert training_pflop(erm) == pytest.approx(78, abs=0.5)
+    _, drs = tasks_of(Plan().config("CIFAR-10-LT", "drs"), 0, tmp_path)
+    assert training_pflop(drs) == pytest.approx(78 / 5, abs=0.1)
+    (noisy,) = tasks_of(Plan().config("CIFAR-10", "append"), 0, tmp_path)
+    (balanced,) = tasks_of(Plan().config("CIFAR-10", "erm"), 0, tmp_path)
+    assert training_pflop(noisy) == pytest.approx(1.25 * training_pflop(balanced))
+    quick = Plan(epochs=5, quick=True).config("CIFAR-10-LT", "erm")
+    (small,) = tasks_of(quick, 0, tmp_path)
+    assert training_pflop(small) < 1e-3
+
+
+def test_mean_and_standard_error():
+    values = [0.80, 0.82, 0.84, 0.86]
+    error = np.std([80, 82, 84, 86], ddof=1) / 2
+    assert cells.mean_and_error(values) == f"83.0 ± {error:.1f}" == "83.0 ± 1.3"
+    assert cells.mean_and_error([0.8118]) == "81.2"
+
+
+def row(*accuracies, wanted=4):
+    summaries = tuple({"test_accuracy": a, "group_accuracy": [a / 2, a]} for a in accuracies)
+    return cells.Row(Cell("CIFAR", "OPeN", tiny_config("x")), wanted, summaries)
+
+
+def test_what_is_missing_is_said():
+    assert row().number("test_accuracy") == "missing"
+    assert row(0.5).number("test_accuracy") == "50.0 (n=1, 3 missing)"
+    assert row(0.5, 0.6, wanted=2).number("test_accuracy") == "55.0 ± 5.0 (n=2)"
+    assert row(0.5, wanted=1).number("group_accuracy", 0) == "25.0 (n=1)"
+    none = cells.Row(row().cell, 1, ({"test_accuracy": 0.5},))
+    assert none.number("group_accuracy", 0) == "-"
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture
+def tiny_table(npz, monkeypatch):
+    """ERM and OPeN on the tiny problem, as a table of the command line."""
+
+    def make(plan):
+        erm = tiny_config(npz, num_epochs=4, **plan.overrides)
+        del erm.phases["deferred"]
+        full_stop = {"model.noise_grad": "full_stop"}
+        return Table(
+            "tiny",
+            "nowhere",
+            (
+                Cell("tiny", "ERM", erm, "50.0 ± 1.0", "51"),
+                Cell("tiny", "OPeN", tiny_config(npz, **plan.overrides), "60.0"),
+                Cell("tiny", "OPeN, full stop", tiny_config(npz, **full_stop, **plan.overrides)),
+            ),
+        )
+
+    monkeypatch.setitem(TABLES, "tiny", make)
+
+
+def command(capsys, *argv):
+    code = reproduce.main(["tiny", *map(str, argv)])
+    return code, capsys.readouterr().out
+
+
+def test_a_table_runs_what_is_missing_and_skips_what_is_done(tiny_table, tmp_path, capsys):
+    out = tmp_path / "runs"
+    code, text = command(capsys, "--out", out, "--dry-run", "--seeds", 2)
+    assert code == 0 and not out.exists()
+    assert "6 runs, 6 to do" in text and "epochs 2 .. 4" in text
+
+    code, text = command(capsys, "--out", out, "--only-table", "--seeds", 1)
+    assert code == 0 and text.count("missing") == 3
+
+    code, text = command(capsys, "--out", out, "--seeds", 1)
+    assert code == 0 and "missing" not in text and "done before" not in text
+    folders = sorted(path.parent.parent.name for path in out.glob("*/seed0/summary.json"))
+    assert len(folders) == 3, "plain training is done once"
+    (erm,) = [f for f in folders if "-erm-" in f]
+    assert Checkpoints(out / erm / "seed0", read_only=True).steps() == [6, 9, 12]
+
+    code, text = command(capsys, "--out", out, "--seeds", 2)
+    assert code == 0 and text.count("done before") == 3 and text.count("(n=2)") == 3
+    accuracies = [
+        json.loads((out / erm / f"seed{s}/summary.json").read_text())["test_accuracy"]
+        for s in range(2)
+    ]
+    assert cells.mean_and_error(accuracies) in text
+    for shown in ("50.0 ± 1.0", "51", "60.0", "Published: nowhere"):
+        assert shown in text
+    lines = [json.loads(line) for line in (out / "tables/tiny.jsonl").read_text().splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        assert {"seed", "config_hash", "dataset_fingerprint", "versions"} <= set(line)
+        assert str(tmp_path) not in json.dumps(line)
+    assert lines[2]["init_from"] == {"workdir": f"{erm}/seed0", "epoch": 2}
+    assert "| OPeN, full stop | - | - |" in (out / "tables/tiny.md").read_text()
+
+
+def test_an_interrupted_table_continues(tiny_table, tmp_path, capsys, monkeypatch):
+    out, trained = tmp_path / "runs", []
+    real = reproduce.train_and_evaluate
+
+    def interrupted(config, workdir, display):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(workdir)
+        return real(config, workdir, display)
+
+    monkeypatch.setattr(reproduce, "train_and_evaluate", interrupted)
+    assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1"]) == 130
+    monkeypatch.setattr(reproduce, "train_and_evaluate", real)
+    code, text = command(capsys, "--out", out, "--seeds", 1)
+    assert code == 0 and text.count("done before") == 1 and "missing" not in text
+
+
+def test_a_run_that_breaks_down_costs_its_cells_only(tiny_table, tmp_path, capsys):
+    # At this rate plain training itself breaks down, and with it all that starts from it.
+    out = tmp_path / "runs"
+    code, text = command(
+        capsys, "--out", out, "--seeds", 1, "--set", "optimizer.learning_rate=1e30"
+    )
+    assert code == 1
+    assert "broke down: the loss or a gradient is not finite" in text
+    assert text.count("left out") == 2 and text.count("missing") == 3
+
+
+def test_numbers_of_quick_runs_say_on_every_line_that_they_mean_nothing(tmp_path):
+    plan = Plan(epochs=5, quick=True)
+    table = dataclasses.replace(tables.resnet32(plan), cells=tables.resnet32(plan).cells[:2])
+    rows = [cells.Row(cell, 1, ({"test_accuracy": 0.1},)) for cell in table.cells]
+    console = Console(width=120, file=io.StringIO())
+    cells.show(table, rows, plan, console)
+    lines = [line for line in console.file.getvalue().splitlines() if "10.0" in line]
+    assert len(lines) == 2 and all("means nothing" in line for line in lines)
+    cells.write(table, rows, plan, tmp_path, "resnet32")
+    text = (tmp_path / "resnet32.md").read_text()
+    assert all("means nothing" in line for line in text.splitlines() if "10.0" in line)
+    for line in (tmp_path / "resnet32.jsonl").read_text().splitlines():
+        assert "means nothing" in json.loads(line)["caveat"]
+
+
+def test_shorter_and_other_networks_are_said():
+    assert cells.caveat(Plan()) == ""
+    assert cells.caveat(PLANS["short"]) == "40 of 200 epochs, resnet32 throughout"
+    assert PLANS["short"].config("CIFAR-10-LT", "erm").optimizer.gamma == 0.1
+    assert Plan().config("CIFAR-10-LT", "erm").optimizer.gamma == 0.01
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--set", "modle.name=x"], "not FIELD=VALUE with a config field"),
+        (["--set", "batch_size=many"], "batch_size=many is not legal; legal: an integer"),
+        (["--set", "optimizer.milestones=(1,)"], "a tuple cannot be set here"),
+        (["--seeds", "0"], "--seeds and --epochs must be at least 1"),
+        (["--model", "resnet33"], "model.name='resnet33' is not legal"),
+    ],
+)
+def test_wrong_arguments_take_one_line(argv, message, capsys, tmp_path):
+    assert reproduce.main(["resnet32", "--out", str(tmp_path / "runs"), *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_from_a_shell(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.reproduce", "main", "--dry-run", "--out", str(tmp_path)],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # 24 cells, and the plain runs among them are those that the others start from.
+    assert "96 runs, 96 to do" in done.stdout
+
+
+def test_a_task_without_summary_is_not_done(tmp_path):
+    assert Task(tiny_config("x"), tmp_path).summary is None
