@@ -9,6 +9,8 @@ import numpy as np
 
 import purenoise_jax
 from benchmarks import run
+from launch.planning import tasks_of_table, training_pflop
+from launch.tables import TABLES, Plan
 from purenoise_jax import main as cli
 from purenoise_jax.config import validate
 from purenoise_jax.data.sources import SOURCES
@@ -54,6 +56,15 @@ def test_its_benchmark_commands_parse():
         run.parse(arguments.split())
     for script in re.findall(r"`bash (\S+) OUT`", README):
         assert (ROOT / script).is_file()
+
+
+def test_its_tables_are_those_of_the_command_and_cost_what_it_says(tmp_path):
+    section = README.partition("## The papers' tables")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([\d,]+) \|$", section, re.M)
+    assert [name for name, _ in rows] == list(TABLES)
+    for name, cost in rows:
+        tasks = tasks_of_table(TABLES[name](Plan()), range(4), tmp_path)
+        assert f"{sum(map(training_pflop, tasks)):,.0f}" == cost, name
 
 
 def test_every_source_is_described():
