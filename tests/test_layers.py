@@ -19,8 +19,9 @@ LAYERS = [
     ["step", "evaluate"],
     ["config", "console", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
-    ["analysis.drawing"],
-    ["analysis.curves"],
+    ["analysis.drawing", "analysis.outcome"],
+    ["analysis.class_accuracy", "analysis.confusion", "analysis.curves",
+     "analysis.groups", "analysis.images", "analysis.subsets"],
     ["analysis.catalog"],
     ["main", "analysis.__main__"],
 ]  # fmt: skip
