@@ -20,9 +20,9 @@ LAYERS = [
     ["config", "console", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
     ["analysis.drawing", "analysis.outcome"],
-    ["analysis.class_accuracy", "analysis.confusion", "analysis.curves",
+    ["analysis.class_accuracy", "analysis.confusion", "analysis.curves", "analysis.facts",
      "analysis.groups", "analysis.images", "analysis.subsets"],
-    ["analysis.catalog"],
+    ["analysis.catalog", "analysis.page"],
     ["main", "analysis.__main__"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
