@@ -73,16 +73,17 @@ def test_the_batch_is_that_of_a_training_step(npz, tmp_path, epoch, space):
 def test_the_sheet_shows_that_batch_by_class(npz, tmp_path):
     run = run_of(tiny_config(npz), tmp_path)
     shown = images.batch_of(run)
-    drawing = images.draw([run], Options(images=3))
+    drawing = images.draw([run], Options(images=4))
     save(drawing, tmp_path, "images")
     numbers = drawing.numbers["run"]
     assert numbers["natural"] + numbers["noise"] == 16 and numbers["noise"] == shown.noise.sum()
     assert [column["class"] for column in numbers["columns"]] == sorted(set(shown.labels.tolist()))
     grid = np.array(drawing.figure.axes).reshape(-1, len(numbers["columns"]))
-    assert len(grid) == 4
+    assert len(grid) == 5
+    assert any(0 < sum(column["noise"]) < len(column["noise"]) for column in numbers["columns"])
     stored = run.experiment.training.images
     for number, column in enumerate(numbers["columns"]):
-        assert len(column["rows"]) == min(3, (shown.labels == column["class"]).sum())
+        assert len(column["rows"]) == min(4, (shown.labels == column["class"]).sum())
         assert column["noise"] == sorted(column["noise"]), "natural ones on top"
         first = stored[column["stored"][0]] / 255
         np.testing.assert_allclose(grid[0, number].images[0].get_array(), first, atol=1e-6)

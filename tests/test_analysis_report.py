@@ -139,7 +139,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
     assert f"rarest fifth of the classes {dash} 3 classes; needs 5" in text
     assert f"images a second {dash} not recorded" in text
     assert f"commit {dash} not recorded" in text
-    assert f"many (> 100 images) {dash} no such class in the test set" in text
+    assert f"many (> 100 images) {dash} no such class" in text
     assert "1 of 3 classes never recognised" in text
     assert "5 groups need at least 5" in text
 

@@ -37,7 +37,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                     marker="o" if name.startswith("test/") else None,
                     ms=3,
                     # Runs often share their first epochs: the earlier show below the later.
-                    lw=1.5 + 1.2 * (len(runs) - 1 - i),
+                    lw=3 - 1.5 * (i + 1) / len(runs),
                     # A rate holds for its whole epoch, a loss is a mean over it.
                     drawstyle="steps-pre" if name == "train/learning_rate" else "default",
                     label=run.label,

@@ -10,7 +10,7 @@ from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.outcome import Outcome, recorded
 from purenoise_jax.config import default_config, flatten
 from purenoise_jax.console import duration
-from purenoise_jax.metrics import NUM_GROUPS, frequency_groups
+from purenoise_jax.metrics import NUM_GROUPS, frequency_groups, shot_groups
 
 NONE = "\N{EN DASH}"
 
@@ -202,11 +202,15 @@ def class_rows(result: Outcome) -> list[ClassRow]:
 
 def shot_facts(result: Outcome) -> list[Fact]:
     """Accuracy of the classes with many, some and few training images."""
+    groups = shot_groups(np.asarray(result.class_counts))
     legends = {"many": "> 100 images", "medium": "20 .. 100 images", "few": "< 20 images"}
     return [
         Fact(
             f"{name} ({legend})",
-            *_percent(result.number(f"{name}_accuracy"), missing="no such class in the test set"),
+            *_percent(
+                result.number(f"{name}_accuracy"),
+                missing="none of them is in the test set" if groups[name].size else "no such class",
+            ),
         )
         for name, legend in legends.items()
     ]
