@@ -4,6 +4,7 @@ python -m purenoise_jax.analysis FIGURE RUN...
 """
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     debug = "--debug" in argv
+    # Orbax tells every step it takes.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         args = parser().parse_args(argv)
         names = [*FIGURES, *MORE]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, recorded
+from purenoise_jax.analysis.outcome import Outcome
 from purenoise_jax.config import default_config, flatten
 from purenoise_jax.console import duration
 from purenoise_jax.metrics import NUM_GROUPS, frequency_groups, shot_groups
@@ -118,7 +118,7 @@ def phase_facts(run: Run) -> list[Fact]:
 
 def data_facts(run: Run, result: Outcome | None) -> list[Fact]:
     """Of the training set: name, size, imbalance, what identifies it."""
-    known, data = recorded(run), run.config.data
+    known, data = run.recorded, run.config.data
     counts = known.get("class_counts") or (result.class_counts if result else None)
     shape = known.get("image_shape")
     missing = "not recorded yet"
@@ -153,7 +153,7 @@ def data_facts(run: Run, result: Outcome | None) -> list[Fact]:
 def provenance(run: Run) -> list[Fact]:
     """What the run was made with and how long it took."""
     summary = run.summary or {}
-    known = recorded(run)
+    known = run.recorded
     missing = "the run is not finished" if run.summary is None else "not recorded"
     versions = summary.get("versions", {})
     commit, device = versions.get("commit"), versions.get("device")

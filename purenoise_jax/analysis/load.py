@@ -47,6 +47,22 @@ class Run:
         config.num_devices = 1
         return build(config)
 
+    @functools.cached_property
+    def recorded(self) -> dict[str, Any]:
+        """What it has written of its model, data and origin: summary.json, else a checkpoint's.
+
+        Raises:
+          CheckpointError: there is no summary, and the newest checkpoint cannot be read.
+        """
+        if self.summary is not None:
+            return self.summary
+        checkpoints = Checkpoints(self.path, read_only=True)
+        try:
+            steps = checkpoints.steps()
+            return checkpoints.record(steps[-1]) if steps else {}
+        finally:
+            checkpoints.close()
+
     def state(self, epoch: int | None = None) -> TrainState:
         """The state after so many completed epochs; None = of the newest checkpoint.
 

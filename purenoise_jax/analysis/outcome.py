@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 from purenoise_jax.analysis.load import Run
-from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.errors import ConfigError, DataError
 
 # summary.json marks these, as it also has those of the validation set.
@@ -80,20 +79,8 @@ def outcome(run: Run) -> Outcome:
     return Outcome(epoch, finished, numbers, counts, names)
 
 
-def recorded(run: Run) -> dict[str, Any]:
-    """What a run has written of its model, data and origin: its summary, else a checkpoint's."""
-    if run.summary is not None:
-        return run.summary
-    checkpoints = Checkpoints(run.path, read_only=True)
-    try:
-        steps = checkpoints.steps()
-        return checkpoints.record(steps[-1]) if steps else {}
-    finally:
-        checkpoints.close()
-
-
 def _classes(run: Run) -> tuple[list[int], list[str]]:
-    known = recorded(run)
+    known = run.recorded
     if "class_counts" in known and "class_names" in known:
         return list(known["class_counts"]), list(known["class_names"])
     try:

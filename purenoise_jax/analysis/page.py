@@ -200,7 +200,7 @@ def _outcome(run: Run) -> Outcome | None:
 def _notes(runs: Sequence[Run], results: Sequence[Outcome | None]) -> list[str]:
     """What a reader of the comparison has to know."""
     notes = []
-    known = [facts.recorded(run).get("dataset_fingerprint") for run in runs]
+    known = [run.recorded.get("dataset_fingerprint") for run in runs]
     if len({fingerprint for fingerprint in known if fingerprint}) > 1:
         notes.append("These runs were not trained on the same images: see their fingerprints.")
     for run, result in zip(runs, results, strict=True):
