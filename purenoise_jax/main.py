@@ -7,7 +7,9 @@ import difflib
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from purenoise_jax import compile_cache
 from purenoise_jax.config import FIELDS, default_config, flatten, validate
 from purenoise_jax.console import Display, show_error
 from purenoise_jax.errors import ConfigError, PureNoiseError
+from purenoise_jax.experiment import Experiment
 from purenoise_jax.train import train_and_evaluate
 
 STORAGE, INTERRUPTED = 5, 130
@@ -30,8 +33,9 @@ usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config
   --config FILE[:ARGS]      a Python file with get_config(arg), such as configs/digits_lt.py;
                             what may stand behind the colon is at the top of each file:
                             configs/cifar10_lt.py:method=drs,preset=rescience,epochs=20
-  --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and summary.json go; the
-                            same command once more continues where the run stopped
+  --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
+                            summary.json and report.html go; the same command once more continues
+                            where the run stopped
   --config.FIELD=VALUE      changes a field; a tuple is written '(160, 180)'
   --debug                   show a traceback with an error
   --coordinator HOST:PORT --num_processes N --process_id I
@@ -187,6 +191,33 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
         raise ConfigError(f"--coordinator={coordinator}: cannot connect: {reason}") from error
 
 
+def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
+    """Writes report.html into the workdir of a run that has just ended.
+
+    The run is done and saved by then, so that whatever goes wrong here costs one line of warning.
+
+    Args:
+      workdir: of the run.
+      display: where its path is shown.
+      debug: show a traceback with a warning.
+      experiment: what was run.
+    """
+    try:
+        # Here, as drawing is not needed until now and takes a second to import.
+        from purenoise_jax.analysis.page import report_finished
+
+        with warnings.catch_warnings():
+            # Such as one for each letter of a class name that the font lacks.
+            warnings.simplefilter("ignore")
+            path = report_finished(workdir, experiment)
+        display.note(f"report: {path}")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        show_error(f"warning: no report was written: {reason[:300]}", style="yellow")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors of the user take one line."""
     debug = "--debug" in argv
@@ -205,7 +236,10 @@ def main(argv: Sequence[str]) -> int:
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)
-        train_and_evaluate(values.config, values.workdir, display)
+        at_end = None
+        if values.config.report:
+            at_end = partial(write_report, Path(values.workdir).expanduser(), display, debug)
+        train_and_evaluate(values.config, values.workdir, display, at_end)
     except PureNoiseError as error:
         if debug:
             traceback.print_exc()

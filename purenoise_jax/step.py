@@ -95,8 +95,33 @@ class Loader:
         }
 
 
-STEP_STREAMS = ("augment", "transforms", "dropout", "objective")
 StepFn = Callable[..., tuple[TrainState, Totals]]
+
+
+def make_batches(recipe: Recipe, loader: Loader, seed: int) -> Callable[..., Batch]:
+    """Builds what lays out the batch of a step, before the network sees it.
+
+    Args:
+      recipe: what the phase's methods made of the step.
+      loader: turns indices into a batch.
+      seed: the run's seed.
+
+    Returns:
+      A pure function (step i32[], images uint8[N, H, W, C], labels i32[N], index i32[B],
+      valid bool[B]) -> `recipe.Batch`.
+    """
+    augment_stream, transform_stream = (rng.stream(seed, s) for s in ("augment", "transforms"))
+
+    def batch_of(
+        step: jax.Array, images: jax.Array, labels: jax.Array, index: jax.Array, valid: jax.Array
+    ) -> Batch:
+        batch = loader.gather(rng.at(augment_stream, step), images, labels, index, valid)
+        transform_key = rng.at(transform_stream, step)
+        for i, transform in enumerate(recipe.transforms):
+            batch = transform(jax.random.fold_in(transform_key, i), batch)
+        return batch
+
+    return batch_of
 
 
 def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple, seed: int) -> Any:
@@ -133,7 +158,8 @@ def make_step(
       A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
       valid bool[B]) -> (state, totals). The loss is the mean over valid rows, noise included.
     """
-    keys = {name: rng.stream(seed, name) for name in STEP_STREAMS}
+    batch_of = make_batches(recipe, loader, seed)
+    streams = [rng.stream(seed, name) for name in ("dropout", "objective")]
 
     def step(
         state: TrainState,
@@ -144,13 +170,8 @@ def make_step(
         valid: jax.Array,
     ) -> tuple[TrainState, Totals]:
         chex.assert_equal_shape([index, valid])
-        augment_key, transform_key, dropout_key, objective_key = (
-            rng.at(k, state.step) for k in keys.values()
-        )
-        batch = loader.gather(augment_key, images, labels, index, valid)
-        for i, transform in enumerate(recipe.transforms):
-            batch = transform(jax.random.fold_in(transform_key, i), batch)
-        batch = materialize(batch)
+        dropout_key, objective_key = (rng.at(s, state.step) for s in streams)
+        batch = materialize(batch_of(state.step, images, labels, index, valid))
         # A transform may have appended rows.
         noise_mask, valid = batch.get("noise_mask"), batch["valid"]
 

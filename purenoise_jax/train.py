@@ -18,7 +18,7 @@ from purenoise_jax.clock import Clock
 from purenoise_jax.config import validate
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, NonFiniteError
-from purenoise_jax.experiment import Phase, build
+from purenoise_jax.experiment import Experiment, Phase, build
 from purenoise_jax.step import Totals, TrainState, compile_steps
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise.
@@ -26,7 +26,10 @@ STEPS_PER_CALL = 50
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: str | Path, display: Display | None = None
+    config: ConfigDict,
+    workdir: str | Path,
+    display: Display | None = None,
+    at_end: Callable[[Experiment], None] | None = None,
 ) -> TrainState:
     """Trains, or goes on training, and leaves metrics, checkpoints and summary.json in `workdir`.
 
@@ -34,6 +37,7 @@ def train_and_evaluate(
       config: see `purenoise_jax.config`.
       workdir: of this run alone; made if it is not there.
       display: where progress is shown; None = nowhere.
+      at_end: called by the first process, with what was run, once all files are written.
 
     Returns:
       The state after the last step.
@@ -204,6 +208,8 @@ def train_and_evaluate(
         writer.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"
     display.table(title, evaluated["test"], experiment.dataset.class_names)
+    if log is not None and at_end is not None:
+        at_end(experiment)
     return state
 
 

@@ -19,9 +19,10 @@ LAYERS = [
     ["step", "evaluate", "aux_start"],
     ["config", "console", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
-    ["analysis.drawing"],
-    ["analysis.curves"],
-    ["analysis.catalog"],
+    ["analysis.drawing", "analysis.outcome"],
+    ["analysis.class_accuracy", "analysis.confusion", "analysis.curves", "analysis.facts",
+     "analysis.groups", "analysis.images", "analysis.subsets"],
+    ["analysis.catalog", "analysis.page"],
     ["main", "analysis.__main__"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -64,6 +64,7 @@ def tiny_config(npz: Path, **overrides: Any) -> ConfigDict:
             "checkpoint.keep": 2,
             "eval.every_epochs": 2,
             "eval.batch_size": 16,
+            "report": False,
         }
     )
     config.phases.deferred = ConfigDict({"start_epoch": 2, "methods": ("open",)})

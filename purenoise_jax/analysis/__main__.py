@@ -1,60 +1,158 @@
-"""The command line of the figures.
+"""The command line of the figures and the report.
 
 python -m purenoise_jax.analysis FIGURE RUN...
 """
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.load import load_runs
+from purenoise_jax.analysis.load import Run, load_runs
+from purenoise_jax.analysis.page import write_report
 from purenoise_jax.console import show_error
-from purenoise_jax.errors import PureNoiseError
+from purenoise_jax.errors import ConfigError, PureNoiseError, unknown
 
-STORAGE = 5
+STORAGE, INTERRUPTED = 5, 130
+REPORT, ALL = "report", "all"
+MORE = {
+    REPORT: "everything about the runs in one HTML file, report.html",
+    ALL: "every figure that can be drawn",
+}
+EXAMPLES = """
+RUN is a workdir of purenoise_jax.main. A figure is written as PNG, PDF, and its numbers as JSON.
+
+exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 130 interrupted, 1 anything
+            else
+
+examples:
+  python -m purenoise_jax.analysis report runs/open
+  python -m purenoise_jax.analysis report runs/erm runs/open --out comparison
+  python -m purenoise_jax.analysis groups runs/erm runs/drs runs/open
+  python -m purenoise_jax.analysis subsets runs/open --indices Cui=cifar10_cui.txt
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours, to be told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
-    listing = "\n".join(f"  {name:<16}{entry.help}" for name, entry in FIGURES.items())
-    parse = argparse.ArgumentParser(
+    helps = {name: entry.help for name, entry in FIGURES.items()} | MORE
+    listing = "\n".join(f"  {name:<16}{text}" for name, text in helps.items())
+    parse = _Parser(
         prog="python -m purenoise_jax.analysis",
-        description="Draws figures from the workdirs of runs: PNG, PDF, and their numbers as JSON.",
-        epilog=f"figures:\n{listing}",
+        description="Draws figures from the workdirs of runs, finished or not, and writes reports.",
+        epilog=f"figures:\n{listing}\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("figure", choices=list(FIGURES), metavar="FIGURE")
+    parse.add_argument("figure", metavar="FIGURE", help="one of those below")
     parse.add_argument("runs", nargs="+", metavar="RUN", help="workdir of a run")
-    parse.add_argument("--out", help="folder for the files; default: RUN/figures of the first run")
-    parse.add_argument("--epoch", type=int, help="of the checkpoints; default: the newest")
+    parse.add_argument(
+        "--out",
+        metavar="DIR",
+        help="folder for the files; default: RUN/figures of the first run, and RUN itself for the "
+        "report of one run",
+    )
+    parse.add_argument(
+        "--epoch", type=int, help="completed epochs that are looked at; default: the newest"
+    )
     parse.add_argument("--seed", type=int, default=0, help="of the figure's random choices")
-    parse.add_argument("--images", type=int, default=0, help="noise images to look at; 0 = usual")
-    parse.add_argument("--data", default="", help="where the data lies now")
-    parse.add_argument("--ood", default="", help="out-of-distribution data set, such as cifar100")
-    parse.add_argument("--ood_data", default="", help="where that lies; default: beside the data")
+    parse.add_argument("--images", type=int, default=0, help="images to look at; 0 = usual")
+    parse.add_argument("--data", default="", metavar="PATH", help="where the data lies now")
+    parse.add_argument(
+        "--ood", default="", metavar="NAME", help="out-of-distribution data set, such as cifar100"
+    )
+    parse.add_argument(
+        "--ood_data", default="", metavar="PATH", help="where that lies; default: beside the data"
+    )
+    parse.add_argument(
+        "--indices",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="of subsets: a list of training images, one index a line; may be given again",
+    )
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
-    args = parser().parse_args(argv)
+    debug = "--debug" in argv
+    # Orbax tells every step it takes.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
+        args = parser().parse_args(argv)
+        names = [*FIGURES, *MORE]
+        if args.figure not in names:
+            raise unknown("FIGURE", args.figure, names)
+        if args.images < 0:
+            raise ConfigError(f"--images={args.images} is not legal; legal: at least 0")
+        options = Options(
+            args.epoch,
+            args.seed,
+            args.images,
+            args.ood,
+            args.ood_data,
+            tuple(map(_named_file, args.indices)),
+        )
         runs = load_runs(args.runs, args.data)
-        options = Options(args.epoch, args.seed, args.images, args.ood, args.ood_data)
-        folder = Path(args.out).expanduser() if args.out else runs[0].path / "figures"
-        for path in save(FIGURES[args.figure].draw(runs, options), folder, args.figure):
-            print(path)
-    except (PureNoiseError, OSError) as error:
-        if args.debug:
+        out = Path(args.out).expanduser() if args.out else None
+        if args.figure == REPORT:
+            print(write_report(runs, out))
+        elif args.figure == ALL:
+            _draw_all(runs, options, out)
+        else:
+            _draw(args.figure, runs, options, out)
+    except PureNoiseError as error:
+        if debug:
             traceback.print_exc()
         show_error(f"error: {error}")
-        return error.exit_code if isinstance(error, PureNoiseError) else STORAGE
+        return error.exit_code
+    except KeyboardInterrupt:
+        show_error("interrupted", style="")
+        return INTERRUPTED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        show_error(f"error: {error}")
+        return STORAGE
     return 0
+
+
+def _draw(name: str, runs: Sequence[Run], options: Options, out: Path | None) -> None:
+    drawing = FIGURES[name].draw(runs, options)
+    for path in save(drawing, out or runs[0].path / "figures", name):
+        print(path)
+
+
+def _draw_all(runs: Sequence[Run], options: Options, out: Path | None) -> None:
+    drawn = 0
+    for name in FIGURES:
+        try:
+            _draw(name, runs, options, out)
+            drawn += 1
+        except PureNoiseError as error:
+            print(f"{name}: not drawn: {error}")
+    if not drawn:
+        raise ConfigError("none of the figures can be drawn, see above")
+
+
+def _named_file(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise ConfigError(f"--indices={text} is not legal; legal: NAME=FILE")
+    return name, str(Path(file).expanduser())
 
 
 if __name__ == "__main__":

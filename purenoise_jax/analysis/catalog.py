@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from purenoise_jax.analysis import curves
+from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, subsets
 from purenoise_jax.analysis.drawing import Draw
 
 
@@ -15,4 +15,9 @@ class Entry(NamedTuple):
 
 FIGURES: dict[str, Entry] = {
     "curves": Entry(curves.draw, "loss, test accuracy and learning rate by epoch"),
+    "confusion": Entry(confusion.draw, "confusion matrix, a row for each true class"),
+    "groups": Entry(groups.draw, "accuracy of five groups of classes, rarest to most frequent"),
+    "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
+    "images": Entry(images.draw, "a training batch, augmented, with its noise images"),
+    "subsets": Entry(subsets.draw, "overlap of the long-tailed subsets in use (one run)"),
 }

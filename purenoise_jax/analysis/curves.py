@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from purenoise_jax.analysis.drawing import Drawing, Options, styled
 from purenoise_jax.analysis.load import Run
@@ -15,7 +16,7 @@ PANELS = (
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """Three panels over completed epochs, a line for each run.
+    """Three panels over completed epochs, a line for each run; phases begin at dotted lines.
 
     Args:
       runs: at least one.
@@ -23,18 +24,40 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """
     del options
     numbers = {run.label: {name: _series(run, name) for name, _ in PANELS} for run in runs}
+    starts = sorted({p.start_epoch for run in runs for p in run.config.phases.values()} - {0})
     with styled():
         figure = Figure(figsize=(10, 3.2))
         for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             scale = 100 if name == "test/accuracy" else 1
-            for run in runs:
+            for i, run in enumerate(runs):
                 epochs, values = numbers[run.label][name]
-                marker = "o" if name.startswith("test/") else None
-                axes.plot(epochs, [scale * v for v in values], marker=marker, ms=3, label=run.label)
-            axes.set_xlabel("epoch")
+                axes.plot(
+                    epochs,
+                    [scale * v for v in values],
+                    marker="o" if name.startswith("test/") else None,
+                    ms=3,
+                    # Runs often share their first epochs: the earlier show below the later.
+                    lw=3 - 1.5 * (i + 1) / len(runs),
+                    # A rate holds for its whole epoch, a loss is a mean over it.
+                    drawstyle="steps-pre" if name == "train/learning_rate" else "default",
+                    label=run.label,
+                )
+            there = [epoch for run in runs for epoch in numbers[run.label][name][0]]
+            for start in starts:
+                if there and min(there) <= start < max(there):
+                    axes.axvline(start, color="#888888", lw=1, ls=":", zorder=0)
+            axes.set_xlabel("completed epochs")
             axes.set_title(title)
+            if not there:
+                axes.text(0.5, 0.5, "none yet", ha="center", transform=axes.transAxes)
+                continue
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+            if min(there) == max(there):
+                axes.set_xlim(there[0] - 1, there[0] + 1)
             if name == "train/learning_rate":
                 axes.set_yscale("log")
+            else:
+                axes.set_ylim(bottom=0)
         if len(runs) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return Drawing(figure, numbers)

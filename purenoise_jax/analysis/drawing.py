@@ -43,6 +43,7 @@ class Options:
         number.
       ood_name: data set of out-of-distribution images; "" = the other CIFAR.
       ood_path: where it lies; "" = beside the run's own data.
+      indices: name and file of each list of indices that is given.
     """
 
     epoch: int | None = None
@@ -50,6 +51,7 @@ class Options:
     images: int = 0
     ood_name: str = ""
     ood_path: str = ""
+    indices: tuple[tuple[str, str], ...] = ()
 
 
 class Drawing(NamedTuple):

@@ -37,12 +37,31 @@ class Run:
 
     @functools.cached_property
     def experiment(self) -> Experiment:
-        """What the config asks for; reads the data the first time.
+        """What the config asks for, on one device; reads the data the first time.
 
         Raises:
           DataError: the data set is missing or damaged.
         """
-        return build(self.config)
+        # The run may have had more devices than this machine has.
+        config = self.config.copy_and_resolve_references()
+        config.num_devices = 1
+        return build(config)
+
+    @functools.cached_property
+    def recorded(self) -> dict[str, Any]:
+        """What it has written of its model, data and origin: summary.json, else a checkpoint's.
+
+        Raises:
+          CheckpointError: there is no summary, and the newest checkpoint cannot be read.
+        """
+        if self.summary is not None:
+            return self.summary
+        checkpoints = Checkpoints(self.path, read_only=True)
+        try:
+            steps = checkpoints.steps()
+            return checkpoints.record(steps[-1]) if steps else {}
+        finally:
+            checkpoints.close()
 
     def state(self, epoch: int | None = None) -> TrainState:
         """The state after so many completed epochs; None = of the newest checkpoint.
@@ -85,6 +104,19 @@ def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
     return [_load(folder, labels[i], data_path) for i, folder in enumerate(folders)]
 
 
+def load_finished(path: str | Path, experiment: Experiment) -> Run:
+    """Reads the workdir of a run that has just ended.
+
+    Args:
+      path: of the workdir.
+      experiment: what it was run with, so that the data need not be read again.
+    """
+    (run,) = load_runs([path])
+    # Where the cached property looks first.
+    vars(run)["experiment"] = experiment
+    return run
+
+
 def _load(path: Path, label: str, data_path: str) -> Run:
     file = path / CONFIG_FILE
     if not file.is_file():
@@ -96,14 +128,25 @@ def _load(path: Path, label: str, data_path: str) -> Run:
     if data_path:
         config.data.path = data_path
     validate(config)
-    summary = path / "summary.json"
     return Run(
         path=path,
         label=label,
         config=config,
         metrics=read_metrics(path / "metrics.jsonl"),
-        summary=read_json(summary) if summary.is_file() else None,
+        summary=_read_summary(path / "summary.json"),
     )
+
+
+def _read_summary(file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        summary = read_json(file)
+    except ValueError as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
+    if not isinstance(summary, dict):
+        raise ConfigError(f"{file} is damaged (it holds no object)")
+    return summary
 
 
 def _read_config(file: Path) -> ConfigDict:

@@ -1,0 +1,82 @@
+"""Accuracy of every class against its number of training images."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.outcome import Outcome, outcome
+
+MARKERS = "osD^vP*X"
+NAMED = 12  # so many classes at most have their names below the axis
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """One panel with logarithmic class sizes, a marker for each class, a colour for each run.
+
+    Args:
+      runs: at least one.
+      options: not used.
+
+    Raises:
+      ConfigError: a run has no evaluation yet.
+    """
+    del options
+    found = {run.label: outcome(run) for run in runs}
+    numbers = {
+        label: {
+            "class_names": result.class_names,
+            "class_counts": result.class_counts,
+            "accuracy": result.numbers["per_class_accuracy"],
+        }
+        for label, result in found.items()
+    }
+    with styled():
+        figure = Figure(figsize=(6.4, 3.6))
+        axes = figure.subplots()
+        for i, (label, result) in enumerate(found.items()):
+            shares = result.numbers["per_class_accuracy"]
+            # A class that the test set lacks has no marker, and no line goes across it.
+            heights = [math.nan if shares[k] is None else 100 * shares[k] for k in result.order]
+            sizes = [result.class_counts[k] for k in result.order]
+            few = len(sizes) <= NAMED
+            axes.plot(
+                sizes,
+                heights,
+                marker=MARKERS[i % len(MARKERS)],
+                ms=5 if few else 4,
+                ls="-" if few else "",
+                alpha=1 if few else 0.8,
+                lw=1,
+                label=label,
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(-4, 104)
+        axes.set_ylabel("test accuracy (%)")
+        _name_sizes(axes, list(found.values()))
+        if len(runs) > 1:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return Drawing(figure, numbers)
+
+
+def _name_sizes(axes: Axes, results: list[Outcome]) -> None:
+    """Names the classes below the axis where they are few, far enough apart, and the same."""
+    first = results[0]
+    sizes = [first.class_counts[k] for k in first.order]
+    apart = all(larger > 1.25 * smaller for larger, smaller in pairwise(sizes))
+    same = all(r.class_counts == first.class_counts for r in results)
+    if not (apart and same and len(sizes) <= NAMED):
+        axes.set_xlabel("training images of the class")
+        return
+    texts = [f"{first.class_names[k]}\n{first.class_counts[k]:,}" for k in first.order]
+    long = max(len(first.class_names[k]) for k in first.order) > 8
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(sizes, texts, fontsize=8, parse_math=False, **(turned if long else {}))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("class and its training images")

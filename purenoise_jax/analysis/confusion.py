@@ -1,0 +1,86 @@
+"""Row-normalised confusion matrices on the test set."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.outcome import Outcome, outcome
+
+NAMED, WRITTEN = 20, 10  # so many classes at most have names, and numbers in the cells
+COLUMNS = 3
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """A matrix for each run; rows are true classes, the most frequent in training on top.
+
+    Args:
+      runs: at least one.
+      options: not used.
+
+    Raises:
+      ConfigError: a run has no evaluation yet.
+    """
+    del options
+    found = {run.label: outcome(run) for run in runs}
+    numbers = {label: _numbers(result) for label, result in found.items()}
+    columns = min(len(runs), COLUMNS)
+    rows = -(-len(runs) // columns)
+    with styled():
+        figure = Figure(figsize=(5.2 * columns + 0.6, 4.9 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (label, known) in zip(panels, numbers.items(), strict=False):
+            _matrix(axes, known)
+            if len(runs) > 1:
+                axes.set_title(label, parse_math=False)
+        for axes in panels[len(runs) :]:
+            axes.set_axis_off()
+        figure.colorbar(
+            panels[0].images[0], ax=panels.tolist(), label="share of the true class (%)", shrink=0.8
+        )
+    return Drawing(figure, numbers)
+
+
+def _numbers(result: Outcome) -> dict[str, Any]:
+    order = result.order
+    matrix = np.asarray(result.numbers["confusion_matrix"], np.int64)[np.ix_(order, order)]
+    totals = matrix.sum(axis=1)
+    shares = [(row / n).tolist() if n else None for row, n in zip(matrix, totals, strict=True)]
+    return {
+        "classes": order,
+        "class_names": [result.class_names[k] for k in order],
+        "class_counts": [result.class_counts[k] for k in order],
+        "shares": shares,
+    }
+
+
+def _matrix(axes: Axes, known: dict[str, Any]) -> None:
+    count = len(known["classes"])
+    absent = [np.nan] * count
+    values = 100 * np.array([row or absent for row in known["shares"]], float)
+    axes.set_facecolor("#dddddd")  # seen where the test set lacks a class
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class, the rarest in training at the bottom")
+    if count <= NAMED:
+        names = known["class_names"]
+        small: dict[str, Any] = {"fontsize": 8, "parse_math": False}
+        axes.set_yticks(range(count), names, **small)
+        turned: dict[str, Any] = (
+            {} if max(map(len, names)) <= 3 else {"rotation": 45, "ha": "right"}
+        )
+        axes.set_xticks(range(count), names, **small, **turned, rotation_mode="anchor")
+        axes.tick_params(length=0)
+    if count <= WRITTEN:
+        for (row, column), value in np.ndenumerate(values):
+            # A zero in every other cell would hide what matters.
+            if value > 0:
+                color = "white" if value > 60 else "black"
+                text = f"{value:.0f}" if value >= 0.5 else "<1"
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)

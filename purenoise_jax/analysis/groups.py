@@ -1,0 +1,77 @@
+"""Accuracy of the five frequency groups of classes (Zada et al. 2022, figure 7)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.metrics import NUM_GROUPS, frequency_groups
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """Bars from the rarest to the most frequent fifth of the classes, one for each run.
+
+    Args:
+      runs: at least one.
+      options: not used.
+
+    Raises:
+      ConfigError: a run has no evaluation yet, or fewer classes than groups.
+    """
+    del options
+    found = {run.label: _checked(run) for run in runs}
+    numbers = {label: _numbers(result) for label, result in found.items()}
+    with styled():
+        figure = Figure(figsize=(6.4, 3.6))
+        axes = figure.subplots()
+        width = 0.8 / len(runs)
+        for i, (label, known) in enumerate(numbers.items()):
+            places = np.arange(NUM_GROUPS) + (i - (len(runs) - 1) / 2) * width
+            shares = known["accuracy"]
+            heights = [0.0 if share is None else 100 * share for share in shares]
+            bars = axes.bar(places, heights, width * 0.92, label=label)
+            texts = ["\N{EN DASH}" if share is None else f"{100 * share:.1f}" for share in shares]
+            axes.bar_label(bars, texts, fontsize=8 if len(runs) < 4 else 6, padding=2)
+        names = _names([known["images"] for known in numbers.values()])
+        axes.set_xticks(range(NUM_GROUPS), names, fontsize=9)
+        axes.grid(axis="x", visible=False)
+        axes.set_ylim(0, 109)
+        axes.set_yticks(range(0, 101, 20))
+        axes.set_ylabel("test accuracy (%)")
+        axes.set_xlabel("a fifth of the classes each (training images of a class)")
+        if len(runs) > 1:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return Drawing(figure, numbers)
+
+
+def _checked(run: Run) -> Outcome:
+    result = outcome(run)
+    if result.number("group_accuracy") is None:
+        raise ConfigError(
+            f"{run.path} has no group accuracies: it has {len(result.class_counts)} classes, and "
+            f"{NUM_GROUPS} groups need at least {NUM_GROUPS}"
+        )
+    return result
+
+
+def _numbers(result: Outcome) -> dict[str, list]:
+    groups = frequency_groups(np.asarray(result.class_counts))
+    return {
+        "accuracy": result.numbers["group_accuracy"],
+        "classes": [group.tolist() for group in groups],
+        "images": [[result.class_counts[k] for k in group] for group in groups],
+    }
+
+
+def _names(images: list[list[list[int]]]) -> list[str]:
+    names = ["1, rarest", "2", "3", "4", f"{NUM_GROUPS}, most frequent"]
+    if any(counts != images[0] for counts in images):
+        # Runs on different data: one size under a group would be wrong for some.
+        return names
+    spans = [(min(counts), max(counts)) for counts in images[0]]
+    sizes = [f"{low:,}" if low == high else f"{low:,} .. {high:,}" for low, high in spans]
+    return [f"{name}\n({size})" for name, size in zip(names, sizes, strict=True)]

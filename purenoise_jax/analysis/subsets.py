@@ -1,0 +1,83 @@
+"""How much the long-tailed subsets that are in use have in common (Lee and Lee 2023)."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib_venn import venn2, venn3
+
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.data.longtail import RULES, long_tail_indices, read_indices
+from purenoise_jax.errors import ConfigError
+
+SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as M2m (first)"}
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """A Venn diagram of the images that the rules and a given list choose.
+
+    Args:
+      runs: exactly one, whose data set, imbalance ratio and profile count.
+      options: `indices` names at most one list of indices, in the order of the data set.
+
+    Raises:
+      ConfigError: there are several runs or lists, or the run keeps every image.
+      DataError: the data or a list cannot be read.
+    """
+    if len(runs) != 1:
+        raise ConfigError(f"subsets are of the data of one run, got {len(runs)} runs")
+    if len(options.indices) > 1:
+        raise ConfigError(f"--indices is given {len(options.indices)} times; legal: at most once")
+    (run,) = runs
+    data = run.config.data
+    if data.profile == "natural":
+        raise ConfigError(f"{run.path} keeps every image (data.profile=natural): no subsets")
+    dataset = run.experiment.dataset
+    labels = dataset.train_labels
+    sets = {
+        rule: set(
+            long_tail_indices(
+                labels,
+                imbalance_ratio=data.imbalance_ratio,
+                profile=data.profile,
+                rule=rule,
+                seed=data.seed,
+            ).tolist()
+        )
+        for rule in RULES
+    }
+    for name, file in options.indices:
+        if name in sets:
+            raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
+        sets[name] = set(read_indices(file, len(labels)).tolist())
+    title = f"{dataset.name}, ratio {data.imbalance_ratio:g}"
+    if not options.indices:
+        title += "\nonly the two computed subsets: no list was given by --indices"
+    with styled():
+        figure = Figure(figsize=(5.2, 4.4))
+        axes = figure.subplots()
+        diagram = venn2 if len(sets) == 2 else venn3
+        names = [SOURCES.get(name, name) for name in sets]
+        diagram(
+            list(sets.values()),
+            [f"{name}\n{len(s):,}" for name, s in zip(names, sets.values(), strict=True)],
+            set_colors=COLORS[: len(sets)],
+            alpha=0.45,
+            ax=axes,
+            subset_label_formatter="{:,}".format,
+        )
+        axes.set_title(title, fontsize=10, parse_math=False)
+    return Drawing(figure, {run.label: _overlap(sets)})
+
+
+def _overlap(sets: dict[str, set[int]]) -> dict[str, Any]:
+    everything = list(sets.values())
+    others = {name: set().union(*(s for n, s in sets.items() if n != name)) for name in sets}
+    return {
+        "sizes": {name: len(s) for name, s in sets.items()},
+        "pairs": {f"{a} & {b}": len(sets[a] & sets[b]) for a, b in combinations(sets, 2)},
+        "all": len(everything[0].intersection(*everything[1:])),
+        "only": {name: len(s - others[name]) for name, s in sets.items()},
+    }

@@ -1,0 +1,100 @@
+"""Workdirs written by hand, so that figures have numbers that a test knows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from purenoise_jax.config import default_config
+from purenoise_jax.metrics import summarize
+from purenoise_jax.resume import CONFIG_FILE, saved_config
+from purenoise_jax.writer import write_json
+
+# Under which name summary.json has what metrics.jsonl has under another.
+MARKS = {"accuracy": "test_accuracy", "nll": "test_nll", "ece": "test_ece"}
+
+
+def diagonal(shares: list[float], images: int = 10) -> np.ndarray:
+    """A confusion matrix with these recalls; what is wrong is taken for the next class."""
+    confusion = np.zeros((len(shares), len(shares)), int)
+    for k, share in enumerate(shares):
+        right = round(share * images)
+        confusion[k, k] = right
+        confusion[k, (k + 1) % len(shares)] += images - right
+    return confusion
+
+
+def numbers_of(confusion: np.ndarray, counts: list[int]) -> dict[str, Any]:
+    """What an evaluation records."""
+    images = confusion.sum()
+    bins = np.array([[images, 0.5 * images, np.trace(confusion)]])
+    numbers = summarize(confusion, 1.25 * images, bins, np.array(counts))
+    numbers["confusion_matrix"] = confusion.tolist()
+    return {name: value for name, value in numbers.items() if value is not None}
+
+
+def write_run(
+    path: Path,
+    *,
+    counts: list[int],
+    evaluations: dict[int, np.ndarray],
+    names: list[str] | None = None,
+    epochs: int = 4,
+    finished: bool = True,
+    summary: dict[str, Any] | None = None,
+    **overrides: Any,
+) -> Path:
+    """Writes a workdir.
+
+    Args:
+      path: of the workdir.
+      counts: training images per class.
+      evaluations: confusion matrix by epoch; the last is the summary's.
+      names: of the classes.
+      epochs: of the run.
+      finished: whether there is a summary.json.
+      summary: entries to put in, or with None to leave out.
+      overrides: config fields by dotted path.
+    """
+    path.mkdir(parents=True)
+    config = default_config()
+    fields = {"num_epochs": epochs, "data.source": "npz", "data.path": "/nowhere.npz"}
+    config.update_from_flattened_dict({**fields, **overrides})
+    write_json(path / CONFIG_FILE, saved_config(config))
+    last = max(evaluations, default=0) if not finished else epochs
+    lines = []
+    for epoch in range(1, last + 1):
+        record = {"step": 3 * epoch, "epoch": epoch, "train/loss": 2 / epoch,
+                  "train/learning_rate": 0.1}  # fmt: skip
+        if epoch in evaluations:
+            found = numbers_of(evaluations[epoch], counts)
+            record |= {f"test/{name}": value for name, value in found.items()}
+        lines.append(record)
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        found = numbers_of(evaluations[epochs], counts)
+        whole = {MARKS.get(name, name): value for name, value in found.items()}
+        whole |= {
+            "class_counts": counts,
+            "class_names": names or [f"class {k}" for k in range(len(counts))],
+            "num_classes": len(counts),
+            "image_shape": [8, 8, 3],
+            "dataset_fingerprint": "f" * 64,
+            "dataset_content": "c" * 64,
+            "normalize_mean": [0.5, 0.5, 0.5],
+            "normalize_std": [0.25, 0.25, 0.25],
+            "epochs": epochs,
+            "steps": 3 * epochs,
+            "seed": config.seed,
+            "config_hash": "a" * 64,
+            "state_digest": "d" * 64,
+            "devices": 1,
+            "init_from": None,
+            "images_per_second": 1234.5,
+            "seconds": 3700.0,
+            "versions": {"python": "3.11.7", "commit": "0123abc", "device": "cpu cpu"},
+        }
+        whole |= summary or {}
+        write_json(path / "summary.json", {k: v for k, v in whole.items() if v is not None})
+    return path
