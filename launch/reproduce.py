@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from purenoise_jax import compile_cache
 from purenoise_jax.config import FIELDS, validate
 from purenoise_jax.console import Display, duration, percent, show_error
 from purenoise_jax.errors import ConfigError, NonFiniteError, PureNoiseError
+from purenoise_jax.main import write_report
 from purenoise_jax.train import train_and_evaluate
 
 STORAGE, FAILED, INTERRUPTED = 5, 1, 130
@@ -146,7 +148,11 @@ def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
             continue
         console.print(name)
         try:
-            train_and_evaluate(task.config, task.workdir, Display(active=not quick))
+            display = Display(active=not quick)
+            at_end = None
+            if task.config.report:
+                at_end = partial(write_report, task.workdir, display, False)
+            train_and_evaluate(task.config, task.workdir, display, at_end)
         except NonFiniteError as error:
             broken.append(task.workdir)
             console.print(f"{name}: broke down: {error}")

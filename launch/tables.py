@@ -95,7 +95,7 @@ class Plan:
         if self.quick:
             classes = 100 if "100" in dataset else 10
             fields |= {"data.limit": 2000 // classes, "eval.every_epochs": 0}
-            fields |= {"checkpoint.every_epochs": 0}
+            fields |= {"checkpoint.every_epochs": 0, "report": False}
         config.update_from_flattened_dict(fields | self.overrides)
         return config
 

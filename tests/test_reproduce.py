@@ -230,11 +230,11 @@ def test_an_interrupted_table_continues(tiny_table, tmp_path, capsys, monkeypatc
     out, trained = tmp_path / "runs", []
     real = reproduce.train_and_evaluate
 
-    def interrupted(config, workdir, display):
+    def interrupted(config, workdir, display, at_end):
         if len(trained) == 1:
             raise KeyboardInterrupt
         trained.append(workdir)
-        return real(config, workdir, display)
+        return real(config, workdir, display, at_end)
 
     monkeypatch.setattr(reproduce, "train_and_evaluate", interrupted)
     assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1"]) == 130
