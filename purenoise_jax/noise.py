@@ -6,7 +6,7 @@ Source: Zada, Benou and Irani 2022, section 3.1, equations 1-4 and algorithm 1.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from purenoise_jax.errors import ConfigError, DataError
 
@@ -33,6 +33,35 @@ def replace_probs(class_counts: ArrayLike, delta: float) -> jax.Array:
     if counts.ndim != 1 or counts.size == 0 or not (counts >= 1).all():
         raise DataError(f"class_counts must be numbers [K], each at least 1, got {class_counts}")
     return jnp.asarray((1 - counts / counts.max()) * delta, jnp.float32)
+
+
+def draw_noise(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    *,
+    mean: ArrayLike,
+    std: ArrayLike,
+    clip: bool = True,
+) -> jax.Array:
+    """Pure noise images: every pixel from N(mean, std) of its channel (equations 2-4).
+
+    Args:
+      key: typed key, used up here.
+      shape: (B, H, W, C).
+      dtype: a float dtype.
+      mean: f32[C], in the units that the images are to have.
+      std: f32[C], likewise.
+      clip: clip to [0, 1] (equation 4).
+
+    Returns:
+      float[B, H, W, C].
+    """
+    channels = (1, 1, 1, shape[-1])
+    noise = jax.random.normal(key, shape, dtype)
+    noise = noise * jnp.asarray(std, dtype).reshape(channels)
+    noise = noise + jnp.asarray(mean, dtype).reshape(channels)
+    return jnp.clip(noise, 0, 1) if clip else noise
 
 
 def replace_with_noise(
@@ -75,13 +104,7 @@ def replace_with_noise(
             f"{np.shape(std)}"
         )
     choice_key, pixel_key = jax.random.split(key)
-    dtype = images.dtype
     probs = jnp.asarray(replace_probs, jnp.float32)[labels]
     noise_mask = jax.random.uniform(choice_key, labels.shape) < probs
-    channels = (1, 1, 1, images.shape[-1])
-    noise = jax.random.normal(pixel_key, images.shape, dtype)
-    noise = noise * jnp.asarray(std, dtype).reshape(channels)
-    noise = noise + jnp.asarray(mean, dtype).reshape(channels)
-    if clip:
-        noise = jnp.clip(noise, 0, 1)
+    noise = draw_noise(pixel_key, images.shape, images.dtype, mean=mean, std=std, clip=clip)
     return jnp.where(noise_mask[:, None, None, None], noise, images), noise_mask
