@@ -20,7 +20,8 @@ LAYERS = [
     ["config", "console", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
     ["analysis.drawing"],
-    ["analysis.curves"],
+    ["analysis.classes", "analysis.features", "analysis.ood"],
+    ["analysis.curves", "analysis.tsne", "analysis.predictions", "analysis.noise_features"],
     ["analysis.catalog"],
     ["main", "analysis.__main__"],
 ]  # fmt: skip

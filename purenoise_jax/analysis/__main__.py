@@ -4,6 +4,7 @@ python -m purenoise_jax.analysis FIGURE RUN...
 """
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -43,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     args = parser().parse_args(argv)
+    # Orbax warns of every folder that is only read.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         runs = load_runs(args.runs, args.data)
         options = Options(args.epoch, args.seed, args.images, args.ood, args.ood_data)

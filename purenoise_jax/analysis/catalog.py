@@ -2,7 +2,12 @@
 
 from typing import NamedTuple
 
-from purenoise_jax.analysis import curves
+from purenoise_jax.analysis import (
+    curves,
+    noise_features,
+    predictions,
+    tsne,
+)
 from purenoise_jax.analysis.drawing import Draw
 
 
@@ -15,4 +20,9 @@ class Entry(NamedTuple):
 
 FIGURES: dict[str, Entry] = {
     "curves": Entry(curves.draw, "loss, test accuracy and learning rate by epoch"),
+    "tsne": Entry(tsne.draw, "t-SNE of features: test images by class, OOD images, noise"),
+    "predictions": Entry(predictions.draw, "predicted classes of noise and of OOD images"),
+    "noise_features": Entry(
+        noise_features.draw, "how near noise features are to natural ones, and their spread"
+    ),
 }
