@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 from purenoise_jax.analysis import (
+    activations,
     curves,
+    gradients,
     noise_features,
     predictions,
     tsne,
@@ -24,5 +26,11 @@ FIGURES: dict[str, Entry] = {
     "predictions": Entry(predictions.draw, "predicted classes of noise and of OOD images"),
     "noise_features": Entry(
         noise_features.draw, "how near noise features are to natural ones, and their spread"
+    ),
+    "activations": Entry(
+        activations.draw, "activations of natural and noise images around BN and DAR-BN"
+    ),
+    "gradients": Entry(
+        gradients.draw, "size and direction variance of class gradients, with and without noise"
     ),
 }
