@@ -2,7 +2,19 @@
 
 from typing import NamedTuple
 
-from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, subsets
+from purenoise_jax.analysis import (
+    activations,
+    class_accuracy,
+    confusion,
+    curves,
+    gradients,
+    groups,
+    images,
+    noise_features,
+    predictions,
+    subsets,
+    tsne,
+)
 from purenoise_jax.analysis.drawing import Draw
 
 
@@ -20,4 +32,15 @@ FIGURES: dict[str, Entry] = {
     "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
     "images": Entry(images.draw, "a training batch, augmented, with its noise images"),
     "subsets": Entry(subsets.draw, "overlap of the long-tailed subsets in use (one run)"),
+    "tsne": Entry(tsne.draw, "t-SNE of features: test images by class, OOD images, noise"),
+    "predictions": Entry(predictions.draw, "predicted classes of noise and of OOD images"),
+    "noise_features": Entry(
+        noise_features.draw, "how near noise features are to natural ones, and their spread"
+    ),
+    "activations": Entry(
+        activations.draw, "activations of natural and noise images around BN and DAR-BN"
+    ),
+    "gradients": Entry(
+        gradients.draw, "size and direction variance of class gradients, with and without noise"
+    ),
 }

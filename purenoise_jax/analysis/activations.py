@@ -1,0 +1,182 @@
+"""Activations of natural and noise images before a norm, after plain batch norm, and after DAR-BN.
+
+The idea is that of figure 4 of Zada, Benou and Irani 2022, which is an illustration, and of figure
+5, which shows the first block of a VGG; here both are measured on a run's own network. The paper
+leaves open which layer; this is the second norm that the network calls, which in both families
+here is the first that sees the output of a convolution inside a block (the only one, if there is
+one). The batch is drawn as the deferred phase of OPeN draws it, and reaches the layer in training
+mode through the run's own norms. There, whatever norm the run has, the same activations are
+normalised in two ways: by the moments of all rows (plain batch norm), and by the moments of each
+kind (DAR-BN); both without their affine parameters, which are the same for all rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.data.augment import normalize
+from purenoise_jax.models.capture import norm_inputs
+from purenoise_jax.models.norm import image_moments, pooled_moments, standardize
+
+EPSILON = 1e-5
+BINS = 80
+# Beyond these quantiles of both kinds together the histograms pile up at their ends.
+TAILS = (0.001, 0.999)
+PANELS = {"before": "before {layer}", "bn": "after BN", "dar_bn": "after DAR-BN"}
+KINDS = ("natural", "noise")
+
+
+class Stages(NamedTuple):
+    """Activations of valid rows, f32[B, H, W, C] each, and which rows are noise, bool[B]."""
+
+    before: np.ndarray
+    bn: np.ndarray
+    dar_bn: np.ndarray
+    noise: np.ndarray
+
+
+def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Standardises activations by the moments of all rows, and by those of each kind.
+
+    Args:
+      x: f32[B, H, W, C].
+      noise: bool[B].
+
+    Returns:
+      As plain batch norm and as DAR-BN, [B, H, W, C] each, before scale and shift.
+    """
+    per_image = image_moments(x)
+    one, zero = jnp.ones((1, x.shape[-1]), x.dtype), jnp.zeros((1, x.shape[-1]), x.dtype)
+    mean, var, _ = pooled_moments(*per_image, jnp.ones_like(noise))
+    bn = standardize(x, mean[None], var[None], one, zero, EPSILON)
+    noise_mean, noise_var, _ = pooled_moments(*per_image, noise)
+    mean, var, _ = pooled_moments(*per_image, ~noise)
+    mean = jnp.where(noise[:, None], noise_mean[None], mean[None])
+    var = jnp.where(noise[:, None], noise_var[None], var[None])
+    return bn, standardize(x, mean, var, one, zero, EPSILON)
+
+
+def layer_of(paths: Sequence[str]) -> str:
+    """The norm that is looked at, of all in the order of their calls: the second, or the only."""
+    return paths[min(1, len(paths) - 1)]
+
+
+def stages(run: Run, options: Options) -> tuple[str, Stages]:
+    """The path of the layer in the network, and the activations around it for one batch."""
+    network, loader = Network(run, options.epoch), run.experiment.loader
+    (batch,) = training_batches(run, ("open",), 1, options.seed)
+
+    def capture(variables: Any) -> dict[str, jax.Array]:
+        return norm_inputs(
+            run.experiment.model,
+            variables,
+            normalize(batch["image"], loader.mean, loader.std),
+            batch["noise_mask"],
+            batch["valid"],
+            train=True,
+            rngs={"dropout": jax.random.key(options.seed)},
+        )
+
+    # Without jit, whose results come with their names sorted rather than in the order of the calls.
+    seen = capture(network.variables)
+    path = layer_of(list(seen))
+    valid = np.asarray(batch["valid"])
+    x = jnp.asarray(seen[path], jnp.float32)[valid]
+    noise = batch["noise_mask"][valid]
+    arrays = (x, *normalize_both(x, noise), noise)
+    return path, Stages(*map(np.asarray, arrays))
+
+
+def summarize(seen: Stages) -> dict[str, Any]:
+    """Mean and standard deviation of each kind at each stage, and how far the kinds are apart.
+
+    Returns:
+      By stage and kind: {"mean", "std"} over all rows, positions and channels, None without a row.
+      "shift": for the stage before the norm, the distance of the two kinds' channel means in
+      standard deviations of all rows, median and largest over the channels.
+    """
+    numbers: dict[str, Any] = {}
+    masks = {"natural": ~seen.noise, "noise": seen.noise}
+    for stage in PANELS:
+        values = getattr(seen, stage).astype(np.float64)
+        numbers[stage] = {
+            kind: {
+                "mean": float(values[rows].mean()) if rows.any() else None,
+                "std": float(values[rows].std()) if rows.any() else None,
+            }
+            for kind, rows in masks.items()
+        }
+    if all(rows.any() for rows in masks.values()):
+        x, over = seen.before.astype(np.float64), (0, 1, 2)
+        apart = np.abs(x[seen.noise].mean(over) - x[~seen.noise].mean(over))
+        shift = apart / np.sqrt(x.var(over) + EPSILON)
+        numbers["shift"] = {"median": float(np.median(shift)), "largest": float(shift.max())}
+    return numbers
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """A row of three histograms for each run, over all channels and positions.
+
+    Args:
+      runs: at least one.
+      options: `epoch` and `seed`.
+    """
+    numbers = {}
+    with styled():
+        figure = Figure(figsize=(10, 2.5 * len(runs) + 0.5))
+        panels = figure.subplots(len(runs), len(PANELS), squeeze=False)
+        for row, run in zip(panels, runs, strict=True):
+            path, seen = stages(run, options)
+            rows = {"natural": int((~seen.noise).sum()), "noise": int(seen.noise.sum())}
+            numbers[run.label] = {"layer": path, "rows": rows, **summarize(seen)}
+            for axes, (stage, title) in zip(row, PANELS.items(), strict=True):
+                values = getattr(seen, stage)
+                low, high = np.quantile(values, TAILS)
+                edges = np.linspace(low, high, BINS + 1)
+                for color, kind in zip(COLORS, KINDS, strict=False):
+                    of_kind = values[seen.noise == (kind == "noise")]
+                    if not len(of_kind):
+                        continue
+                    axes.hist(
+                        of_kind.ravel(),
+                        edges,
+                        density=True,
+                        histtype="stepfilled",
+                        alpha=0.45,
+                        color=color,
+                        label=kind,
+                    )
+                axes.set_yticks([])
+                axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room for the numbers
+                title = title.format(layer=path)
+                axes.set_title(f"{run.label}: {title}" if len(runs) > 1 else title, fontsize=10)
+                axes.annotate(
+                    _caption(numbers[run.label][stage]),
+                    (0.98, 0.97),
+                    xycoords="axes fraction",
+                    ha="right",
+                    va="top",
+                    fontsize=8,
+                )
+            row[0].set_ylabel("density")
+        for axes in panels[-1]:
+            axes.set_xlabel("activation")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return Drawing(figure, numbers)
+
+
+def _caption(stage: dict[str, Any]) -> str:
+    lines = [
+        # Adding 0 turns -0.0 into 0.0.
+        f"{kind}: {round(value['mean'], 2) + 0:.2f} ± {value['std']:.2f}"
+        for kind, value in stage.items()
+        if value["mean"] is not None
+    ]
+    return "\n".join(lines)

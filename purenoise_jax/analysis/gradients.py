@@ -1,0 +1,246 @@
+"""Size and variance of direction of each class's gradient, with and without pure noise.
+
+Zada, Benou and Irani 2022, section 3.3, report that on CIFAR-100-LT "the mean gradient magnitude
+and the direction variance" are 2 and 9 times as large with OPeN as with oversampling without noise.
+They define neither, nor say of which parameters, at which epoch or over which batches. Here:
+
+- Both recipes are looked at with the same parameters, those of one checkpoint (for the deferred
+  phase, the one that it starts from), in training mode, without updating anything.
+- Batches are drawn as the deferred phase draws them, the same draws for both: class-balanced, with
+  the run's augmentation. With OPeN some of the images are then replaced by noise, which keeps
+  their labels, by the run's `method.open` fields.
+- g_c, the component of class c, is the gradient of the losses of the batch's rows with label c,
+  summed and divided by the rows of the batch. Over the classes these add up to the gradient of a
+  step, as in the decomposition of the paper's section 3.3.
+- Magnitude: the mean of |g_c| over the batches in which c occurs.
+- Direction variance: 1 - |mean of g_c / |g_c||^2, the total variance (the trace of the covariance)
+  of the directions: 0 if all agree, 1 if they cancel. Batches where g_c is exactly zero have no
+  direction and are left out; with fewer than two directions there is none. M independent random
+  directions give 1 - 1/M, so a ratio cannot be larger than the number without noise allows.
+- Of all parameters, and of two parts: the last linear layer ("head") and all before ("backbone"),
+  since with `noise_grad=full_stop` noise reaches the head only.
+- With more than 20 classes, five groups of classes by frequency, the rarest first, stand for them.
+- The overall ratio is of means over classes, of those that have both numbers.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from purenoise_jax.analysis.classes import by_frequency, class_axis
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.data.augment import normalize
+from purenoise_jax.metrics import frequency_groups, mean_of
+from purenoise_jax.recipe import Batch, cross_entropy
+from purenoise_jax.xla import compiler_options
+
+BATCHES = 8
+MOST_CLASSES = 20
+HEAD = "head"
+RECIPES = {"without": ("rs",), "with": ("open",)}
+PARTS: dict[str, Callable[[dict], dict]] = {
+    "all": lambda tree: tree,
+    "backbone": lambda tree: {name: sub for name, sub in tree.items() if name != HEAD},
+    "head": lambda tree: {HEAD: tree[HEAD]},
+}
+PANELS = {"magnitude": "mean gradient magnitude", "variance": "direction variance"}
+Gradient = Callable[[Batch, jax.Array, int], dict]
+
+
+def row_gradient(network: Network, seed: int) -> Gradient:
+    """The gradient of chosen rows of a batch.
+
+    Args:
+      network: its parameters, norms and `noise_grad`; `batch_stats` stay as they are.
+      seed: of dropout.
+
+    Returns:
+      (batch, rows f32[B], number of the batch) -> a tree like the parameters: the gradient of the
+      cross-entropies of the valid rows times `rows`, summed, over the number of valid rows. The
+      same batch number gives the same dropout.
+    """
+    model, loader = network.experiment.model, network.experiment.loader
+
+    def loss(params: Any, batch: Batch, rows: jax.Array, key: jax.Array) -> jax.Array:
+        (logits, _), _ = model.apply(
+            {"params": params, "batch_stats": network.state.batch_stats},
+            normalize(batch["image"], loader.mean, loader.std),
+            batch["noise_mask"],
+            batch["valid"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        weight = jnp.where(batch["valid"], rows, 0)
+        return (weight * cross_entropy(logits, batch["target"])).sum() / batch["valid"].sum()
+
+    gradient = jax.jit(jax.grad(loss), compiler_options=compiler_options())
+
+    def of_rows(batch: Batch, rows: jax.Array, number: int) -> dict:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        return gradient(network.state.params, batch, rows, key)
+
+    return of_rows
+
+
+class Directions:
+    """Collects vectors, given as trees, for their mean size and the variance of their direction."""
+
+    def __init__(self) -> None:
+        self._sizes: list[float] = []
+        self._sum: Any = None
+
+    def add(self, vector: Any) -> None:
+        """Counts one more vector."""
+        size = float(optax.tree.norm(vector))
+        self._sizes.append(size)
+        if size > 0:
+            unit = jax.tree.map(lambda x: x / size, vector)
+            self._sum = unit if self._sum is None else jax.tree.map(jnp.add, self._sum, unit)
+
+    @property
+    def magnitude(self) -> float | None:
+        """The mean size; None without a vector."""
+        return mean_of(self._sizes)
+
+    @property
+    def variance(self) -> float | None:
+        """1 - |mean direction|^2, in [0, 1]; None with fewer than two that are not zero."""
+        directions = sum(size > 0 for size in self._sizes)
+        if directions < 2:
+            return None
+        return max(1 - float(optax.tree.norm(self._sum) / directions) ** 2, 0.0)
+
+
+def class_sets(class_counts: np.ndarray) -> list[np.ndarray]:
+    """The classes, one by one in label order; if more than 20, in five groups, the rarest first."""
+    if len(class_counts) > MOST_CLASSES:
+        return frequency_groups(class_counts)
+    return [np.array([label]) for label in range(len(class_counts))]
+
+
+def rows_of_classes(labels: np.ndarray, batch: Batch) -> np.ndarray:
+    """Which rows have one of these labels, noise rows among them: bool[B]."""
+    return np.isin(np.asarray(batch["label"]), labels)
+
+
+def measure(
+    batches: Sequence[Batch], gradient: Gradient, sets: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Magnitude and direction variance of each class's gradient over some batches.
+
+    Args:
+      batches: see `training_batches`.
+      gradient: see `row_gradient`.
+      sets: of classes whose rows belong together.
+
+    Returns:
+      By part of the parameters: {"magnitude": [sets], "variance": [sets]}, None where there is
+      none. "noise": by part, the mean magnitude of the gradient of all noise rows of a batch.
+    """
+    numbers: dict[str, Any] = {part: {name: [] for name in PANELS} for part in PARTS}
+
+    def over(rows_of: Callable[[Batch], np.ndarray]) -> dict[str, Directions]:
+        found = {part: Directions() for part in PARTS}
+        for i, batch in enumerate(batches):
+            rows = rows_of(batch) & np.asarray(batch["valid"])
+            if rows.any():
+                whole = gradient(batch, jnp.asarray(rows, jnp.float32), i)
+                for part, select in PARTS.items():
+                    found[part].add(select(whole))
+        return found
+
+    # One set after the other, as the sum of directions is as large as the network.
+    for labels in sets:
+        found = over(functools.partial(rows_of_classes, labels))
+        for part, directions in found.items():
+            for name in PANELS:
+                numbers[part][name].append(getattr(directions, name))
+    noise = over(lambda batch: np.asarray(batch["noise_mask"]))
+    numbers["noise"] = {part: directions.magnitude for part, directions in noise.items()}
+    return numbers
+
+
+def compare(without: dict[str, Any], with_noise: dict[str, Any]) -> dict[str, Any]:
+    """Ratios of means over the classes, with noise over without; None where there is none."""
+
+    def ratio(below: Sequence[float | None], above: Sequence[float | None]) -> float | None:
+        pairs = [
+            (a, b) for a, b in zip(below, above, strict=True) if a is not None and b is not None
+        ]
+        low, high = (sum(column) for column in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
+        return high / low if low > 0 else None
+
+    return {
+        part: {name: ratio(without[part][name], with_noise[part][name]) for name in PANELS}
+        for part in PARTS
+    }
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """A row for each run: both measures of backbone and head, by class, most training images first.
+
+    Args:
+      runs: at least one.
+      options: `epoch` of the checkpoint and `seed`.
+    """
+    numbers = {}
+    for run in runs:
+        network = Network(run, options.epoch)
+        gradient = row_gradient(network, options.seed)
+        sets = class_sets(run.experiment.training.stats.class_counts)
+        by_recipe = {
+            name: measure(training_batches(run, methods, BATCHES, options.seed), gradient, sets)
+            for name, methods in RECIPES.items()
+        }
+        numbers[run.label] = {
+            "epoch": int(network.state.step) / network.experiment.steps_per_epoch,
+            "noise_grad": run.config.model.noise_grad,
+            "batches": BATCHES,
+            "classes": [labels.tolist() for labels in sets],
+            **by_recipe,
+            "ratio": compare(by_recipe["without"], by_recipe["with"]),
+        }
+    return Drawing(_figure(runs, numbers), numbers)
+
+
+def _figure(runs: Sequence[Run], numbers: dict[str, Any]) -> Figure:
+    columns = [(name, part) for name in PANELS for part in ("backbone", "head")]
+    with styled():
+        figure = Figure(figsize=(13, 2.6 * len(runs) + 0.6))
+        panels = figure.subplots(len(runs), len(columns), squeeze=False)
+        for row, run in zip(panels, runs, strict=True):
+            for axes, (name, part) in zip(row, columns, strict=True):
+                ratio = numbers[run.label]["ratio"][part][name]
+                _bars(axes, run, numbers[run.label], part, name)
+                times = "" if ratio is None else f", ratio {ratio:.3g}"
+                axes.set_title(f"{PANELS[name]}\n{part}{times}", fontsize=10)
+            row[0].set_ylabel(f"{run.label}\n({run.config.model.noise_grad})")
+        handles = axes.get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _bars(axes: Axes, run: Run, numbers: dict[str, Any], part: str, name: str) -> None:
+    counts = run.experiment.training.stats.class_counts
+    grouped = len(counts) > MOST_CLASSES
+    order = np.arange(len(numbers["classes"]))[::-1] if grouped else by_frequency(counts)
+    for i, recipe in enumerate(RECIPES):
+        values = np.array(numbers[recipe][part][name], dtype=float)[order]
+        places = np.arange(len(order)) + 0.4 * (i - 0.5)
+        axes.bar(places, values, width=0.4, color=COLORS[i], label=f"{recipe} noise")
+    axes.grid(axis="x", visible=False)
+    if grouped:
+        axes.set_xticks(range(len(order)), [f"#{g + 1}" for g in order])
+        axes.set_xlabel("group of classes, rarest = #1")
+    else:
+        class_axis(axes, run, order)

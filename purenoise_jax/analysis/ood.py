@@ -1,0 +1,91 @@
+"""Images from another data set than the network was trained on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from purenoise_jax.analysis.drawing import Options
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.data.cifar import LAYOUTS
+from purenoise_jax.data.sources import load
+from purenoise_jax.errors import ConfigError, DataError
+
+# The classes of the two are disjoint (Krizhevsky 2009).
+OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
+HOLDS_CIFAR = ("auto", "cifar_dir", "tfds")
+NONE = "none"
+
+
+def ood_images(run: Run, options: Options) -> np.ndarray:
+    """The test images of the out-of-distribution data set of a figure.
+
+    Without `options.ood_name` it is the other CIFAR, as in the papers, read as the run's own data
+    were: from the same folder, the folder that this lies in, or the same source. A named data set
+    lies at `options.ood_path`, whose kind tells how it is read: an .npz file, a folder with
+    `test/<class>/` images, CIFAR files, else a prepared TFDS data set.
+
+    Args:
+      run: whose network will see them.
+      options: `ood_name` and `ood_path` are read. The name "none" stands for no images.
+
+    Returns:
+      uint8[M, H, W, C], the shape of the run's own images; M is 0 for "none".
+
+    Raises:
+      ConfigError: no data set is named and the run's has no counterpart.
+      DataError: it is not there, is damaged, or has images of another shape.
+    """
+    shape = run.experiment.training.stats.image_shape
+    if options.ood_name == NONE:
+        return np.zeros((0, *shape), np.uint8)
+    images = _load(run, options)
+    if images.shape[1:] != shape:
+        raise DataError(
+            f"out-of-distribution images are {_times(images.shape[1:])}, but the images of "
+            f"{run.path} are {_times(shape)}"
+        )
+    return images
+
+
+def _load(run: Run, options: Options) -> np.ndarray:
+    data = run.config.data
+    size: dict[str, Any] = {"image_size": data.image_size}
+    usual = OTHER.get(data.name, "") if data.source in HOLDS_CIFAR else ""
+    name = options.ood_name or usual
+    if not name and not options.ood_path:
+        raise ConfigError(
+            "there is no usual out-of-distribution data set for this run's data "
+            f"(source {data.source!r}): give --ood and --ood_data, or --ood {NONE}"
+        )
+    if options.ood_path or name not in LAYOUTS:
+        path = Path(options.ood_path).expanduser()
+        source = _source(name, path)
+        if source == "auto" and not name:
+            raise ConfigError(f"--ood is missing: the name of the data set at {path}")
+        where = options.ood_path and str(path)
+        return load(source, name=name, path=where, **size).test_images
+    if not data.path or data.source == "tfds":
+        return load(data.source, name=name, path=data.path, **size).test_images
+    own = Path(data.path).expanduser().resolve()
+    missing = []
+    for path in (own, own.parent):
+        try:
+            return load("cifar_dir", name=name, path=str(path)).test_images
+        except DataError as error:
+            missing.append(str(error))
+    raise DataError(f"no out-of-distribution images ({'; '.join(missing)}): give --ood_data")
+
+
+def _source(name: str, path: Path) -> str:
+    if name == "digits":
+        return "digits"
+    if path.suffix == ".npz":
+        return "npz"
+    if (path / "test").is_dir() and (path / "train").is_dir():
+        return "folder"
+    return "auto"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,140 @@
+"""t-SNE of what the network makes of test images, other images and pure noise.
+
+Source: Lee and Lee 2023, section 5.1, figures 1 and 7: 50 test images of each class, drawn with
+replacement, 50 out-of-distribution (OOD) images and 50 noise images; features from the penultimate
+layer in evaluation; scikit-learn's t-SNE with its defaults. They took the OOD images of one random
+class of the other CIFAR; here they are of all its classes, as in their histograms, since one class
+is no sample of a distribution.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
+from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.features import Network
+from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.ood import ood_images
+
+IMAGES = 50
+PERPLEXITY = 30.0
+COLUMNS = 2
+# What has no class is told by numbers below 0.
+OOD, NOISE = -1, -2
+KINDS = {OOD: ("OOD", "x", "#000000"), NOISE: ("noise", "+", "#D00000")}
+
+
+def pick(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Draws images of every class with replacement.
+
+    Args:
+      labels: int[N]; a class without images is left out.
+      per_class: how many of each.
+      seed: of the draws.
+
+    Returns:
+      int[K * per_class], indices by class.
+    """
+    rng = np.random.default_rng(seed)
+    return np.concatenate(
+        [rng.choice(np.flatnonzero(labels == label), per_class) for label in np.unique(labels)]
+    )
+
+
+def embed(features: np.ndarray, seed: int, perplexity: float = PERPLEXITY) -> np.ndarray:
+    """Places points in the plane by t-SNE.
+
+    Args:
+      features: f32[N, F], N at least 4.
+      seed: the same seed gives the same picture.
+      perplexity: lowered to (N - 1) / 3 for few points, as it has to be below N.
+
+    Returns:
+      f32[N, 2], without a unit.
+    """
+    perplexity = min(perplexity, (len(features) - 1) / 3)
+    # On one thread sums have one order, whatever the machine; and threads that wait for each other
+    # by spinning took fifty times as long beside other work.
+    with threadpool_limits(1):
+        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(features)
+
+
+def points(run: Run, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """The points of one run's panel: f32[N, 2], and int[N], the label or `OOD` or `NOISE`."""
+    network, dataset = Network(run, options.epoch), run.experiment.dataset
+    count = options.images or IMAGES
+    chosen = pick(dataset.test_labels, count, options.seed)
+    ood = ood_images(run, options)
+    drawn = np.random.default_rng(options.seed).permutation(len(ood))[:count]
+    inputs = np.concatenate(
+        [
+            network.images(dataset.test_images[chosen]),
+            network.images(ood[drawn]),
+            network.noise(count, options.seed),
+        ]
+    )
+    labels = [dataset.test_labels[chosen], np.full(len(drawn), OOD), np.full(count, NOISE)]
+    return embed(network.evaluate(inputs).features, options.seed), np.concatenate(labels)
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """A panel for each run; axes have no unit, so they have no ticks.
+
+    Args:
+      runs: at least one, possibly of different data.
+      options: `images` test images of each class, OOD images and noise images (0 = 50 each).
+    """
+    numbers, rows = {}, -(-len(runs) // COLUMNS)
+    columns = min(len(runs), COLUMNS)
+    with styled():
+        figure = Figure(figsize=(4.6 * columns + 1.8, 4.4 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, run in zip(panels, runs, strict=False):
+            placed, labels = points(run, options)
+            numbers[run.label] = {
+                "class_names": list(run.experiment.dataset.class_names),
+                "labels": labels.tolist(),
+                "points": placed.astype(float).tolist(),
+            }
+            _scatter(axes, run, placed, labels)
+        for axes in panels[len(runs) :]:
+            axes.set_axis_off()
+        # The runs of one figure are of one data set as a rule: one legend says it for all.
+        figure.legend(handles=_legend(runs[0], labels), loc="outside right center")
+    return Drawing(figure, numbers)
+
+
+def _scatter(axes: Axes, run: Run, placed: np.ndarray, labels: np.ndarray) -> None:
+    order = by_frequency(run.experiment.training.stats.class_counts)
+    for color, label in zip(class_colors(len(order)), order, strict=True):
+        x, y = placed[labels == label].T
+        axes.scatter(x, y, s=9, color=color, linewidths=0, alpha=0.8)
+    for kind, (_, marker, color) in KINDS.items():
+        x, y = placed[labels == kind].T
+        axes.scatter(x, y, s=28, color=color, marker=marker, linewidths=1.1, zorder=3)
+    axes.set_title(run.label)
+    axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+    axes.spines[["top", "right"]].set_visible(True)
+
+
+def _legend(run: Run, labels: np.ndarray) -> list[Line2D]:
+    counts = run.experiment.training.stats.class_counts
+    order, names = by_frequency(counts), run.experiment.dataset.class_names
+    colors = class_colors(len(order))
+    # Of many classes a few stand for all: every tenth or so, first and last among them.
+    shown = np.unique(np.linspace(0, len(order) - 1, min(len(order), NAMED)).round().astype(int))
+
+    def entry(label: str, marker: str, color: str) -> Line2D:
+        return Line2D([], [], ls="", marker=marker, color=color, markersize=5, label=label)
+
+    entries = [entry(f"{names[order[i]]} ({counts[order[i]]})", "o", colors[i]) for i in shown]
+    for kind, (label, marker, color) in KINDS.items():
+        if (labels == kind).any():
+            entries.append(entry(label, marker, color))
+    return entries

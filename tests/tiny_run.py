@@ -1,0 +1,26 @@
+"""A finished run of the tiny problem, as the figures see it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.analysis.load import Run, load_runs
+from purenoise_jax.train import train_and_evaluate
+from tests.tiny import tiny_config, write_npz
+
+
+def train_tiny(folder: Path, **overrides: Any) -> Run:
+    """An epoch of ERM and one of OPeN, with a checkpoint of each."""
+    npz = write_npz(folder / "tiny.npz")
+    config = tiny_config(npz, **{"num_epochs": 2, "phases.deferred.start_epoch": 1, **overrides})
+    train_and_evaluate(config, folder / "run")
+    return load_runs([folder / "run"])[0]
+
+
+def changed(run: Run, **overrides: Any) -> Run:
+    """The same checkpoints under another config; for fields that checkpoints do not depend on."""
+    config = ConfigDict(run.config.to_dict())
+    config.update_from_flattened_dict(overrides)
+    return dataclasses.replace(run, config=config)
