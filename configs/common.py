@@ -76,20 +76,27 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
       epochs: at least 1.
 
     Raises:
-      ConfigError: the method is unknown or epochs is not positive.
+      ConfigError: the method is unknown, or there are too few epochs for it.
     """
     choose("method", method, SCHEDULES)
     if epochs < 1:
         raise ConfigError(f"config argument epochs={epochs} must be at least 1")
     initial, deferred = SCHEDULES[method]
-    first_drop, second_drop = max(round(0.8 * epochs), 1), max(round(0.9 * epochs), 1)
+    # At least one epoch is left for the deferred methods, and one between the drops.
+    first_drop = max(min(round(0.8 * epochs), epochs - 1), 1)
+    second_drop = max(round(0.9 * epochs), first_drop + 1)
     config.num_epochs = epochs
     config.optimizer.warmup_epochs = round(epochs / 40)
     config.optimizer.milestones = (first_drop, second_drop)
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
     config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": initial}})
-    if deferred and first_drop < epochs:
+    if deferred:
+        if epochs < 2:
+            raise ConfigError(
+                f"config argument epochs={epochs} leaves no epoch for {method} after plain "
+                "training; legal: at least 2"
+            )
         config.phases.deferred = ConfigDict({"start_epoch": first_drop, "methods": deferred})
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from launch.planning import tasks_of
-from launch.tables import EPOCHS, Cell, Plan, Table
+from launch.tables import Cell, Plan, Table
 from purenoise_jax.writer import write_atomically
 
 MISSING = "missing"
@@ -69,28 +69,16 @@ def collect(table: Table, seeds: int, root: Path) -> list[Row]:
     return rows
 
 
-def caveat(plan: Plan) -> str:
-    """What must be said beside every number of a plan that is not the papers'."""
-    if plan.quick:
-        return "quick, means nothing"
-    changes = []
-    if plan.shortened:
-        changes.append(f"{plan.epochs} of {EPOCHS} epochs")
-    if plan.model:
-        changes.append(f"{plan.model} throughout")
-    return ", ".join(changes)
-
-
 def columns(table: Table, plan: Plan) -> list[str]:
     """Headings of a table."""
     extra = ["rarest fifth"] if table.groups else []
-    return ["", "paper", "reproduction", "here", *extra, *([CAVEAT] if caveat(plan) else [])]
+    return ["", "paper", "reproduction", "here", *extra, *([CAVEAT] if plan.caveat else [])]
 
 
 def entries(row: Row, table: Table, plan: Plan) -> list[str]:
     """One line of a table, as headings."""
     extra = [row.number("group_accuracy", 0)] if table.groups else []
-    note = [caveat(plan)] if caveat(plan) else []
+    note = [plan.caveat] if plan.caveat else []
     cell = row.cell
     published = [cell.paper or "-", cell.reproduction or "-"]
     return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
@@ -149,7 +137,7 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
                 run = Path(origin["workdir"])
                 said["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
-            note = {"caveat": caveat(plan)} if caveat(plan) else {}
+            note = {"caveat": plan.caveat} if plan.caveat else {}
             records.append(json.dumps({**head, **note, **said}, allow_nan=False) + "\n")
     paths = [folder / f"{name}.md", folder / f"{name}.jsonl"]
     write_atomically(paths[0], "\n".join(lines))
@@ -158,7 +146,7 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
 
 
 def _title(table: Table, plan: Plan) -> str:
-    parts = [table.title, f"preset {plan.preset}", caveat(plan)]
+    parts = [table.title, f"preset {plan.preset}", plan.caveat]
     return "; ".join(filter(None, parts))
 
 

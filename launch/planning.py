@@ -15,6 +15,7 @@ from benchmarks.chips import forward_flops
 from launch.tables import Table
 from purenoise_jax.config import config_hash, default_config
 from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.models import create_model
 from purenoise_jax.writer import read_json
 
@@ -35,9 +36,24 @@ class Task:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """Of summary.json; None while the run is not finished."""
+        """Of summary.json; None while the run is not finished.
+
+        Raises:
+          ConfigError: the file is damaged, or of another run.
+        """
         path = self.workdir / "summary.json"
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            summary = read_json(path)
+            there = summary["config_hash"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is damaged ({error}); without it, the run ends once more"
+            ) from None
+        if there != config_hash(self.config):
+            raise ConfigError(f"{path} is of a run with another config; choose another --out")
+        return summary
 
 
 def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
@@ -71,7 +87,9 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
     for seed in seeds:
         for cell in table.cells:
             for task in tasks_of(cell.config, seed, root):
-                found.setdefault(task.workdir, task)
+                other = found.setdefault(task.workdir, task)
+                if other.config.to_json() != task.config.to_json():
+                    raise ConfigError(f"{task.workdir} would be the folder of two runs")
     return list(found.values())
 
 
@@ -90,7 +108,8 @@ def training_pflop(task: Task) -> float:
             profile=config.data.profile,
         )
         limit = config.data.limit
-        images = sum(max(int(n) * limit // largest, 1) if limit else int(n) for n in counts)
+        thinner = 0 < limit < largest
+        images = sum(max(int(n) * limit // largest, 1) if thinner else int(n) for n in counts)
     rows = 0.0
     for epoch in range(task.first_epoch, config.num_epochs):
         phases = [p for p in config.phases.values() if p.start_epoch <= epoch]
@@ -128,7 +147,12 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     last = max(config.phases.values(), key=lambda phase: phase.start_epoch).methods
     unseeded = config.copy_and_resolve_references()
     unseeded.seed = 0
-    # Which file the subset is from is not part of a run's hash, as files move.
-    key = hashlib.sha256(f"{config_hash(unseeded)} {subset}".encode()).hexdigest()
+    # What changes a result and is not part of a run's hash, as it may change or move later.
+    parts = [config_hash(unseeded)]
+    if data.indices:
+        parts.append(hashlib.sha256(Path(data.indices).read_bytes()).hexdigest())
+    if config.model.norm == "aux_bn":
+        parts.append(config.init_aux_bn)
+    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
     return root / name / f"seed{config.seed}"

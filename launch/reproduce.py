@@ -21,16 +21,17 @@ from rich.console import Console
 
 from launch import cells
 from launch.planning import Task, tasks_of_table, training_pflop
-from launch.tables import EPOCHS, TABLES, Plan
+from launch.tables import EPOCHS, TABLES, Plan, make_table
 from purenoise_jax import compile_cache
 from purenoise_jax.config import FIELDS, validate
 from purenoise_jax.console import Display, duration, percent, show_error
-from purenoise_jax.errors import ConfigError, NonFiniteError, PureNoiseError
+from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError, PureNoiseError
 from purenoise_jax.main import write_report
 from purenoise_jax.train import train_and_evaluate
 
 STORAGE, FAILED, INTERRUPTED = 5, 1, 130
 QUICK_EPOCHS = 5
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 MEANS_NOTHING = "quick: this number means nothing"
 
 
@@ -87,61 +88,61 @@ def make_plan(args: argparse.Namespace) -> Plan:
         if kind is tuple:
             raise ConfigError(f"--set {name}: a tuple cannot be set here")
         try:
-            overrides[name] = value == "True" if kind is bool else kind(value)
-        except ValueError:
+            overrides[name] = SWITCHES[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
             raise ConfigError(f"{name}={value} is not legal; legal: {FIELDS[name].legal}") from None
     if args.data:
         overrides["data.path"] = args.data
-    epochs = args.epochs or (QUICK_EPOCHS if args.quick else EPOCHS)
+    usual = QUICK_EPOCHS if args.quick else EPOCHS
+    epochs = usual if args.epochs is None else args.epochs
     return Plan(args.preset, epochs, args.model, args.quick, overrides)
 
 
 def show_plan(tasks: Sequence[Task], console: Console) -> None:
     """Lists every run with its cost."""
     left = 0.0
-    rates = _rates(tasks)
     for task in tasks:
         cost, config = training_pflop(task), task.config
         epochs = f"epochs {task.first_epoch} .. {config.num_epochs}"
         state = "done" if task.summary else "to do"
         left += 0 if task.summary else cost
         console.print(
-            f"{state:>5}  {cost:9.3f} PFLOP  {epochs:<18} {task.workdir.parent.name}/"
+            f"{state:>5}  {cost:9.3g} PFLOP  {epochs:<18} {task.workdir.parent.name}/"
             f"{task.workdir.name}"
         )
     undone = sum(not task.summary for task in tasks)
-    console.print(f"{len(tasks)} runs, {undone} to do, {left:,.2f} PFLOP of training steps left")
-    if rates:
-        rate = sum(rates) / len(rates)
-        console.print(
-            f"at the {rate:.3g} PFLOP/s of the {len(rates)} runs that are done: "
-            f"{duration(left / rate)}"
-        )
+    console.print(f"{len(tasks)} runs, {undone} to do, {left:,.5g} PFLOP of training steps left")
+    rate = _rate(tasks)
+    if rate:
+        console.print(f"at {rate:.3g} PFLOP/s, as of those that are done: {duration(left / rate)}")
 
 
-def _rates(tasks: Sequence[Task]) -> list[float]:
-    """PFLOP/s of finished runs, compilation and evaluation left out."""
-    rates = []
+def _rate(tasks: Sequence[Task]) -> float | None:
+    """PFLOP/s of the finished runs, compilation and evaluation left out; None without any."""
+    cost = seconds = 0.0
     for task in tasks:
         summary = task.summary
         if summary and summary.get("images_per_second"):
             steps = summary["steps"] * (1 - task.first_epoch / task.config.num_epochs)
-            seconds = steps * task.config.batch_size / summary["images_per_second"]
-            rates.append(training_pflop(task) / seconds)
-    return rates
+            seconds += steps * task.config.batch_size / summary["images_per_second"]
+            cost += training_pflop(task)
+    return cost / seconds if seconds else None
 
 
 def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
     """Does what is not done yet.
 
     Returns:
-      The workdirs of runs that broke down with a loss or gradient that was not finite.
+      The workdirs of runs that broke down: a loss or gradient was not finite, or the checkpoint
+      that they go on from cannot be used.
     """
     broken: list[Path] = []
+    note = f"  ({MEANS_NOTHING})" if quick else ""
     for number, task in enumerate(tasks, start=1):
         name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
         if task.summary:
-            console.print(f"{name}: done before, {percent(task.summary['test_accuracy'])} %")
+            before = percent(task.summary["test_accuracy"])
+            console.print(f"{name}: done before, {before} %{note}")
             continue
         if Path(task.config.init_from) in broken:
             console.print(f"{name}: left out, as the run it starts from broke down")
@@ -153,7 +154,7 @@ def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
             if task.config.report:
                 at_end = partial(write_report, task.workdir, display, False)
             train_and_evaluate(task.config, task.workdir, display, at_end)
-        except NonFiniteError as error:
+        except (NonFiniteError, CheckpointError) as error:
             broken.append(task.workdir)
             console.print(f"{name}: broke down: {error}")
             continue
@@ -162,7 +163,6 @@ def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
             jax.clear_caches()
             gc.collect()
         summary = task.summary or {}
-        note = f"  ({MEANS_NOTHING})" if quick else ""
         took = duration(summary["seconds"])
         console.print(f"{name}: {percent(summary['test_accuracy'])} %, {took}{note}")
     return broken
@@ -177,8 +177,8 @@ def main(argv: Sequence[str]) -> int:
         seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
         if seeds < 1 or plan.epochs < 1:
             raise ConfigError("--seeds and --epochs must be at least 1")
-        table = TABLES[args.table](plan)
-        root = Path(args.out).expanduser() / ("quick" if args.quick else "")
+        table = make_table(args.table, plan)
+        root = Path(args.out).expanduser().resolve() / ("quick" if args.quick else "")
         tasks = tasks_of_table(table, range(seeds), root)
         for task in tasks:
             validate(task.config)

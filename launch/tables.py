@@ -14,6 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common
+from purenoise_jax.config import FIELDS
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.models.norm import NOISE_GRADS
 
 EPOCHS = 200
@@ -26,6 +28,11 @@ MODULES: dict[str, ModuleType] = {
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN", "append": "noise 1:4"}
 NORM_NAMES = {"bn": "Standard BN", "aux_bn": "Auxiliary BN", "dar_bn": "DAR-BN"}
 CUI = Path(cifar10.__file__).parent / "subsets" / "cifar10_lt_100_cui.npy"
+# Fields that make a cell what it is; --model and --epochs are there for two of them.
+DECIDED = {
+    "seed", "num_epochs", "init_from", "init_epoch", "model.name", "data.name", "data.augment",
+    "data.imbalance_ratio", "data.indices", "data.rule",
+}  # fmt: skip
 # Where the deferred phase starts, as a share of all epochs.
 DEFERRED = 0.8
 
@@ -53,6 +60,23 @@ class Plan:
     def shortened(self) -> bool:
         """Whether the schedule is not the papers'."""
         return self.epochs != EPOCHS
+
+    @property
+    def caveat(self) -> str:
+        """What must be said beside every number, as the runs are not the papers'."""
+        if self.quick:
+            return "quick, means nothing"
+        changes = []
+        if self.shortened:
+            changes.append(f"{self.epochs} epochs instead of {EPOCHS}, drops of 0.1")
+        if self.model:
+            changes.append(f"{self.model} throughout")
+        changes += [f"{k}={v}" for k, v in self.overrides.items() if FIELDS[k].fixed]
+        return ", ".join(changes)
+
+    def models(self, *published: str) -> tuple[str, ...]:
+        """The networks of a table: those published, unless another takes their place."""
+        return (self.model,) if self.model else published
 
     def config(
         self,
@@ -92,9 +116,12 @@ class Plan:
             # At a tenth of a hundredth of the rate a few epochs change nothing.
             config.optimizer.gamma = 0.1
         fields = {name.replace("__", "."): value for name, value in overrides.items()}
+        wrong = [name for name in self.overrides if name in fields or name in DECIDED]
+        if wrong:
+            raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
         if self.quick:
             classes = 100 if "100" in dataset else 10
-            fields |= {"data.limit": 2000 // classes, "eval.every_epochs": 0}
+            fields |= {"data.limit": 600 // classes, "eval.every_epochs": 0}
             fields |= {"checkpoint.every_epochs": 0, "report": False}
         config.update_from_flattened_dict(fields | self.overrides)
         return config
@@ -179,11 +206,16 @@ def norms(plan: Plan) -> Table:
         ("CIFAR-10-LT", "resnet32"): (("", "74.37"), ("", "75.08"), ("", "77.52")),
     }  # fmt: skip
     cells = []
-    for (dataset, model), published in values.items():
-        augment = "flip_crop" if model == "resnet32" else ""
-        for norm, (paper, again) in zip(NORM_NAMES, published, strict=True):
-            config = _with_norm(plan, dataset, norm, model=model, augment=augment)
-            cells.append(Cell(f"{dataset}, {model}", NORM_NAMES[norm], config, paper, again))
+    for dataset, networks in (
+        ("CIFAR-10-LT", ("wrn28_10", "resnet32")),
+        ("CIFAR-100-LT", ("wrn28_10",)),
+    ):
+        for model in plan.models(*networks):
+            augment = "flip_crop" if model == "resnet32" else ""
+            published = values.get((dataset, model), (("", ""),) * len(NORM_NAMES))
+            for norm, (paper, again) in zip(NORM_NAMES, published, strict=True):
+                config = _with_norm(plan, dataset, norm, model=model, augment=augment)
+                cells.append(Cell(f"{dataset}, {model}", NORM_NAMES[norm], config, paper, again))
     return Table(
         "batch norm ablation of OPeN, ratio 100",
         "Zada et al., table 4; Lee and Lee, tables 4 and 8",
@@ -214,7 +246,7 @@ def augmentation(plan: Plan) -> Table:
     ]
     return Table(
         "augmentation ablation, CIFAR-10-LT, ratio 100",
-        "Zada et al., figure 3; Lee and Lee, table 5",
+        "Zada et al., tables 1 and 2 (AutoAugment) and figure 3; Lee and Lee, table 5",
         tuple(cells),
     )
 
@@ -222,11 +254,15 @@ def augmentation(plan: Plan) -> Table:
 def balanced(plan: Plan) -> Table:
     """Balanced CIFAR with and without a fixed share of appended noise."""
     deferred = max(round(DEFERRED * plan.epochs), 1)
+    values = {
+        ("CIFAR-10", "wrn28_10"): ("87.16", "88.57"),
+        ("CIFAR-10", "resnet32"): ("86.51", "86.19"),
+    }
     cells = []
     for dataset in ("CIFAR-10", "CIFAR-100"):
-        for model in ("wrn28_10", "resnet32") if dataset == "CIFAR-10" else ("wrn28_10",):
-            again = {"wrn28_10": ("87.16", "88.57"), "resnet32": ("86.51", "86.19")}[model]
-            again = again if dataset == "CIFAR-10" else ("", "")
+        networks = ("wrn28_10", "resnet32") if dataset == "CIFAR-10" else ("wrn28_10",)
+        for model in plan.models(*networks):
+            again = values.get((dataset, model), ("", ""))
             setting = f"{dataset}, {model}"
             for augment, title in (("flip_crop", "flip, crop"), ("autoaugment", "AutoAugment")):
                 # Lee and Lee trained with AutoAugment, and do not say from when on with noise.
@@ -377,17 +413,22 @@ def additive(plan: Plan) -> Table:
 
 def noise_grad(plan: Plan) -> Table:
     """What is shared, what is stopped, and where noise enters: the grid nobody has published."""
-    presets = {"pixel": "paper", "raw": "rescience"}
     cells = []
-    for space in presets:
+    for space in ("pixel", "raw"):
         for norm in NORM_NAMES:
             for reading in NOISE_GRADS:
-                with_space = dataclasses.replace(plan, preset=presets[space])
-                config = _with_norm(with_space, "CIFAR-10-LT", norm, model__noise_grad=reading)
+                # By its other name a run that other tables have, too.
+                own = reading == ("affine_stop" if norm == "dar_bn" else "none")
+                config = _with_norm(
+                    plan,
+                    "CIFAR-10-LT",
+                    norm,
+                    model__noise_grad="auto" if own else reading,
+                    method__open__space=space,
+                )
                 cells.append(Cell(f"{NORM_NAMES[norm]}, noise in {space} space", reading, config))
     return Table(
-        "batch norm, gradient of noise and noise space, OPeN, CIFAR-10-LT, ratio 100 (raw space "
-        "with the reproduction's constants throughout, pixel space with the paper's statistics)",
+        "batch norm, gradient of noise and noise space, OPeN, CIFAR-10-LT, ratio 100",
         "new",
         tuple(cells),
         groups=True,
@@ -414,3 +455,18 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "additive": additive,
     "noise_grad": noise_grad,
 }
+
+
+def make_table(name: str, plan: Plan) -> Table:
+    """One of `TABLES`; published numbers are left out where another network takes their place.
+
+    Raises:
+      ConfigError: the plan does not go with the table.
+    """
+    table = TABLES[name](plan)
+    if plan.model:
+        published = "resnet32" if name == "resnet32" else "wrn28_10"
+        if plan.model != published and name not in ("norms", "balanced"):
+            cells = (dataclasses.replace(c, paper="", reproduction="") for c in table.cells)
+            table = dataclasses.replace(table, cells=tuple(cells))
+    return table

@@ -103,7 +103,7 @@ def find_start(
       CheckpointError: a checkpoint is missing, unreadable or of another run.
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
-    origin = {"workdir": init_from, "epoch": init_epoch} if init_from else None
+    origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
     own = checkpoints.steps()
     if own:
         record = checkpoints.record(own[-1])

@@ -14,6 +14,7 @@ import optax
 from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.recipe import Batch, Recipe
 from purenoise_jax.xla import compile_ahead, compiler_options, materialize
 
@@ -203,7 +204,14 @@ def make_step(
             return total / jnp.maximum(valid.sum(), 1), (batch_stats, logits)
 
         (loss, (batch_stats, logits)), grads = recipe.gradient(loss_fn, state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+
+        def in_use(path: Any, param: jax.Array) -> jax.Array:
+            # As in PyTorch, a parameter that no row came by does not decay either.
+            idle = noise_mask is None and path[-1].key.startswith(AUX_PREFIX)
+            return jnp.zeros_like(param) if idle else param
+
+        decaying = jax.tree_util.tree_map_with_path(in_use, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, decaying)
         lr = lr_fn(state.step)
 
         def apply(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.analysis import activations, gradients
+from purenoise_jax.analysis import activations, gradients, noise_features
 from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options
 from purenoise_jax.analysis.features import Network, training_batches
 from purenoise_jax.analysis.gradients import Directions, row_gradient
 from purenoise_jax.data.augment import normalize
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.models import create_model
 from purenoise_jax.models.capture import norm_inputs
 from tests.tiny_run import changed, train_tiny
@@ -101,10 +102,38 @@ def test_the_activations_figure(run, network):
     assert len(drawing.figure.axes) == 6
 
 
-def test_activations_without_noise_have_no_noise_numbers(run):
-    none = changed(run, **{"method.open.delta": 0.0})
-    numbers = activations.draw([none], Options()).numbers["run"]
+def test_activations_without_noise_have_no_noise_numbers():
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype(np.float32)
+    numbers = activations.summarize(activations.Stages(x, x, x, np.zeros(4, bool)))
     assert numbers["dar_bn"]["noise"] == {"mean": None, "std": None} and "shift" not in numbers
+
+
+@pytest.mark.parametrize("figure", [activations, gradients, noise_features])
+def test_a_comparison_with_noise_that_never_comes_is_refused(run, figure):
+    none = changed(run, **{"method.open.delta": 0.0})
+    with pytest.raises(ConfigError, match=r"open puts no noise into \d batches"):
+        figure.draw([none], Options())
+
+
+def test_runs_with_additive_noise_have_no_pure_noise_to_look_at(run):
+    added = changed(run, **{"method.open.additive_std": 0.3})
+    with pytest.raises(ConfigError, match=r"additive_std=0.3, so this run adds noise to images"):
+        noise_features.draw([added], Options())
+    # Rows under noise are there to be compared, though.
+    assert gradients.draw([added], Options()).numbers["run"]["with"]["noise"]["all"] > 0
+
+
+def test_appended_noise_is_compared_with_the_same_batches_without(tmp_path):
+    appended = train_tiny(tmp_path, **{"phases.deferred.methods": ("append",)})
+    numbers = gradients.draw([appended], Options(epoch=1)).numbers["run"]
+    assert numbers["with"]["noise"]["head"] > 0
+    assert numbers["ratio"]["head"]["magnitude"] != pytest.approx(1, abs=1e-3)
+    seen = noise_features.draw([appended], Options()).numbers["run"]["training"]
+    # A quarter of 16, and of the last batch's 13, rounded down: (4 + 4 + 3) in three batches.
+    rows = sum(int(b["valid"].sum()) for b in training_batches(appended, ("append",), 8, 0))
+    assert seen["natural_images"] + seen["noise_images"] == rows
+    assert seen["noise_images"] == 4 + 4 + 3 + 4 + 4 + 3 + 4 + 4
+    assert activations.draw([appended], Options()).numbers["run"]["dar_bn"]["noise"]["std"]
 
 
 # Gradients
@@ -210,9 +239,14 @@ def test_the_gradients_figure(run):
     assert len(drawing.figure.axes) == 8
 
 
-def test_without_noise_both_recipes_are_one(run):
+def test_without_noise_both_recipes_are_one(run, network):
     none = changed(run, **{"method.open.delta": 0.0})
-    ratio = gradients.draw([none], Options()).numbers["run"]["ratio"]
+    gradient, sets = row_gradient(network, 0), gradients.class_sets(np.ones(4))
+    below, above = (
+        gradients.measure(training_batches(none, (method,), 3, 0), gradient, sets)
+        for method in ("rs", "open")
+    )
+    ratio = gradients.compare(below, above)
     for part in ("all", "backbone", "head"):
         assert ratio[part] == pytest.approx({"magnitude": 1, "variance": 1}, rel=1e-4)
 

@@ -111,7 +111,7 @@ def test_a_report_of_several_runs_compares_them(run, tmp_path):
     path = page.write_report(load_runs([run, other]))
     assert path == run / "figures/report.html"
     text, reader = read(path.read_text())
-    assert "2 runs compared" in text
+    assert "2 runs compared" in text and "One run each, so one seed each" in text
     assert "one 54.0 % 54.0 % 10.0 % 41.9 % 1.250 4.0 %" in text
     assert "two 50.0 % 50.0 % 50.0 % 50.0 % 1.250 \N{EN DASH} not recorded" in text
     assert "model.name wrn28_10 resnet32" in text and "seed 0 3" in text
@@ -197,6 +197,14 @@ def test_usage_errors_take_one_line(run, tmp_path, capsys):
     assert "required: FIGURE, RUN" in error_of(capsys, 2)
     assert "see --help" in error_of(capsys, 2, "groups", run, "--epochs=two")
     assert "--images=-1" in error_of(capsys, 2, "images", run, "--images=-1")
+    assert "--seed=-1" in error_of(capsys, 2, "images", run, "--seed=-1")
+    for figure, option in (
+        ("groups", "--epoch=3"), ("curves", "--indices=a=b"), ("gradients", "--images=5"),
+        ("report", "--ood=cifar100"), ("activations", "--ood_data=x"),
+    ):  # fmt: skip
+        flag = option.partition("=")[0]
+        expected = f"{flag} changes nothing about {figure}; leave it out"
+        assert expected in error_of(capsys, 2, figure, run, option)
     assert "legal: NAME=FILE" in error_of(capsys, 2, "subsets", run, "--indices=x.txt")
     assert "is not the workdir of a run" in error_of(capsys, 2, "report", tmp_path)
 

@@ -23,7 +23,7 @@ def test_every_config_file_is_tested_here():
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
 @pytest.mark.parametrize(
-    ("method", "epochs"), list(itertools.product(common.SCHEDULES, [1, 7, 200]))
+    ("method", "epochs"), list(itertools.product(common.SCHEDULES, [2, 7, 200]))
 )
 def test_every_method_at_every_length(module, method, epochs):
     config = module.get_config(f"method={method},epochs={epochs}")
@@ -136,3 +136,17 @@ def test_every_augmentation_of_the_papers():
         config = cifar10_lt.get_config(f"augment={name}")
         assert config.data.augment == operations
         validate(config)
+
+
+@pytest.mark.parametrize("epochs", range(2, 60))
+def test_every_schedule_leaves_an_epoch_to_the_deferred_methods(epochs):
+    config = cifar10_lt.get_config(f"method=drs,epochs={epochs}")
+    first, second = config.optimizer.milestones
+    assert config.phases.deferred.start_epoch == config.init_epoch == first < epochs
+    assert first < second and config.checkpoint.epochs == (first,)
+
+
+def test_one_epoch_is_not_enough_for_a_deferred_method():
+    with pytest.raises(ConfigError, match=r"epochs=1 leaves no epoch for open .* at least 2"):
+        cifar10_lt.get_config("epochs=1")
+    validate(cifar10_lt.get_config("method=rs,epochs=1"))

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from launch import cells, reproduce, tables
+from launch import cells, planning, reproduce, tables
 from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
-from launch.tables import CUI, TABLES, Cell, Plan, Table
+from launch.tables import CUI, TABLES, Cell, Plan, Table, make_table
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.config import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
+from purenoise_jax.errors import ConfigError
 from tests.tiny import tiny_config, write_npz
 
 PLANS = {
@@ -23,23 +25,26 @@ PLANS = {
     "rescience": Plan(preset="rescience"),
     "short": Plan(epochs=40, model="resnet32"),
     "quick": Plan(epochs=5, quick=True),
-    "one epoch": Plan(epochs=1),
+    "two epochs": Plan(epochs=2),
 }
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("name", TABLES)
 def test_every_run_of_every_table_can_start(name, plan, tmp_path):
-    table = TABLES[name](plan)
+    table = make_table(name, plan)
     assert len({(c.setting, c.method) for c in table.cells}) == len(table.cells)
     tasks = tasks_of_table(table, range(2), tmp_path)
+    last = [tasks_of(c.config, seed, tmp_path)[-1].workdir for c in table.cells for seed in (0, 1)]
+    assert len(set(last)) == len(last), "no two cells are the same run"
     for task in tasks:
         validate(task.config)
         assert task.config.num_epochs == plan.epochs
         assert training_pflop(task) > 0
     # One folder is one run: nothing that differs shares one.
-    by_folder = {t.workdir: t.config.to_json_best_effort() for t in tasks}
-    assert len(set(by_folder.values())) == len(by_folder) == len(tasks)
+    everything = [t for c in table.cells for s in (0, 1) for t in tasks_of(c.config, s, tmp_path)]
+    pairs = {(t.workdir, t.config.to_json()) for t in everything}
+    assert len(pairs) == len({workdir for workdir, _ in pairs}) == len(tasks)
     # What a run starts from is done before it.
     folders = [str(t.workdir) for t in tasks]
     for position, task in enumerate(tasks):
@@ -90,7 +95,8 @@ def test_what_the_cells_train():
     assert config("norms", "CIFAR-10-LT, resnet32", "DAR-BN").data.augment == ("flip", "crop")
     grid = config("noise_grad", "Standard BN, noise in raw space", "full_stop")
     assert (grid.model.norm, grid.model.noise_grad) == ("bn", "full_stop")
-    assert grid.method.open.space == "raw" and grid.data.normalize == "explicit"
+    # Of the raw noise nothing but the space differs, so that plain training is shared.
+    assert grid.method.open.space == "raw" and grid.data.normalize == "train_subset"
     added = config("additive", "Standard BN", "std 75/255", PLANS["rescience"])
     assert added.method.open.additive_std == 75 / 255 and added.method.open.space == "pixel"
     assert config("additive", "DAR-BN", "pure noise").method.open.additive_std == 0
@@ -124,7 +130,8 @@ def test_plain_training_is_shared_by_all_that_starts_from_it(tmp_path):
     main = {
         t.workdir for t in tasks_of_table(TABLES["main"](Plan(preset="rescience")), [0], tmp_path)
     }
-    assert {t.workdir for t in plain[:2]} <= main
+    wide = {t.workdir for t in plain if t.config.model.name == "wrn28_10"}
+    assert len(wide) == 2 and wide <= main
 
 
 def test_cost_is_that_of_the_design(tmp_path):
@@ -138,6 +145,18 @@ def test_cost_is_that_of_the_design(tmp_path):
     quick = Plan(epochs=5, quick=True).config("CIFAR-10-LT", "erm")
     (small,) = tasks_of(quick, 0, tmp_path)
     assert training_pflop(small) < 1e-3
+
+
+def test_a_field_that_the_table_varies_cannot_be_set(capsys):
+    assert reproduce.main(["batch_size", "--set", "batch_size=64", "--dry-run"]) == 2
+    assert "the table itself decides this field" in capsys.readouterr().err
+
+
+def test_switches_are_read_in_any_case():
+    parse = reproduce.parser().parse_args
+    for text, value in (("true", True), ("True", True), ("1", True), ("false", False)):
+        plan = reproduce.make_plan(parse(["main", "--set", f"method.open.clip={text}"]))
+        assert plan.overrides == {"method.open.clip": value}
 
 
 def test_mean_and_standard_error():
@@ -269,11 +288,84 @@ def test_numbers_of_quick_runs_say_on_every_line_that_they_mean_nothing(tmp_path
         assert "means nothing" in json.loads(line)["caveat"]
 
 
-def test_shorter_and_other_networks_are_said():
-    assert cells.caveat(Plan()) == ""
-    assert cells.caveat(PLANS["short"]) == "40 of 200 epochs, resnet32 throughout"
+def test_what_is_not_as_published_is_said():
+    assert Plan().caveat == "" == Plan(preset="rescience").caveat
+    assert PLANS["short"].caveat == "40 epochs instead of 200, drops of 0.1, resnet32 throughout"
+    changed = {"data.path": "/here", "dtype": "bfloat16", "optimizer.learning_rate": 1.0}
+    assert Plan(overrides=changed).caveat == "dtype=bfloat16, optimizer.learning_rate=1.0"
     assert PLANS["short"].config("CIFAR-10-LT", "erm").optimizer.gamma == 0.1
     assert Plan().config("CIFAR-10-LT", "erm").optimizer.gamma == 0.01
+
+
+def test_published_numbers_do_not_stand_beside_other_networks():
+    for name in set(TABLES) - {"norms", "balanced", "resnet32"}:
+        cells_ = make_table(name, Plan(model="resnet8")).cells
+        assert not any(c.paper or c.reproduction for c in cells_), name
+    norms = make_table("norms", Plan(model="resnet32")).cells
+    assert [c.reproduction for c in norms] == ["74.37", "75.08", "77.52", "", "", ""]
+    assert norms[0].setting == "CIFAR-10-LT, resnet32"
+    same = make_table("resnet32", Plan(model="resnet32")).cells
+    assert all(c.reproduction for c in same)
+
+
+def test_what_changes_a_result_changes_the_folder(tmp_path):
+    def folder(config):
+        return tasks_of(config, 0, tmp_path)[-1].workdir
+
+    fresh, copy = (
+        Plan(overrides={"init_aux_bn": how}).config("CIFAR-10-LT", "open", model__norm="aux_bn")
+        for how in ("fresh", "copy")
+    )
+    assert folder(fresh) != folder(copy)
+    files = [tmp_path / "a/list.txt", tmp_path / "b/list.txt"]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"{number}\n")
+    one, two = (Plan().config("CIFAR-10-LT", "erm", data__indices=str(file)) for file in files)
+    assert folder(one) != folder(two)
+    files[1].write_text("0\n")
+    assert folder(one) == folder(two), "where it lies does not matter"
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "config_hash", lambda config: "")
+    with pytest.raises(ConfigError, match="would be the folder of two runs"):
+        tasks_of_table(make_table("noise_ratio", Plan()), [0], tmp_path)
+
+
+def test_a_summary_of_another_run_or_a_damaged_one_is_refused(tiny_table, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command(capsys, "--out", out, "--seeds", 1)
+    path = next(out.glob("*-erm-*/seed0/summary.json"))
+    whole = path.read_text()
+    for text, message in (
+        (whole[:100], "is damaged"),
+        (whole.replace('"config_hash": "', '"config_hash": "0'), "is of a run with another config"),
+    ):
+        path.write_text(text)
+        assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1", "--only-table"]) == 2
+        error = capsys.readouterr().err
+        assert message in error and str(path) in error and error.count("\n") == 1
+
+
+def test_a_stage_two_continues_from_another_folder_of_work(
+    tiny_table, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    command(capsys, "--out", "runs", "--seeds", 1)
+    next((tmp_path / "runs").glob("*-open-*/seed0/summary.json")).unlink()
+    monkeypatch.chdir("/")
+    code, text = command(capsys, "--out", tmp_path / "runs", "--seeds", 1)
+    assert code == 0 and "missing" not in text
+
+
+def test_a_run_whose_checkpoint_is_gone_costs_its_cells_only(tiny_table, tmp_path, capsys):
+    out = tmp_path / "runs"
+    command(capsys, "--out", out, "--seeds", 1)
+    shutil.rmtree(next(out.glob("*-erm-*/seed0")) / "checkpoints")
+    shutil.rmtree(next(out.glob("*-open-*")))
+    code, text = command(capsys, "--out", out, "--seeds", 1)
+    assert code == 1 and "no checkpoint after epoch 2" in text and text.count("missing") == 1
 
 
 @pytest.mark.parametrize(
@@ -282,6 +374,10 @@ def test_shorter_and_other_networks_are_said():
         (["--set", "modle.name=x"], "not FIELD=VALUE with a config field"),
         (["--set", "batch_size=many"], "batch_size=many is not legal; legal: an integer"),
         (["--set", "optimizer.milestones=(1,)"], "a tuple cannot be set here"),
+        (["--set", "report=maybe"], "report=maybe is not legal; legal: True | False"),
+        (["--set", "model.name=resnet8"], "the table itself decides this field"),
+        (["--epochs", "0"], "--seeds and --epochs must be at least 1"),
+        (["--epochs", "1"], "epochs=1 leaves no epoch for drs after plain training"),
         (["--seeds", "0"], "--seeds and --epochs must be at least 1"),
         (["--model", "resnet33"], "model.name='resnet33' is not legal"),
     ],

@@ -214,6 +214,20 @@ def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
     assert int(state.step) == LAST
 
 
+def test_auxiliary_layers_do_not_change_before_there_is_noise(through, npz, tmp_path):
+    """So that plain training is the same with any norm, and may be shared by all."""
+    erm = tiny_config(npz, num_epochs=2, **{"model.norm": "aux_bn"})
+    del erm.phases["deferred"]
+    state = train_and_evaluate(erm, tmp_path)
+    assert (state.params["norm"]["aux_scale"] == 1).all()
+    assert (state.params["norm"]["aux_bias"] == 0).all()
+    assert (state.opt_state[1].trace["norm"]["aux_scale"] == 0).all()
+    config = through[0]
+    target = build(config).target()
+    other = Checkpoints(through[1], read_only=True).restore(6, target)
+    chex.assert_trees_all_close(without_aux(state).params, other.params, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("how", ["fresh", "copy"])
 def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path, how):
     """The noise rows' layers are new, or copies; all else goes on from the checkpoint."""

@@ -4,6 +4,7 @@ python -m purenoise_jax.analysis FIGURE RUN...
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 import traceback
@@ -86,6 +87,17 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+def _refuse_unused(figure: str, options: Options) -> None:
+    """An option that changes nothing would pass for one that did."""
+    if figure == ALL:
+        return
+    used = {"seed", *(FIGURES[figure].options if figure in FIGURES else ())}
+    for field in dataclasses.fields(Options):
+        if field.name not in used and getattr(options, field.name) != field.default:
+            flag = {"ood_name": "ood", "ood_path": "ood_data"}.get(field.name, field.name)
+            raise ConfigError(f"--{flag} changes nothing about {figure}; leave it out")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     debug = "--debug" in argv
@@ -106,6 +118,9 @@ def main(argv: Sequence[str]) -> int:
             args.ood_data,
             tuple(map(_named_file, args.indices)),
         )
+        if args.seed < 0:
+            raise ConfigError(f"--seed={args.seed} is not legal; legal: at least 0")
+        _refuse_unused(args.figure, options)
         runs = load_runs(args.runs, args.data)
         out = Path(args.out).expanduser() if args.out else None
         if args.figure == REPORT:

@@ -4,10 +4,11 @@ The idea is that of figure 4 of Zada, Benou and Irani 2022, which is an illustra
 5, which shows the first block of a VGG; here both are measured on a run's own network. The paper
 leaves open which layer; this is the second norm that the network calls, which in both families
 here is the first that sees the output of a convolution inside a block (the only one, if there is
-one). The batch is drawn as the deferred phase of OPeN draws it, and reaches the layer in training
-mode through the run's own norms. There, whatever norm the run has, the same activations are
-normalised in two ways: by the moments of all rows (plain batch norm), and by the moments of each
-kind (DAR-BN); both without their affine parameters, which are the same for all rows.
+one). The batch is drawn as the run's phase with noise draws it (as OPeN's would, for a run without)
+and reaches the layer in training mode through the run's own norms. There, whatever norm the run
+has, the same activations are normalised in two ways: by the moments of all rows (plain batch norm),
+and by the moments of each kind (DAR-BN); both without their affine parameters, which are the same
+for all rows.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.augment import normalize
 from purenoise_jax.models.capture import norm_inputs
@@ -71,7 +72,7 @@ def layer_of(paths: Sequence[str]) -> str:
 def stages(run: Run, options: Options) -> tuple[str, Stages]:
     """The path of the layer in the network, and the activations around it for one batch."""
     network, loader = Network(run, options.epoch), run.experiment.loader
-    (batch,) = training_batches(run, ("open",), 1, options.seed)
+    (batch,) = noisy_batches(run, 1, options.seed)
 
     def capture(variables: Any) -> dict[str, jax.Array]:
         return norm_inputs(

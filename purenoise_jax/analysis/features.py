@@ -11,6 +11,7 @@ from purenoise_jax import rng
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.sampling import EpochSampler, pad_rows
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.noise_source import NoiseSource, noise_source
 from purenoise_jax.recipe import Batch
@@ -133,14 +134,59 @@ class Network:
         return np.asarray(normalize(noise, loader.mean, loader.std))
 
 
-def run_noise(run: Run) -> NoiseSource:
-    """What the noise of a run is like, by the fields of its method with noise, else of OPeN."""
+class NoiseMethods(NamedTuple):
+    """How a run trains with noise, and what the same would be without.
+
+    Attributes:
+      name: of the method with noise.
+      without, with_noise: methods of the two recipes that are compared; both draw classes alike.
+    """
+
+    name: str
+    without: tuple[str, ...]
+    with_noise: tuple[str, ...]
+
+
+def noise_methods(run: Run) -> NoiseMethods:
+    """The run's method with noise; OPeN, as its fields say, for a run that has none."""
     used = {method for phase in run.config.phases.values() for method in phase.methods}
-    method = "append" if "append" in used else "open"
+    if "append" in used:
+        return NoiseMethods("append", ("erm",), ("append",))
+    return NoiseMethods("open", ("rs",), ("open",))
+
+
+def run_noise(run: Run) -> NoiseSource:
+    """What the noise of a run is like, by the fields of its method with noise.
+
+    Raises:
+      ConfigError: the run adds noise to images, so that there are no images of noise alone.
+    """
+    method = noise_methods(run).name
     fields = run.config.method[method]
+    if fields.get("additive_std"):
+        raise ConfigError(
+            f"{run.path}: method.{method}.additive_std={fields.additive_std}, so this run adds "
+            "noise to images and has no pure noise to look at"
+        )
     names = ("space", "noise_stats", "mean", "std", "clip")
     arguments = {name: fields[name] for name in names}
     return noise_source(run.experiment.training.stats, method, **arguments)
+
+
+def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:
+    """Batches as the run's method with noise draws them; see `training_batches`.
+
+    Raises:
+      ConfigError: not one of them has a row of noise, as when OPeN meets balanced data.
+    """
+    methods = noise_methods(run)
+    batches = training_batches(run, methods.with_noise, count, seed)
+    if not any(bool((batch["noise_mask"] & batch["valid"]).any()) for batch in batches):
+        raise ConfigError(
+            f"{run.path}: {methods.name} puts no noise into {count} batches of this run's data, "
+            "so there is nothing to compare"
+        )
+    return batches
 
 
 def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) -> list[Batch]:

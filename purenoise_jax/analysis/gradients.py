@@ -8,7 +8,8 @@ They define neither, nor say of which parameters, at which epoch or over which b
   phase, the one that it starts from), in training mode, without updating anything.
 - Batches are drawn as the deferred phase draws them, the same draws for both: class-balanced, with
   the run's augmentation. With OPeN some of the images are then replaced by noise, which keeps
-  their labels, by the run's `method.open` fields.
+  their labels, by the run's `method.open` fields. For a run with appended noise: its batches with
+  and without what is appended.
 - g_c, the component of class c, is the gradient of the losses of the batch's rows with label c,
   summed and divided by the rows of the batch. Over the classes these add up to the gradient of a
   step, as in the decomposition of the paper's section 3.3.
@@ -36,7 +37,12 @@ from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.classes import by_frequency, class_axis
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.features import (
+    Network,
+    noise_methods,
+    noisy_batches,
+    training_batches,
+)
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.augment import normalize
 from purenoise_jax.metrics import frequency_groups, mean_of
@@ -46,7 +52,7 @@ from purenoise_jax.xla import compiler_options
 BATCHES = 8
 MOST_CLASSES = 20
 HEAD = "head"
-RECIPES = {"without": ("rs",), "with": ("open",)}
+RECIPES = ("without", "with")
 PARTS: dict[str, Callable[[dict], dict]] = {
     "all": lambda tree: tree,
     "backbone": lambda tree: {name: sub for name, sub in tree.items() if name != HEAD},
@@ -198,9 +204,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         network = Network(run, options.epoch)
         gradient = row_gradient(network, options.seed)
         sets = class_sets(run.experiment.training.stats.class_counts)
+        plain = training_batches(run, noise_methods(run).without, BATCHES, options.seed)
+        noisy = noisy_batches(run, BATCHES, options.seed)
         by_recipe = {
-            name: measure(training_batches(run, methods, BATCHES, options.seed), gradient, sets)
-            for name, methods in RECIPES.items()
+            name: measure(batches, gradient, sets)
+            for name, batches in zip(RECIPES, (plain, noisy), strict=True)
         }
         numbers[run.label] = {
             "epoch": int(network.state.step) / network.experiment.steps_per_epoch,
@@ -216,7 +224,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 def _figure(runs: Sequence[Run], numbers: dict[str, Any]) -> Figure:
     columns = [(name, part) for name in PANELS for part in ("backbone", "head")]
     with styled():
-        figure = Figure(figsize=(13, 2.6 * len(runs) + 0.6))
+        figure = Figure(figsize=(13, 2.6 * len(runs) + 0.9))
         panels = figure.subplots(len(runs), len(columns), squeeze=False)
         for row, run in zip(panels, runs, strict=True):
             for axes, (name, part) in zip(row, columns, strict=True):
@@ -225,6 +233,12 @@ def _figure(runs: Sequence[Run], numbers: dict[str, Any]) -> Figure:
                 times = "" if ratio is None else f", ratio {ratio:.3g}"
                 axes.set_title(f"{PANELS[name]}\n{part}{times}", fontsize=10)
             row[0].set_ylabel(f"{run.label}\n({run.config.model.noise_grad})")
+        epochs = sorted({numbers[run.label]["epoch"] for run in runs})
+        figure.suptitle(
+            f"after epoch {', '.join(f'{epoch:g}' for epoch in epochs)}, {BATCHES} batches "
+            f"(independent directions have a variance of {1 - 1 / BATCHES:.3g})",
+            fontsize=10,
+        )
         handles = axes.get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=2)
     return figure

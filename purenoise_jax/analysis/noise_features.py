@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
 
 IMAGES = 1000
@@ -72,9 +72,9 @@ def compare(natural: np.ndarray, noise: np.ndarray) -> dict[str, Any]:
 
 
 def training_features(network: Network, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of the natural and of the noise rows of OPeN's batches, f32[N, F] and f32[M, F]."""
+    """Features of natural and of noise rows of training batches, f32[N, F] and f32[M, F]."""
     natural, noise = [], []
-    for i, batch in enumerate(training_batches(network.run, ("open",), BATCHES, seed)):
+    for i, batch in enumerate(noisy_batches(network.run, BATCHES, seed)):
         features = network.train(batch, i).features
         valid, mask = np.asarray(batch["valid"]), np.asarray(batch["noise_mask"])
         natural.append(features[valid & ~mask])
@@ -112,7 +112,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 shown = [0.0 if value is None else value for value in values]
                 places = np.arange(len(runs)) + 0.4 * (i - 0.5)
                 bars = axes.barh(places, shown, height=0.36, color=COLORS[i], label=mode)
-                texts = ["none" if value is None else f"{value:.3g}" for value in values]
+                texts = ["none" if value is None else f"{value:.4f}" for value in values]
                 axes.bar_label(bars, texts, padding=3)
             axes.set_title(title, fontsize=10)
             axes.grid(axis="y", visible=False)

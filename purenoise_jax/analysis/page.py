@@ -200,16 +200,16 @@ def _outcome(run: Run) -> Outcome | None:
 def _notes(runs: Sequence[Run], results: Sequence[Outcome | None]) -> list[str]:
     """What a reader of the comparison has to know."""
     notes = []
-    known = [run.recorded.get("dataset_fingerprint") for run in runs]
-    if len({fingerprint for fingerprint in known if fingerprint}) > 1:
-        notes.append("These runs were not trained on the same images: see their fingerprints.")
+    for name in ("dataset_fingerprint", "dataset_content"):
+        if len({run.recorded[name] for run in runs if run.recorded.get(name)}) > 1:
+            notes.append("These runs were not trained on the same images: see their fingerprints.")
+            break
     for run, result in zip(runs, results, strict=True):
         if result is None:
             notes.append(f"{run.label} has no evaluation yet.")
         elif not result.finished:
             notes.append(f"{run.label} is not finished: its numbers are after {result.epoch:g} "
                          f"of {run.config.num_epochs} epochs.")  # fmt: skip
-    seeds = {run.config.seed for run in runs}
-    if len(runs) > 1 and len(seeds) == 1:
-        notes.append("One run each, with one seed: small differences may be chance.")
+    if len(runs) > 1:
+        notes.append("One run each, so one seed each: small differences may be chance.")
     return notes
