@@ -40,11 +40,9 @@ def test_the_library_example_runs():
 def test_its_commands_parse_and_its_fields_exist():
     commands = re.findall(r"^ {4}(.*python -m purenoise_jax\.main (?:.*\\\n)*.*)$", README, re.M)
     assert len(commands) >= 4
-    (short,) = re.findall(r'^ {4}SHORT="(.*)"$', README, re.M)
     for command in commands:
         line = command.partition("purenoise_jax.main")[2].replace("\\\n", " ")
-        words = line.replace("$SHORT", short).split()
-        validate(cli.parse(["main", *words]).config)
+        validate(cli.parse(["main", *line.split()]).config)
     for field in re.findall(r"--config\.([a-z_.]+)=", README):
         assert field in {*cli.FIELDS}, field
 
