@@ -10,7 +10,6 @@ import argparse
 import gc
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -23,13 +22,14 @@ from launch import cells
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import EPOCHS, TABLES, Plan, make_table
 from purenoise_jax import compile_cache
+from purenoise_jax.command import run_command
 from purenoise_jax.config import FIELDS, validate
-from purenoise_jax.console import Display, duration, percent, show_error
-from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError, PureNoiseError
+from purenoise_jax.console import Display, duration, percent
+from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from purenoise_jax.main import write_report
 from purenoise_jax.train import train_and_evaluate
 
-STORAGE, FAILED, INTERRUPTED = 5, 1, 130
+FAILED = 1
 QUICK_EPOCHS = 5
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 MEANS_NOTHING = "quick: this number means nothing"
@@ -171,39 +171,38 @@ def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     args = parser().parse_args(argv)
+    return run_command(
+        partial(_reproduce, args),
+        debug=args.debug,
+        interrupted="interrupted; the same command continues where it stopped",
+    )
+
+
+def _reproduce(args: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    try:
-        plan = make_plan(args)
-        seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
-        if seeds < 1 or plan.epochs < 1:
-            raise ConfigError("--seeds and --epochs must be at least 1")
-        table = make_table(args.table, plan)
-        root = Path(args.out).expanduser().resolve() / ("quick" if args.quick else "")
-        tasks = tasks_of_table(table, range(seeds), root)
-        for task in tasks:
-            validate(task.config)
-        if args.dry_run:
-            show_plan(tasks, console)
-            return 0
-        broken: list[Path] = []
-        if not args.only_table:
-            compile_cache.enable()
-            # Orbax tells every step it takes.
-            logging.getLogger("absl").setLevel(logging.ERROR)
-            broken = run(tasks, console, args.quick)
-        rows = cells.collect(table, seeds, root)
-        cells.show(table, rows, plan, console)
-        for path in cells.write(table, rows, plan, root / "tables", args.table):
-            console.print(str(path))
-        return FAILED if broken else 0
-    except KeyboardInterrupt:
-        show_error("interrupted; the same command continues where it stopped", style="")
-        return INTERRUPTED
-    except (PureNoiseError, OSError) as error:
-        if args.debug:
-            traceback.print_exc()
-        show_error(f"error: {error}")
-        return error.exit_code if isinstance(error, PureNoiseError) else STORAGE
+    plan = make_plan(args)
+    seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
+    if seeds < 1 or plan.epochs < 1:
+        raise ConfigError("--seeds and --epochs must be at least 1")
+    table = make_table(args.table, plan)
+    root = Path(args.out).expanduser().resolve() / ("quick" if args.quick else "")
+    tasks = tasks_of_table(table, range(seeds), root)
+    for task in tasks:
+        validate(task.config)
+    if args.dry_run:
+        show_plan(tasks, console)
+        return 0
+    broken: list[Path] = []
+    if not args.only_table:
+        compile_cache.enable()
+        # Orbax tells every step it takes.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        broken = run(tasks, console, args.quick)
+    rows = cells.collect(table, seeds, root)
+    cells.show(table, rows, plan, console)
+    for path in cells.write(table, rows, plan, root / "tables", args.table):
+        console.print(str(path))
+    return FAILED if broken else 0
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from purenoise_jax import compile_cache
+from purenoise_jax.command import run_command
 from purenoise_jax.config import FIELDS, default_config, flatten, validate
 from purenoise_jax.console import Display, show_error
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.train import train_and_evaluate
 
-STORAGE, INTERRUPTED = 5, 130
 USAGE = """\
 Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
 
@@ -220,39 +220,32 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors of the user take one line."""
-    debug = "--debug" in argv
-    try:
-        values = parse(argv)
-        if values.help:
-            print(help_text(values.config or default_config()))
-            return 0
-        if values.config is None:
-            raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")
-        if not values.workdir:
-            raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
-        validate(values.config)
-        connect(values.coordinator, values.num_processes, values.process_id)
-        compile_cache.enable()
-        # Orbax tells every step it takes.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        display = Display(active=jax.process_index() == 0)
-        at_end = None
-        if values.config.report:
-            at_end = partial(write_report, Path(values.workdir).expanduser(), display, debug)
-        train_and_evaluate(values.config, values.workdir, display, at_end)
-    except PureNoiseError as error:
-        if debug:
-            traceback.print_exc()
-        show_error(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        show_error("interrupted; the same command continues at the last checkpoint", style="")
-        return INTERRUPTED
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        show_error(f"error: {error}")
-        return STORAGE
+    return run_command(
+        partial(_train, argv),
+        debug="--debug" in argv,
+        interrupted="interrupted; the same command continues at the last checkpoint",
+    )
+
+
+def _train(argv: Sequence[str]) -> int:
+    values = parse(argv)
+    if values.help:
+        print(help_text(values.config or default_config()))
+        return 0
+    if values.config is None:
+        raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")
+    if not values.workdir:
+        raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
+    validate(values.config)
+    connect(values.coordinator, values.num_processes, values.process_id)
+    compile_cache.enable()
+    # Orbax tells every step it takes.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    display = Display(active=jax.process_index() == 0)
+    at_end = None
+    if values.config.report:
+        at_end = partial(write_report, Path(values.workdir).expanduser(), display, values.debug)
+    train_and_evaluate(values.config, values.workdir, display, at_end)
     return 0
 
 

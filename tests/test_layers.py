@@ -18,7 +18,7 @@ LAYERS = [
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint", "writer"],
     ["step", "evaluate", "aux_start"],
-    ["config", "console", "clock", "experiment", "report", "resume", "train"],
+    ["config", "console", "command", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
     ["analysis.drawing", "analysis.outcome"],
     ["analysis.classes", "analysis.features", "analysis.ood"],

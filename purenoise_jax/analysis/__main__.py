@@ -7,19 +7,19 @@ import argparse
 import dataclasses
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from purenoise_jax import compile_cache
 from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options, save
 from purenoise_jax.analysis.load import Run, load_runs
 from purenoise_jax.analysis.page import write_report
-from purenoise_jax.console import show_error
+from purenoise_jax.command import run_command
 from purenoise_jax.errors import ConfigError, PureNoiseError, unknown
 
-STORAGE, INTERRUPTED = 5, 130
 REPORT, ALL = "report", "all"
 MORE = {
     REPORT: "everything about the runs in one HTML file, report.html",
@@ -100,48 +100,37 @@ def _refuse_unused(figure: str, options: Options) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
-    debug = "--debug" in argv
+    return run_command(partial(_analyse, argv), debug="--debug" in argv, interrupted="interrupted")
+
+
+def _analyse(argv: Sequence[str]) -> int:
     # Orbax tells every step it takes.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
-        args = parser().parse_args(argv)
-        names = [*FIGURES, *MORE]
-        if args.figure not in names:
-            raise unknown("FIGURE", args.figure, names)
-        if args.images < 0:
-            raise ConfigError(f"--images={args.images} is not legal; legal: at least 0")
-        options = Options(
-            args.epoch,
-            args.seed,
-            args.images,
-            args.ood,
-            args.ood_data,
-            tuple(map(_named_file, args.indices)),
-        )
-        if args.seed < 0:
-            raise ConfigError(f"--seed={args.seed} is not legal; legal: at least 0")
-        _refuse_unused(args.figure, options)
-        runs = load_runs(args.runs, args.data)
-        out = Path(args.out).expanduser() if args.out else None
-        if args.figure == REPORT:
-            print(write_report(runs, out))
-        elif args.figure == ALL:
-            _draw_all(runs, options, out)
-        else:
-            _draw(args.figure, runs, options, out)
-    except PureNoiseError as error:
-        if debug:
-            traceback.print_exc()
-        show_error(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        show_error("interrupted", style="")
-        return INTERRUPTED
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        show_error(f"error: {error}")
-        return STORAGE
+    args = parser().parse_args(argv)
+    names = [*FIGURES, *MORE]
+    if args.figure not in names:
+        raise unknown("FIGURE", args.figure, names)
+    for name in ("images", "seed"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
+    options = Options(
+        args.epoch,
+        args.seed,
+        args.images,
+        args.ood,
+        args.ood_data,
+        tuple(map(_named_file, args.indices)),
+    )
+    _refuse_unused(args.figure, options)
+    runs = load_runs(args.runs, args.data)
+    out = Path(args.out).expanduser() if args.out else None
+    compile_cache.enable()
+    if args.figure == REPORT:
+        print(write_report(runs, out))
+    elif args.figure == ALL:
+        _draw_all(runs, options, out)
+    else:
+        _draw(args.figure, runs, options, out)
     return 0
 
 

@@ -1,0 +1,33 @@
+"""How every command ends: its exit code, and one line for what went wrong."""
+
+import traceback
+from collections.abc import Callable
+
+from purenoise_jax.console import show_error
+from purenoise_jax.errors import PureNoiseError
+
+STORAGE, INTERRUPTED = 5, 130
+
+
+def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) -> int:
+    """Runs a command; errors of the user, of the disk and Ctrl-C take one line.
+
+    Args:
+      command: returns its exit code.
+      debug: show tracebacks, too.
+      interrupted: what is said after Ctrl-C.
+
+    Returns:
+      The exit code: that of `command`, of the `PureNoiseError`, 5 for the operating system's
+      errors, or 130.
+    """
+    try:
+        return command()
+    except KeyboardInterrupt:
+        show_error(interrupted, style="")
+        return INTERRUPTED
+    except (PureNoiseError, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        show_error(f"error: {error}")
+        return error.exit_code if isinstance(error, PureNoiseError) else STORAGE
