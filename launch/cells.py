@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of
-from launch.tables import Cell, Plan, Table
 from purenoise_jax.writer import write_atomically
 
 MISSING = "missing"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from benchmarks.chips import forward_flops
-from launch.tables import Table
+from launch.plan import Table
 from purenoise_jax.config import config_hash, default_config
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.errors import ConfigError

@@ -19,8 +19,9 @@ import jax
 from rich.console import Console
 
 from launch import cells
+from launch.plan import EPOCHS, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
-from launch.tables import EPOCHS, TABLES, Plan, make_table
+from launch.tables import TABLES, make_table
 from purenoise_jax import compile_cache
 from purenoise_jax.command import run_command
 from purenoise_jax.config import FIELDS, validate

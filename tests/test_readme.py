@@ -9,8 +9,9 @@ import numpy as np
 
 import purenoise_jax
 from benchmarks import run
+from launch.plan import Plan
 from launch.planning import tasks_of_table, training_pflop
-from launch.tables import TABLES, Plan
+from launch.tables import TABLES
 from purenoise_jax import main as cli
 from purenoise_jax.config import validate
 from purenoise_jax.data.sources import SOURCES

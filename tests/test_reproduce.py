@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 
 from launch import cells, planning, reproduce, tables
+from launch.plan import Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
-from launch.tables import CUI, TABLES, Cell, Plan, Table, make_table
+from launch.tables import CUI, TABLES, make_table
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.config import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
