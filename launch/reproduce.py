@@ -23,10 +23,10 @@ from launch.plan import EPOCHS, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import TABLES, make_table
 from purenoise_jax import compile_cache
-from purenoise_jax.command import run_command
+from purenoise_jax.command import Parser, run_command
 from purenoise_jax.config import FIELDS, validate
 from purenoise_jax.console import Display, duration, percent
-from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError, unknown
 from purenoise_jax.main import write_report
 from purenoise_jax.train import train_and_evaluate
 
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     listing = "\n".join(
         f"  {name:<15}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
     )
-    parse = argparse.ArgumentParser(
+    parse = Parser(
         prog="python -m launch.reproduce",
         description="Runs what a table of the papers needs, skipping what is done, and prints our "
         "numbers beside the published ones.",
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "  python -m launch.reproduce resnet32 --seeds 4 --data data --out runs/reproduce",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("table", choices=list(TABLES), metavar="TABLE")
+    parse.add_argument("table", metavar="TABLE", help="one of those below")
     parse.add_argument("--seeds", type=int, help="runs of every cell; default 4, with --quick 1")
     parse.add_argument("--out", default="runs/reproduce", help="folder of the runs and tables")
     parse.add_argument("--data", default="", help="where the CIFAR files lie; default: fetch them")
@@ -171,16 +171,18 @@ def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
-    args = parser().parse_args(argv)
     return run_command(
-        partial(_reproduce, args),
-        debug=args.debug,
+        partial(_reproduce, argv),
+        debug="--debug" in argv,
         interrupted="interrupted; the same command continues where it stopped",
     )
 
 
-def _reproduce(args: argparse.Namespace) -> int:
+def _reproduce(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    if args.table not in TABLES:
+        raise unknown("TABLE", args.table, TABLES)
     plan = make_plan(args)
     seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
     if seeds < 1 or plan.epochs < 1:

@@ -1,12 +1,22 @@
 """How every command ends: its exit code, and one line for what went wrong."""
 
+import argparse
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from purenoise_jax.console import show_error
-from purenoise_jax.errors import PureNoiseError
+from purenoise_jax.errors import ConfigError, PureNoiseError
 
 STORAGE, INTERRUPTED = 5, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours, to be told in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message as a `ConfigError`."""
+        raise ConfigError(f"{message}; see --help")
 
 
 def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) -> int:

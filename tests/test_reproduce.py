@@ -390,6 +390,18 @@ def test_wrong_arguments_take_one_line(argv, message, capsys, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_wrong_command_line_takes_one_line(capsys):
+    for argv, message in (
+        (["resnet23"], "TABLE='resnet23' is unknown; legal: main, resnet32"),
+        ([], "required: TABLE"),
+        (["main", "--sedes=3"], "unrecognized arguments: --sedes=3"),
+        (["main", "--preset=papr"], "invalid choice: 'papr'"),
+    ):
+        assert reproduce.main(argv) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+
+
 def test_the_command_from_a_shell(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "launch.reproduce", "main", "--dry-run", "--out", str(tmp_path)],

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from purenoise_jax import compile_cache
 from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options, save
 from purenoise_jax.analysis.load import Run, load_runs
 from purenoise_jax.analysis.page import write_report
-from purenoise_jax.command import run_command
+from purenoise_jax.command import Parser, run_command
 from purenoise_jax.errors import ConfigError, PureNoiseError, unknown
 
 REPORT, ALL = "report", "all"
@@ -39,18 +38,11 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours, to be told in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line's arguments."""
     helps = {name: entry.help for name, entry in FIGURES.items()} | MORE
     listing = "\n".join(f"  {name:<16}{text}" for name, text in helps.items())
-    parse = _Parser(
+    parse = Parser(
         prog="python -m purenoise_jax.analysis",
         description="Draws figures from the workdirs of runs, finished or not, and writes reports.",
         epilog=f"figures:\n{listing}\n{EXAMPLES}",
