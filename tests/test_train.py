@@ -178,6 +178,14 @@ def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, 
     assert Checkpoints(tmp_path / "erm", read_only=True).steps() == [3, 6], "source untouched"
 
 
+def test_where_a_run_began_may_be_spelled_another_way(through, npz, tmp_path, monkeypatch):
+    start = {"init_from": str(through[1]), "init_epoch": 2, "num_epochs": 3}
+    train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
+    monkeypatch.chdir(through[1].parent)
+    again = {**start, "init_from": through[1].name, "num_epochs": 4}
+    assert int(train_and_evaluate(tiny_config(npz, **again), tmp_path / "open").step) == LAST
+
+
 def test_second_stage_may_have_another_batch_size(npz, tmp_path):
     erm = tiny_config(npz, num_epochs=2)
     del erm.phases["deferred"]
