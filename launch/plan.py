@@ -22,6 +22,8 @@ DECIDED = {
     "seed", "num_epochs", "init_from", "init_epoch", "model.name", "data.name", "data.augment",
     "data.imbalance_ratio", "data.indices", "data.rule",
 }  # fmt: skip
+# Fields that a started run may change, but that change what a new one comes to.
+STARTS = {"init_aux_bn"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Plan:
             changes.append(f"{self.epochs} epochs instead of {EPOCHS}, drops of 0.1")
         if self.model:
             changes.append(f"{self.model} throughout")
-        changes += [f"{k}={v}" for k, v in self.overrides.items() if FIELDS[k].fixed]
+        changes += [
+            f"{name}={value}"
+            for name, value in self.overrides.items()
+            if FIELDS[name].fixed or name in STARTS
+        ]
         return ", ".join(changes)
 
     def models(self, *published: str) -> tuple[str, ...]:
@@ -100,7 +106,7 @@ class Plan:
         text = ",".join(f"{name}={value}" for name, value in args.items())
         config = MODULES[dataset].get_config(text)
         if self.shortened:
-            # At a tenth of a hundredth of the rate a few epochs change nothing.
+            # At a hundredth of the rate a few epochs would change next to nothing.
             config.optimizer.gamma = 0.1
         fields = {name.replace("__", "."): value for name, value in overrides.items()}
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]

@@ -294,6 +294,7 @@ def test_what_is_not_as_published_is_said():
     assert PLANS["short"].caveat == "40 epochs instead of 200, drops of 0.1, resnet32 throughout"
     changed = {"data.path": "/here", "dtype": "bfloat16", "optimizer.learning_rate": 1.0}
     assert Plan(overrides=changed).caveat == "dtype=bfloat16, optimizer.learning_rate=1.0"
+    assert Plan(overrides={"init_aux_bn": "copy"}).caveat == "init_aux_bn=copy"
     assert PLANS["short"].config("CIFAR-10-LT", "erm").optimizer.gamma == 0.1
     assert Plan().config("CIFAR-10-LT", "erm").optimizer.gamma == 0.01
 
