@@ -65,9 +65,9 @@ class Stopwatch(Display):
         super().__init__(active=False)
         self.times: list[float] = []
 
-    def advance(self, done: int, description: str, images_per_second: float | None) -> None:
+    def advance(self, done: int, images_per_second: float | None) -> None:
         """Called by the loop after each call."""
-        del done, description, images_per_second
+        del done, images_per_second
         self.times.append(time.perf_counter())
 
 

@@ -23,6 +23,7 @@ from launch.plan import EPOCHS, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import TABLES, make_table
 from purenoise_jax import compile_cache
+from purenoise_jax.background import leave
 from purenoise_jax.command import Parser, run_command
 from purenoise_jax.config import FIELDS, validate
 from purenoise_jax.console import Display, duration, percent
@@ -209,4 +210,4 @@ def _reproduce(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

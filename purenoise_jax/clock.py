@@ -43,3 +43,8 @@ class Clock:
     def images_per_second(self) -> float | None:
         """Rows of training steps per second, None before any step was measured."""
         return self._batch_size * self.steps / self.seconds if self.steps else None
+
+    def steps_within(self, seconds: float) -> int:
+        """How many steps take so long, at least 1; before any was measured, 1."""
+        rate = self.seconds_per_step
+        return 1 if rate is None else max(1, int(seconds / max(rate, 1e-9)))

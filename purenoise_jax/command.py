@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from purenoise_jax.console import show_error
-from purenoise_jax.errors import ConfigError, PureNoiseError
+from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped
 
 STORAGE, INTERRUPTED = 5, 130
 
@@ -28,11 +28,14 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
       interrupted: what is said after Ctrl-C.
 
     Returns:
-      The exit code: that of `command`, of the `PureNoiseError`, 5 for the operating system's
-      errors, or 130.
+      The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
+      system's errors, or 130.
     """
     try:
         return command()
+    except Stopped as stopped:
+        show_error(str(stopped), style="")
+        return stopped.exit_code
     except KeyboardInterrupt:
         show_error(interrupted, style="")
         return INTERRUPTED

@@ -229,6 +229,13 @@ FIELDS: dict[str, Field] = {
         0, "and this often within epochs; 0 = none", **_integer(0), fixed=False
     ),
     "checkpoint.keep": Field(2, "rolling checkpoints kept", **_integer(1), fixed=False),
+    "fresh": Field(
+        False,
+        "start from scratch although there are checkpoints, which are moved to quarantine/; a job "
+        "that SLURM restarts continues all the same",
+        **SWITCH,
+        fixed=False,
+    ),
     "report": Field(True, "write report.html at the end", **SWITCH, fixed=False),
     "eval.every_epochs": Field(
         5, "evaluate this often, and at the end; 0 = at the end", **_integer(0), fixed=False

@@ -76,6 +76,10 @@ class Display:
         """One line of text."""
         self._console.print(Text(text, style=style))
 
+    def warn(self, text: str) -> None:
+        """One line that should not be missed."""
+        self.note(text, style="yellow")
+
     def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
         """How long the steps that are left will take, and whether that is too long.
 
@@ -118,11 +122,16 @@ class Display:
         self._task = self._progress.add_task("", total=total, completed=done, rate="")
         self._progress.start()
 
-    def advance(self, done: int, description: str, images_per_second: float | None) -> None:
+    def doing(self, what: str) -> None:
+        """What the run is at, in a few words, beside the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=what)
+
+    def advance(self, done: int, images_per_second: float | None) -> None:
         """Moves the bar to a number of completed steps."""
         if self._progress is not None:
             rate = "" if images_per_second is None else f"{images_per_second:,.0f} images/s"
-            self._progress.update(self._task, completed=done, description=description, rate=rate)
+            self._progress.update(self._task, completed=done, rate=rate)
 
     def stop_progress(self) -> None:
         """Takes the bar away."""

@@ -32,10 +32,37 @@ class CheckpointError(PureNoiseError):
     exit_code = 4
 
 
+class StorageError(PureNoiseError, OSError):
+    """The file system refuses: it is full, read-only, not ours, or broken."""
+
+    exit_code = 5
+
+
 class NonFiniteError(PureNoiseError, FloatingPointError):
-    """The loss or a gradient became NaN or infinite."""
+    """Losses, gradients or batch statistics stay NaN or infinite."""
 
     exit_code = 6
+
+
+class InUseError(PureNoiseError):
+    """Another run is at work in the workdir."""
+
+    exit_code = 7
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop, and it did, with all that it had computed on disk.
+
+    No `Exception`, as little as `KeyboardInterrupt` is: nobody on its way may take it for a fault.
+
+    Args:
+      message: what to tell the user.
+      exit_code: 143 for SIGTERM and SIGUSR1, 130 for SIGINT, as shells have it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:

@@ -88,6 +88,10 @@ class Experiment:
             jax.eval_shape(self._init),
         )
 
+    def state_bytes(self) -> int:
+        """What a state takes, in memory or on disk."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.target()))
+
     def step_fn(self, phase: Phase) -> StepFn:
         """The training step of a phase, not yet compiled."""
         lr_fn = by_step(self.rates, self.steps_per_epoch)

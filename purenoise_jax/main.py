@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from purenoise_jax import compile_cache
+from purenoise_jax.background import leave
 from purenoise_jax.command import run_command
 from purenoise_jax.config import FIELDS, default_config, flatten, validate
 from purenoise_jax.console import Display, show_error
@@ -251,7 +252,7 @@ def _train(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry point of the installed command."""
-    sys.exit(main(sys.argv))
+    leave(main(sys.argv))
 
 
 if __name__ == "__main__":

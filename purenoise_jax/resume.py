@@ -1,6 +1,8 @@
 """What a run starts from: its own newest checkpoint, another run's, or random parameters."""
 
+import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from purenoise_jax import lock
 from purenoise_jax.aux_start import needs_aux, with_aux, without_aux
-from purenoise_jax.checkpoint import Checkpoints, check_same
+from purenoise_jax.checkpoint import (
+    FOLDER,
+    QUARANTINE,
+    STAGING,
+    TRASH,
+    Checkpoints,
+    check_same,
+)
 from purenoise_jax.config import config_hash, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
@@ -17,6 +27,8 @@ from purenoise_jax.step import TrainState
 from purenoise_jax.writer import read_json
 
 CONFIG_FILE = "config.json"
+# What a run leaves beside its checkpoints and says of how it went.
+RESULTS = ("metrics.jsonl", "skipped.jsonl", "summary.json", "report.html", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +37,10 @@ class Start:
 
     Attributes:
       state: on every device; None = random parameters are still to be drawn.
+      epoch_ended: False if what comes at the end of an epoch, such as its evaluation, is still to
+        be done for the epoch that the state is within or at the end of.
+      totals: `Totals` of that epoch up to here, as JSON values by name.
+      environment: versions and devices that the run went on with before; None = it begins.
       seconds: spent on the run before.
       measured_steps: of `Clock`, with the seconds they took.
       measured_seconds: likewise.
@@ -33,6 +49,9 @@ class Start:
     """
 
     state: TrainState | None = None
+    epoch_ended: bool = True
+    totals: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None
     seconds: float = 0.0
     measured_steps: int = 0
     measured_seconds: float = 0.0
@@ -58,7 +77,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"workdir={workdir} is a file; legal: a folder, or a path to make one at")
     if not path.exists():
-        if Checkpoints(workdir, read_only=True).steps():
+        if Checkpoints(workdir).steps():
             raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
@@ -85,11 +104,12 @@ def find_start(
     init_from: str,
     init_epoch: int,
     init_aux_bn: str,
+    fresh: bool = False,
 ) -> Start:
-    """Finds what to start from.
+    """Finds what to start from; changes nothing on disk.
 
-    In this order: the newest checkpoint of this run; the checkpoint of `init_from` after
-    `init_epoch` epochs, momentum included; random parameters.
+    In this order: the newest checkpoint of this run that is as it was written; the checkpoint of
+    `init_from` after `init_epoch` epochs, momentum included; random parameters.
 
     Args:
       experiment: what is run.
@@ -97,6 +117,7 @@ def find_start(
       init_from: workdir of another run, or "".
       init_epoch: its completed epochs.
       init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
+      fresh: leave the run's own checkpoints out of account.
 
     Raises:
       ConfigError: the run has begun from something other than `init_from`.
@@ -104,11 +125,11 @@ def find_start(
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
     origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
-    own = checkpoints.steps()
-    if own:
-        record = checkpoints.record(own[-1])
+    own = None if fresh else checkpoints.newest()
+    if own is not None:
+        record = checkpoints.record(own)
         here = {**identity, "steps_per_epoch": steps_per_epoch}
-        check_same(record, here, str(checkpoints.folder / str(own[-1])))
+        check_same(record, here, str(checkpoints.folder / str(own)))
         began = record["init_from"] or "random parameters"
         if origin and not _holds(record["init_from"], origin):
             raise ConfigError(
@@ -116,19 +137,24 @@ def find_start(
                 "choose another workdir, or leave init_from out"
             )
         return Start(
-            state=checkpoints.restore(own[-1], experiment.target()),
+            state=checkpoints.restore(own, experiment.target()),
             **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
         )
     if not init_from:
         return Start()
-    source = Checkpoints(init_from, read_only=True)
-    records = {step: source.record(step) for step in source.steps()}
+    source = Checkpoints(init_from)
+    records, damaged = {}, []
+    for step in source.steps():
+        try:
+            records[step] = source.record(step)
+        except CheckpointError as error:
+            damaged.append(str(error))
     found = [step for step, record in records.items() if record["epoch"] == init_epoch]
     if not found:
         epochs = ", ".join(f"{record['epoch']:g}" for record in records.values())
         raise CheckpointError(
             f"init_from={init_from}: no checkpoint after epoch {init_epoch} (init_epoch); "
-            f"there are {epochs or 'none'}"
+            f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
     target = experiment.target()
@@ -140,9 +166,77 @@ def find_start(
         state = source.restore(found[0], target)
     source.close()
     # Counted in this run's steps: the other may have had another batch size.
-    step = np.asarray(init_epoch * steps_per_epoch, np.int32)
-    state = state.replace(step=jax.device_put(step, experiment.placement.replicated))
+    begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
+    state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
     return Start(state, init_from=origin)
+
+
+def remove_if_unused(workdir: Path) -> None:
+    """Removes a workdir in which nothing began, so that a refused run leaves nothing behind."""
+    if not (workdir / CONFIG_FILE).exists() and not Checkpoints(workdir).steps():
+        folder = workdir / FOLDER
+        with contextlib.suppress(OSError):
+            (workdir / lock.NAME).unlink()
+        for path in (folder / STAGING, folder / TRASH, folder, workdir):
+            # Only what is empty goes.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
+    """Moves to quarantine/ what the run does not go on from: damaged steps, or all that is there.
+
+    Args:
+      checkpoints: of the run, after `find_start`.
+      workdir: of the run.
+      fresh: it starts from scratch.
+
+    Raises:
+      StorageError: the file system refuses.
+    """
+    steps = checkpoints.steps() if fresh else checkpoints.passed_over
+    paths = [checkpoints.folder / str(step) for step in steps]
+    if fresh:
+        paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
+    checkpoints.quarantine(*paths)
+
+
+def told_at_start(
+    start: Start,
+    checkpoints: Checkpoints,
+    environment: Mapping[str, Any],
+    steps_per_epoch: int,
+    fresh: bool,
+) -> list[str]:
+    """What the user should know about where the run goes on from, a line each.
+
+    Args:
+      start: from `find_start`.
+      checkpoints: of the run.
+      environment: of now, see `Start`.
+      steps_per_epoch: of the run.
+      fresh: it starts from scratch.
+    """
+    lines = [
+        f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
+        for step, why in checkpoints.passed_over.items()
+    ]
+    if fresh:
+        lines.append(f"starts from scratch; what was there is in {checkpoints.folder / QUARANTINE}")
+    if start.state is not None and int(start.state.step):
+        step = int(start.state.step)
+        lines.append(f"continues at step {step:,}, after epoch {step / steps_per_epoch:g}")
+    there = start.environment or environment
+    changed = [
+        f"{name} {there.get(name)} before, {environment[name]} now"
+        for name in environment
+        if there.get(name) != environment[name]
+    ]
+    if changed:
+        lines.append(
+            f"changed since: {'; '.join(changed)}; the run will not be the same to the last bit"
+        )
+    return lines
 
 
 def _holds(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """One training step, jitted once per phase."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -16,7 +16,7 @@ from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.recipe import Batch, Recipe
-from purenoise_jax.xla import compile_ahead, compiler_options, materialize
+from purenoise_jax.xla import CompiledAhead, compiler_options, materialize
 
 
 @flax.struct.dataclass
@@ -59,6 +59,15 @@ class Totals(NamedTuple):
         """No step yet."""
         none = jnp.zeros((), jnp.int32)
         return cls(jnp.zeros((), jnp.float32), none, none, none, none, none - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums by name, exactly; waits for the steps that are still running."""
+        return {name: np.asarray(x).tolist() for name, x in self._asdict().items()}
+
+    def from_json(self, values: Mapping[str, Any]) -> "Totals":
+        """What `to_json` was made of, with the shapes and dtypes of this."""
+        arrays = {n: np.asarray(values[n], x.dtype) for n, x in self._asdict().items()}
+        return jax.tree.map(lambda x, array: array.reshape(x.shape), self, Totals(**arrays))  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +249,7 @@ def make_step(
 
 def compile_steps(
     step: StepFn, placement: Placement, *, looped: bool, shapes: tuple[Any, ...] | None = None
-) -> Callable[..., Any]:
+) -> "CompiledSteps":
     """Jits a step so that it runs several rows of an epoch in one call.
 
     Args:
@@ -300,14 +309,31 @@ def compile_steps(
     )
     if shapes is not None:
         number = jax.ShapeDtypeStruct((), np.int32)
-        program = compile_ahead(program, *shapes, *([number] * (2 if looped else 1)))
+        program = CompiledAhead(program, *shapes, *([number] * (2 if looped else 1)))
+    return CompiledSteps(program, looped)
 
-    def run(state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
+
+class CompiledSteps:
+    """What `compile_steps` returns.
+
+    Args:
+      program: runs one row, or in a loop several.
+      looped: which of the two.
+    """
+
+    def __init__(self, program: Callable[..., Any], looped: bool) -> None:
+        self._program, self._looped = program, looped
+
+    def wait(self, poll: Callable[[], Any]) -> None:
+        """Waits for what is compiled in the background; see `Background.result`."""
+        if isinstance(self._program, CompiledAhead):
+            self._program.wait(poll)
+
+    def __call__(self, state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
+        """Runs rows of an epoch; see `compile_steps`."""
         *arrays, first, count = data
-        if looped:
-            return program(state, totals, *arrays, np.int32(first), np.int32(count))
+        if self._looped:
+            return self._program(state, totals, *arrays, np.int32(first), np.int32(count))
         for row in range(first, first + count):
-            state, totals = program(state, totals, *arrays, np.int32(row))
+            state, totals = self._program(state, totals, *arrays, np.int32(row))
         return state, totals
-
-    return run

@@ -1,12 +1,14 @@
 """What a run writes beside its checkpoints: metrics.jsonl, TensorBoard events, JSON files."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,20 +20,25 @@ import numpy as np
 class MetricsWriter:
     """Appends records to metrics.jsonl, one JSON object a line, and scalars to TensorBoard.
 
+    What cannot be written is tried again with the next record, and costs the run a warning, the
+    first time.
+
     Args:
       workdir: of the run.
-      step: the step that the run continues from; later records are removed, as they will be
-        written again.
+      step: the step that the run continues from; records of later steps are removed, as they will
+        be written again.
+      warn: is told, in one line, what could not be written.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:
         self.path = workdir / "metrics.jsonl"
         kept = [r for r in read_metrics(self.path) if r["step"] <= step]
         write_atomically(self.path, "".join(_line(record) for record in kept))
-        self._file = self.path.open("a", encoding="utf-8")
         self._folder = workdir / "tensorboard"
-        self._step = step
+        self._step, self._warn = step, warn
+        self._pending: list[tuple[int, Mapping[str, Any]]] = []
         self._events: Any = None
+        self._warned = False
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes one record.
@@ -40,23 +47,60 @@ class MetricsWriter:
           step: completed steps.
           record: JSON values; numbers also become TensorBoard scalars under the same name.
         """
-        self._file.write(_line({"step": step, **record}))
-        self._file.flush()
-        if self._events is None:
-            # Not at the start, which would wait for it: it imports PyTorch where that is installed.
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(str(self._folder), purge_step=self._step + 1)
-        for name, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                self._events.add_scalar(name, value, step)
-        self._events.flush()
+        self._pending.append((step, record))
+        try:
+            append_whole(self.path, "".join(_line({"step": s, **r}) for s, r in self._pending))
+            self._pending.clear()
+            self._write_events(step, record)
+        except OSError as error:
+            if not self._warned:
+                self._warn(f"warning: metrics cannot be written, training goes on: {error}")
+            self._warned = True
 
     def close(self) -> None:
         """Closes both files."""
-        self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+    def _write_events(self, step: int, record: Mapping[str, Any]) -> None:
+        # Not at the start, which would wait for it: it imports PyTorch where that is installed. Not
+        # its `SummaryWriter` either, which waits for ever once its thread has met a full disk.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        if self._events is None:
+            self._folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(self._folder / "events"))
+            start = SessionLog(status=SessionLog.START)
+            # TensorBoard then forgets what an earlier part of the run had written beyond this step.
+            self._events.write_event(
+                Event(wall_time=time.time(), step=self._step + 1, session_log=start)
+            )
+        for name, value in record.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                summary = scalar(name, value)
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._events.flush()
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Appends lines to a file, all of them or none.
+
+    Raises:
+      OSError: they could not be written, and what was of them has been taken back.
+    """
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        data = memoryview(text.encode())
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

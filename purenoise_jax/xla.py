@@ -6,11 +6,12 @@ the first two settings below a step takes 1.7 times as long. On accelerators not
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+from purenoise_jax.background import Background
 
 Tree = TypeVar("Tree")
 
@@ -69,17 +70,23 @@ def materialize(tree: Tree, rows: int | None = None) -> Tree:
     return jax.lax.optimization_barrier(tree)
 
 
-def compile_ahead(jitted: Any, *shapes: Any) -> Callable[..., Any]:
-    """Has a jitted function compiled in a thread, so that other things start meanwhile.
+class CompiledAhead:
+    """A jitted function that is compiled in the background, so that other things start meanwhile.
+
+    It takes arguments of exactly the given shapes; a call waits until it is compiled.
 
     Args:
       jitted: from `jax.jit`.
       *shapes: its arguments, as trees of `jax.ShapeDtypeStruct` with their shardings.
-
-    Returns:
-      The function for arguments of exactly these shapes; a call waits until it is compiled.
     """
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compile")
-    compiled = pool.submit(lambda: jitted.lower(*shapes).compile())
-    pool.shutdown(wait=False)
-    return lambda *args: compiled.result()(*args)
+
+    def __init__(self, jitted: Any, *shapes: Any) -> None:
+        self._compiling = Background(lambda: jitted.lower(*shapes).compile())
+
+    def wait(self, poll: Callable[[], Any] | None = None) -> None:
+        """Waits until it is compiled; see `Background.result`."""
+        self._compiling.result(poll)
+
+    def __call__(self, *args: Any) -> Any:
+        """Runs the function."""
+        return self._compiling.result()(*args)

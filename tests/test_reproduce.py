@@ -226,7 +226,7 @@ def test_a_table_runs_what_is_missing_and_skips_what_is_done(tiny_table, tmp_pat
     folders = sorted(path.parent.parent.name for path in out.glob("*/seed0/summary.json"))
     assert len(folders) == 3, "plain training is done once"
     (erm,) = [f for f in folders if "-erm-" in f]
-    assert Checkpoints(out / erm / "seed0", read_only=True).steps() == [6, 9, 12]
+    assert Checkpoints(out / erm / "seed0").steps() == [6, 9, 12]
 
     code, text = command(capsys, "--out", out, "--seeds", 2)
     assert code == 0 and text.count("done before") == 3 and text.count("(n=2)") == 3

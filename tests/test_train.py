@@ -115,7 +115,7 @@ def test_steps_in_a_loop_on_the_device_resume_bitwise_too(through, npz, tmp_path
     """As on an accelerator: several steps a call, cut at the epoch's end and where it saves."""
     looped = {"steps_per_call": 2, "checkpoint.every_steps": 5, "checkpoint.keep": 100}
     whole = train_and_evaluate(tiny_config(npz, **looped), tmp_path / "whole")
-    assert Checkpoints(tmp_path / "whole", read_only=True).steps() == [3, 5, 6, 9, 10, 12]
+    assert Checkpoints(tmp_path / "whole").steps() == [3, 5, 6, 9, 10, 12]
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     for later in (9, 10, 12):
         shutil.rmtree(tmp_path / "parts/checkpoints" / str(later))
@@ -142,13 +142,13 @@ def test_how_often_a_run_saves_and_evaluates_does_not_change_it(through, npz, tm
     config = tiny_config(npz, **{"checkpoint.every_epochs": 0, "eval.every_epochs": 0})
     state = train_and_evaluate(config, tmp_path)
     assert state_digest(state) == state_digest(through[2])
-    assert Checkpoints(tmp_path, read_only=True).steps() == [6, LAST], "named and last"
+    assert Checkpoints(tmp_path).steps() == [6, LAST], "named and last"
 
 
 def test_rolling_checkpoints_are_pruned_and_named_ones_kept(npz, tmp_path):
     config = tiny_config(npz, **{"checkpoint.every_steps": 1, "checkpoint.keep": 2})
     train_and_evaluate(config, tmp_path)
-    assert Checkpoints(tmp_path, read_only=True).steps() == [6, 11, 12]
+    assert Checkpoints(tmp_path).steps() == [6, 11, 12]
 
 
 def test_more_epochs_continue_a_finished_run(npz, tmp_path):
@@ -175,7 +175,7 @@ def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, 
     other = tiny_config(npz, num_epochs=6, init_from=str(workdir), init_epoch=2)
     with pytest.raises(ConfigError, match=r"began from \{'workdir': .*/erm'"):
         train_and_evaluate(other, tmp_path / "open")
-    assert Checkpoints(tmp_path / "erm", read_only=True).steps() == [3, 6], "source untouched"
+    assert Checkpoints(tmp_path / "erm").steps() == [3, 6], "source untouched"
 
 
 def test_where_a_run_began_may_be_spelled_another_way(through, npz, tmp_path, monkeypatch):
@@ -210,7 +210,7 @@ def test_finished_run_started_again_keeps_its_numbers(npz, tmp_path):
 def test_step_checkpoints_fall_on_epoch_ends_too(npz, tmp_path):
     saving = {"checkpoint.every_epochs": 0, "checkpoint.every_steps": 3, "checkpoint.keep": 100}
     train_and_evaluate(tiny_config(npz, **saving), tmp_path)
-    assert Checkpoints(tmp_path, read_only=True).steps() == [3, 6, 9, 12]
+    assert Checkpoints(tmp_path).steps() == [3, 6, 9, 12]
 
 
 def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
@@ -232,7 +232,7 @@ def test_auxiliary_layers_do_not_change_before_there_is_noise(through, npz, tmp_
     assert (state.opt_state[1].trace["norm"]["aux_scale"] == 0).all()
     config = through[0]
     target = build(config).target()
-    other = Checkpoints(through[1], read_only=True).restore(6, target)
+    other = Checkpoints(through[1]).restore(6, target)
     chex.assert_trees_all_close(without_aux(state).params, other.params, rtol=1e-5, atol=1e-6)
 
 
@@ -246,7 +246,7 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     found = find_start(
         experiment, checkpoints, init_from=config.init_from, init_epoch=2, init_aux_bn=how
     ).state
-    natural = Checkpoints(through[1], read_only=True).restore(6, without_aux(experiment.target()))
+    natural = Checkpoints(through[1]).restore(6, without_aux(experiment.target()))
     chex.assert_trees_all_equal(without_aux(found), natural)
     norm, stats = found.params["norm"], found.batch_stats["norm"]
     if how == "copy":
@@ -296,19 +296,6 @@ def test_lines_in_the_metrics_that_are_no_records_cost_nothing(npz, tmp_path):
     path.write_bytes(path.read_bytes() + b'{"no": "step"}\n\xff\xfe\n[1]\n{"step": 12, "torn')
     train_and_evaluate(tiny_config(npz), tmp_path)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9, 12]
-
-
-def test_damaged_checkpoint_is_named_and_older_ones_still_serve(through, tmp_path):
-    config, workdir, state = through
-    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
-    newest = tmp_path / "checkpoints" / str(LAST)
-    for file in (newest / "state").rglob("*"):
-        if file.is_file():
-            file.write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"/12: cannot be read: .*; remove this folder"):
-        train_and_evaluate(config, tmp_path)
-    shutil.rmtree(newest)
-    assert state_digest(train_and_evaluate(config, tmp_path)) == state_digest(state)
 
 
 def test_init_from_nothing_is_refused(npz, tmp_path):
@@ -362,14 +349,14 @@ def test_nan_stops_the_run_says_the_step_and_leaves_the_last_good_checkpoint(
     config = tiny_config(npz, **{"phases.deferred.methods": ("poisoned",)})
     with pytest.raises(NonFiniteError, match=r"not finite at step [678] \(epoch 2\); .*: 6 in"):
         train_and_evaluate(config, tmp_path)
-    assert Checkpoints(tmp_path, read_only=True).steps() == [3, 6]
+    assert Checkpoints(tmp_path).steps() == [3, 6]
     assert not (tmp_path / "summary.json").exists()
 
 
 class Watcher(Display):
     """Remembers the steps it was told of."""
 
-    def advance(self, done, description, images_per_second):
+    def advance(self, done, images_per_second):
         self.done = done
 
 
@@ -384,7 +371,7 @@ def test_nan_within_an_epoch_is_not_saved_and_stops_at_once(npz, tmp_path, poiso
     bad = int(str(error.value).partition("at step ")[2].partition(" ")[0])
     assert 24 <= bad < 36, "in the first poisoned epoch"
     assert watcher.done <= bad + 2
-    steps = Checkpoints(tmp_path, read_only=True).steps()
+    steps = Checkpoints(tmp_path).steps()
     assert steps[-1] == (bad if every else 24)
 
 
@@ -398,28 +385,31 @@ def command(npz, workdir, *more):
 SAVE_ALWAYS = ("--config.checkpoint.every_steps=1", "--config.checkpoint.keep=3")
 
 
+def staged(folder):
+    return folder.is_dir() and list((folder / "staging").iterdir())
+
+
 def test_kill_in_the_middle_of_a_save_loses_nothing(npz, tmp_path):
     folder = tmp_path / "killed/checkpoints"
     in_save = 0
     for trial in range(4):
-        before = set(Checkpoints(tmp_path / "killed", read_only=True).steps())
+        before = set(Checkpoints(tmp_path / "killed").steps())
         process = subprocess.Popen(
             command(npz, tmp_path / "killed", *SAVE_ALWAYS), stdout=subprocess.DEVNULL
         )
         new_saves = 0
         while process.poll() is None:
-            names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-            finished = {int(n) for n in names if n.isdigit()}
+            finished = set(Checkpoints(tmp_path / "killed").steps())
             new_saves = max(new_saves, len(finished - before))
-            if new_saves > trial and any("tmp" in n for n in names):
+            if new_saves > trial and staged(folder):
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
             time.sleep(0.0005)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL
-        in_save += any("tmp" in p.name for p in folder.iterdir())
-        check = Checkpoints(tmp_path / "killed", read_only=True)
+        in_save += bool(staged(folder))
+        check = Checkpoints(tmp_path / "killed")
         steps = check.steps()
         assert steps and max(steps) >= max(finished), "a finished step was lost"
         for step in steps:

@@ -80,7 +80,7 @@ def test_less_optimisation_draws_the_same_parameters():
 def test_compiled_ahead_is_the_same_function_and_takes_nothing_else():
     jitted = jax.jit(lambda x, y: jnp.sin(x) + y)
     shapes = [jax.ShapeDtypeStruct((3,), np.float32), jax.ShapeDtypeStruct((), np.int32)]
-    ahead = xla.compile_ahead(jitted, *shapes)
+    ahead = xla.CompiledAhead(jitted, *shapes)
     x, y = np.arange(3, dtype=np.float32), np.int32(2)
     np.testing.assert_array_equal(ahead(x, y), jitted(x, y))
     with pytest.raises(TypeError):
@@ -91,6 +91,6 @@ def test_what_fails_in_the_background_is_raised_by_the_call():
     def wrong(x):
         raise KeyError("inside")
 
-    ahead = xla.compile_ahead(jax.jit(wrong), jax.ShapeDtypeStruct((), np.float32))
+    ahead = xla.CompiledAhead(jax.jit(wrong), jax.ShapeDtypeStruct((), np.float32))
     with pytest.raises(KeyError, match="inside"):
         ahead(np.float32(0))

@@ -16,6 +16,7 @@ from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options, save
 from purenoise_jax.analysis.load import Run, load_runs
 from purenoise_jax.analysis.page import write_report
+from purenoise_jax.background import leave
 from purenoise_jax.command import Parser, run_command
 from purenoise_jax.errors import ConfigError, PureNoiseError, unknown
 
@@ -152,4 +153,4 @@ def _named_file(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

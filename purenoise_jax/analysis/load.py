@@ -56,10 +56,10 @@ class Run:
         """
         if self.summary is not None:
             return self.summary
-        checkpoints = Checkpoints(self.path, read_only=True)
+        checkpoints = Checkpoints(self.path)
         try:
-            steps = checkpoints.steps()
-            return checkpoints.record(steps[-1]) if steps else {}
+            newest = checkpoints.newest()
+            return {} if newest is None else checkpoints.record(newest)
         finally:
             checkpoints.close()
 
@@ -69,18 +69,19 @@ class Run:
         Raises:
           CheckpointError: there is no such checkpoint, or it is of other data.
         """
-        checkpoints = Checkpoints(self.path, read_only=True)
-        steps = checkpoints.steps()
-        if epoch is not None:
-            wanted = epoch * self.experiment.steps_per_epoch
-            steps = [step for step in steps if step == wanted]
-        if not steps:
-            what = "checkpoint" if epoch is None else f"checkpoint after epoch {epoch}"
-            raise CheckpointError(f"{self.path} has no {what}")
+        checkpoints = Checkpoints(self.path)
         try:
+            if epoch is None:
+                step = checkpoints.newest()
+            else:
+                wanted = epoch * self.experiment.steps_per_epoch
+                step = wanted if wanted in checkpoints.steps() else None
+            if step is None:
+                what = "checkpoint" if epoch is None else f"checkpoint after epoch {epoch}"
+                raise CheckpointError(f"{self.path} has no {what}")
             here = self.experiment.identity
-            check_same(checkpoints.record(steps[-1]), here, str(self.path))
-            return checkpoints.restore(steps[-1], self.experiment.target())
+            check_same(checkpoints.record(step), here, str(self.path))
+            return checkpoints.restore(step, self.experiment.target())
         finally:
             checkpoints.close()
 

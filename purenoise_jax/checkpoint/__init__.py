@@ -1,0 +1,340 @@
+"""Checkpoints of a run: written by orbax, sealed with a manifest, numbered by completed steps.
+
+Each holds the four pytrees of `TrainState` and a JSON record that says which run it is of. Which
+one a run starts from is decided in `resume.py`: its own newest, else `init_from`, else none.
+
+A step is written aside, sealed (see `manifest`) and only then renamed to its number, so that
+whatever is numbered was once complete; and it counts only while its manifest holds. Nothing is
+deleted before what replaces it is complete, and what is deleted is renamed first.
+"""
+
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.errors import CheckpointError, StorageError
+
+FOLDER = "checkpoints"
+STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
+STATE, RECORD = "state", "record.json"
+
+
+class Checkpoints:
+    """The checkpoints under one workdir.
+
+    Args:
+      workdir: of the run.
+      keep: how many rolling checkpoints survive.
+      named: steps whose checkpoints are never pruned.
+
+    Only `prepare`, `save` and `quarantine` change anything in there, and want the workdir's lock.
+
+    Attributes:
+      folder: that holds them.
+      passed_over: step -> why it does not count; of the steps that `newest` has looked at.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        keep: int = 1,
+        named: Sequence[int] = (),
+    ) -> None:
+        self.folder = Path(workdir).resolve() / FOLDER
+        self.passed_over: dict[int, str] = {}
+        self._keep, self._named = keep, set(named)
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._sealing: tuple[int, Future[None]] | None = None
+
+    def steps(self) -> list[int]:
+        """Completed steps of every checkpoint, ascending, damaged ones included."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.name for path in self.folder.iterdir()]
+        return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+    def newest(self) -> int | None:
+        """The newest step that is as it was written; None where nothing was ever saved.
+
+        Raises:
+          CheckpointError: there are checkpoints, and not one of them can be used.
+        """
+        self.passed_over = {}
+        for step in reversed(self.steps()):
+            damage = manifest.find_damage(self.folder / str(step))
+            if damage is None:
+                return step
+            self.passed_over[step] = damage
+        aside = sorted(path.name for path in self._in(QUARANTINE))
+        if self.passed_over:
+            told = "; ".join(f"{step}: {why}" for step, why in list(self.passed_over.items())[:3])
+            raise CheckpointError(
+                f"{self.folder}: none of {len(self.passed_over)} checkpoints can be used ({told}); "
+                "--config.fresh=True starts from scratch and sets them aside"
+            )
+        if aside:
+            raise CheckpointError(
+                f"{self.folder}: all checkpoints are in {QUARANTINE}/ ({', '.join(aside[:5])}); "
+                "--config.fresh=True starts from scratch"
+            )
+        return None
+
+    def quarantine(self, *paths: Path) -> None:
+        """Moves files or folders to quarantine/, where nothing looks or deletes.
+
+        Raises:
+          StorageError: the file system refuses.
+        """
+        target = self.folder / QUARANTINE
+        try:
+            for path in paths:
+                target.mkdir(exist_ok=True)
+                free = (f"{path.name}.{i}" if i else path.name for i in itertools.count())
+                path.rename(next(target / name for name in free if not (target / name).exists()))
+        except OSError as error:
+            raise StorageError(f"{target}: {path} cannot be moved here: {error}") from error
+
+    def still_to_come(self, step: int, last: int) -> int:
+        """How many checkpoints there will be at most beside those of now, from `step` to `last`."""
+        there = {*self.steps()}
+        rolling = len(there - self._named)
+        named = [s for s in self._named - there if step < s <= last]
+        # And one that is written before another is deleted.
+        return max(self._keep - rolling, 0) + len(named) + 1 if step < last else 0
+
+    def prepare(self) -> None:
+        """Makes the folder and clears away what runs that were killed had begun.
+
+        Raises:
+          StorageError: the file system refuses.
+        """
+        for name in (STAGING, TRASH):
+            folder = self.folder / name
+            if folder.is_symlink():
+                raise StorageError(f"{folder} is a symbolic link; what it leads to is left alone")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"{folder}: cannot be made: {error}") from error
+            for path in self._in(name):
+                _delete(path)
+
+    def save(self, state: Any, record: Mapping[str, Any]) -> None:
+        """Writes a state under its step.
+
+        When this returns, the state is on disk and may change. Its manifest is made in the
+        background, and then older steps are pruned; `wait` waits for that.
+
+        Args:
+          state: `TrainState`.
+          record: JSON values that say which run this is of.
+
+        Raises:
+          StorageError: it, or the one before it, could not be written.
+        """
+        self.wait()
+        step = int(state.step)
+        if step in self.steps():
+            return
+        first = jax.process_index() == 0
+        staged = self.folder / STAGING / str(step)
+        try:
+            if first:
+                staged.mkdir(parents=True)
+                text = json.dumps({**record, "leaves": describe(state)}, allow_nan=False)
+                (staged / RECORD).write_text(text + "\n", encoding="utf-8")
+            self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
+        except Exception as error:
+            raise self._failure(step, error) from error
+        if first:
+            self._sealing = step, self._sealer.submit(self._complete, step, staged)
+
+    def wait(self) -> None:
+        """Returns when the last step saved is complete.
+
+        Raises:
+          StorageError: it could not be written.
+        """
+        if self._sealing is not None:
+            step, sealed = self._sealing
+            self._sealing = None
+            try:
+                sealed.result()
+            except Exception as error:
+                raise self._failure(step, error) from error
+
+    def check(self) -> None:
+        """Reports a failure of the background, if there is one by now.
+
+        Raises:
+          StorageError: the last step saved could not be written.
+        """
+        if self._sealing is not None and self._sealing[1].done():
+            self.wait()
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON record of a checkpoint.
+
+        Raises:
+          CheckpointError: there is none, or it is damaged.
+        """
+        if step not in self.steps():
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint of step {step}; there are {self.steps() or 'none'}"
+            )
+        self._refuse_damage(step, RECORD)
+        try:
+            record = manifest.read_json(self.folder / str(step) / RECORD)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.folder / str(step)}: {RECORD}: {error}") from error
+        if not isinstance(record, dict) or not isinstance(record.get("leaves"), dict):
+            raise CheckpointError(f"{self.folder / str(step)}: {RECORD} is not one of ours")
+        return record
+
+    def restore(self, step: int, target: Any) -> Any:
+        """Reads a state.
+
+        Args:
+          step: one of `steps()`.
+          target: a `TrainState` of `jax.ShapeDtypeStruct` with shardings; what is read has exactly
+            its structure, shapes and dtypes.
+
+        Raises:
+          CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
+            dtypes, or numbers that are not finite.
+        """
+        self._compare(self.record(step)["leaves"], describe(target), step)
+        self._refuse_damage(step)
+        path = self.folder / str(step) / STATE
+        try:
+            # What orbax says of the arrays themselves: it would cast them without a word.
+            stored = self._orbax.metadata(path).item_metadata.tree
+            self._compare(_by_name(stored), _by_name(target), step)
+            state = self._orbax.restore(path, args=ocp.args.StandardRestore(target))
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
+            ) from error
+        leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+        for name, leaf in leaves:
+            if not np.isfinite(np.asarray(leaf.addressable_data(0))).all():
+                raise CheckpointError(
+                    f"{self.folder / str(step)}: {jax.tree_util.keystr(name)} is not finite"
+                )
+        return state
+
+    def close(self) -> None:
+        """Lets go of the folder, once the last step saved is complete."""
+        self._sealer.shutdown()
+        self._orbax.close()
+
+    def _complete(self, step: int, staged: Path) -> None:
+        manifest.seal(staged)
+        staged.rename(self.folder / str(step))
+        manifest.sync_folder(self.folder)
+        steps = self.steps()
+        for old in sorted({*steps[: -self._keep]} - self._named):
+            # Renamed first: half a step must never be listed.
+            trashed = self.folder / TRASH / str(old)
+            (self.folder / str(old)).rename(trashed)
+            _delete(trashed)
+
+    def _refuse_damage(self, step: int, only: str | None = None) -> None:
+        damage = manifest.find_damage(self.folder / str(step), only)
+        if damage is not None:
+            raise CheckpointError(f"{self.folder / str(step)}: {damage}")
+
+    def _compare(self, there: Mapping[str, str], wanted: Mapping[str, str], step: int) -> None:
+        differing = [k for k in {**wanted, **there} if wanted.get(k) != there.get(k)]
+        if differing:
+            first = "; ".join(
+                f"{k}: {there.get(k, 'absent')} there, {wanted.get(k, 'absent')} here"
+                for k in differing[:3]
+            )
+            raise CheckpointError(
+                f"{self.folder / str(step)} is of another model or optimiser, "
+                f"{len(differing)} arrays differ: {first}"
+            )
+
+    def _failure(self, step: int, error: Exception) -> StorageError:
+        _delete(self.folder / STAGING / str(step))
+        whole = [str(s) for s in self.steps()]
+        return StorageError(
+            f"{self.folder / str(step)}: could not be written: {_first_line(error)}; "
+            + (f"the checkpoint of step {whole[-1]} is whole" if whole else "there is no other")
+        )
+
+    def _in(self, name: str) -> list[Path]:
+        folder = self.folder / name
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def describe(state: Any) -> dict[str, str]:
+    """Path of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Compares what two runs say of themselves.
+
+    Args:
+      there: of the checkpoint.
+      here: of this run.
+      where: names the checkpoint in the message.
+
+    Raises:
+      CheckpointError: naming every entry that differs.
+    """
+    here = json.loads(json.dumps(here))
+    differing = [key for key in here if there.get(key) != here[key]]
+    if differing:
+        parts = "; ".join(
+            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
+        )
+        raise CheckpointError(f"{where} is of another run: {parts}")
+
+
+def _by_name(tree: Any) -> dict[str, str]:
+    """As `describe`, with paths as orbax has them: fields and indices are all just names."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        "/".join(_name(key) for key in path): f"{np.dtype(x.dtype)}{list(x.shape)}"
+        for path, x in leaves
+    }
+
+
+def _name(key: Any) -> str:
+    return str(next(getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)))
+
+
+def _delete(path: Path) -> None:
+    """Removes a folder or a link; what remains of it is removed at the next start."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

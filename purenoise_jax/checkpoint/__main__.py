@@ -1,0 +1,81 @@
+"""Tells which checkpoints of a run are as they were written.
+
+python -m purenoise_jax.checkpoint verify runs/digits
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from purenoise_jax.checkpoint import FOLDER, QUARANTINE, Checkpoints, manifest
+from purenoise_jax.command import Parser, run_command
+from purenoise_jax.errors import CheckpointError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's arguments."""
+    parse = Parser(
+        prog="python -m purenoise_jax.checkpoint",
+        description="Compares every file of every checkpoint with the sha256 that was written down "
+        "when it was saved. Changes nothing.",
+        epilog="exit codes: 0 all are whole, 4 one is damaged or there is none",
+    )
+    parse.add_argument("command", choices=("verify",))
+    parse.add_argument("folder", metavar="DIR", help="workdir of a run, or its checkpoints folder")
+    parse.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parse
+
+
+def verify(folder: Path, console: Console) -> int:
+    """Prints a line for every checkpoint and returns the exit code.
+
+    Args:
+      folder: workdir of a run, or the checkpoints folder in it.
+      console: where to.
+
+    Raises:
+      CheckpointError: there is no checkpoint.
+    """
+    checkpoints = Checkpoints(folder)
+    if not checkpoints.folder.is_dir() and folder.name == FOLDER:
+        checkpoints = Checkpoints(folder.parent)
+    steps = checkpoints.steps()
+    if not steps:
+        raise CheckpointError(f"{checkpoints.folder}: there is no checkpoint")
+    table = Table(title=str(checkpoints.folder), title_justify="left")
+    for name, justify in (("step", "right"), ("epoch", "right"), ("MB", "right"), ("", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    damaged = 0
+    for step in steps:
+        path = checkpoints.folder / str(step)
+        why = manifest.find_damage(path)
+        damaged += why is not None
+        epoch = "" if why else f"{checkpoints.record(step)['epoch']:g}"
+        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        verdict = Text(f"damaged: {why}", "red") if why else Text("whole", "green")
+        table.add_row(f"{step:,}", epoch, f"{size / 1e6:,.1f}", verdict)
+    console.print(table)
+    aside = checkpoints.folder / QUARANTINE
+    if aside.is_dir() and any(aside.iterdir()):
+        names = ", ".join(sorted(path.name for path in aside.iterdir()))
+        console.print(f"set aside in {QUARANTINE}/: {names}")
+    return CheckpointError.exit_code if damaged else 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code."""
+
+    def run() -> int:
+        args = parser().parse_args(argv[1:])
+        return verify(Path(args.folder).expanduser(), Console(soft_wrap=False, highlight=False))
+
+    return run_command(run, debug="--debug" in argv, interrupted="interrupted")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,162 @@
+"""What a checkpoint consists of: name, size and sha256 of every file.
+
+The array format that orbax writes has no checksum of what the arrays hold, so that a flipped bit
+would be restored without a word. A folder is a checkpoint only if everything that its manifest
+lists is there, unchanged, and nothing else is.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.json"
+_THREADS = 4
+_LARGEST_JSON = 32 * 2**20
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of a folder, after which the folder is complete.
+
+    Everything is on the disk itself when this returns: all files, the manifest, which is written
+    last, and the folders that list them.
+
+    Args:
+      folder: with all files that belong to the checkpoint.
+
+    Raises:
+      OSError: the disk is full, or does not let us.
+      ValueError: there is something in the folder that is not a plain file.
+    """
+    names, problem = _files(folder)
+    if problem:
+        raise ValueError(f"{folder}: {problem}")
+    with ThreadPoolExecutor(_THREADS) as pool:
+        entries = dict(zip(names, pool.map(lambda n: _entry(folder / n, True), names), strict=True))
+    temporary = folder / f"{NAME}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"files": entries}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    for inner in {parent for name in names for parent in Path(name).parents} - {Path()}:
+        sync_folder(folder / inner)
+    temporary.replace(folder / NAME)
+    sync_folder(folder)
+
+
+def find_damage(folder: Path, only: str | None = None) -> str | None:
+    """Compares a folder with its manifest.
+
+    Args:
+      folder: of a checkpoint.
+      only: the one file to look at; None = all.
+
+    Returns:
+      None if all is as it was written, else one line that names the file and what is wrong.
+    """
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            return "it is not a folder"
+        listed = _read(folder / NAME)
+        if isinstance(listed, str):
+            return listed
+        there, problem = _files(folder)
+        if problem:
+            return problem
+        if only is None:
+            extra = sorted({*there} - {*listed})
+            if extra:
+                return f"{extra[0]} is not in {NAME}"
+        names = list(listed) if only is None else [only]
+        absent = sorted({*names} - ({*there} & {*listed}))
+        if absent:
+            return f"{absent[0]} is missing"
+        for name in names:
+            size = (folder / name).stat().st_size
+            if size != listed[name].get("size"):
+                return f"{name} has {size} bytes, not {listed[name].get('size')}"
+        with ThreadPoolExecutor(_THREADS) as pool:
+            found = pool.map(lambda n: _entry(folder / n), names)
+            for name, entry in zip(names, found, strict=True):
+                if entry["sha256"] != listed[name].get("sha256"):
+                    return f"{name} has another sha256 than when it was written"
+    except OSError as error:
+        return f"cannot be read: {error}"
+    return None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a checkpoint.
+
+    Raises:
+      OSError: it is not there, or cannot be read.
+      ValueError: it is not JSON, or larger than anything that we write.
+    """
+    if path.stat().st_size > _LARGEST_JSON:
+        raise ValueError(f"{path.stat().st_size:,} bytes are too many")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the names within a folder written to the disk itself."""
+    if os.name == "nt":  # Windows cannot open a folder.
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]] | str:
+    """Name -> size and sha256 of every file, or what is wrong with the manifest."""
+    try:
+        listed = read_json(path)["files"]
+    except FileNotFoundError:
+        return f"it has no {NAME}, so it was never completed"
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        return f"{NAME} is damaged ({type(error).__name__})"
+    if not isinstance(listed, dict) or not listed:
+        return f"{NAME} lists nothing"
+    if not all(isinstance(entry, dict) for entry in listed.values()):
+        return f"{NAME} is damaged (an entry is not an object)"
+    return listed
+
+
+def _files(folder: Path) -> tuple[list[str], str | None]:
+    """Names of the plain files in a folder, and what else is in there, if anything."""
+    names: list[str] = []
+    for path in _walk(folder):
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+            return names, f"{name} is {kind}"
+        if name not in (NAME, f"{NAME}.tmp"):
+            names.append(name)
+    return sorted(names), None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All that is not a folder; but hidden files, which desktops and NFS leave, are not ours."""
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def _entry(path: Path, sync: bool = False) -> dict[str, Any]:
+    with path.open("rb") as file:
+        if sync:
+            os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": digest}
