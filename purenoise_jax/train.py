@@ -201,7 +201,8 @@ def _train(
             if step > first_step:
                 save(epoch_ended=False)
             checkpoints.wait()
-            raise stop.stopped(f"saved at step {step:,} of {total_steps:,}")
+            where = f"step {step:,} of {total_steps:,}"
+            raise stop.stopped(f"saved at {where}" if step else "before the first step")
 
     def waiting(what: str, work: Callable[[], T]) -> T:
         """Does what takes long without leaving signals unheard, where no other process waits."""

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -246,8 +246,7 @@ class Checkpoints:
         manifest.seal(staged)
         staged.rename(self.folder / str(step))
         manifest.sync_folder(self.folder)
-        steps = self.steps()
-        for old in sorted({*steps[: -self._keep]} - self._named):
+        for old in prunable(self.steps(), self._keep, self._named):
             # Renamed first: half a step must never be listed.
             trashed = self.folder / TRASH / str(old)
             (self.folder / str(old)).rename(trashed)
@@ -281,6 +280,17 @@ class Checkpoints:
     def _in(self, name: str) -> list[Path]:
         folder = self.folder / name
         return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[int]:
+    """The steps that may go.
+
+    Args:
+      steps: that there are, ascending.
+      keep: so many of the newest stay, at least 1.
+      named: these stay.
+    """
+    return [step for step in steps[:-keep] if step not in named]
 
 
 def describe(state: Any) -> dict[str, str]:

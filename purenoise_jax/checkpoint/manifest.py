@@ -20,7 +20,7 @@ _LARGEST_JSON = 32 * 2**20
 
 
 def seal(folder: Path) -> None:
-    """Writes the manifest of a folder, after which the folder is complete.
+    """Writes the manifest of a folder, after which the folder is complete and keeps its name.
 
     Everything is on the disk itself when this returns: all files, the manifest, which is written
     last, and the folders that list them.
@@ -39,7 +39,7 @@ def seal(folder: Path) -> None:
         entries = dict(zip(names, pool.map(lambda n: _entry(folder / n, True), names), strict=True))
     temporary = folder / f"{NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"files": entries}, file, indent=1)
+        json.dump({"name": folder.name, "files": entries}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     for inner in {parent for name in names for parent in Path(name).parents} - {Path()}:
@@ -115,7 +115,10 @@ def sync_folder(folder: Path) -> None:
 def _read(path: Path) -> dict[str, dict[str, Any]] | str:
     """Name -> size and sha256 of every file, or what is wrong with the manifest."""
     try:
-        listed = read_json(path)["files"]
+        content = read_json(path)
+        listed = content["files"]
+        if content["name"] != path.parent.name:
+            return f"{NAME} is that of {content['name']!r:.40}"
     except FileNotFoundError:
         return f"it has no {NAME}, so it was never completed"
     except (ValueError, TypeError, LookupError, RecursionError) as error:
