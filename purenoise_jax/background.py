@@ -15,7 +15,9 @@ T = TypeVar("T")
 # How long a signal may wait for the main thread to look.
 POLL_SECONDS = 0.05
 
-_running: set[threading.Thread] = set()
+# Set when the work is done. Not the thread's own state, which an exception out of a signal handler
+# in the midst of waiting can leave wrong.
+_running: set[threading.Event] = set()
 
 
 class Background(Generic[T]):
@@ -28,10 +30,10 @@ class Background(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._result: list[T] = []
         self._error: BaseException | None = None
+        self._done = threading.Event()
+        _running.add(self._done)
         # A daemon, or the interpreter would wait for it at its end.
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-        _running.add(self._thread)
+        threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
     def result(self, poll: Callable[[], Any] | None = None) -> T:
         """What the work returned; waits for it.
@@ -42,11 +44,9 @@ class Background(Generic[T]):
         Raises:
           Whatever the work raised.
         """
-        while self._thread.is_alive():
-            self._thread.join(POLL_SECONDS)
+        while not self._done.wait(POLL_SECONDS):
             if poll is not None:
                 poll()
-        _running.discard(self._thread)
         if self._error is not None:
             raise self._error
         return self._result[0]
@@ -56,6 +56,8 @@ class Background(Generic[T]):
             self._result.append(work())
         except BaseException as error:
             self._error = error
+        self._done.set()
+        _running.discard(self._done)
 
 
 def leave(code: int) -> NoReturn:
@@ -63,7 +65,7 @@ def leave(code: int) -> NoReturn:
 
     Code of a compiler that still runs while the interpreter is taken down would crash it.
     """
-    if not any(thread.is_alive() for thread in _running):
+    if not _running:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -174,11 +174,11 @@ def _train(
     evaluators = experiment.evaluators(config.eval.batch_size)
     clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
     evaluated: dict[str, dict[str, Any]] = {}
-    totals = Totals.zero()
+    epoch_ended, totals = start.epoch_ended, Totals.zero()
     if start.totals is not None:
         totals = totals.from_json(start.totals)
 
-    def save(*, epoch_ended: bool) -> None:
+    def save() -> None:
         display.doing("saving")
         record = {
             **experiment.identity,
@@ -199,7 +199,7 @@ def _train(
         checkpoints.check()
         if processes.any_of(stop.requested):
             if step > first_step:
-                save(epoch_ended=False)
+                save()
             checkpoints.wait()
             where = f"step {step:,} of {total_steps:,}"
             raise stop.stopped(f"saved at {where}" if step else "before the first step")
@@ -253,7 +253,7 @@ def _train(
                 if saving.every_steps:
                     count = min(count, saving.every_steps - step % saving.every_steps)
                 state, totals = run_steps(state, totals, images, labels, *rows, row, count)
-                step += count
+                step, epoch_ended = step + count, False
                 # One call behind, so that the device always has the next one waiting.
                 stop_if_bad(before)
                 # Compilation ends when its first call is handed over; then the clock starts.
@@ -264,7 +264,7 @@ def _train(
                 display.advance(step, clock.images_per_second)
                 if due(step, saving.every_steps) and step % steps_per_epoch:
                     stop_if_bad(totals)
-                    save(epoch_ended=False)
+                    save()
             stop_if_bad(totals)
             clock.tick(count)
             clock.stop()
@@ -282,9 +282,10 @@ def _train(
                 display.evaluated(done, config.num_epochs, record["train/loss"], evaluated["test"])
             if log is not None:
                 log.write(step, record)
+            epoch_ended = True
             rolling = due(done, saving.every_epochs) or due(step, saving.every_steps)
             if last or done in saving.epochs or rolling:
-                save(epoch_ended=True)
+                save()
         checkpoints.wait()
     display.stop_progress()
 

@@ -1,0 +1,136 @@
+"""Disks that are full, refuse, or lose their nerve half-way."""
+
+import errno
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+
+from purenoise_jax import storage, writer
+from purenoise_jax.errors import StorageError
+from purenoise_jax.main import main
+from purenoise_jax.train import train_and_evaluate
+from tests.tiny import tiny_config, write_npz
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+def test_the_probe_leaves_nothing(tmp_path):
+    storage.probe(tmp_path / "new/er")
+    assert list((tmp_path / "new/er").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"workdir=.*file/run cannot be written to: Not a dir"):
+        storage.probe(tmp_path / "file/run")
+
+
+def test_a_folder_that_is_not_ours_is_exit_code_5(npz, tmp_path):
+    """As another user, whom nobody lets in."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    code = (
+        "import os, sys; from purenoise_jax import storage; from pathlib import Path\n"
+        "os.getuid() == 0 and os.setuid(65534)\n"
+        "try: storage.probe(Path(sys.argv[1]))\n"
+        "except storage.StorageError as error: print(error); sys.exit(error.exit_code)"
+    )
+    for parent in folder.parents:
+        # The folders that pytest makes are closed to others.
+        if parent.stat().st_uid == folder.stat().st_uid and parent.parts[1:2] == ("tmp",):
+            parent.chmod(parent.stat().st_mode | 0o555)
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 5 and "Permission denied" in done.stdout, done.stderr
+
+
+def test_too_little_room_is_refused_before_anything_is_compiled(npz, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 5000))
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
+    assert main(["main", *arguments]) == 5
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    # Two rolling ones, those of epochs 2 and 4, and one while another is deleted.
+    assert "has 0.0 MB free, but 5 checkpoints of 0.0 MB are still to come" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "lines"
+    writer.append_whole(path, "one\n")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            writer.append_whole(path, "two two two two\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert error.value.errno == errno.EFBIG
+    assert path.read_text() == "one\n"
+    writer.append_whole(path, "three\n")
+    assert path.read_text() == "one\nthree\n"
+
+
+def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_path):
+    told = []
+    log = writer.MetricsWriter(tmp_path, 0, told.append)
+    log.write(1, {"train/loss": 1.0})
+    log.path.rename(tmp_path / "aside")
+    log.path.mkdir()
+    for step in (2, 3):
+        log.write(step, {"train/loss": 1.0})
+    assert len(told) == 1 and "metrics cannot be written, training goes on" in told[0]
+    log.path.rmdir()
+    (tmp_path / "aside").rename(log.path)
+    log.write(4, {"train/loss": 1.0})
+    log.close()
+    assert [r["step"] for r in writer.read_metrics(log.path)] == [1, 2, 3, 4]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from purenoise_jax.writer import MetricsWriter
+log = MetricsWriter(Path(sys.argv[1]), 0, print)
+log.write(1, {f"number/{i}": 1.0 for i in range(20)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+for step in range(2, 40):
+    log.write(step, {f"number/{i}": 1.0 for i in range(20)})
+log.close()
+print("done")
+"""
+
+
+def test_a_disk_that_takes_no_more_events_does_not_hold_up_the_run(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("warning: metrics") and lines[1] == "done"
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_a_line_torn_by_a_kill_is_left_out_and_each_step_is_there_once(npz, tmp_path):
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    shutil.rmtree(tmp_path / "checkpoints/9")
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9]
+
+
+def test_a_workdir_path_that_is_too_long_is_one_line(npz, tmp_path, capsys):
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / ("x" * 300))]
+    assert main(["main", *arguments]) == 5
+    assert capsys.readouterr().err.count("\n") == 1
