@@ -203,3 +203,22 @@ def test_a_stop_before_anything_is_computed_leaves_nothing(npz, tmp_path):
     with pytest.raises(Stopped):
         train_and_evaluate(tiny_config(npz), tmp_path / "run", Sender("reading"))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_epochs_end_that_is_done_twice_is_recorded_once(npz, through, tmp_path):
+    """Stopped just before it, and then killed after it."""
+
+    class Crash(Display):
+        def doing(self, what):
+            if what.startswith("epoch 2"):
+                raise MemoryError
+
+    config = tiny_config(npz, **SELDOM)
+    with pytest.raises(Stopped):
+        train_and_evaluate(config, tmp_path, Sender("epoch 1", 3))
+    assert Checkpoints(tmp_path).newest() == 3 and records(tmp_path) == []
+    with pytest.raises(MemoryError):
+        train_and_evaluate(config, tmp_path, Crash(active=False))
+    assert [record["step"] for record in records(tmp_path)] == [3]
+    train_and_evaluate(config, tmp_path)
+    assert records(tmp_path) == records(through[0])
