@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from benchmarks import convolutions, norms, overhead, profile, scaling
+from benchmarks import convolutions, norms, overhead, profile, saving, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import FlaxBatchNorm, step_program
@@ -258,6 +258,18 @@ def overheads(bench: Bench) -> None:
     )
 
 
+def saves(bench: Bench) -> None:
+    """What a manifest costs on top of writing a checkpoint."""
+    columns = TIME | {
+        "MB": number("megabytes", "{:,.0f}"),
+        "/ alone": number("over_alone", "{:.3f}"),
+    }
+    for model in bench.options.model or ("resnet32", "wrn28_10"):
+        seconds = min(240.0, max(bench.left(), 1))
+        found = bench.attempt(f"saving {model}", saving.saves, model, bench.options.rounds, seconds)
+        bench.table(f"saving a checkpoint: {model}", bench.add("save", model, found), columns)
+
+
 def starts(bench: Bench) -> None:
     """From starting Python to the end of the first step."""
     model = first_model(bench)
@@ -383,6 +395,7 @@ SUITES = {
     "chunks": chunks,
     "compiler": compiler,
     "overhead": overheads,
+    "save": saves,
     "start": starts,
     "scaling": scalings,
     "devices": devices,
