@@ -42,8 +42,9 @@ usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config
   --coordinator HOST:PORT --num_processes N --process_id I
                             one of several processes; --coordinator=auto asks the cluster (SLURM)
 
-exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 loss not
-            finite, 130 interrupted, 1 anything else
+exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 several steps
+            in a row not finite, 7 workdir in use, 130 or 143 stopped by a signal with
+            all that was computed saved, 1 anything else
 
 examples:
   python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purenoise_jax import methods
+from purenoise_jax import methods, writer
 from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
@@ -24,7 +24,7 @@ from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from purenoise_jax.experiment import build
 from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest
+from purenoise_jax.writer import read_metrics, state_digest, versions
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
 
 LAST = 4 * STEPS_PER_EPOCH
@@ -426,3 +426,30 @@ def test_kill_in_the_middle_of_a_save_loses_nothing(npz, tmp_path):
     killed, whole = summary(tmp_path / "killed"), summary(tmp_path / "whole")
     assert killed["state_digest"] == whole["state_digest"]
     assert killed["confusion_matrix"] == whole["confusion_matrix"]
+
+
+def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
+    """Then it will not be the same to the last bit."""
+
+    class Notes(Display):
+        def __init__(self):
+            super().__init__(active=False)
+            self.lines = []
+
+        def note(self, text, style=""):
+            self.lines.append(text)
+
+    config = tiny_config(npz, num_epochs=3)
+    for epochs, changes in ((3, False), (4, False), (5, True)):
+        config.num_epochs = epochs
+        if changes:
+            monkeypatch.setattr(writer, "versions", lambda: {**versions(), "jax": "9.9"})
+            config.num_devices = 2
+        notes = Notes()
+        train_and_evaluate(config, tmp_path, notes)
+        told = [line for line in notes.lines if line.startswith("changed since")]
+        assert len(told) == changes
+    jax_there = versions()["jax"]
+    assert told[0].startswith(
+        f"changed since: jax {jax_there} before, 9.9 now; devices 1 before, 2"
+    )
