@@ -33,7 +33,7 @@ class CheckpointError(PureNoiseError):
 
 
 class NonFiniteError(PureNoiseError, FloatingPointError):
-    """The loss or a gradient became NaN or infinite."""
+    """Step after step has a loss, a gradient or a result that is NaN or infinite."""
 
     exit_code = 6
 

@@ -28,6 +28,8 @@ class Start:
       seconds: spent on the run before.
       measured_steps: of `Clock`, with the seconds they took.
       measured_seconds: likewise.
+      skipped_steps: see `skipped.SkippedSteps`, over the run before.
+      skipped_in_a_row: likewise, those directly before.
       init_from: the run and epoch that the state was taken over from, at whatever time that was;
         None if it began with random parameters.
     """
@@ -36,6 +38,8 @@ class Start:
     seconds: float = 0.0
     measured_steps: int = 0
     measured_seconds: float = 0.0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     init_from: dict[str, Any] | None = None
 
 
@@ -117,7 +121,12 @@ def find_start(
             )
         return Start(
             state=checkpoints.restore(own[-1], experiment.target()),
-            **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
+            # A field that is younger than the checkpoint has its default.
+            **{
+                f.name: record.get(f.name, f.default)
+                for f in dataclasses.fields(Start)
+                if f.name != "state"
+            },
         )
     if not init_from:
         return Start()

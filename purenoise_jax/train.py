@@ -17,8 +17,9 @@ from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.clock import Clock
 from purenoise_jax.config import validate
 from purenoise_jax.console import Display
-from purenoise_jax.errors import ConfigError, NonFiniteError
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, Phase, build
+from purenoise_jax.skipped import SkippedSteps
 from purenoise_jax.step import Totals, TrainState, compile_steps
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise.
@@ -46,7 +47,7 @@ def train_and_evaluate(
       ConfigError: a field is not legal, or the workdir is that of another run.
       DataError: the data set is missing, damaged or mislabelled.
       CheckpointError: a checkpoint is missing, unreadable or of another run.
-      NonFiniteError: the loss or a gradient is NaN or infinite.
+      NonFiniteError: several steps in a row had a NaN or an infinity and were skipped.
     """
     started = time.monotonic()
     display = display or Display(active=False)
@@ -111,6 +112,16 @@ def train_and_evaluate(
     labels = placement.replicate(experiment.training.labels)
     evaluators = experiment.evaluators(config.eval.batch_size)
     clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
+    skipped = SkippedSteps(
+        workdir,
+        display,
+        checkpoints,
+        steps_per_epoch,
+        step=step,
+        count=start.skipped_steps,
+        in_a_row=start.skipped_in_a_row,
+        writes=log is not None,
+    )
     evaluated: dict[str, dict[str, Any]] = {}
 
     def save() -> None:
@@ -121,19 +132,11 @@ def train_and_evaluate(
             "seconds": start.seconds + time.monotonic() - started,
             "measured_steps": clock.steps,
             "measured_seconds": clock.seconds,
+            "skipped_steps": skipped.count,
+            "skipped_in_a_row": skipped.in_a_row(step),
             "init_from": start.init_from,
         }
         checkpoints.save(state, record)
-
-    def stop_if_bad(totals: Totals) -> None:
-        bad = int(totals.first_bad)
-        if bad >= 0:
-            good = checkpoints.steps()
-            raise NonFiniteError(
-                f"the loss or a gradient is not finite at step {bad} "
-                f"(epoch {bad // steps_per_epoch}); last good checkpoint: "
-                f"{good[-1] if good else 'none'} in {checkpoints.folder}"
-            )
 
     display.start_progress(total_steps, step)
     try:
@@ -147,7 +150,7 @@ def train_and_evaluate(
             running, run_steps = phase.start, compiled[phase.start]
             index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
             rows = placement.split_rows(index), placement.split_rows(valid)
-            totals = Totals(*map(placement.replicate, Totals.zero()))
+            totals = jax.tree.map(placement.replicate, Totals.zero(steps_per_epoch))
             count = 0
             while step < (epoch + 1) * steps_per_epoch:
                 row = step - epoch * steps_per_epoch
@@ -158,7 +161,7 @@ def train_and_evaluate(
                 state, totals = run_steps(state, totals, images, labels, *rows, row, count)
                 step += count
                 # One call behind, so that the device always has the next one waiting.
-                stop_if_bad(before)
+                skipped.check(before, epoch, index, valid)
                 # Compilation ends when its first call is handed over; then the clock starts.
                 clock.tick(waiting)
                 display.estimate_once(
@@ -167,9 +170,9 @@ def train_and_evaluate(
                 where = f"epoch {epoch + 1}/{config.num_epochs}"
                 display.advance(step, where, clock.images_per_second)
                 if due(step, saving.every_steps) and step % steps_per_epoch:
-                    stop_if_bad(totals)
+                    skipped.check(totals, epoch, index, valid)
                     save()
-            stop_if_bad(totals)
+            skipped.check(totals, epoch, index, valid)
             clock.tick(count)
             clock.stop()
             done = epoch + 1
@@ -181,7 +184,9 @@ def train_and_evaluate(
             rate = float(experiment.rates[epoch])
             record = report.epoch_record(totals, phase, done, rate, clock, evaluated)
             if evaluated:
-                display.evaluated(done, config.num_epochs, record["train/loss"], evaluated["test"])
+                display.evaluated(
+                    done, config.num_epochs, record.get("train/loss"), evaluated["test"]
+                )
             if log is not None:
                 log.write(step, record)
             rolling = due(done, saving.every_epochs) or due(step, saving.every_steps)
@@ -201,6 +206,7 @@ def train_and_evaluate(
         summary = {
             **report.make_summary(config, experiment, state, evaluated),
             "init_from": start.init_from,
+            "skipped_steps": skipped.count,
             "images_per_second": clock.images_per_second,
             "seconds": seconds,
             "versions": versions,
