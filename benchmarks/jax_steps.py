@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,15 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Batch, DataStats, Recipe
-from purenoise_jax.step import Loader, Totals, TrainState, init_state, make_step
+from purenoise_jax.step import (
+    Loader,
+    StepFn,
+    Totals,
+    TrainState,
+    init_state,
+    make_step,
+    make_update,
+)
 from purenoise_jax.xla import compiler_options
 
 ROWS = 16
@@ -69,7 +77,8 @@ def step_program(
     steps_per_call: int = 1,
     calls: int = 1,
     noise: str = "given",
-    augment: bool = False,
+    augment: Sequence[str] = (),
+    guard: bool = True,
     options: dict[str, Any] | None = None,
 ) -> Program:
     """Compiles a training step.
@@ -86,7 +95,8 @@ def step_program(
       calls: handed over before waiting.
       noise: "given" (a mask over 30 % of the rows, no drawing), "drawn" (the whole of OPeN) or
         "none" (no mask).
-      augment: augment images as the paper does.
+      augment: augmentations by name.
+      guard: look whether the result is finite before keeping it, as training does.
       options: for the compiler; None = those that training uses.
 
     Returns:
@@ -99,7 +109,7 @@ def step_program(
     placement = Placement(batch_size, devices)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=2e-4)
     loader = Loader(
-        make_augment(AUGMENTATIONS, crop_padding=4, cutout_size=16) if augment else None,
+        make_augment(augment, crop_padding=4, cutout_size=16) if augment else None,
         stats.mean,
         stats.std,
         num_classes,
@@ -108,7 +118,8 @@ def step_program(
         recipe = build_recipe(["open"], stats, {"open": {**OPEN, "clip": True}})
     else:
         recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
-    step = make_step(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
+    make = make_step if guard else _unguarded
+    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
 
     rng = np.random.default_rng(0)
     count = ROWS * batch_size
@@ -120,7 +131,7 @@ def step_program(
     init = partial(init_state, network, tx, stats.image_shape, 0)
     once = compiler_options(once=True)
     state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
-    totals = Totals(*map(placement.replicate, Totals.zero()))
+    totals = jax.tree.map(placement.replicate, Totals.zero(ROWS))
 
     def many(
         state: TrainState, totals: Totals, images: Any, labels: Any, first: Any, count: Any
@@ -175,6 +186,16 @@ def step_program(
             "executed_flops": cost.get("flops"),
         },
     )
+
+
+def _unguarded(*arguments: Any) -> StepFn:
+    update = make_update(*arguments)
+
+    def step(state: TrainState, totals: Totals, *data: jax.Array) -> tuple[TrainState, Totals]:
+        new, sums, _ = update(state, *data)
+        return new, totals.add(sums, state.step, jnp.ones((), bool))
+
+    return step
 
 
 def _network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> Any:

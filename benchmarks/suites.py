@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import convolutions, norms, overhead, profile, saving, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
-from benchmarks.jax_steps import FlaxBatchNorm, step_program
+from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
 from purenoise_jax.xla import CPU_OPTIONS
 
@@ -224,7 +224,7 @@ def overheads(bench: Bench) -> None:
     kinds: dict[str, dict[str, Any]] = {
         "bare step": {"noise": "given"},
         "with noise drawn": {"noise": "drawn"},
-        "with noise and augmentation": {"noise": "drawn", "augment": True},
+        "with noise and augmentation": {"noise": "drawn", "augment": AUGMENTATIONS},
     }
     common: dict[str, Any] = {"batch_size": batch, "steps_per_call": bench.steps_per_call}
     makers: dict[str, Any] = {
@@ -268,6 +268,33 @@ def saves(bench: Bench) -> None:
         seconds = min(240.0, max(bench.left(), 1))
         found = bench.attempt(f"saving {model}", saving.saves, model, bench.options.rounds, seconds)
         bench.table(f"saving a checkpoint: {model}", bench.add("save", model, found), columns)
+
+
+def guards(bench: Bench) -> None:
+    """What it costs to look whether a step's result is finite before keeping it."""
+    model, dtype, batch = next(groups(bench))
+    group = f"{model}, {dtype}, batch {batch}"
+    common: dict[str, Any] = {
+        "dtype": dtype,
+        "batch_size": batch,
+        "steps_per_call": bench.steps_per_call,
+        "noise": "drawn",
+        "augment": ("flip", "crop"),
+    }
+    makers: dict[str, Any] = {
+        name: partial(step_program, model, guard=guard, **common)
+        for name, guard in (("without guard", False), ("with guard", True))
+    }
+    rows = bench.time("guard", group, bench.prepare(makers, group))
+    bare = next((row for row in rows if row["name"] == "without guard"), None)
+    for row in rows:
+        row["overhead"] = over(row, bare) - 1 if bare and row is not bare else None
+    columns = TIME | {
+        "on top": number("overhead", "{:+.2%}"),
+        "compile s": number("compile_seconds"),
+        "MiB": number("memory_bytes", "{:,.0f}", 2**-20),
+    }
+    bench.table(f"a step that keeps only what is finite: {group}", rows, columns)
 
 
 def starts(bench: Bench) -> None:
@@ -396,6 +423,7 @@ SUITES = {
     "compiler": compiler,
     "overhead": overheads,
     "save": saves,
+    "guard": guards,
     "start": starts,
     "scaling": scalings,
     "devices": devices,

@@ -39,7 +39,7 @@ class StorageError(PureNoiseError, OSError):
 
 
 class NonFiniteError(PureNoiseError, FloatingPointError):
-    """Losses, gradients or batch statistics stay NaN or infinite."""
+    """Step after step has a loss, a gradient or a result that is NaN or infinite."""
 
     exit_code = 6
 

@@ -106,7 +106,7 @@ class Experiment:
 
         return (
             self.target(),
-            jax.tree.map(on_all, jax.eval_shape(Totals.zero)),
+            jax.tree.map(on_all, jax.eval_shape(lambda: Totals.zero(rows[0]))),
             on_all(self.training.images),
             on_all(self.training.labels),
             jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),

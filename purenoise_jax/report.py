@@ -73,22 +73,27 @@ def epoch_record(
     """What metrics.jsonl says of an epoch.
 
     Args:
-      totals: over its training steps.
+      totals: over its training steps; where none trained, their means are left out.
       phase: that it belongs to.
       done: completed epochs.
       learning_rate: within it.
       clock: the rate of steps so far.
       evaluated: from `evaluate_all`, empty where nothing was evaluated.
     """
-    sums = jax.device_get(totals)
-    rows = int(sums.natural + sums.noise)
+    sums, skipped = jax.device_get(totals)
+    means = {}
+    if sums.steps:
+        means = {
+            "train/loss": float(sums.loss / sums.steps),
+            "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
+            "train/noise_fraction": int(sums.noise) / int(sums.natural + sums.noise),
+        }
     return {
         "epoch": done,
-        "train/loss": float(sums.loss / sums.steps),
-        "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
-        "train/noise_fraction": int(sums.noise) / rows,
+        **means,
         "train/learning_rate": learning_rate,
         "train/steps": int(sums.steps),
+        "train/skipped": int(skipped.sum()),
         "train/methods": list(phase.methods),
         "train/images_per_second": clock.images_per_second,
         **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},

@@ -44,6 +44,8 @@ class Start:
       seconds: spent on the run before.
       measured_steps: of `Clock`, with the seconds they took.
       measured_seconds: likewise.
+      skipped_steps: see `skipped.SkippedSteps`, over the run before.
+      skipped_in_a_row: likewise, those directly before.
       init_from: the run and epoch that the state was taken over from, at whatever time that was;
         None if it began with random parameters.
     """
@@ -55,6 +57,8 @@ class Start:
     seconds: float = 0.0
     measured_steps: int = 0
     measured_seconds: float = 0.0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     init_from: dict[str, Any] | None = None
 
 

@@ -1,6 +1,8 @@
 """One training step, jitted once per phase."""
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,15 +38,14 @@ class TrainState:
     opt_state: Any
 
 
-class Totals(NamedTuple):
-    """Sums over the steps of an epoch, kept on the devices; each is a scalar.
+class Sums(NamedTuple):
+    """What is summed over steps; each is a scalar.
 
     Attributes:
-      loss: f32, the sum of each step's mean loss.
+      loss: f32, the mean loss of each step.
       steps: i32.
       natural, noise: i32, rows of each kind.
       correct: i32, natural rows whose largest logit is their label.
-      first_bad: i32, the first step with a loss or gradient that is not finite; -1 = none.
     """
 
     loss: jax.Array
@@ -52,22 +53,50 @@ class Totals(NamedTuple):
     natural: jax.Array
     noise: jax.Array
     correct: jax.Array
-    first_bad: jax.Array
+
+
+class Totals(NamedTuple):
+    """What is known of the steps of an epoch so far, kept on the devices.
+
+    Attributes:
+      sums: over the steps that trained.
+      skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
+        was not finite, see `keep_finite`.
+    """
+
+    sums: Sums
+    skipped: jax.Array
 
     @classmethod
-    def zero(cls) -> "Totals":
-        """No step yet."""
+    def zero(cls, steps: int) -> "Totals":
+        """No step yet, of an epoch of so many."""
         none = jnp.zeros((), jnp.int32)
-        return cls(jnp.zeros((), jnp.float32), none, none, none, none, none - 1)
+        sums = Sums(jnp.zeros((), jnp.float32), none, none, none, none)
+        return cls(sums, jnp.zeros(steps, bool))
+
+    def add(self, sums: Sums, step: jax.Array, finite: jax.Array) -> "Totals":
+        """With one more step: to the sums if it was finite, else to those that were skipped.
+
+        Args:
+          sums: of the step alone.
+          step: i32[], completed steps before it.
+          finite: bool[].
+        """
+        row = jnp.arange(self.skipped.size) == step % self.skipped.size
+        return Totals(
+            jax.tree.map(lambda total, new: total + jnp.where(finite, new, 0), self.sums, sums),
+            self.skipped | (row & ~finite),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The sums by name, exactly; waits for the steps that are still running."""
-        return {name: np.asarray(x).tolist() for name, x in self._asdict().items()}
+        sums = {name: np.asarray(x).tolist() for name, x in self.sums._asdict().items()}
+        return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
 
     def from_json(self, values: Mapping[str, Any]) -> "Totals":
-        """What `to_json` was made of, with the shapes and dtypes of this."""
-        arrays = {n: np.asarray(values[n], x.dtype) for n, x in self._asdict().items()}
-        return jax.tree.map(lambda x, array: array.reshape(x.shape), self, Totals(**arrays))  # type: ignore[arg-type]
+        """What `to_json` was made of; of an epoch of as many steps as this is."""
+        sums = {n: jnp.asarray(values[n], x.dtype) for n, x in self.sums._asdict().items()}
+        return Totals(Sums(**sums), self.skipped.at[np.asarray(values["skipped"], int)].set(True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +134,7 @@ class Loader:
         }
 
 
+UpdateFn = Callable[..., tuple[TrainState, Sums, Any]]
 StepFn = Callable[..., tuple[TrainState, Totals]]
 
 
@@ -146,15 +176,15 @@ def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple,
     )
 
 
-def make_step(
+def make_update(
     model: Any,
     tx: optax.GradientTransformation,
     lr_fn: Callable[[jax.Array], jax.Array],
     recipe: Recipe,
     loader: Loader,
     seed: int,
-) -> StepFn:
-    """Builds the training step of one phase.
+) -> UpdateFn:
+    """Builds what a step of one phase does to the state, whether or not that is finite.
 
     Args:
       model: from `create_model`.
@@ -165,20 +195,20 @@ def make_step(
       seed: the run's seed.
 
     Returns:
-      A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
-      valid bool[B]) -> (state, totals). The loss is the mean over valid rows, noise included.
+      A pure function (state, images uint8[N, H, W, C], labels i32[N], index i32[B],
+      valid bool[B]) -> (state, `Sums` of this step alone, gradient). The loss is the mean over
+      valid rows, noise included.
     """
     batch_of = make_batches(recipe, loader, seed)
     streams = [rng.stream(seed, name) for name in ("dropout", "objective")]
 
-    def step(
+    def update(
         state: TrainState,
-        totals: Totals,
         images: jax.Array,
         labels: jax.Array,
         index: jax.Array,
         valid: jax.Array,
-    ) -> tuple[TrainState, Totals]:
+    ) -> tuple[TrainState, Sums, Any]:
         chex.assert_equal_shape([index, valid])
         dropout_key, objective_key = (rng.at(s, state.step) for s in streams)
         batch = materialize(batch_of(state.step, images, labels, index, valid))
@@ -231,18 +261,88 @@ def make_step(
         params = jax.tree_util.tree_map_with_path(apply, state.params, updates)
         noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask & valid
         natural = valid & ~noise
-        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        bad = jnp.where(finite, -1, state.step)
-        totals = Totals(
-            loss=totals.loss + loss.astype(jnp.float32),
-            steps=totals.steps + 1,
-            natural=totals.natural + natural.sum(dtype=jnp.int32),
-            noise=totals.noise + noise.sum(dtype=jnp.int32),
-            correct=totals.correct
-            + (natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
-            first_bad=jnp.where(totals.first_bad < 0, bad, totals.first_bad),
+        sums = Sums(
+            loss=loss.astype(jnp.float32),
+            steps=jnp.ones((), jnp.int32),
+            natural=natural.sum(dtype=jnp.int32),
+            noise=noise.sum(dtype=jnp.int32),
+            correct=(natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
         )
-        return TrainState(state.step + 1, params, batch_stats, opt_state), totals
+        return TrainState(state.step + 1, params, batch_stats, opt_state), sums, grads
+
+    return update
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no array of a tree holds a NaN or an infinity: bool[]."""
+    by_shape = collections.defaultdict(list)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            by_shape[leaf.shape].append(jnp.isfinite(leaf))
+    # Arrays of one shape are put together first: a deep network then takes a dozen reductions, not
+    # one for each of its hundreds of arrays.
+    found = [functools.reduce(jnp.logical_and, leaves).all() for leaves in by_shape.values()]
+    return functools.reduce(jnp.logical_and, found, jnp.ones((), bool))
+
+
+def keep_finite(
+    old: TrainState, new: TrainState, sums: Sums, grads: Any
+) -> tuple[TrainState, jax.Array]:
+    """Takes a step's result only if all of it is finite.
+
+    The loss alone does not tell: a NaN pixel can leave it finite, as a compiled ReLU may turn NaN
+    into 0 on the way forward. Nor does the gradient: the statistics have none, and finite gradients
+    can overflow in the optimiser. So all that would be kept is looked at.
+
+    Args:
+      old: before the step.
+      new: after it.
+      sums: of the step.
+      grads: of the step, as frozen parameters hide theirs.
+
+    Returns:
+      The new state, or if anything is not finite the old one with its step count gone on by one;
+      and which, bool[].
+    """
+    # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
+    kept = materialize((new.params, new.batch_stats, new.opt_state))
+    finite = all_finite((sums.loss, grads, kept))
+    params, batch_stats, opt_state = jax.tree.map(
+        lambda after, before: jnp.where(finite, after, before),
+        kept,
+        (old.params, old.batch_stats, old.opt_state),
+    )
+    return TrainState(new.step, params, batch_stats, opt_state), finite
+
+
+def make_step(
+    model: Any,
+    tx: optax.GradientTransformation,
+    lr_fn: Callable[[jax.Array], jax.Array],
+    recipe: Recipe,
+    loader: Loader,
+    seed: int,
+) -> StepFn:
+    """Builds the training step of one phase: `make_update`, kept if it is finite.
+
+    Args:
+      model: see `make_update`, as all others.
+      tx: likewise.
+      lr_fn: likewise.
+      recipe: likewise.
+      loader: likewise.
+      seed: likewise.
+
+    Returns:
+      A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
+      valid bool[B]) -> (state, totals).
+    """
+    update = make_update(model, tx, lr_fn, recipe, loader, seed)
+
+    def step(state: TrainState, totals: Totals, *data: jax.Array) -> tuple[TrainState, Totals]:
+        new, sums, grads = update(state, *data)
+        kept, finite = keep_finite(state, new, sums, grads)
+        return kept, totals.add(sums, state.step, finite)
 
     return step
 

@@ -21,9 +21,10 @@ from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.clock import Clock
 from purenoise_jax.config import fixed_fields, validate
 from purenoise_jax.console import Display
-from purenoise_jax.errors import ConfigError, NonFiniteError
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, Phase, build
 from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.skipped import SkippedSteps
 from purenoise_jax.step import CompiledSteps, Totals, TrainState, compile_steps
 from purenoise_jax.stop import StopRequest
 
@@ -59,7 +60,7 @@ def train_and_evaluate(
       DataError: the data set is missing, damaged or mislabelled.
       CheckpointError: no checkpoint can be used although there are some, or it is of another run.
       StorageError: the workdir cannot be written to, or lacks the room.
-      NonFiniteError: the loss or a gradient is NaN or infinite.
+      NonFiniteError: several steps in a row had a NaN or an infinity and were skipped.
       InUseError: another run is at work in the workdir.
       Stopped: a signal came; what was computed is saved.
     """
@@ -173,12 +174,25 @@ def _train(
     labels = placement.replicate(experiment.training.labels)
     evaluators = experiment.evaluators(config.eval.batch_size)
     clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
+    skipped = SkippedSteps(
+        workdir,
+        display,
+        checkpoints,
+        steps_per_epoch,
+        step=step,
+        count=start.skipped_steps,
+        in_a_row=start.skipped_in_a_row,
+        writes=log is not None,
+    )
     evaluated: dict[str, dict[str, Any]] = {}
-    epoch_ended, totals = start.epoch_ended, Totals.zero()
+    epoch_ended, totals = start.epoch_ended, Totals.zero(steps_per_epoch)
     if start.totals is not None:
         totals = totals.from_json(start.totals)
+    look_for_skipped: Callable[[Totals], None] | None = None
 
     def save() -> None:
+        if look_for_skipped is not None:
+            look_for_skipped(totals)
         display.doing("saving")
         record = {
             **experiment.identity,
@@ -190,6 +204,8 @@ def _train(
             "seconds": start.seconds + time.monotonic() - started,
             "measured_steps": clock.steps,
             "measured_seconds": clock.seconds,
+            "skipped_steps": skipped.count,
+            "skipped_in_a_row": skipped.in_a_row(step),
             "init_from": start.init_from,
         }
         checkpoints.save(state, record)
@@ -209,16 +225,6 @@ def _train(
         display.doing(what)
         return work() if jax.process_count() > 1 else Background(work).result(stop_if_asked)
 
-    def stop_if_bad(totals: Totals) -> None:
-        bad = int(totals.first_bad)
-        if bad >= 0:
-            good = checkpoints.steps()
-            raise NonFiniteError(
-                f"the loss or a gradient is not finite at step {bad} "
-                f"(epoch {bad // steps_per_epoch}); last good checkpoint: "
-                f"{good[-1] if good else 'none'} in {checkpoints.folder}"
-            )
-
     display.start_progress(total_steps, step)
     held.callback(checkpoints.close)
     held.callback(display.stop_progress)
@@ -237,9 +243,10 @@ def _train(
             running = phase.start
             index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
             rows = placement.split_rows(index), placement.split_rows(valid)
+            look_for_skipped = partial(skipped.check, epoch=epoch, index=index, valid=valid)
             if step == epoch * steps_per_epoch:
-                totals = Totals.zero()
-            totals = Totals(*map(placement.replicate, totals))
+                totals = Totals.zero(steps_per_epoch)
+            totals = jax.tree.map(placement.replicate, totals)
             count = 0
             where = f"epoch {epoch + 1}/{config.num_epochs}"
             while step < (epoch + 1) * steps_per_epoch:
@@ -255,7 +262,7 @@ def _train(
                 state, totals = run_steps(state, totals, images, labels, *rows, row, count)
                 step, epoch_ended = step + count, False
                 # One call behind, so that the device always has the next one waiting.
-                stop_if_bad(before)
+                look_for_skipped(before)
                 # Compilation ends when its first call is handed over; then the clock starts.
                 clock.tick(ticked)
                 display.estimate_once(
@@ -263,9 +270,8 @@ def _train(
                 )
                 display.advance(step, clock.images_per_second)
                 if due(step, saving.every_steps) and step % steps_per_epoch:
-                    stop_if_bad(totals)
                     save()
-            stop_if_bad(totals)
+            look_for_skipped(totals)
             clock.tick(count)
             clock.stop()
             stop_if_asked()
@@ -279,7 +285,9 @@ def _train(
             rate = float(experiment.rates[epoch])
             record = report.epoch_record(totals, phase, done, rate, clock, evaluated)
             if evaluated:
-                display.evaluated(done, config.num_epochs, record["train/loss"], evaluated["test"])
+                display.evaluated(
+                    done, config.num_epochs, record.get("train/loss"), evaluated["test"]
+                )
             if log is not None:
                 log.write(step, record)
             epoch_ended = True
@@ -298,6 +306,7 @@ def _train(
         summary = {
             **report.make_summary(config, experiment, state, evaluated),
             "init_from": start.init_from,
+            "skipped_steps": skipped.count,
             "images_per_second": clock.images_per_second,
             "seconds": seconds,
             "versions": {name: v for name, v in environment.items() if name != "devices"},

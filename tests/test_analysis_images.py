@@ -45,7 +45,7 @@ def images_in_a_step(run, epoch):
     training = experiment.training
     data = jnp.asarray(training.images), jnp.asarray(training.labels)
     # Not jitted, so that the batch is there to be caught.
-    step(state, Totals.zero(), *data, jnp.asarray(index[0]), jnp.asarray(valid[0]))
+    step(state, Totals.zero(STEPS_PER_EPOCH), *data, jnp.asarray(index[0]), jnp.asarray(valid[0]))
     return {name: np.asarray(array)[valid[0]] for name, array in caught[0].items()}
 
 

@@ -176,12 +176,13 @@ def test_nothing_begins_after_the_time():
 
 def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys):
     out = tmp_path / "speed.json"
-    command = "--suite steps chunks overhead memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
+    command = "--suite steps chunks overhead guard memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
     assert run.main([*command.split(), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     names = {row["name"] for row in record["rows"]}
     assert {"bare step", "with noise and augmentation", "evaluation, resnet8"} <= names
     assert {"jax bn", "jax aux_bn", "jax dar_bn", "jax flax.linen.BatchNorm"} <= names
+    assert {"with guard", "without guard"} <= names
     assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}
     assert record["environment"]["jax"] == jax.__version__
     assert "beside the work itself" in capsys.readouterr().out

@@ -106,16 +106,16 @@ def test_the_step_counts_and_learns_from_appended_rows():
         valid = np.arange(16)[None] < valid_rows
         data = [placement.replicate(x) for x in (images, labels)]
         rows = [placement.split_rows(x) for x in (index, valid)]
-        zero = Totals(*map(placement.replicate, Totals.zero()))
+        zero = jax.tree.map(placement.replicate, Totals.zero(1))
         run_steps = compile_steps(step, placement, looped=False)
         return jax.device_get(run_steps(state, zero, *data, *rows, 0, 1))
 
     state, totals = run(1, 16)
-    assert (totals.natural, totals.noise) == (16, 4)
+    assert (totals.sums.natural, totals.sums.noise) == (16, 4)
     _, padded = run(1, 13)
-    assert (padded.natural, padded.noise) == (13, 3)
+    assert (padded.sums.natural, padded.sums.noise) == (13, 3)
     shared, totals_4 = run(4, 16)
-    assert (totals_4.natural, totals_4.noise) == (16, 4)
+    assert (totals_4.sums.natural, totals_4.sums.noise) == (16, 4)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, shared)
 
 

@@ -1,6 +1,5 @@
 """Whole runs on a tiny problem: what they leave behind, how they continue, what they refuse."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -11,16 +10,15 @@ import time
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purenoise_jax import methods, writer
+from purenoise_jax import writer
 from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
-from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError
+from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
 from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
@@ -203,7 +201,8 @@ def test_finished_run_started_again_keeps_its_numbers(npz, tmp_path):
     first = summary(tmp_path)
     train_and_evaluate(tiny_config(npz), tmp_path)
     again = summary(tmp_path)
-    assert again.pop("seconds") > first.pop("seconds") > 0
+    assert first.pop("seconds") > 0
+    assert again.pop("seconds") > Checkpoints(tmp_path).record(LAST)["seconds"]
     assert again == first and first["images_per_second"] > 0
 
 
@@ -327,52 +326,6 @@ def test_changed_images_are_refused(npz, tmp_path):
     np.savez(copy, **arrays)
     with pytest.raises(CheckpointError, match="is of another run: dataset_content"):
         train_and_evaluate(tiny_config(copy, num_epochs=5), tmp_path / "run")
-
-
-@pytest.fixture
-def poisoned(monkeypatch):
-    """A method that turns the images of the rarest class into NaN, so most steps stay clean."""
-
-    def method(recipe, stats):
-        def transform(key, batch):
-            bad = jnp.where((batch["label"] == 3) & batch["valid"], jnp.nan, 0)
-            return {**batch, "image": batch["image"] + bad[:, None, None, None]}
-
-        return dataclasses.replace(recipe, transforms=(transform,))
-
-    monkeypatch.setitem(methods.METHODS, "poisoned", method)
-
-
-def test_nan_stops_the_run_says_the_step_and_leaves_the_last_good_checkpoint(
-    npz, tmp_path, poisoned
-):
-    config = tiny_config(npz, **{"phases.deferred.methods": ("poisoned",)})
-    with pytest.raises(NonFiniteError, match=r"not finite at step [678] \(epoch 2\); .*: 6 in"):
-        train_and_evaluate(config, tmp_path)
-    assert Checkpoints(tmp_path).steps() == [3, 6]
-    assert not (tmp_path / "summary.json").exists()
-
-
-class Watcher(Display):
-    """Remembers the steps it was told of."""
-
-    def advance(self, done, images_per_second):
-        self.done = done
-
-
-@pytest.mark.parametrize("every", [0, 1])
-def test_nan_within_an_epoch_is_not_saved_and_stops_at_once(npz, tmp_path, poisoned, every):
-    # One long epoch: rare images come with every draw of many steps.
-    overrides = {"phases.deferred.methods": ("poisoned",), "batch_size": 4}
-    saving = {"checkpoint.every_steps": every, "checkpoint.keep": 100}
-    watcher = Watcher(active=False)
-    with pytest.raises(NonFiniteError) as error:
-        train_and_evaluate(tiny_config(npz, **overrides, **saving), tmp_path, watcher)
-    bad = int(str(error.value).partition("at step ")[2].partition(" ")[0])
-    assert 24 <= bad < 36, "in the first poisoned epoch"
-    assert watcher.done <= bad + 2
-    steps = Checkpoints(tmp_path).steps()
-    assert steps[-1] == (bad if every else 24)
 
 
 def command(npz, workdir, *more):

@@ -174,6 +174,9 @@ def provenance(run: Run) -> list[Fact]:
              "" if device else missing),
         Fact("commit", commit or NONE, "" if commit else missing),
     ]  # fmt: skip
+    if known.get("skipped_steps"):
+        note = "not finite, so they changed nothing; their batches: skipped.jsonl"
+        facts.append(Fact("skipped steps", f"{known['skipped_steps']:,}", note))
     for name, key in (("config hash", "config_hash"), ("state digest", "state_digest")):
         value = summary.get(key)
         facts.append(Fact(name, value or NONE, "" if value else missing))
