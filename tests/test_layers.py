@@ -10,7 +10,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 LAYERS = [
     ["errors", "xla", "compile_cache", "rng", "noise", "schedules", "metrics", "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
-     "data.dataset", "models.norm", "models.heads", "models.conv"],
+     "data.dataset", "models.norm", "models.heads", "models.conv", "legal", "contradictions"],
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_names", "data.digits",
      "data.download", "data.folder", "data.npz", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
@@ -18,7 +18,7 @@ LAYERS = [
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint", "writer"],
     ["step", "evaluate", "aux_start"],
-    ["config", "console", "command", "clock", "experiment", "report", "resume", "train"],
+    ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "train"],
     ["analysis.load"],
     ["analysis.drawing", "analysis.outcome"],
     ["analysis.classes", "analysis.features", "analysis.ood"],
