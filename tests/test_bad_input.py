@@ -3,6 +3,7 @@
 Also fields that are legal each, but not together.
 """
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,6 +11,9 @@ from purenoise_jax import main as cli
 from purenoise_jax.bad_values import as_flag, bad_values, field_paths, with_value
 from purenoise_jax.config import default_config, field_of, flatten, validate
 from purenoise_jax.errors import ConfigError, DataError, shown
+from purenoise_jax.experiment import build
+from purenoise_jax.train import train_and_evaluate
+from tests.tiny import tiny_config, write_npz
 
 PATHS = field_paths()
 
@@ -182,3 +186,63 @@ def test_a_message_is_one_harmless_line_whatever_stands_in_it():
     assert "a file" in repr(error) and error.exit_code == 3
     long = shown(["name"] * 1000)
     assert len(long) < 130 and long.startswith("['name', ") and long.endswith("'name']")
+
+
+WITH_THE_DATA = {
+    "hole larger than the image": (
+        {"data.augment": ("cutout",)},
+        r"data\.cutout_size=16 for images of 8 x 8: .* at most 8",
+    ),
+    "padding as large as the image": (
+        {"data.crop_padding": 8},
+        r"data\.crop_padding=8 for images of 8 x 8: .* below 8",
+    ),
+    "more steps than can be counted": (
+        {"num_epochs": 1_000_000, "batch_size": 1, "data.limit": 0},
+        r"num_epochs=1000000 of 2159 steps each .* at most 994665",
+    ),
+    "numbers for another count of channels": (
+        {
+            "data.normalize": "explicit",
+            "data.normalize_mean": (0.5,),
+            "data.normalize_std": (0.5,),
+        },
+        r"data\.normalize_mean=\(0\.5,\) must be 3 finite numbers",
+    ),
+    "ratio that empties classes": (
+        {"data.profile": "exp", "data.imbalance_ratio": 2000.0},
+        r"data\.imbalance_ratio=2000\.0 leaves classes \[2, 3\] without an image",
+    ),
+    "size that the source does not deliver": (
+        {"data.image_size": 9},
+        r"data\.image_size is 9, but .* is 8 x 8 and this source does not resize",
+    ),
+    "path that the source does not read": (
+        {"data.source": "digits"},
+        r"data\.path=.* is not read: the digits come with scikit-learn",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz", (2000, 100, 50, 9))
+
+
+@pytest.mark.parametrize("case", WITH_THE_DATA)
+def test_fields_that_contradict_the_data_are_refused_and_nothing_is_written(case, npz, tmp_path):
+    changes, message = WITH_THE_DATA[case]
+    if "imbalance_ratio" in message:
+        npz = write_npz(tmp_path / "even.npz", (50,) * 4)
+    config = tiny_config(npz, **changes)
+    with pytest.raises(ConfigError, match=message):
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_limit_empties_no_class(npz):
+    for limit in (1, 2, 9):
+        experiment = build(tiny_config(npz, **{"data.limit": limit}))
+        counts = experiment.training.stats.class_counts
+        assert counts.min() == 1 and counts.max() == limit
+        assert np.bincount(experiment.dataset.test_labels).tolist() == [limit] * 4
