@@ -5,13 +5,27 @@ A message is one line that names the field or file, the value seen and what is l
 """
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+# Of a value in a message; a list of a thousand names helps nobody.
+_SHOWN = 120
 
 
 class PureNoiseError(Exception):
-    """Base of every error that is reported to the user as one line."""
+    """Base of every error that is reported to the user as one line.
+
+    Args:
+      message: what a file or a user gave stands in it, so that line breaks and control characters,
+        with which a terminal can be steered, are written out.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        lines = str(message).strip().splitlines()
+        text = " ".join(line.strip() for line in lines)
+        super().__init__("".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text))
 
 
 class ConfigError(PureNoiseError, ValueError):
@@ -68,6 +82,21 @@ class Stopped(BaseException):
 def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:
     """The error for a name that is not among the legal ones, with the nearest of them."""
     names = list(legal)
-    near = difflib.get_close_matches(str(value), names, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"{field}={value!r} is unknown; legal: {', '.join(names)}{hint}")
+    hint = nearest(value, names)
+    return ConfigError(f"{field}={shown(value)} is unknown; legal: {', '.join(names)}{hint}")
+
+
+def nearest(value: object, names: Iterable[str]) -> str:
+    """The nearest of some names to a misspelt one, ready to stand behind a message; "" if none."""
+    near = difflib.get_close_matches(str(value)[:_SHOWN], list(names), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, the middle of a long one left out."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-15:]}"
+
+
+def _is_harmless(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -10,11 +10,13 @@ import optax
 from ml_collections import ConfigDict
 
 from purenoise_jax.data import sources
-from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.augment import check_sizes, make_augment
 from purenoise_jax.data.dataset import Dataset, limit_test
 from purenoise_jax.data.pipeline import Placement, TrainingSet, make_training_set
 from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.errors import ConfigError
 from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.legal import MAX_INT
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
@@ -172,16 +174,22 @@ def build(config: ConfigDict) -> Experiment:
         Phase(p.start_epoch, p.methods, build_recipe(p.methods, stats, arguments))
         for p in sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
     )
-    augment = make_augment(
-        data.augment, crop_padding=data.crop_padding, cutout_size=data.cutout_size
-    )
+    sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
+    check_sizes(data.augment, *stats.image_shape[:2], **sizes)
+    augment = make_augment(data.augment, **sizes)
+    sampler = EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed)
+    if config.num_epochs * sampler.steps > MAX_INT:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} of {sampler.steps} steps each are more steps than "
+            f"can be counted; legal: at most {MAX_INT // sampler.steps}"
+        )
     return Experiment(
         seed=config.seed,
         placement=placement,
         dataset=dataset,
         training=training,
         phases=phases,
-        sampler=EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed),
+        sampler=sampler,
         model=create_model(
             config.model.name,
             num_classes=stats.num_classes,

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from purenoise_jax import compile_cache
 from purenoise_jax.background import leave
 from purenoise_jax.command import run_command
-from purenoise_jax.config import FIELDS, default_config, flatten, validate
+from purenoise_jax.config import default_config, field_of, flatten, validate
 from purenoise_jax.console import Display, show_error
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
@@ -60,14 +60,10 @@ def help_text(config: ConfigDict) -> str:
     values = flatten(config)
     lines = [USAGE, "fields, with the value that the config gives them:"]
     for path, value in values.items():
-        field = FIELDS.get(path)
+        field = field_of(path)
         lines.append(f"  {path}={value!r}")
         if field is not None:
             lines.append(f"      {field.help}; {field.legal}")
-    lines.append(
-        "  phases.NAME.start_epoch and phases.NAME.methods: from which epoch (counted from 0) on "
-        "which methods train"
-    )
     return "\n".join(lines)
 
 
@@ -118,9 +114,10 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
             raise cause from None
         # "flag --config.batch_size=abc: invalid literal for int() with base 10: 'abc'"
         name, _, text = str(error).removeprefix("flag --config.").partition("=")
-        if name in FIELDS:
+        field = field_of(name)
+        if field is not None:
             value = text.partition(": ")[0]
-            raise ConfigError(f"{name}={value} is not legal; legal: {FIELDS[name].legal}") from None
+            raise ConfigError(f"{name}={value[:80]} is not legal; legal: {field.legal}") from None
         # An error in a config file comes with its traceback, the last line of which says it all.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         message = lines[-1] if "Traceback" in str(error) else " ".join(lines)

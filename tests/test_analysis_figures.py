@@ -161,7 +161,7 @@ def test_an_unfinished_run_shows_its_newest_evaluation(tmp_path):
         test_labels=np.arange(5),
     )
     config = json.loads((path / "config.json").read_text())
-    config["config"]["data"].update(path=str(tmp_path / "data.npz"), profile="natural")
+    config["config"]["data"].update(path=str(tmp_path / "data.npz"), profile="natural", augment=[])
     (path / "config.json").write_text(json.dumps(config))
     (run,) = load_runs([path])
     found = outcome(run)

@@ -164,6 +164,20 @@ HOSTILE_MEMBERS = {
     "duplicate readme": files.member(f"{FOLDER}/readme.html", b"x"),
     "large extra": files.member(f"{FOLDER}/extra", bytes((1 << 20) + 1)),
     "sparse": files.member(f"{FOLDER}/sparse", type=tarfile.GNUTYPE_SPARSE),
+    "symlink up": files.member(f"{FOLDER}/link", type=SYMLINK, linkname="../../escaped"),
+    "hardlink up": files.member(f"{FOLDER}/link", type=HARDLINK, linkname="../escaped"),
+    "parent in a long header": files.member(
+        f"{FOLDER}/plain", b"x", pax_headers={"path": "../escaped"}
+    ),
+    "size in a long header": files.member(
+        f"{FOLDER}/plain", b"x", pax_headers={"size": "10000000000"}
+    ),
+    "parent behind a NUL": files.member(f"{FOLDER}/data_batch_1.bin\0/../../escaped", b"x"),
+    "dot": files.member(f"{FOLDER}/.", b"x"),
+    "own folder as a file": files.member(FOLDER, b"x"),
+    "drive letter": files.member("C:escaped", b"x"),
+    "share": files.member("\\\\host\\share\\escaped", b"x"),
+    "home": files.member("~/escaped", b"x"),
 }
 
 
@@ -171,15 +185,22 @@ HOSTILE_MEMBERS = {
 def test_hostile_member_is_refused_and_writes_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    inside = tmp_path / "inside"
+    victim, inside = tmp_path / "escaped", tmp_path / "inside"
+    victim.write_text("mine")
     inside.mkdir()
     monkeypatch.chdir(inside)
+    monkeypatch.setenv("HOME", str(tmp_path))
     path = inside / "a.tar.gz"
     files.write_archive(path, BINARY, files.binary_files(LAYOUT), extra=[HOSTILE_MEMBERS[case]])
     with pytest.raises(DataError, match=r"a\.tar\.gz: "):
         read_cifar(path, LAYOUT)
-    assert sorted(tmp_path.rglob("*")) == [inside, path]
+    assert sorted(tmp_path.rglob("*")) == [victim, inside, path]
+    assert victim.read_text() == "mine" and victim.stat().st_nlink == 1
     assert not pathlib.Path("/tmp/escaped").exists()
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(HOSTILE_MEMBERS) >= 30
 
 
 def test_wanted_name_as_link_is_refused(tmp_path: pathlib.Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pathlib
 import pickle
@@ -193,7 +194,12 @@ def test_full_size_files(tmp_path: pathlib.Path) -> None:
         for file, size in sizes.items():
             (folder / file).write_bytes(b"\x03\x05")
             os.truncate(folder / file, size)
-        dataset = load_cifar(name=name, path=str(tmp_path))
+        with pytest.raises(
+            DataError, match=r"1?\.bin: is damaged or not the official file: its sha"
+        ):
+            load_cifar(name=name, path=str(tmp_path))
+        forms = tuple(dataclasses.replace(f, checksums={}) for f in LAYOUTS[name].forms)
+        dataset = read_cifar(tmp_path, dataclasses.replace(LAYOUTS[name], forms=forms))
         assert dataset.train_images.shape == (50_000, 32, 32, 3)
         assert dataset.test_images.shape == (10_000, 32, 32, 3)
         assert dataset.test_labels[0] == (3 if name == "cifar10" else 5)
@@ -240,3 +246,12 @@ def test_real_files() -> None:
         sample = dataset.train_images[:500].astype(np.int16)
         for axis in (1, 2):
             assert np.abs(np.diff(sample, axis=axis)).mean() < 20
+
+
+def test_every_official_file_has_a_check_sum() -> None:
+    for layout in LAYOUTS.values():
+        for form in layout.forms:
+            assert set(form.checksums) == {*form.train_files, form.test_file}
+            digits = {"sha256": 64, "md5": 32}[form.checksum]
+            assert all(len(value) == digits for value in form.checksums.values())
+            assert len(set(form.checksums.values())) == len(form.checksums)

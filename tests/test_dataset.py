@@ -71,7 +71,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too large for int32": ({"test_labels": np.array([0, 2**32, 2])}, r"\[1\] = 4294967296"),
     "only five are shown": ({"train_labels": np.full(6, 9)}, r"6 labels .* \[4\] = 9$"),
-    "no classes": ({"class_names": ()}, "class names"),
+    "no classes": ({"class_names": ()}, r"there must be two classes, got \(\)"),
+    "one class": ({"class_names": ("a",)}, r"there must be two classes, got \('a',\)"),
     "validation without labels": ({"val_images": GOOD.test_images}, "come together"),
     "validation labels": (
         {"val_images": GOOD.test_images, "val_labels": np.array([0, 1, 3])},

@@ -181,3 +181,20 @@ def test_a_thinner_subset_keeps_its_profile():
     np.testing.assert_array_equal(thinner[:20], np.arange(20))
     np.testing.assert_array_equal(thin(chosen, labels, 100), chosen)
     assert np.bincount(labels[thin(chosen, labels, 1)]).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("line", ["99999999999999999999999999", "1e3", "0x10", "nan", "1 2", "²"])
+def test_lines_that_are_no_index(line, tmp_path):
+    path = tmp_path / "subset.txt"
+    path.write_text(f"1\n{line}\n")
+    with pytest.raises(DataError, match=r"subset\.txt: cannot be read as a list of integers"):
+        read_indices(str(path), 100)
+
+
+@pytest.mark.parametrize("claim", [10**13, 2**62, 10**30])
+def test_an_index_file_that_claims_too_much(claim, tmp_path):
+    path = tmp_path / "subset.npy"
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({claim},), }}".ljust(117)
+    path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\n" + bytes(80))
+    with pytest.raises(DataError, match=r"subset\.npy: cannot be read as a list of integers"):
+        read_indices(str(path), 100)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from purenoise_jax.data import npz
 from purenoise_jax.data.npz import load_npz
 from purenoise_jax.errors import DataError
 
@@ -99,6 +100,41 @@ def test_member_longer_than_its_header(tmp_path: pathlib.Path) -> None:
         for name, content in members.items():
             bundle.writestr(name, content)
     with pytest.raises(DataError, match="val_images holds more data"):
+        load_npz(name="", path=str(path))
+
+
+def test_an_array_that_is_there_twice(tmp_path: pathlib.Path) -> None:
+    path = pathlib.Path(write(tmp_path))
+    with zipfile.ZipFile(path) as bundle:
+        again = bundle.read("train_labels.npy")
+    with zipfile.ZipFile(path, "a") as bundle, pytest.warns(UserWarning, match="Duplicate name"):
+        bundle.writestr("train_labels.npy", again)
+    with pytest.raises(DataError, match=r"tiny\.npz: holds train_labels more than once"):
+        load_npz(name="", path=str(path))
+
+
+def test_more_than_the_memory_is_refused_before_it_is_unpacked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, train_images=np.zeros((1000, 100, 100), np.uint8))
+    assert pathlib.Path(path).stat().st_size < 20_000
+    monkeypatch.setattr(npz, "_memory", lambda: 5_000_000)
+    monkeypatch.setattr(npz, "_read_array", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(DataError, match=r"tiny\.npz: unpacks to .* GiB, more than the 0\.0 GiB"):
+        load_npz(name="", path=path)
+
+
+@pytest.mark.parametrize("claim", [10**13, 2**62, 10**30])
+def test_a_header_that_claims_too_much(tmp_path: pathlib.Path, claim: int) -> None:
+    path = pathlib.Path(write(tmp_path))
+    with zipfile.ZipFile(path) as bundle:
+        members = {name: bundle.read(name) for name in bundle.namelist()}
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({claim}, 4, 4), }}".ljust(117)
+    members["train_images.npy"] = b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\n" + b"x" * 99
+    with zipfile.ZipFile(path, "w") as bundle:
+        for name, content in members.items():
+            bundle.writestr(name, content)
+    with pytest.raises(DataError, match=r"tiny\.npz: cannot be read as \.npz"):
         load_npz(name="", path=str(path))
 
 

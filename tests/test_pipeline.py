@@ -1,5 +1,6 @@
 """The training set: which images, and the statistics that noise and normalisation take from it."""
 
+import dataclasses
 import os
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 from purenoise_jax.data.cifar import load_cifar
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.pipeline import channel_moments, make_training_set
+from purenoise_jax.data.pipeline import channel_moments, content_digest, make_training_set
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.methods import build_recipe, noise_source
 
@@ -106,6 +107,46 @@ def test_fingerprint_is_of_the_choice_and_content_of_the_images():
     changed = Dataset("two", IMAGES ^ np.uint8(1), LABELS, IMAGES[:4], LABELS[:4], ("a", "b"))
     assert make(changed).fingerprint == first.fingerprint
     assert make(changed).content != first.content
+
+
+def test_content_is_of_every_pixel_and_label():
+    images = RNG.integers(0, 256, (300, 3, 3, 1), dtype=np.uint8)
+    labels = np.arange(300) % 5
+    whole = content_digest([(images, labels)])
+    digests = {whole}
+    for place in range(0, images.size, 7):
+        changed = images.copy()
+        changed.flat[place] ^= 1
+        digests.add(content_digest([(changed, labels)]))
+    for place in range(300):
+        changed = labels.copy()
+        changed[place] ^= 1
+        digests.add(content_digest([(images, changed)]))
+    assert len(digests) == 1 + len(range(0, images.size, 7)) + 300
+    assert content_digest([(images[:, ::-1], labels)]) not in digests
+    assert content_digest([(images[:9], labels[:9]), (images[9:], labels[9:])]) not in digests
+    assert content_digest([(images, labels.astype(np.int32))]) == whole
+
+
+def test_every_split_is_part_of_the_content():
+    first = make().content
+    val = dataclasses.replace(DATASET, val_images=IMAGES[:2], val_labels=LABELS[:2])
+    assert make(val).content != first
+    test = dataclasses.replace(DATASET, test_images=IMAGES[4:8])
+    assert make(test).content != first
+
+
+def test_a_class_without_test_images_is_refused():
+    dark = dataclasses.replace(DATASET, test_images=IMAGES[:4:2], test_labels=LABELS[:4:2])
+    with pytest.raises(DataError, match=r"two, split test: there is no image of classes \[1\]"):
+        make(dark)
+
+
+def test_one_image_of_a_single_colour_is_an_image():
+    plain = IMAGES.copy()
+    plain[3] = 128
+    stats = make(dataclasses.replace(DATASET, train_images=plain)).stats
+    assert np.isfinite(stats.mean).all() and (stats.std > 0).all()
 
 
 def test_images_without_spread_are_refused():

@@ -270,7 +270,7 @@ def test_a_run_that_breaks_down_costs_its_cells_only(tiny_table, tmp_path, capsy
         capsys, "--out", out, "--seeds", 1, "--set", "optimizer.learning_rate=1e30"
     )
     assert code == 1
-    assert "broke down: the loss or a gradient is not finite" in text
+    assert "broke down: the loss, the gradient or their result is not finite" in text
     assert text.count("left out") == 2 and text.count("missing") == 3
 
 

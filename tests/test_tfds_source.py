@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from purenoise_jax.data import tfds_source
 from purenoise_jax.data.tfds_source import find_prepared, load_tfds
 from purenoise_jax.errors import ConfigError, DataError
 
@@ -274,3 +275,14 @@ def test_flipped_bytes_are_noticed_or_harmless(copied: pathlib.Path) -> None:
         np.testing.assert_array_equal(dataset.train_images, wanted_images)
         np.testing.assert_array_equal(dataset.train_labels, wanted_labels)
     assert refused
+
+
+def test_wrong_labels_are_told_with_the_folder(
+    prepared: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(dataset: object) -> None:
+        raise DataError("tiny, split train: 2 labels are outside 0..2")
+
+    monkeypatch.setattr(tfds_source, "check_dataset", refuse)
+    with pytest.raises(DataError, match=rf"^{prepared}: tiny, split train: 2 labels"):
+        load_tfds(name="tiny", path=str(prepared))

@@ -325,6 +325,36 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
 DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
 
 
+def check_sizes(
+    names: Sequence[str], height: int, width: int, *, crop_padding: int, cutout_size: int
+) -> None:
+    """Refuses augmentations that would leave nothing of images of this size.
+
+    Args:
+        names: Keys of `AUGMENTATIONS`.
+        height: Of the images, in pixels.
+        width: Likewise.
+        crop_padding: Padding of "crop" in pixels.
+        cutout_size: Side of the square of "cutout" in pixels.
+
+    Raises:
+        ConfigError: A size does not go with the images.
+    """
+    side, images = min(height, width), f"images of {height} x {width}"
+    if "crop" in names and crop_padding >= side:
+        raise ConfigError(
+            f"data.crop_padding={crop_padding} for {images}: some crops would hold nothing but "
+            f"padding; legal: below {side}"
+        )
+    if "cutout" in names and cutout_size > side:
+        raise ConfigError(
+            f"data.cutout_size={cutout_size} for {images}: the hole would be larger than the "
+            f"image; legal: at most {side}"
+        )
+    if "simclr" in names and side < 2:
+        raise ConfigError(f"data.augment={tuple(names)} for {images}: simclr needs 2 x 2 to blur")
+
+
 def make_augment(
     names: Sequence[str] = DEFAULT_AUGMENTATIONS, *, crop_padding: int = 4, cutout_size: int = 16
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:

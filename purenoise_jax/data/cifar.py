@@ -5,11 +5,14 @@ A binary record is the label byte (CIFAR-100: the coarse, then the fine label) f
 """
 
 import dataclasses
+import hashlib
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from purenoise_jax.data.cifar_archive import archive_folder, read_members, size_range
+from purenoise_jax.data.cifar_checksums import CHECKSUMS
 from purenoise_jax.data.cifar_names import CIFAR10_CLASSES, CIFAR100_CLASSES
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.unpickle import unpickle_arrays
@@ -29,6 +32,8 @@ class Form:
         train_files: Names of the training files in order.
         test_file: Name of the test file.
         is_binary: Whether the files hold binary records rather than pickles.
+        checksum: Which one `checksums` are, of `hashlib`.
+        checksums: Of the official files in hex, by file name; a file without one is not compared.
     """
 
     folder: str
@@ -36,6 +41,8 @@ class Form:
     train_files: tuple[str, ...]
     test_file: str
     is_binary: bool
+    checksum: str
+    checksums: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +81,8 @@ LAYOUTS: dict[str, Layout] = {
                 train_files=tuple(f"{batch}.bin" for batch in _CIFAR10_BATCHES),
                 test_file="test_batch.bin",
                 is_binary=True,
+                checksum="sha256",
+                checksums=CHECKSUMS["cifar-10-batches-bin"],
             ),
             Form(
                 folder="cifar-10-batches-py",
@@ -81,6 +90,8 @@ LAYOUTS: dict[str, Layout] = {
                 train_files=_CIFAR10_BATCHES,
                 test_file="test_batch",
                 is_binary=False,
+                checksum="md5",
+                checksums=CHECKSUMS["cifar-10-batches-py"],
             ),
         ),
         labels_per_record=1,
@@ -98,6 +109,8 @@ LAYOUTS: dict[str, Layout] = {
                 train_files=("train.bin",),
                 test_file="test.bin",
                 is_binary=True,
+                checksum="sha256",
+                checksums=CHECKSUMS["cifar-100-binary"],
             ),
             Form(
                 folder="cifar-100-python",
@@ -105,6 +118,8 @@ LAYOUTS: dict[str, Layout] = {
                 train_files=("train",),
                 test_file="test",
                 is_binary=False,
+                checksum="md5",
+                checksums=CHECKSUMS["cifar-100-python"],
             ),
         ),
         labels_per_record=2,
@@ -172,6 +187,7 @@ def read_cifar(path: pathlib.Path, layout: Layout) -> Dataset:
         records = layout.test_records if file == form.test_file else layout.train_records
         where = f"{path}: {form.folder}/{file}"
         decode = _decode_binary if form.is_binary else _decode_python
+        _check_official(contents[file], form, file, where)
         # Dropping each file once it is decoded keeps the peak near the size of the images.
         parts[file] = decode(contents.pop(file), layout, records, where)
     test_images, test_labels = parts.pop(form.test_file)
@@ -251,6 +267,19 @@ def _read_folder(folder: pathlib.Path, sizes: dict[str, tuple[int, int]]) -> dic
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     return contents
+
+
+def _check_official(data: bytes, form: Form, file: str, where: str) -> None:
+    """Refuses a file that is not the official one; neither form has a check sum of its own."""
+    wanted = form.checksums.get(file)
+    if wanted is None:
+        return
+    seen = hashlib.new(form.checksum, data, usedforsecurity=False).hexdigest()
+    if seen != wanted:
+        raise DataError(
+            f"{where}: is damaged or not the official file: its {form.checksum} is {seen}, "
+            f"expected {wanted}; for images of your own there is data.source=npz"
+        )
 
 
 def _decode_binary(

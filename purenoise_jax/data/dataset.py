@@ -54,8 +54,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
             splits differ in image shape, the counts of images and labels differ, or a label is not
             an integer in 0..K-1. The message names the split and the first offending labels.
     """
-    if not dataset.class_names:
-        raise DataError(f"{dataset.name}: there are no class names")
+    if dataset.num_classes < 2:
+        raise DataError(f"{dataset.name}: there must be two classes, got {dataset.class_names}")
     if (dataset.val_images is None) != (dataset.val_labels is None):
         raise DataError(f"{dataset.name}: validation images and labels must come together")
 

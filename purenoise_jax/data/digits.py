@@ -4,6 +4,7 @@ import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.resize import resize_square
+from purenoise_jax.errors import ConfigError
 
 _TEST_PER_CLASS = 40
 _DEFAULT_SIDE = 16
@@ -16,13 +17,17 @@ def load_digits(*, name: str = "digits", path: str = "", image_size: int = 0) ->
 
     Args:
         name: Unused.
-        path: Unused; the images are part of scikit-learn.
+        path: Must be empty; the images are part of scikit-learn.
         image_size: Height and width to resample the 8 x 8 images to; 0 means 16.
 
     Returns:
         1,397 training and 400 test images `uint8[N, S, S, 1]`, values 0..255, in file order.
+
+    Raises:
+        ConfigError: `path` is given.
     """
-    del path
+    if path:
+        raise ConfigError(f"data.path={path} is not read: the digits come with scikit-learn")
     # Importing scikit-learn takes about a second, which other sources need not pay.
     from sklearn import datasets
 

@@ -1,7 +1,9 @@
 """Reads PNG and JPEG files from one folder per split and class."""
 
+import io
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -10,6 +12,7 @@ from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.resize import resize_square
 from purenoise_jax.errors import ConfigError, DataError
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 # Pillow would clip more than 8 bits per channel without a word.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
@@ -117,9 +120,23 @@ def _read_split(
     return images, np.array(labels, np.int32)
 
 
+def _check_png(data: bytes) -> None:
+    """Compares the check sum of every chunk; Pillow leaves out those of the pixels."""
+    place, kind = len(_PNG), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, place)
+        end = place + 8 + length
+        if struct.unpack_from(">I", data, end) != (zlib.crc32(data[place + 4 : end]),):
+            raise ValueError(f"the check sum of its chunk {ascii(kind)[2:-1]} is wrong")
+        place = end + 4
+
+
 def _read_image(file: pathlib.Path, image_size: int) -> np.ndarray:
     try:
-        with Image.open(file, formats=("PNG", "JPEG")) as image:
+        data = file.read_bytes()
+        if data.startswith(_PNG):
+            _check_png(data)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.mode not in _MODES:
                 raise DataError(f"{file}: images of mode {image.mode} are not read, save as 8 bit")
             pixels = np.asarray(image.convert("RGB"))

@@ -160,7 +160,7 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     """
     try:
         raw = np.load(path, allow_pickle=False) if path.endswith(".npy") else _read_lines(path)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
         raise DataError(
             f"data.indices={path}: cannot be read as a list of integers: {error}"
         ) from None

@@ -1,5 +1,6 @@
 """Reads one .npz file with the key names that MedMNIST uses."""
 
+import os
 import pathlib
 import struct
 import tokenize
@@ -94,6 +95,16 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
             if missing:
                 raise DataError(f"{file}: lacks the arrays {', '.join(missing)}")
             keys = [key for key in (*_REQUIRED, *_OPTIONAL) if f"{key}.npy" in names]
+            twice = [key for key in keys if names.count(f"{key}.npy") > 1]
+            if twice:
+                raise DataError(f"{file}: holds {twice[0]} more than once")
+            # Before any of it is unpacked: a few kilobytes can say that they are zeros for ever.
+            size = sum(bundle.getinfo(f"{key}.npy").file_size for key in keys)
+            if size > _memory():
+                raise DataError(
+                    f"{file}: unpacks to {size / 2**30:,.1f} GiB, more than the "
+                    f"{_memory() / 2**30:,.1f} GiB of memory that this machine has"
+                )
             return {key: _read_array(bundle, key) for key in keys}
     except DataError:
         raise
@@ -101,6 +112,10 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
         raise DataError(
             f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
         ) from error
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _read_array(bundle: zipfile.ZipFile, key: str) -> np.ndarray:

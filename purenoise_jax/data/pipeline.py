@@ -32,7 +32,7 @@ class TrainingSet:
       labels: int32[N] in [0, K).
       stats: see `DataStats`.
       fingerprint: sha256 of the chosen indices, see `longtail.fingerprint`.
-      content: sha256 over the labels and a sample of the images, training and test.
+      content: sha256 over these images and labels and those of the other splits.
     """
 
     images: np.ndarray
@@ -92,8 +92,14 @@ def make_training_set(
 
     Raises:
       ConfigError: an argument is out of range.
-      DataError: a class is left with no image, or a channel is constant.
+      DataError: a class has no image, here or in the test set, or a channel is constant.
     """
+    absent = np.flatnonzero(count_classes(dataset.test_labels, dataset.num_classes) == 0)
+    if absent.size:
+        raise DataError(
+            f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
+            "that nothing could be measured of them"
+        )
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))
     else:
@@ -149,12 +155,24 @@ def make_training_set(
         normalize_mean=norm_mean,
         normalize_std=norm_std,
     )
-    content = hashlib.sha256()
-    for part in (images, dataset.test_images):
-        content.update(np.ascontiguousarray(part[:: max(len(part) // 64, 1)]).tobytes())
-    for part in (labels, dataset.test_labels):
-        content.update(part.astype("<i4").tobytes())
-    return TrainingSet(images, labels, stats, fingerprint(chosen), content.hexdigest())
+    splits = [(images, labels), (dataset.test_images, dataset.test_labels)]
+    if dataset.val_images is not None and dataset.val_labels is not None:
+        splits.append((dataset.val_images, dataset.val_labels))
+    return TrainingSet(images, labels, stats, fingerprint(chosen), content_digest(splits))
+
+
+def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Sha256, in hex, over every pixel and label, so that a run goes on with its own data only.
+
+    Args:
+      splits: images uint8[N, H, W, C] and labels int[N] of each; 184 MB take 0.1 s.
+    """
+    digest = hashlib.sha256()
+    for images, labels in splits:
+        digest.update(f"{images.shape}".encode())
+        digest.update(np.ascontiguousarray(images))
+        digest.update(np.ascontiguousarray(labels, "<i4"))
+    return digest.hexdigest()
 
 
 class Placement:

@@ -80,18 +80,20 @@ def load_tfds(*, name: str, path: str, image_size: int = 0) -> Dataset:
     val_images, val_labels = arrays.get("validation", (None, None))
     if test == "validation":
         val_images, val_labels = None, None
-    return check_dataset(
-        Dataset(
-            name=name or builder.info.name,
-            train_images=arrays["train"][0],
-            train_labels=arrays["train"][1],
-            test_images=arrays[test][0],
-            test_labels=arrays[test][1],
-            class_names=class_names,
-            val_images=val_images,
-            val_labels=val_labels,
-        )
+    dataset = Dataset(
+        name=name or builder.info.name,
+        train_images=arrays["train"][0],
+        train_labels=arrays["train"][1],
+        test_images=arrays[test][0],
+        test_labels=arrays[test][1],
+        class_names=class_names,
+        val_images=val_images,
+        val_labels=val_labels,
     )
+    try:
+        return check_dataset(dataset)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from None
 
 
 def find_prepared(name: str, path: str = "") -> pathlib.Path | None:

@@ -1,0 +1,64 @@
+"""Fields that are legal one by one but do not go together.
+
+What depends on the data as well is refused where the data are known: `experiment.build`.
+"""
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.errors import ConfigError
+
+
+def refuse_contradictions(config: ConfigDict) -> None:
+    """Refuses fields of which one would silently undo the other, or lead nowhere.
+
+    Args:
+      config: every field of which is legal.
+
+    Raises:
+      ConfigError: one line that names both fields.
+    """
+    if config.init_from and config.init_epoch >= config.num_epochs:
+        raise ConfigError(
+            f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
+            "else nothing is left to train"
+        )
+    data, opt = config.data, config.optimizer
+    _refuse_idle_statistics(
+        "data.normalize",
+        data.normalize,
+        {"data.normalize_mean": data.normalize_mean, "data.normalize_std": data.normalize_std},
+    )
+    used = {method for phase in config.phases.values() for method in phase.methods}
+    for name in sorted(used & set(config.method)):
+        method = config.method[name]
+        _refuse_idle_statistics(
+            f"method.{name}.noise_stats",
+            method.noise_stats,
+            {f"method.{name}.mean": method.mean, f"method.{name}.std": method.std},
+        )
+    if "append" in used and int(config.method.append.share * config.batch_size) < 1:
+        raise ConfigError(
+            f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
+            f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
+        )
+    if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
+            f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
+            f"to drop; legal: at most {opt.milestones[0]}"
+        )
+
+
+def _refuse_idle_statistics(field: str, choice: str, given: dict[str, tuple[float, ...]]) -> None:
+    """Refuses numbers that nobody would use, and explicit statistics without numbers."""
+    mean, std = given.values()
+    if choice != "explicit":
+        for name, values in given.items():
+            if values:
+                raise ConfigError(
+                    f"{name}={values} is used with {field}=explicit only, which is {choice!r}; "
+                    f"leave {name} at (), or set {field}"
+                )
+    elif not mean or len(mean) != len(std):
+        names = " and ".join(f"{name}={values}" for name, values in given.items())
+        raise ConfigError(f"{field}=explicit needs one number per channel in both {names}")
