@@ -21,5 +21,5 @@ JAX_PLATFORMS=cuda timeout 100 python3 -m pytest -n 0 -p no:cacheprovider \
 echo "goldens on the GPU: exit code $?, $(tail -1 "$out/goldens.log")"
 
 timeout 480 python3 -m benchmarks.run --minutes 7 --rounds 9 \
-    --suite steps chunks compiler norms overhead memory \
+    --suite steps guard chunks compiler norms overhead save memory \
     --torch_forms plain channels_last compiled --out "$out/gpu.json" 2>&1 | tee "$out/benchmarks.log"

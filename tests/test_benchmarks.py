@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import chips, convolutions, norms, run, scaling, timing
+from benchmarks import chips, convolutions, norms, run, saving, scaling, timing
 from benchmarks.bench import Bench
 from benchmarks.jax_steps import step_program
 from benchmarks.profile import kind_of
@@ -174,15 +174,16 @@ def test_nothing_begins_after_the_time():
     assert "--minutes=0 are over" in bench.skipped[0]["why"]
 
 
-def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys):
+def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(saving, "PAUSE_SECONDS", 0)
     out = tmp_path / "speed.json"
-    command = "--suite steps chunks overhead guard memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
+    command = "--suite steps chunks overhead guard save memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
     assert run.main([*command.split(), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     names = {row["name"] for row in record["rows"]}
     assert {"bare step", "with noise and augmentation", "evaluation, resnet8"} <= names
     assert {"jax bn", "jax aux_bn", "jax dar_bn", "jax flax.linen.BatchNorm"} <= names
-    assert {"with guard", "without guard"} <= names
+    assert {"with guard", "without guard", "orbax alone", "what the loop waits"} <= names
     assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}
     assert record["environment"]["jax"] == jax.__version__
     assert "beside the work itself" in capsys.readouterr().out
