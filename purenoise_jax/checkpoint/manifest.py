@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: name, size and sha256 of every file.
+"""What a checkpoint consists of: its own name, and name, size and sha256 of every file.
 
 The array format that orbax writes has no checksum of what the arrays hold, so that a flipped bit
 would be restored without a word. A folder is a checkpoint only if everything that its manifest
@@ -39,7 +39,7 @@ def seal(folder: Path) -> None:
         entries = dict(zip(names, pool.map(lambda n: _entry(folder / n, True), names), strict=True))
     temporary = folder / f"{NAME}.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"files": entries}, file, indent=1)
+        json.dump({"folder": folder.name, "files": entries}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     for inner in {parent for name in names for parent in Path(name).parents} - {Path()}:
@@ -115,11 +115,14 @@ def sync_folder(folder: Path) -> None:
 def _read(path: Path) -> dict[str, dict[str, Any]] | str:
     """Name -> size and sha256 of every file, or what is wrong with the manifest."""
     try:
-        listed = read_json(path)["files"]
+        told = read_json(path)
+        listed, name = told["files"], told["folder"]
     except FileNotFoundError:
         return f"it has no {NAME}, so it was never completed"
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         return f"{NAME} is damaged ({type(error).__name__})"
+    if name != path.parent.name:
+        return f"it was written as {name}, and is a copy or renamed"
     if not isinstance(listed, dict) or not listed:
         return f"{NAME} lists nothing"
     if not all(isinstance(entry, dict) for entry in listed.values()):
