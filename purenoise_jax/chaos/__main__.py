@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from purenoise_jax.background import leave
 from purenoise_jax.chaos import damage, kills, races, signals, starve
-from purenoise_jax.chaos.births import Hung
+from purenoise_jax.chaos.births import Hung, Refused
 from purenoise_jax.chaos.case import CASES
 from purenoise_jax.chaos.progress import Shown
 from purenoise_jax.chaos.scene import Result, Scene
@@ -60,7 +61,7 @@ TORMENTS = {
         signals.torment, "signals", 3,
         "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns", signals.count,
     ),
-    "damage": Torment(damage.torment, "damages", 100, "damaged checkpoints"),
+    "damage": Torment(damage.torment, "damages", 100, "damaged checkpoints", damage.count),
     "starve": Torment(
         starve.torment, "shortages", 1,
         "times that each of: disk full, no room, read-only, no permission, ...", starve.count,
@@ -140,12 +141,12 @@ def _chaos(argv: Sequence[str]) -> int:
     folder, made = _make_folder(Path(args.dir).expanduser())
     console.print(f"runs are in {folder}, on {_file_system(folder)}", soft_wrap=True)
     started = time.monotonic()
-    remove = not args.keep
+    remove = False
     try:
         with _interruptible(), Shown(console) as shown:
             results = _torment_all(args, chosen, folder, shown)
         held = not any(result.broken for result in results)
-        remove = remove and held
+        remove = held and not args.keep
         seconds = time.monotonic() - started
         if args.json:
             told = {
@@ -160,10 +161,14 @@ def _chaos(argv: Sequence[str]) -> int:
         if not held:
             show_error("not all promises held")
         return HELD if held else BROKEN
-    except (Hung, RuntimeError) as error:
-        remove = False
+    except (Hung, Refused, RuntimeError) as error:
+        if args.debug:
+            traceback.print_exc()
         show_error(f"error: {error}")
         return BROKEN
+    except KeyboardInterrupt:
+        remove = not args.keep
+        raise
     finally:
         if remove:
             shutil.rmtree(folder, ignore_errors=True)
@@ -197,7 +202,9 @@ def _torment_all(
         jobs = args.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
     results: list[Result] = []
     shown.begin("undisturbed", len(CASES))
-    with contextlib.closing(Scene(folder, cache, args.seed, jobs, shown.advance)) as scene:
+    with contextlib.closing(
+        Scene(folder, cache, args.seed, jobs, shown.advance, args.keep)
+    ) as scene:
         scene.make_references()
         for name, times in chosen.items():
             shown.begin(name, TORMENTS[name].count(times))

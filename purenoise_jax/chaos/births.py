@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from purenoise_jax.chaos.order import Order
 from purenoise_jax.chaos.privileges import alone
 
+MODULE = "purenoise_jax.chaos.forkserver"
 POLL_SECONDS = 0.002
 # No run of a few steps takes as long, even where it compiles anew on a slow machine.
 PATIENCE_SECONDS = 120.0
@@ -83,12 +84,16 @@ class Victim:
             return False
         return True
 
-    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+    def wait(self, seconds: float | None = None) -> int:
         """Its exit code, when it has ended.
+
+        Args:
+          seconds: how long that may take; None = `PATIENCE_SECONDS`.
 
         Raises:
           Hung: it has not by then, and was killed.
         """
+        seconds = PATIENCE_SECONDS if seconds is None else seconds
         if not self.dead.wait(seconds):
             at = self.last("doing")
             self.send(signal.SIGKILL)
@@ -118,7 +123,7 @@ class ForkServer:
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 [
-                    *prefix, sys.executable, "-m", "purenoise_jax.chaos.forkserver",
+                    *prefix, sys.executable, "-m", MODULE,
                     *(f"{path}={size}" for path, size in (mounts or {}).items()),
                 ],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
@@ -135,7 +140,8 @@ class ForkServer:
         while not self._ready.wait(0.05):
             if self._gone.is_set():
                 said = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
-                raise Refused(f"no file system can be mounted here: {said[-1]}")
+                what = "no file system can be mounted" if mounts else "no run can be started"
+                raise Refused(f"{what} here: {said[-1]}")
 
     def start(self, order: Order) -> Victim:
         """Starts a victim, and returns when it lives.
@@ -212,18 +218,18 @@ class ForkServer:
             victim.dead.set()
 
 
-def until(condition: Any, victim: Victim, seconds: float = PATIENCE_SECONDS) -> bool:
+def until(condition: Callable[[], bool], victim: Victim, seconds: float | None = None) -> bool:
     """Waits until a condition holds; False if the victim has ended before.
 
     Args:
       condition: is called again and again.
       victim: whose life is the limit.
-      seconds: the other limit.
+      seconds: the other limit; None = `PATIENCE_SECONDS`.
 
     Raises:
       Hung: neither has happened by then, and the victim was killed.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while not condition():
         if victim.dead.is_set():
             return bool(condition())

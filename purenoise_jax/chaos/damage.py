@@ -63,6 +63,11 @@ def _start_many(scene: Scene, index: int, kinds: list[str]) -> dict[str, Any]:
     return dict(json.loads(folder.with_name(f"{folder.name}.json").read_text()))
 
 
+def count(times: int) -> int:
+    """How many starts there are."""
+    return times + len(CASES)
+
+
 def _end(victim: Any) -> str:
     try:
         victim.wait(0)
@@ -103,6 +108,7 @@ def _damage_all(scene: Scene, case: Case) -> list[str]:
             problems.append(f"with fresh=True the damaged steps were not moved to {QUARANTINE}/")
     except Hung as hung:
         problems.append(f"hung: {hung}")
+    scene.done(workdir, problems)
     return problems
 
 

@@ -11,6 +11,7 @@ The PATHs are folders for small file systems in memory that victims see in place
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -107,6 +108,8 @@ def main() -> None:
     mount_tmpfs({path: int(size) for path, _, size in sizes})
     for name in MODULES:
         importlib.import_module(name)
+    # So that no victim goes through, and thereby copies, what was there before it.
+    gc.freeze()
     _say({"ready": os.getpid()})
     order = serve()
     if order is not None:

@@ -106,6 +106,8 @@ def _kill_until_done(scene: Scene, case: Case, rng: random.Random, quota: int) -
         run.problems += found
     except Hung as hung:
         run.problems.append(f"hung: {hung}")
+    if not run.problems:
+        scene.remove(workdir)
     return run
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-import threading
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -70,17 +70,23 @@ class Scene:
       seed: of all random choices.
       jobs: how many victims are tormented at a time.
       advance: told whenever another one is done.
+      keep: leave the runs that went well, too.
     """
 
     def __init__(
-        self, folder: Path, cache: Path, seed: int, jobs: int, advance: Callable[[], None]
+        self,
+        folder: Path,
+        cache: Path,
+        seed: int,
+        jobs: int,
+        advance: Callable[[], None] = lambda: None,
+        keep: bool = False,
     ) -> None:
         self.folder, self.seed, self.jobs, self.advance = folder, seed, jobs, advance
         self.references: dict[str, Reference] = {}
-        self._cache = cache
+        self._cache, self._keep = cache, keep
         self._numbers = itertools.count()
         self._servers: list[ForkServer] = []
-        self._closed = threading.Event()
         (folder / "told").mkdir()
         self.server = self.new_server()
 
@@ -165,9 +171,19 @@ class Scene:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def done(self, workdir: Path, problems: Sequence[str]) -> None:
+        """One more is done; its run is removed, unless it shows what went wrong."""
+        if not problems:
+            self.remove(workdir)
+        self.advance()
+
+    def remove(self, workdir: Path) -> None:
+        """Removes a run that is not needed any more, as there may be many."""
+        if not self._keep:
+            shutil.rmtree(workdir, ignore_errors=True)
+
     def close(self) -> None:
         """Ends all victims."""
-        self._closed.set()
         for server in self._servers:
             server.close()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import shutil
 import signal
 import statistics
 import time
@@ -81,8 +82,10 @@ def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer
     case = CASES[index % len(CASES)]
     problems: list[str] = []
     seconds = 0.0
+    workdir = scene.folder / "none"
     try:
         for _ in range(ATTEMPTS):
+            shutil.rmtree(workdir, ignore_errors=True)
             workdir = scene.new_folder("signal")
             victim = scene.start(case, workdir)
             sent = _send_in(victim, phase, rng.randrange(PHASES[phase]), number)
@@ -108,7 +111,7 @@ def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer
         problems += differences(workdir, scene.references[case.name])
     except Hung as hung:
         problems.append(f"{number.name} while {phase}: hung: {hung}")
-    scene.advance()
+    scene.done(workdir, problems)
     return Answer(phase, seconds, tuple(problems))
 
 
@@ -123,6 +126,8 @@ def _ask_twice(scene: Scene, index: int) -> Answer:
         begun = until(lambda: len(kept.steps(workdir)) >= 2, victim)
         sent = time.monotonic()
         victim.send(signal.SIGINT)
+        # Two at the same time would be one.
+        time.sleep(0.02)
         victim.send(signal.SIGINT)
         code = victim.wait()
         seconds = victim.died_at - sent
@@ -136,7 +141,7 @@ def _ask_twice(scene: Scene, index: int) -> Answer:
         problems += differences(workdir, scene.references[case.name])
     except Hung as hung:
         problems.append(f"SIGINT twice: hung: {hung}")
-    scene.advance()
+    scene.done(workdir, problems)
     return Answer("twice", seconds, tuple(problems))
 
 

@@ -46,14 +46,16 @@ def torment(scene: Scene, times: int) -> list[Result]:
                 return Result(name, skipped=refused)
             try:
                 if name in MOUNTED:
+                    workdir = server.path_seen(mounts[name] / "run")
                     found, told = MOUNTED[name](scene, server, mounts[name])
                 else:
-                    found, told = OTHERS[name](scene, scene.server, scene.new_folder("starved"))
+                    workdir = scene.new_folder("starved")
+                    found, told = OTHERS[name](scene, scene.server, workdir)
             except Hung as hung:
                 found = [f"hung: {hung}"]
             problems += found
             survived += not found
-            scene.advance()
+            scene.done(workdir, found)
         return Result(name, times, survived, told, {}, tuple(problems))
 
     return scene.at_once(starve, [*MOUNTED, *OTHERS])
