@@ -136,7 +136,8 @@ class ForkServer:
         self._lock = threading.Lock()
         self._ready, self._gone = threading.Event(), threading.Event()
         self._remounted: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         while not self._ready.wait(0.05):
             if self._gone.is_set():
                 said = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
@@ -186,6 +187,9 @@ class ForkServer:
                 victim.send(signal.SIGKILL)
             self._process.kill()
             self._process.wait()
+        self._listener.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _say(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from purenoise_jax.chaos import kept
+from purenoise_jax.chaos import births, kept
 from purenoise_jax.chaos.births import Hung, Victim, until
 from purenoise_jax.chaos.case import CASES, KEEP, TOTAL_STEPS, Case
 from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
 
 # A run is left to end after so many, so that there are several of them.
 KILLS_PER_RUN = 10
+# "in save" and "in deletion" are when that has begun, "just saved" is as soon as a step is there.
+INSTANTS = ("anywhere", "in save", "in save", "in deletion", "just saved")
 # A save takes about as long here, at most.
 SAVE_SECONDS = 0.12
 
@@ -78,32 +80,37 @@ def _spend(scene: Scene, index: int, quota: int) -> list[Killed]:
 
 def _kill_until_done(scene: Scene, case: Case, rng: random.Random, quota: int) -> Killed:
     workdir = scene.new_folder(f"killed-{case.name}")
-    run, reached, confirmed = Killed(), 0, 0
+    run, reached = Killed(), 0
+    # Every step that was ever there under its number. Not only what is there when it is killed: a
+    # run that deletes the old step before the new one is whole would go unnoticed.
+    seen: set[int] = set()
     try:
-        while True:
+        while not run.problems:
+            seen.update(kept.steps(workdir))
+            saved = max(seen, default=0)
             victim = scene.start(case, workdir)
-            alive = run.kills < quota and _strike(scene, case, victim, workdir, rng, run)
+            killed = run.kills < quota and _strike(scene, case, victim, workdir, rng, run, seen)
             code = victim.wait()
             begun = victim.last("start")
             if begun is not None:
-                if begun < confirmed:
-                    run.problems.append(f"went on at step {begun}, although {confirmed} was saved")
+                if begun < saved:
+                    run.problems.append(f"went on at step {begun}, although {saved} was saved")
                 if run.kills:
                     run.redone.append(max(0, reached - begun))
-                reached = confirmed = begun
+                reached = begun
             reached = max(reached, victim.last("step") or 0)
-            if not alive:
+            if killed:
+                scene.advance()
+                continue
+            if code != 0:
+                run.problems.append(
+                    f"after {run.kills} kills it ended with {code}: {victim.last_line()}"
+                )
                 break
-            confirmed = max([confirmed, *kept.steps(workdir)])
-            scene.advance()
-        if code != 0:
-            run.problems.append(
-                f"after {run.kills} kills it ended with {code}: {victim.last_line()}"
-            )
-            return run
-        found = differences(workdir, scene.references[case.name])
-        run.same = not found
-        run.problems += found
+            found = differences(workdir, scene.references[case.name])
+            run.same = not found
+            run.problems += found
+            break
     except Hung as hung:
         run.problems.append(f"hung: {hung}")
     if not run.problems:
@@ -112,39 +119,51 @@ def _kill_until_done(scene: Scene, case: Case, rng: random.Random, quota: int) -
 
 
 def _strike(
-    scene: Scene, case: Case, victim: Victim, workdir: Path, rng: random.Random, run: Killed
+    scene: Scene,
+    case: Case,
+    victim: Victim,
+    workdir: Path,
+    rng: random.Random,
+    run: Killed,
+    seen: set[int],
 ) -> bool:
     """Kills a run at a random instant; False if it was done before."""
+
+    def newest() -> int:
+        seen.update(kept.steps(workdir))
+        return max(seen, default=0)
+
     if not until(lambda: victim.last("doing") == "compiling", victim):
         return False
-    fresh = kept.steps(workdir)
-    done = max(fresh, default=0)
-    how = rng.choice(("anywhere", "in save", "in save", "in deletion"))
+    done = newest()
+    how = rng.choice(INSTANTS)
     if how == "anywhere":
         # Short lives are more likely, so that a run is killed several times.
         left = scene.references[case.name].seconds * (1 - 0.5 * done / TOTAL_STEPS)
         end = time.monotonic() + left * rng.random() ** 2
-        while time.monotonic() < end and not victim.dead.is_set():
-            time.sleep(0.001)
+        if not _spin(lambda: newest() < 0 or time.monotonic() > end, victim, 0.001):
+            return False
     else:
         new = rng.choice((0, 1, 1, 2))
-        wanted = kept.in_save if how == "in save" else kept.in_deletion
-        if not _spin(lambda: max(kept.steps(workdir), default=0) >= done + new, victim, 0.002):
+        if not _spin(lambda: newest() >= done + new, victim, 0.002):
             return False
+        wanted: dict[str, Callable[[], bool]] = {
+            "in save": lambda: kept.in_save(workdir),
+            "in deletion": lambda: kept.in_deletion(workdir),
+            "just saved": lambda: newest() > done + new,
+        }
         # As fast as it goes: deleting takes a few milliseconds.
-        if not _spin(lambda: wanted(workdir), victim, 0.0):
+        if not _spin(wanted[how], victim, 0.0):
             return False
         if how == "in save":
             time.sleep(rng.random() * SAVE_SECONDS)
-    before = kept.steps(workdir)
-    if not victim.send(signal.SIGKILL):
-        return False
-    if victim.wait() != -signal.SIGKILL:
+    newest()
+    if not victim.send(signal.SIGKILL) or victim.wait() != -signal.SIGKILL:
         return False
     run.kills += 1
     run.in_save += kept.in_save(workdir)
     run.in_deletion += kept.in_deletion(workdir)
-    gone, bad = kept.lost(before, kept.steps(workdir)), kept.damages(workdir)
+    gone, bad = kept.lost(sorted(seen), kept.steps(workdir)), kept.damages(workdir)
     run.lost += len(gone)
     run.damaged += len(bad)
     run.problems += [f"step {step} was saved, and is gone" for step in gone]
@@ -153,9 +172,13 @@ def _strike(
 
 
 def _spin(condition: Callable[[], bool], victim: Victim, pause: float) -> bool:
+    """Waits until a condition holds; False if the victim has ended before."""
+    end = time.monotonic() + births.PATIENCE_SECONDS
     while not condition():
         if victim.dead.is_set():
             return False
+        if time.monotonic() > end:
+            victim.wait(0)
         time.sleep(pause)
     return True
 
