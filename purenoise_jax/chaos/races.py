@@ -42,8 +42,8 @@ def torment(scene: Scene, races: int) -> list[Result]:
     refused, named = (sum(getattr(race, name) for race in found) for name in ("refused", "named"))
     numbers = {"races": races, "one_winner": survived, "refused": refused, "named": named}
     told = (
-        f"one trained, and ended bitwise as if alone, in {survived} of {races}; "
-        f"turned away with exit code 7: {refused}, {named} of them told by which process and host"
+        f"one trained, and ended bitwise as if left alone; {refused} others left with exit code 7, "
+        f"{named} of them told which process on which host has it"
     )
     what = "started at once in one workdir"
     return [Result(what, races, survived, told, numbers, first_lines(problems))]

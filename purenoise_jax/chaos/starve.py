@@ -165,7 +165,7 @@ def _no_metrics(scene: Scene, server: ForkServer, workdir: Path) -> tuple[list[s
     (workdir / "metrics.jsonl").rmdir()
     found = differences(workdir, scene.references[case.name])
     problems += [line for line in found if "metrics" not in line]
-    return problems, "a warning; the run ended bitwise as without"
+    return problems, "a warning; the run ended bitwise as if left alone"
 
 
 MOUNTED: dict[str, Trial] = {

@@ -22,9 +22,9 @@ def show(console: Console, title: str, results: Sequence[Result]) -> None:
     table = Table(title=title, title_justify="left", width=min(console.width, WIDTH))
     table.add_column("done to runs", ratio=10)
     table.add_column("times", justify="right")
-    table.add_column("as it should", justify="right", width=6)
+    table.add_column("as promised", justify="right", width=8)
     table.add_column("what came of it", ratio=16)
-    table.add_column("", width=7)
+    table.add_column("promise", width=7)
     for result in results:
         table.add_row(
             result.what,
