@@ -8,7 +8,7 @@ import time
 from purenoise_jax import checkpoint, train
 from purenoise_jax.chaos import forkserver
 from purenoise_jax.checkpoint import Checkpoints, manifest
-from purenoise_jax.errors import InUseError
+from purenoise_jax.errors import CheckpointError, InUseError
 from purenoise_jax.stop import StopRequest
 
 
@@ -18,6 +18,18 @@ def unlocked():
 
 def unsealed():
     manifest.find_damage = lambda folder, only=None: None
+
+
+def forgetful():
+    newest = Checkpoints.newest
+
+    def any_at_all(self):
+        try:
+            return newest(self)
+        except CheckpointError:
+            return None
+
+    Checkpoints.newest = any_at_all
 
 
 def sealed_too_late():

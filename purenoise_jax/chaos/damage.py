@@ -85,8 +85,8 @@ def _damage_all(scene: Scene, case: Case) -> list[str]:
     (workdir / "summary.json").unlink()
     steps = kept.steps(workdir)
     for step in steps:
-        files = [p for p in (workdir / FOLDER / str(step)).rglob("*") if p.stat().st_size > 1000]
-        path = rng.choice([p for p in files if p.is_file()])
+        files = sorted(p for p in (workdir / FOLDER / str(step)).rglob("*") if p.is_file())
+        path = rng.choice(files)
         data = bytearray(path.read_bytes())
         data[rng.randrange(len(data))] ^= 1
         path.write_bytes(data)
