@@ -71,8 +71,11 @@ class Victim:
         return "\n".join(told)
 
     def last_line(self) -> str:
-        """The last thing that the user would have been told."""
-        return (self.notes().strip().splitlines() or ["no message"])[-1]
+        """How the user would have been told that it ended."""
+        lines = self.notes().strip().splitlines() or ["no message"]
+        # Libraries may have something to say after that.
+        ends = [line for line in lines if line.startswith(("error:", "stopped by"))]
+        return (ends or lines)[-1]
 
     def send(self, number: int) -> bool:
         """Sends a signal; False if it is dead already."""
