@@ -30,11 +30,16 @@ LAYERS = [
      "analysis.predictions", "analysis.noise_features", "analysis.activations",
      "analysis.gradients"],
     ["analysis.catalog", "analysis.page"],
-    ["main", "analysis.__main__", "checkpoint.__main__"],
+    ["chaos.privileges", "chaos.order", "chaos.case", "chaos.progress", "chaos.kept"],
+    ["chaos.damage_kinds", "chaos.damaged_starts", "chaos.births"],
+    ["chaos.victim", "chaos.scene"],
+    ["chaos.kills", "chaos.signals", "chaos.damage", "chaos.starve", "chaos.races",
+     "chaos.table"],
+    ["main", "analysis.__main__", "checkpoint.__main__", "chaos.__main__", "chaos.forkserver"],
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # Packages that only gather what others offer.
-GATHERING = {"", "data", "analysis"}
+GATHERING = {"", "data", "analysis", "chaos"}
 
 
 def modules():

@@ -1,0 +1,253 @@
+"""The command line, and the table at the end.
+
+python -m purenoise_jax.chaos
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import jax
+from rich.console import Console
+
+from purenoise_jax.background import leave
+from purenoise_jax.chaos import damage, kills, races, signals, starve
+from purenoise_jax.chaos.births import Hung, Refused
+from purenoise_jax.chaos.case import CASES
+from purenoise_jax.chaos.progress import Shown
+from purenoise_jax.chaos.scene import Result, Scene
+from purenoise_jax.chaos.table import WIDTH, show
+from purenoise_jax.command import Parser, run_command
+from purenoise_jax.console import duration, show_error
+from purenoise_jax.errors import ConfigError, StorageError, unknown
+
+HELD, BROKEN = 0, 1
+MOST_JOBS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Torment:
+    """One of those that can be chosen.
+
+    Attributes:
+      work: does it so many times.
+      option: of the command line that says how many times.
+      default: of that.
+      count: how many runs that takes, for the progress bar.
+      help: what the option counts.
+    """
+
+    work: Callable[[Scene, int], list[Result]]
+    option: str
+    default: int
+    help: str
+    count: Callable[[int], int] = lambda times: times
+
+
+TORMENTS = {
+    "kills": Torment(kills.torment, "kills", 20, "kills (SIGKILL) at random instants"),
+    "signals": Torment(
+        signals.torment, "signals", 3,
+        "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns", signals.count,
+    ),
+    "damage": Torment(damage.torment, "damages", 100, "damaged checkpoints", damage.count),
+    "starve": Torment(
+        starve.torment, "shortages", 1,
+        "times that each of: disk full, no room, read-only, no permission, ...", starve.count,
+    ),
+    "races": Torment(races.torment, "races", 10, "starts of several runs in one workdir"),
+}  # fmt: skip
+EPILOG = """\
+torments, for --only:
+  kills     runs are killed again and again, and started again until they are done: no step
+            that was saved may be lost, and the end must be bitwise that of a run left alone
+  signals   asked to stop while reading data, compiling, training, evaluating, saving: gone within
+            5 s, all computed steps saved, and the same command goes on
+  damage    flipped bits, lost files, links and more in checkpoints: the newest whole one is taken,
+            and never a value that is not what was saved
+  starve    no room, no permission: exit code 5 within 10 s, older checkpoints whole
+  races     two or three runs at once in one workdir: one trains, the others leave
+
+Runs are real ones, of a few steps of small networks on the CPU. They are in a folder of their own,
+which is removed at the end unless a promise did not hold. A full disk is a small one in memory; on
+the file system of DIR nothing is filled up.
+
+exit codes: 0 all promises held, 1 one did not, 2 usage, 5 DIR cannot be used, 130 interrupted
+
+examples:
+  python -m purenoise_jax.chaos
+  python -m purenoise_jax.chaos --dir /scratch/me --kills 200 --damages 1000 --races 50
+  python -m purenoise_jax.chaos --only races --races 100 --dir /nfs/home/me
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's arguments."""
+    parse = Parser(
+        prog="python -m purenoise_jax.chaos",
+        description="Does your file system keep its promises, and do the runs on it? Kills,\n"
+        "damages, starves and races small training runs in DIR, and tells which promises\nheld. "
+        "Takes about three minutes on two cores.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for torment in TORMENTS.values():
+        parse.add_argument(
+            f"--{torment.option}",
+            type=int,
+            default=torment.default,
+            metavar="N",
+            help=f"{torment.help} (default: {torment.default})",
+        )
+    parse.add_argument("--only", default="", metavar="NAME,...", help="these torments only")
+    parse.add_argument(
+        "--dir", default=".", metavar="DIR", help="on the file system to try (default: here)"
+    )
+    parse.add_argument("--keep", action="store_true", help="leave the runs there at the end")
+    parse.add_argument(
+        "--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a core, at "
+        "most 4)",
+    )  # fmt: skip
+    parse.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices")
+    parse.add_argument("--json", default="", metavar="FILE", help="write all numbers there")
+    parse.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parse
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, without the program's name, and returns its exit code."""
+    return run_command(lambda: _chaos(argv), debug="--debug" in argv, interrupted="interrupted")
+
+
+def _chaos(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    chosen = _chosen(args)
+    if not hasattr(os, "fork"):
+        raise ConfigError("this operating system cannot fork processes")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    folder, made = _make_folder(Path(args.dir).expanduser())
+    console.print(f"runs are in {folder}, on {_file_system(folder)}", soft_wrap=True)
+    started = time.monotonic()
+    remove = False
+    try:
+        with _interruptible(), Shown(console) as shown:
+            results = _torment_all(args, chosen, folder, shown)
+        held = not any(result.broken for result in results)
+        remove = held and not args.keep
+        seconds = time.monotonic() - started
+        if args.json:
+            told = {
+                "held": held,
+                "seconds": seconds,
+                "seed": args.seed,
+                "file_system": _file_system(folder),
+                "results": [dataclasses.asdict(result) for result in results],
+            }
+            Path(args.json).expanduser().write_text(json.dumps(told, indent=2) + "\n")
+        show(console, f"{_file_system(folder)}, {duration(seconds)}", results)
+        if not held:
+            show_error("not all promises held")
+        return HELD if held else BROKEN
+    except (Hung, Refused, RuntimeError) as error:
+        if args.debug:
+            traceback.print_exc()
+        show_error(f"error: {error}")
+        return BROKEN
+    except KeyboardInterrupt:
+        remove = not args.keep
+        raise
+    finally:
+        if remove:
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in made:
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+        else:
+            console.print(f"kept: {folder}", soft_wrap=True)
+
+
+def _chosen(args: argparse.Namespace) -> dict[str, int]:
+    """The torments that are wanted, with how many times."""
+    for name in (*(t.option for t in TORMENTS.values()), "jobs", "seed"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
+    names = args.only.split(",") if args.only else list(TORMENTS)
+    for name in names:
+        if name not in TORMENTS:
+            raise unknown("--only", name, TORMENTS)
+    times = {name: getattr(args, TORMENTS[name].option) for name in TORMENTS if name in names}
+    return {name: number for name, number in times.items() if number}
+
+
+def _torment_all(
+    args: argparse.Namespace, chosen: dict[str, int], folder: Path, shown: Shown
+) -> list[Result]:
+    # One that JAX was already told of stays.
+    cache = Path(jax.config.values["jax_compilation_cache_dir"] or folder / "compiled")
+    jobs = args.jobs or min(os.cpu_count() or 1, MOST_JOBS)
+    if hasattr(os, "sched_getaffinity"):
+        jobs = args.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
+    results: list[Result] = []
+    shown.begin("undisturbed", len(CASES))
+    with contextlib.closing(
+        Scene(folder, cache, args.seed, jobs, shown.advance, args.keep)
+    ) as scene:
+        scene.make_references()
+        for name, times in chosen.items():
+            shown.begin(name, TORMENTS[name].count(times))
+            results += TORMENTS[name].work(scene, times)
+    return results
+
+
+def _make_folder(where: Path) -> tuple[Path, list[Path]]:
+    """A folder of our own, and the folders that had to be made for it, innermost first."""
+    made = [path for path in (where, *where.parents) if not path.exists()]
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="chaos-", dir=where)).resolve(), made
+    except OSError as error:
+        raise StorageError(f"--dir={where} cannot be used: {error.strerror}") from error
+
+
+def _file_system(folder: Path) -> str:
+    """Its type and where it is mounted, as far as the operating system says."""
+    try:
+        lines = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return f"the file system of {folder}"
+    mounts = [(line.split()[1], line.split()[2]) for line in lines]
+    found = [m for m in mounts if folder.is_relative_to(m[0])]
+    # The last one of those that are mounted on each other is the one that is seen.
+    where, kind = max(reversed(found), key=lambda m: len(m[0]))
+    return f"{kind} at {where}"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends us as Ctrl-C does, so that all victims are ended too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""The runs that are tormented: real networks and images, but as small as they come."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.config import default_config
+
+NUM_EPOCHS = 4
+STEPS_PER_EPOCH = 3
+TOTAL_STEPS = NUM_EPOCHS * STEPS_PER_EPOCH
+# The step whose checkpoint is never pruned, and how many others there are.
+NAMED, KEEP = STEPS_PER_EPOCH, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What differs between the runs.
+
+    Attributes:
+      model: the network.
+      norm: its normalisation layer.
+    """
+
+    model: str
+    norm: str
+
+    @property
+    def name(self) -> str:
+        """Short, and fit for a file."""
+        return f"{self.model}-{self.norm}"
+
+
+CASES = (Case("resnet8", "dar_bn"), Case("wrn10_1", "aux_bn"))
+
+
+def case_named(name: str) -> Case:
+    """The case of a name."""
+    return next(case for case in CASES if case.name == name)
+
+
+def config_of(case: Case, **overrides: Any) -> ConfigDict:
+    """Two epochs of ERM, two of OPeN, of three steps each, every step saved.
+
+    Args:
+      case: network and norm.
+      **overrides: by dotted path.
+    """
+    config = default_config()
+    config.update_from_flattened_dict(
+        {
+            "num_epochs": NUM_EPOCHS,
+            "batch_size": 32,
+            "num_devices": 1,
+            "data.source": "digits",
+            "data.name": "digits",
+            "data.image_size": 8,
+            "data.imbalance_ratio": 10.0,
+            "data.limit": 24,
+            "data.augment": ("crop",),
+            "data.crop_padding": 1,
+            "model.name": case.model,
+            "model.norm": case.norm,
+            "optimizer.warmup_epochs": 1,
+            "optimizer.milestones": (3,),
+            "checkpoint.epochs": (NAMED // STEPS_PER_EPOCH,),
+            "checkpoint.every_epochs": 1,
+            "checkpoint.every_steps": 1,
+            "checkpoint.keep": KEEP,
+            "eval.every_epochs": 2,
+            "eval.batch_size": 64,
+            "report": False,
+        }
+    )
+    config.phases.deferred = ConfigDict({"start_epoch": 2, "methods": ("open",)})
+    config.update_from_flattened_dict(overrides)
+    return config

@@ -1,0 +1,180 @@
+"""Runs that are asked to stop, in whatever they are at."""
+
+import dataclasses
+import random
+import shutil
+import signal
+import statistics
+import time
+
+from purenoise_jax.chaos import kept
+from purenoise_jax.chaos.births import Hung, Victim, until
+from purenoise_jax.chaos.case import CASES, TOTAL_STEPS
+from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
+from purenoise_jax.stop import INTERRUPTED, TERMINATED
+
+# What a run says it is at -> how often it comes to that, at least.
+PHASES = {
+    "reading the data": 1,
+    "compiling": 3,
+    "epoch": TOTAL_STEPS - 1,
+    "evaluating": 2,
+    "saving": TOTAL_STEPS - 1,
+}
+NAMES = {"epoch": "training"}
+SIGNALS = {
+    signal.SIGTERM: TERMINATED,
+    signal.SIGUSR1: TERMINATED,
+    signal.SIGINT: INTERRUPTED,
+}
+MOST_SECONDS = 5.0
+# A phase may be over by the time the signal is sent.
+ATTEMPTS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """How a run took a signal.
+
+    Attributes:
+      phase: that it was in.
+      seconds: until it was gone.
+      problems: a line for each broken promise.
+    """
+
+    phase: str
+    seconds: float
+    problems: tuple[str, ...]
+
+
+def torment(scene: Scene, times: int) -> list[Result]:
+    """Sends signals in every phase.
+
+    Args:
+      scene: with references.
+      times: to each phase; the three signals take turns.
+    """
+    numbers = list(SIGNALS)
+    trials = [
+        (phase, numbers[(i + n) % len(numbers)], i * times + n)
+        for i, phase in enumerate(PHASES)
+        for n in range(times)
+    ]
+    answers = scene.at_once(lambda trial: _ask(scene, *trial), trials)
+    rows = []
+    for phase in PHASES:
+        found = [answer for answer in answers if answer.phase == phase]
+        if found:
+            rows.append(_sum_up(f"signal while {NAMES.get(phase, phase)}", found))
+    twice = scene.at_once(lambda index: _ask_twice(scene, index), range(times))
+    if twice:
+        rows.append(_sum_up("Ctrl-C twice", twice))
+    return rows
+
+
+def count(times: int) -> int:
+    """How many runs get a signal."""
+    return times * (len(PHASES) + 1)
+
+
+def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer:
+    rng = random.Random(f"signals {scene.seed} {index}")
+    case = CASES[index % len(CASES)]
+    problems: list[str] = []
+    seconds = 0.0
+    workdir = scene.folder / "none"
+    try:
+        for _ in range(ATTEMPTS):
+            shutil.rmtree(workdir, ignore_errors=True)
+            workdir = scene.new_folder("signal")
+            victim = scene.start(case, workdir)
+            sent = _send_in(victim, phase, rng.randrange(PHASES[phase]), number)
+            code = victim.wait()
+            if sent and _phase_at(victim, sent) == phase:
+                break
+        else:
+            return Answer(phase, 0.0, (f"{phase} could not be met",))
+        seconds = victim.died_at - sent
+        if code != SIGNALS[number]:
+            problems.append(f"{number.name} while {phase}: exit code {code}: {victim.last_line()}")
+        if seconds > MOST_SECONDS:
+            problems.append(f"{number.name} while {phase}: gone after {seconds:.1f} s only")
+        problems += kept.damages(workdir)
+        saved = max(kept.steps(workdir), default=0)
+        computed = victim.last("step") or 0
+        if computed > saved:
+            problems.append(f"{number.name} while {phase}: {computed} computed, {saved} saved")
+        again = scene.start(case, workdir)
+        code = again.wait()
+        if code != 0 or (again.last("start") or 0) != saved:
+            problems.append(f"after {number.name} while {phase} it did not go on: {code}")
+        problems += differences(workdir, scene.references[case.name])
+    except Hung as hung:
+        problems.append(f"{number.name} while {phase}: hung: {hung}")
+    scene.done(workdir, problems)
+    return Answer(phase, seconds, tuple(problems))
+
+
+def _ask_twice(scene: Scene, index: int) -> Answer:
+    """A second SIGINT is for those who do not want to wait."""
+    case = CASES[index % len(CASES)]
+    workdir = scene.new_folder("twice")
+    problems: list[str] = []
+    seconds = 0.0
+    try:
+        victim = scene.start(case, workdir)
+        begun = until(lambda: len(kept.steps(workdir)) >= 2, victim)
+        sent = time.monotonic()
+        victim.send(signal.SIGINT)
+        # Two at the same time would be one.
+        time.sleep(0.02)
+        victim.send(signal.SIGINT)
+        code = victim.wait()
+        seconds = victim.died_at - sent
+        if not begun or code != INTERRUPTED:
+            problems.append(f"SIGINT twice: exit code {code}: {victim.last_line()}")
+        if seconds > MOST_SECONDS:
+            problems.append(f"SIGINT twice: gone after {seconds:.1f} s only")
+        problems += kept.damages(workdir)
+        if scene.start(case, workdir).wait() != 0:
+            problems.append("after SIGINT twice it did not go on")
+        problems += differences(workdir, scene.references[case.name])
+    except Hung as hung:
+        problems.append(f"SIGINT twice: hung: {hung}")
+    scene.done(workdir, problems)
+    return Answer("twice", seconds, tuple(problems))
+
+
+def _send_in(victim: Victim, phase: str, skip: int, number: signal.Signals) -> float:
+    """Sends a signal in a phase; returns when, on the monotonic clock, or 0.
+
+    Args:
+      victim: that gets it.
+      phase: what it says then.
+      skip: so many times of that are let pass.
+      number: the signal.
+    """
+
+    def there() -> bool:
+        said = [str(value) for _, kind, value in victim.events() if kind == "doing"]
+        times = sum(what.startswith(phase) for what in said)
+        return times > skip and said[-1].startswith(phase)
+
+    if not until(there, victim):
+        return 0.0
+    now = time.monotonic()
+    return now if victim.send(number) else 0.0
+
+
+def _phase_at(victim: Victim, when: float) -> str:
+    said = [str(value) for at, kind, value in victim.events() if kind == "doing" and at <= when]
+    return next((phase for phase in PHASES if said and said[-1].startswith(phase)), "")
+
+
+def _sum_up(what: str, answers: list[Answer]) -> Result:
+    seconds = [answer.seconds for answer in answers]
+    problems = [problem for answer in answers for problem in answer.problems]
+    numbers = {"seconds_most": max(seconds), "seconds_median": statistics.median(seconds)}
+    told = f"gone within {max(seconds):.1f} s (median {statistics.median(seconds):.1f} s); went on"
+    survived = sum(not answer.problems for answer in answers)
+    return Result(what, len(answers), survived, told, numbers, first_lines(problems))

@@ -1,0 +1,45 @@
+"""The table at the end."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from purenoise_jax.chaos.scene import Result
+
+WIDTH = 100
+
+
+def show(console: Console, title: str, results: Sequence[Result]) -> None:
+    """Prints what each torment came to, and below what did not hold.
+
+    Args:
+      console: where to.
+      title: of the table.
+      results: a row each.
+    """
+    table = Table(title=title, title_justify="left", width=min(console.width, WIDTH))
+    table.add_column("done to runs", ratio=10)
+    table.add_column("times", justify="right")
+    table.add_column("as promised", justify="right", width=8)
+    table.add_column("what came of it", ratio=16)
+    table.add_column("promise", width=7)
+    for result in results:
+        table.add_row(
+            result.what,
+            "" if result.skipped else f"{result.times:,}",
+            "" if result.skipped else f"{result.survived:,}",
+            result.skipped or result.told,
+            _verdict(result),
+        )
+    console.print(table)
+    for result in results:
+        for problem in result.broken:
+            console.print(Text.assemble((f"{result.what}: ", "bold red"), problem), soft_wrap=True)
+
+
+def _verdict(result: Result) -> Text:
+    if result.skipped:
+        return Text("skipped", "yellow")
+    return Text("broken", "bold red") if result.broken else Text("held", "green")

@@ -1,0 +1,78 @@
+"""A fork server whose runs break one promise, named by the variable SABOTAGE: torments must see it."""
+
+import contextlib
+import os
+import shutil
+import time
+
+from purenoise_jax import checkpoint, train
+from purenoise_jax.chaos import forkserver
+from purenoise_jax.checkpoint import Checkpoints, manifest
+from purenoise_jax.errors import CheckpointError, InUseError
+from purenoise_jax.stop import StopRequest
+
+
+def unlocked():
+    train.WorkdirLock = contextlib.nullcontext
+
+
+def unsealed():
+    manifest.find_damage = lambda folder, only=None: None
+
+
+def forgetful():
+    newest = Checkpoints.newest
+
+    def any_at_all(self):
+        try:
+            return newest(self)
+        except CheckpointError:
+            return None
+
+    Checkpoints.newest = any_at_all
+
+
+def sealed_too_late():
+    def complete(self, step, staged):
+        there = self.folder / str(step)
+        staged.rename(there)
+        time.sleep(0.3)
+        manifest.seal(there)
+
+    Checkpoints._complete = complete
+
+
+def deletes_before_it_saves():
+    save = Checkpoints.save
+
+    def careless(self, state, record):
+        self.wait()
+        for step in self.steps():
+            shutil.rmtree(self.folder / str(step))
+        save(self, state, record)
+
+    Checkpoints.save = careless
+
+
+def deaf():
+    StopRequest.requested = property(lambda self: False)
+    StopRequest.poll = lambda self: None
+
+
+def forgets_the_message():
+    def save_quietly(self, step, error):
+        return InUseError("something is wrong")
+
+    Checkpoints._failure = save_quietly
+
+
+def stuck():
+    def wait(self):
+        time.sleep(1000)
+
+    checkpoint.Checkpoints.wait = wait
+
+
+if __name__ == "__main__":
+    globals()[os.environ["SABOTAGE"]]()
+    forkserver.main()
