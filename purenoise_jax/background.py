@@ -16,6 +16,7 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05
 
 _running: set[threading.Thread] = set()
+_hurried = threading.Event()
 
 
 class Background(Generic[T]):
@@ -58,12 +59,20 @@ class Background(Generic[T]):
             self._error = error
 
 
+def hurry() -> None:
+    """From now on `leave` skips what is registered for the end of the interpreter.
+
+    That is where JAX waits for the other processes of a run, which is in vain after a failure.
+    """
+    _hurried.set()
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process with an exit code, even if background work is not done.
 
     Code of a compiler that still runs while the interpreter is taken down would crash it.
     """
-    if not any(thread.is_alive() for thread in _running):
+    if not _hurried.is_set() and not any(thread.is_alive() for thread in _running):
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

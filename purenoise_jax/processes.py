@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped
 
@@ -86,11 +88,33 @@ def agree(values: Mapping[str, Any]) -> None:
         )
 
 
-def any_of(flag: bool) -> bool:
-    """Whether a flag is up on any process; all of them get the same answer."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(_gather(np.bool_(flag)).any())
+class Vote:
+    """Whether a flag is up on any process; all of them get the same answer at the same call.
+
+    An answer is to the flags of the call before: it is computed behind the steps that were handed
+    over to the device by then, so that nobody waits for those. Only the first call waits.
+    """
+
+    def __init__(self) -> None:
+        self._answer: jax.Array | None = None
+        if jax.process_count() > 1:
+            # Over the devices of the training step, and so over its connections.
+            mesh = Mesh(np.array(jax.devices()), ("all",))
+            self._split = NamedSharding(mesh, PartitionSpec("all"))
+            self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def __call__(self, flag: bool) -> bool:
+        """Has to be called equally often by all processes.
+
+        Args:
+          flag: of this process.
+        """
+        if jax.process_count() == 1:
+            return flag
+        before = self._answer
+        mine = np.full(jax.local_device_count(), flag)
+        self._answer = self._any(jax.make_array_from_process_local_data(self._split, mine))
+        return bool(self._answer if before is None else before)
 
 
 def _gather(value: Any) -> np.ndarray:

@@ -107,6 +107,15 @@ def _train(
             checkpoints.prepare()
 
     processes.together(take_workdir)
+    # Before anything is read together, where one that reads something else would be waited for.
+    processes.agree(
+        {
+            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
+            "data": experiment.identity,
+            "checkpoints": checkpoints.steps(),
+            "environment": environment,
+        }
+    )
     fresh = config.fresh and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     start = processes.together(
         lambda: resume.find_start(
@@ -124,14 +133,7 @@ def _train(
             f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
-    processes.agree(
-        {
-            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
-            "data": experiment.identity,
-            "step": step,
-            "environment": environment,
-        }
-    )
+    processes.agree({"step": step})
 
     def make_room() -> None:
         if first_process:
@@ -194,10 +196,12 @@ def _train(
         }
         checkpoints.save(state, record)
 
+    stop_wanted = processes.Vote()
+
     def stop_if_asked() -> None:
         """At a step boundary: all processes leave at the same one."""
         checkpoints.check()
-        if processes.any_of(stop.requested):
+        if stop_wanted(stop.requested):
             if step > first_step:
                 save(epoch_ended=False)
             checkpoints.wait()

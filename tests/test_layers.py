@@ -8,7 +8,7 @@ import purenoise_jax
 ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
-    ["errors", "background", "stop", "lock", "storage", "processes", "checkpoint.manifest", "xla", "compile_cache", "rng", "noise", "schedules", "metrics", "optimizer",
+    ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes", "checkpoint.manifest", "xla", "compile_cache", "rng", "noise", "schedules", "metrics", "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "models.norm", "models.heads", "models.conv"],
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_names", "data.digits",
