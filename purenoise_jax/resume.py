@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def find_start(
     init_epoch: int,
     init_aux_bn: str,
     fresh: bool = False,
-) -> Start:
+) -> Callable[[], Start]:
     """Finds what to start from; changes nothing on disk.
 
     In this order: the newest checkpoint of this run that is as it was written; the checkpoint of
@@ -118,6 +118,9 @@ def find_start(
       init_epoch: its completed epochs.
       init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
       fresh: leave the run's own checkpoints out of account.
+
+    Returns:
+      What reads it, apart as processes do that together: all must have found something first.
 
     Raises:
       ConfigError: the run has begun from something other than `init_from`.
@@ -136,12 +139,10 @@ def find_start(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )
-        return Start(
-            state=checkpoints.restore(own, experiment.target()),
-            **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
-        )
+        told = {f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"}
+        return lambda: Start(state=checkpoints.restore(own, experiment.target()), **told)
     if not init_from:
-        return Start()
+        return Start
     source = Checkpoints(init_from)
     records, damaged = {}, []
     for step in source.steps():
@@ -157,18 +158,24 @@ def find_start(
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
-    target = experiment.target()
-    if needs_aux(records[found[0]]["leaves"], target):
-        natural = source.restore(found[0], without_aux(target))
-        state = with_aux(natural, experiment.init(), init_aux_bn)
-        origin = {**origin, "aux_bn": init_aux_bn} if origin else None
-    else:
-        state = source.restore(found[0], target)
-    source.close()
-    # Counted in this run's steps: the other may have had another batch size.
-    begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
-    state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
-    return Start(state, init_from=origin)
+    needs = needs_aux(records[found[0]]["leaves"], experiment.target())
+    if needs and origin:
+        origin["aux_bn"] = init_aux_bn
+
+    def read() -> Start:
+        target = experiment.target()
+        if needs:
+            natural = source.restore(found[0], without_aux(target))
+            state = with_aux(natural, experiment.init(), init_aux_bn)
+        else:
+            state = source.restore(found[0], target)
+        source.close()
+        # Counted in this run's steps: the other may have had another batch size.
+        begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
+        state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
+        return Start(state, init_from=origin)
+
+    return read
 
 
 def remove_if_unused(workdir: Path) -> None:

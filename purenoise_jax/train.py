@@ -90,6 +90,14 @@ def _train(
     total_steps = config.num_epochs * steps_per_epoch
     environment = {**writer.versions(), "devices": placement.mesh.size}
 
+    processes.agree(
+        {
+            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
+            "data": experiment.identity,
+            "environment": environment,
+        }
+    )
+
     saving = config.checkpoint
     checkpoints = Checkpoints(
         workdir,
@@ -107,17 +115,11 @@ def _train(
             checkpoints.prepare()
 
     processes.together(take_workdir)
+    processes.agree_on_folder(workdir)
     # Before anything is read together, where one that reads something else would be waited for.
-    processes.agree(
-        {
-            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
-            "data": experiment.identity,
-            "checkpoints": checkpoints.steps(),
-            "environment": environment,
-        }
-    )
+    processes.agree({"checkpoints": checkpoints.steps()})
     fresh = config.fresh and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    start = processes.together(
+    read_start = processes.together(
         lambda: resume.find_start(
             experiment,
             checkpoints,
@@ -127,6 +129,7 @@ def _train(
             fresh=fresh,
         )
     )
+    start = processes.together(read_start)
     step = first_step = 0 if start.state is None else int(start.state.step)
     if step > total_steps:
         raise ConfigError(
