@@ -24,6 +24,8 @@ from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped, StorageEr
 T = TypeVar("T")
 # How long what process 0 writes may take to be seen from other machines.
 SHARED_SECONDS = 5.0
+# Of differences that are told.
+MOST = 6
 
 
 class PeerError(PureNoiseError):
@@ -94,8 +96,10 @@ def agree(values: Mapping[str, Any]) -> None:
         for name in sorted({*first, *other})
         if first.get(name) != other.get(name)
     ]
+    more = f"; {len(differing) - MOST} more" if len(differing) > MOST else ""
     raise ConfigError(
-        f"{'; '.join(differing[:4])}; all processes need the same code, config, data and workdir"
+        f"{'; '.join(differing[:MOST])}{more}; all processes need the same code, config, data and "
+        "workdir"
     )
 
 

@@ -94,7 +94,7 @@ def arguments(npz, workdir, *more):
     return ("--config", ROOT / f"tests/tiny_cli.py:{npz}", "--workdir", workdir, *more)
 
 
-LONG = ("--config.num_epochs=30", "--config.eval.every_epochs=30", "--config.checkpoint.keep=3")
+LONG = ("--config.num_epochs=24", "--config.eval.every_epochs=24", "--config.checkpoint.keep=3")
 
 
 def train(tmp_path, npz, workdir):
@@ -112,18 +112,31 @@ def wait_for_progress(pair, workdir):
     raise AssertionError("no progress")
 
 
+def listens_everywhere(pid):
+    """Whether a process listens at all addresses of the machine."""
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    sockets = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    for table in ("tcp", "tcp6"):
+        for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, address, _, state, *rest = row.split()
+            if state == "0A" and rest[5] in sockets and not int(address.split(":")[0], 16):
+                return True
+    return False
+
+
 @pytest.mark.parametrize(
     ("number", "victims", "code"),
     [
-        (signal.SIGTERM, [1], 143),
-        (signal.SIGTERM, [0, 1], 143),
-        (signal.SIGUSR1, [0], 143),
+        (signal.SIGTERM, [0], 143),
+        (signal.SIGUSR1, [1], 143),
         (signal.SIGINT, [0, 1], 130),
     ],
 )
 def test_a_signal_to_any_stops_all_at_the_same_step(tmp_path, npz, workdir, number, victims, code):
     with train(tmp_path, npz, workdir) as pair:
         wait_for_progress(pair, workdir)
+        for process in pair.processes:
+            assert not listens_everywhere(process.pid)
         start = time.monotonic()
         for victim in victims:
             pair.processes[victim].send_signal(number)
@@ -171,8 +184,10 @@ def test_the_run_of_all_these_ends_like_one_that_nothing_befell(tmp_path, npz, w
     for folder in (workdir, tmp_path / "undisturbed"):
         with train(tmp_path, npz, folder) as pair:
             assert pair.codes(120) == [0, 0]
-    runs = [json.loads((d / "summary.json").read_text()) for d in (workdir, tmp_path / "undisturbed")]
-    assert runs[0]["steps"] == 90
+    runs = [
+        json.loads((d / "summary.json").read_text()) for d in (workdir, tmp_path / "undisturbed")
+    ]
+    assert runs[0]["steps"] == 72
     assert runs[0]["state_digest"] == runs[1]["state_digest"]
 
 
@@ -212,9 +227,7 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
 
 def test_processes_that_do_not_share_a_workdir(tmp_path, npz):
     (tmp_path / "other").mkdir()
-    with Pair(
-        tmp_path, *[arguments(npz, tmp_path / name) for name in ("run", "other")]
-    ) as pair:
+    with Pair(tmp_path, *[arguments(npz, tmp_path / name) for name in ("run", "other")]) as pair:
         assert pair.codes() == [2, 2]
         for i in range(2):
             (line,) = pair.told(i)
@@ -240,12 +253,9 @@ def test_nobody_comes(npz, tmp_path):
     start = time.monotonic()
     alone = Pair(tmp_path, arguments(npz, tmp_path / "run", "--start_timeout=3"))
     with alone:
-        time.sleep(2)
-        listening = subprocess.run(["ss", "-Htln"], capture_output=True, text=True).stdout
         assert alone.codes() == [2]
         assert time.monotonic() - start < 30
         assert alone.told(0) == [
             f"error: --coordinator={alone.coordinator}: not all processes came within 3 s, or "
             "cannot reach each other"
         ]
-    print(listening)
