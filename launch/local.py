@@ -2,19 +2,31 @@
 
     python -m launch.local 2 --config configs/digits_lt.py --workdir runs/digits
 
-The arguments behind the number go to every process. If one process ends with an error, the others
-are stopped and its exit code is returned. On a machine with several GPUs one process drives all of
-them; this starter is for trying out what runs on several machines.
+The arguments behind the number go to every process, and so do SIGTERM, SIGUSR1 and SIGINT. If one
+process ends with an error, the others are ended and its exit code is returned, 128 + n if it was
+killed by signal n. On a machine with several GPUs one process drives all of them; this starter is
+for trying out what runs on several machines.
 """
 
+import ctypes
+import functools
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from types import FrameType
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Exit codes of a run that was stopped by a signal and has saved.
+STOPPED = (130, 143)
+# How long the other processes may take to end by themselves after the first: after an error, as
+# they are told of it, and after a signal, when one of them may still be at a large checkpoint.
+ERROR_SECONDS, STOPPED_SECONDS = 15, 120
 # How long a process may take to end after it was asked to.
 GRACE_SECONDS = 10
+PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -36,28 +48,55 @@ def start(count: int, arguments: Sequence[str]) -> int:
     """
     coordinator = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "purenoise_jax.main", *arguments]
-    processes = [
-        subprocess.Popen(
-            [
-                *command,
-                f"--coordinator={coordinator}",
-                f"--num_processes={count}",
-                f"--process_id={i}",
-            ]
-        )
-        for i in range(count)
-    ]
+    processes: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    # No signal may come between a process and its place in the list.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    old = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        while True:
-            codes = [process.poll() for process in processes]
-            failed = [code for code in codes if code]
-            if failed:
-                return failed[0]
-            if None not in codes:
-                return 0
-            time.sleep(0.1)
+        for i in range(count):
+            flags = (f"--num_processes={count}", f"--process_id={i}")
+            processes.append(
+                subprocess.Popen(
+                    [*command, f"--coordinator={coordinator}", *flags],
+                    # A group of its own: Ctrl-C comes from here alone, or it would count twice.
+                    process_group=0,
+                    preexec_fn=functools.partial(_prepare, signal.SIGTERM),
+                )
+            )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return wait(processes)
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         stop(processes)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def wait(processes: Sequence[subprocess.Popen]) -> int:
+    """Waits until all have ended, or for a while after one has failed.
+
+    Returns:
+      0, or the exit code of the first that failed.
+    """
+    first, deadline = 0, float("inf")
+    while time.monotonic() < deadline:
+        codes = [process.poll() for process in processes]
+        # Of several at once, one that was killed is the cause.
+        failed = sorted(code for code in codes if code)
+        if failed and not first:
+            first = 128 - failed[0] if failed[0] < 0 else failed[0]
+            seconds = STOPPED_SECONDS if first in STOPPED else ERROR_SECONDS
+            deadline = time.monotonic() + seconds
+        if None not in codes:
+            break
+        time.sleep(0.05)
+    return first
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:
@@ -65,12 +104,20 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
     for process in processes:
         if process.poll() is None:
             process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
         try:
-            process.wait(GRACE_SECONDS)
+            process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _prepare(number: int) -> None:
+    """In a new process: hears signals, and gets one when this starter is killed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ POLL_SECONDS = 0.05
 # Set when the work is done. Not the thread's own state, which an exception out of a signal handler
 # in the midst of waiting can leave wrong.
 _running: set[threading.Event] = set()
+_hurried = threading.Event()
 
 
 class Background(Generic[T]):
@@ -60,12 +61,20 @@ class Background(Generic[T]):
         _running.discard(self._done)
 
 
+def hurry() -> None:
+    """From now on `leave` skips what is registered for the end of the interpreter.
+
+    That is where JAX waits for the other processes of a run, which is in vain after a failure.
+    """
+    _hurried.set()
+
+
 def leave(code: int) -> NoReturn:
     """Ends the process with an exit code, even if background work is not done.
 
     Code of a compiler that still runs while the interpreter is taken down would crash it.
     """
-    if not _running:
+    if not _running and not _hurried.is_set():
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

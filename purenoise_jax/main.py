@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from purenoise_jax import compile_cache
 from purenoise_jax.background import leave
+from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
 from purenoise_jax.command import run_command
 from purenoise_jax.config import default_config, field_of, flatten, validate
 from purenoise_jax.console import Display, show_error
@@ -40,11 +41,18 @@ usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config
   --config.FIELD=VALUE      changes a field; a tuple is written '(160, 180)'
   --debug                   show a traceback with an error
   --coordinator HOST:PORT --num_processes N --process_id I
-                            one of several processes; --coordinator=auto asks the cluster (SLURM)
+                            one of several processes; --coordinator=auto asks the cluster (SLURM).
+                            Process 0 listens at HOST:PORT and at a second port, only at HOST where
+                            that is an address of its own. What the processes say to each other is
+                            neither encrypted nor authenticated: use a network that you trust
+  --heartbeat SECONDS       a process that nothing is heard of for so long is taken for gone, and
+                            the others end (30); at least 5
+  --start_timeout SECONDS   how long processes wait for each other at the start (300)
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 several steps
             in a row not finite, 7 workdir in use, 130 or 143 stopped by a signal with
-            all that was computed saved, 1 anything else
+            all that was computed saved, 1 anything else, such as another process
+            that is gone
 
 examples:
   python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
@@ -52,7 +60,10 @@ examples:
   python -m purenoise_jax.main --config configs/cifar10_lt.py --workdir runs/open \\
       --config.init_from=runs/erm --config.init_epoch=160
 """
-FLAG_NAMES = ("config", "workdir", "debug", "coordinator", "num_processes", "process_id", "help")
+FLAG_NAMES = (
+    *("config", "workdir", "debug", "help"),
+    *("coordinator", "num_processes", "process_id", "heartbeat", "start_timeout"),
+)
 
 
 def help_text(config: ConfigDict) -> str:
@@ -82,6 +93,11 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     flags.DEFINE_string("coordinator", None, "HOST:PORT or auto", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "processes", flag_values=values)
     flags.DEFINE_integer("process_id", None, "this process", flag_values=values)
+    for name, default, least in (
+        ("heartbeat", HEARTBEAT_SECONDS, 5),
+        ("start_timeout", START_SECONDS, 1),
+    ):
+        flags.DEFINE_integer(name, default, "seconds", lower_bound=least, flag_values=values)
     flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
     # The file first, so that a wrong field can be named next to the right one.
     config_only = flags.FlagValues()
@@ -168,28 +184,6 @@ def _own_cause(error: BaseException | None) -> PureNoiseError | None:
     return own
 
 
-def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes of a run, before any device is touched.
-
-    Raises:
-      ConfigError: some of the three arguments are missing, or there is nobody to connect to.
-    """
-    if coordinator is None:
-        if num_processes is not None or process_id is not None:
-            raise ConfigError("--num_processes and --process_id need --coordinator=HOST:PORT")
-        return
-    # JAX's preemption service takes SIGTERM away from the process without ending it.
-    jax.config.update("jax_enable_preemption_service", False)
-    address = None if coordinator == "auto" else coordinator
-    if address and (num_processes is None or process_id is None):
-        raise ConfigError("--coordinator=HOST:PORT needs --num_processes and --process_id")
-    try:
-        jax.distributed.initialize(address, num_processes, process_id)
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"--coordinator={coordinator}: cannot connect: {reason}") from error
-
-
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
     """Writes report.html into the workdir of a run that has just ended.
 
@@ -236,21 +230,34 @@ def _train(argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
     validate(values.config)
-    connect(values.coordinator, values.num_processes, values.process_id)
-    compile_cache.enable()
-    # Orbax tells every step it takes.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    display = Display(active=jax.process_index() == 0)
-    at_end = None
-    if values.config.report:
-        at_end = partial(write_report, Path(values.workdir).expanduser(), display, values.debug)
-    train_and_evaluate(values.config, values.workdir, display, at_end)
+    with connect(
+        values.coordinator,
+        values.num_processes,
+        values.process_id,
+        heartbeat=values.heartbeat,
+        start_timeout=values.start_timeout,
+    ):
+        compile_cache.enable()
+        # Orbax tells every step it takes.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        display = Display(active=jax.process_index() == 0)
+        at_end = None
+        if values.config.report:
+            workdir = Path(values.workdir).expanduser()
+            at_end = partial(write_report, workdir, display, values.debug)
+        train_and_evaluate(values.config, values.workdir, display, at_end)
     return 0
 
 
 def run() -> None:
     """Entry point of the installed command."""
-    leave(main(sys.argv))
+    try:
+        code = main(sys.argv)
+    except Exception:
+        # Printed here, as `leave` may have to end the process before the interpreter would.
+        traceback.print_exc()
+        code = 1
+    leave(code)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from purenoise_jax import lock
 from purenoise_jax.aux_start import needs_aux, with_aux, without_aux
 from purenoise_jax.checkpoint import (
     FOLDER,
-    QUARANTINE,
     STAGING,
     TRASH,
     Checkpoints,
@@ -109,7 +108,7 @@ def find_start(
     init_epoch: int,
     init_aux_bn: str,
     fresh: bool = False,
-) -> Start:
+) -> Callable[[], Start]:
     """Finds what to start from; changes nothing on disk.
 
     In this order: the newest checkpoint of this run that is as it was written; the checkpoint of
@@ -122,6 +121,9 @@ def find_start(
       init_epoch: its completed epochs.
       init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
       fresh: leave the run's own checkpoints out of account.
+
+    Returns:
+      What reads it, apart as processes do that together: all must have found something first.
 
     Raises:
       ConfigError: the run has begun from something other than `init_from`.
@@ -140,12 +142,10 @@ def find_start(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )
-        return Start(
-            state=checkpoints.restore(own, experiment.target()),
-            **{f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"},
-        )
+        told = {f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"}
+        return lambda: Start(state=checkpoints.restore(own, experiment.target()), **told)
     if not init_from:
-        return Start()
+        return Start
     source = Checkpoints(init_from)
     records, damaged = {}, []
     for step in source.steps():
@@ -161,18 +161,24 @@ def find_start(
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
-    target = experiment.target()
-    if needs_aux(records[found[0]]["leaves"], target):
-        natural = source.restore(found[0], without_aux(target))
-        state = with_aux(natural, experiment.init(), init_aux_bn)
-        origin = {**origin, "aux_bn": init_aux_bn} if origin else None
-    else:
-        state = source.restore(found[0], target)
-    source.close()
-    # Counted in this run's steps: the other may have had another batch size.
-    begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
-    state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
-    return Start(state, init_from=origin)
+    needs = needs_aux(records[found[0]]["leaves"], experiment.target())
+    if needs and origin:
+        origin["aux_bn"] = init_aux_bn
+
+    def read() -> Start:
+        target = experiment.target()
+        if needs:
+            natural = source.restore(found[0], without_aux(target))
+            state = with_aux(natural, experiment.init(), init_aux_bn)
+        else:
+            state = source.restore(found[0], target)
+        source.close()
+        # Counted in this run's steps: the other may have had another batch size.
+        begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
+        state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
+        return Start(state, init_from=origin)
+
+    return read
 
 
 def remove_if_unused(workdir: Path) -> None:
@@ -203,44 +209,6 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     if fresh:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
     checkpoints.quarantine(*paths)
-
-
-def told_at_start(
-    start: Start,
-    checkpoints: Checkpoints,
-    environment: Mapping[str, Any],
-    steps_per_epoch: int,
-    fresh: bool,
-) -> list[str]:
-    """What the user should know about where the run goes on from, a line each.
-
-    Args:
-      start: from `find_start`.
-      checkpoints: of the run.
-      environment: of now, see `Start`.
-      steps_per_epoch: of the run.
-      fresh: it starts from scratch.
-    """
-    lines = [
-        f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
-        for step, why in checkpoints.passed_over.items()
-    ]
-    if fresh:
-        lines.append(f"starts from scratch; what was there is in {checkpoints.folder / QUARANTINE}")
-    if start.state is not None and int(start.state.step):
-        step = int(start.state.step)
-        lines.append(f"continues at step {step:,}, after epoch {step / steps_per_epoch:g}")
-    there = start.environment or environment
-    changed = [
-        f"{name} {there.get(name)} before, {environment[name]} now"
-        for name in environment
-        if there.get(name) != environment[name]
-    ]
-    if changed:
-        lines.append(
-            f"changed since: {'; '.join(changed)}; the run will not be the same to the last bit"
-        )
-    return lines
 
 
 def _holds(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:

@@ -4,26 +4,21 @@ It names no method, data set, model or normalisation layer: those come with the 
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from functools import partial
-from os.path import expanduser
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 from ml_collections import ConfigDict
 
-from purenoise_jax import processes, report, resume, storage, writer
+from purenoise_jax import processes, report, resume, writer
 from purenoise_jax.background import Background
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.begin import begin
 from purenoise_jax.clock import Clock
-from purenoise_jax.config import fixed_fields, validate
 from purenoise_jax.console import Display
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.experiment import Experiment, Phase, build
-from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.experiment import Experiment, Phase
 from purenoise_jax.skipped import SkippedSteps
 from purenoise_jax.step import CompiledSteps, Totals, TrainState, compile_steps
 from purenoise_jax.stop import StopRequest
@@ -82,65 +77,13 @@ def _train(
 ) -> TrainState:
     started = time.monotonic()
     first_process = jax.process_index() == 0
-    validate(config)
-    resume.refuse_other_run(config, workdir)
     display.doing("reading the data")
-    experiment = processes.together(lambda: build(config))
+    beginning = begin(config, workdir, held)
+    experiment, checkpoints, start = beginning.experiment, beginning.checkpoints, beginning.start
     placement, steps_per_epoch = experiment.placement, experiment.steps_per_epoch
     class_counts = experiment.training.stats.class_counts
     total_steps = config.num_epochs * steps_per_epoch
-    environment = {**writer.versions(), "devices": placement.mesh.size}
-
-    saving = config.checkpoint
-    checkpoints = Checkpoints(
-        workdir,
-        keep=saving.keep,
-        named=[epoch * steps_per_epoch for epoch in (*saving.epochs, config.num_epochs)],
-    )
-
-    def take_workdir() -> None:
-        if first_process:
-            storage.probe(workdir)
-            held.enter_context(WorkdirLock(workdir))
-            held.callback(resume.remove_if_unused, workdir)
-            # Again: whoever held it may have begun another run in the meantime.
-            resume.refuse_other_run(config, workdir)
-            checkpoints.prepare()
-
-    processes.together(take_workdir)
-    fresh = config.fresh and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    start = processes.together(
-        lambda: resume.find_start(
-            experiment,
-            checkpoints,
-            init_from=expanduser(config.init_from),
-            init_epoch=config.init_epoch,
-            init_aux_bn=config.init_aux_bn,
-            fresh=fresh,
-        )
-    )
-    step = first_step = 0 if start.state is None else int(start.state.step)
-    if step > total_steps:
-        raise ConfigError(
-            f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
-            f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
-        )
-    processes.agree(
-        {
-            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
-            "data": experiment.identity,
-            "step": step,
-            "environment": environment,
-        }
-    )
-
-    def make_room() -> None:
-        if first_process:
-            resume.set_aside(checkpoints, workdir, fresh)
-            count = checkpoints.still_to_come(step, total_steps)
-            storage.check_space(workdir, experiment.state_bytes(), count)
-
-    processes.together(make_room)
+    step = first_step = beginning.step
 
     device = jax.devices()[0]
     steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else STEPS_PER_CALL)
@@ -167,7 +110,7 @@ def _train(
         log = writer.MetricsWriter(workdir, step - (not start.epoch_ended), display.warn)
         held.callback(log.close)
     display.header(report.header_lines(config, workdir, experiment, state))
-    for line in resume.told_at_start(start, checkpoints, environment, steps_per_epoch, fresh):
+    for line in beginning.told():
         display.note(line)
 
     images = placement.replicate(experiment.training.images)
@@ -200,7 +143,7 @@ def _train(
             "epoch_ended": epoch_ended,
             "totals": totals.to_json(),
             "steps_per_epoch": steps_per_epoch,
-            "environment": environment,
+            "environment": beginning.environment,
             "seconds": start.seconds + time.monotonic() - started,
             "measured_steps": clock.steps,
             "measured_seconds": clock.seconds,
@@ -210,10 +153,12 @@ def _train(
         }
         checkpoints.save(state, record)
 
+    stop_wanted = processes.Vote()
+
     def stop_if_asked() -> None:
         """At a step boundary: all processes leave at the same one."""
         checkpoints.check()
-        if processes.any_of(stop.requested):
+        if stop_wanted(stop.requested):
             if step > first_step:
                 save()
             checkpoints.wait()
@@ -257,8 +202,10 @@ def _train(
                 count = min(steps_per_call, steps_per_epoch - row)
                 if not config.steps_per_call and jax.process_count() == 1:
                     count = min(count, clock.steps_within(SECONDS_PER_CALL))
-                if saving.every_steps:
-                    count = min(count, saving.every_steps - step % saving.every_steps)
+                if config.checkpoint.every_steps:
+                    count = min(
+                        count, config.checkpoint.every_steps - step % config.checkpoint.every_steps
+                    )
                 state, totals = run_steps(state, totals, images, labels, *rows, row, count)
                 step, epoch_ended = step + count, False
                 # One call behind, so that the device always has the next one waiting.
@@ -269,7 +216,7 @@ def _train(
                     clock.seconds_per_step, total_steps - step, device.device_kind
                 )
                 display.advance(step, clock.images_per_second)
-                if due(step, saving.every_steps) and step % steps_per_epoch:
+                if due(step, config.checkpoint.every_steps) and step % steps_per_epoch:
                     save()
             look_for_skipped(totals)
             clock.tick(count)
@@ -291,8 +238,10 @@ def _train(
             if log is not None:
                 log.write(step, record)
             epoch_ended = True
-            rolling = due(done, saving.every_epochs) or due(step, saving.every_steps)
-            if last or done in saving.epochs or rolling:
+            rolling = due(done, config.checkpoint.every_epochs) or due(
+                step, config.checkpoint.every_steps
+            )
+            if last or done in config.checkpoint.epochs or rolling:
                 save()
         checkpoints.wait()
     display.stop_progress()
@@ -309,7 +258,7 @@ def _train(
             "skipped_steps": skipped.count,
             "images_per_second": clock.images_per_second,
             "seconds": seconds,
-            "versions": {name: v for name, v in environment.items() if name != "devices"},
+            "versions": beginning.versions,
         }
         writer.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"

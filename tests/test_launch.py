@@ -1,14 +1,19 @@
 """Two real processes make one run."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from launch import local
+from purenoise_jax.checkpoint import Checkpoints
 from tests.tiny import write_npz
 
 
@@ -64,6 +69,134 @@ def test_usage():
     assert done.returncode == 1 and "launch.local 2 --config" in done.stderr
 
 
-def test_slurm_script_is_valid_bash():
-    script = Path(local.__file__).with_name("slurm.sbatch")
-    subprocess.run(["bash", "-n", str(script)], check=True)
+def running(marker):
+    """Processes whose command line holds a text."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if marker.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def started(npz, workdir):
+    """A starter whose two processes have saved something."""
+    starter = subprocess.Popen(
+        [sys.executable, "-m", "launch.local", "2", "--config", f"tests/tiny_cli.py:{npz}",
+         "--workdir", str(workdir), "--config.num_devices=0", "--config.num_epochs=300"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if Checkpoints(workdir).steps():
+            return starter
+        time.sleep(0.05)
+    raise AssertionError("no progress")
+
+
+def ended(starter, marker):
+    """What the starter and its processes said on stderr, once all of them have closed it."""
+    try:
+        return starter.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        for pid in running(marker):
+            os.kill(pid, signal.SIGKILL)
+        raise
+
+
+def gone(marker):
+    for _ in range(100):
+        if not running(marker):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_signal_to_the_starter_stops_all(npz, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    with started(npz, tmp_path / "run") as starter:
+        starter.send_signal(signal.SIGUSR1)
+        told = ended(starter, str(tmp_path))
+        assert starter.returncode == 143
+    assert told.count("stopped by SIGUSR1: saved at step") == 2
+    assert not running(str(tmp_path))
+
+
+def test_a_starter_that_is_killed_leaves_nobody_behind(npz, tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    with started(npz, tmp_path / "run") as starter:
+        assert len(running(str(tmp_path))) == 3
+        starter.kill()
+        told = ended(starter, str(tmp_path))
+    assert told.count("stopped by SIGTERM: saved at step") == 2
+    assert gone(str(tmp_path))
+
+
+def test_a_process_that_is_killed_is_the_exit_code():
+    """Also if the others, which end for it, are seen to have ended at the same time."""
+    codes = [
+        [sys.executable, "-c", "import sys; sys.exit(1)"],
+        [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
+    ]
+    processes = [subprocess.Popen(code) for code in codes]
+    for process in processes:
+        process.wait()
+    assert local.wait(processes) == 137
+
+
+# What stands in for SLURM: `srun` runs the next line of a file, `scontrol` writes down its call.
+SRUN = """#!/bin/bash
+line=$(head -n 1 "$FAKE/plan")
+sed -i 1d "$FAKE/plan"
+eval "$line"
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then echo "   JobState=$(cat "$FAKE/state") Reason=None"; else echo "$*" >> "$FAKE/calls"; fi
+"""
+SAVE = "mkdir -p runs/x/checkpoints/{0} runs/x/checkpoints/staging; exit 143"
+CASES = {
+    "done": (["exit 0"], "RUNNING", [0], 0),
+    "a config error": (["exit 2"], "RUNNING", [2], 0),
+    "killed": (["exit 137"], "RUNNING", [137], 0),
+    "stopped after a first checkpoint": ([SAVE.format(90), "exit 0"], "RUNNING", [0, 0], 1),
+    "steps are numbers": ([SAVE.format(n) for n in (90, 100, 1000, 10000, 100000)], "RUNNING", [0] * 5, 5),
+    "cancelled by its user": ([SAVE.format(90)], "CANCELLED", [143], 0),
+    "no progress": ([SAVE.format(90)] * 6, "RUNNING", [0, 0, 0, 0, 143], 4),
+    "no checkpoint at all": (["exit 143"] * 5, "RUNNING", [0, 0, 0, 143], 3),
+    "progress counts anew": (
+        [SAVE.format(n) for n in (1, 1, 1, 1, 2, 2, 2, 2, 2)], "RUNNING", [0] * 8 + [143], 8,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_slurm_script(case, tmp_path):
+    plan, state, codes, requeued = CASES[case]
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "plan").write_text("\n".join(plan) + "\n")
+    (tmp_path / "state").write_text(state)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAKE": str(tmp_path),
+        "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "17",
+    }  # fmt: skip
+    script = Path(local.__file__).with_name("slurm.sbatch").resolve()
+    workdir = ["--workdir=runs/x"] if len(case) % 2 else ["--workdir", "runs/x"]
+    for code in codes:
+        done = subprocess.run(
+            ["bash", str(script), "--config", "a b.py", *workdir],
+            env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+    calls = tmp_path / "calls"
+    assert (calls.read_text() if calls.exists() else "") == "requeue 17\n" * requeued
+    if codes[-1] == 143 and state == "RUNNING":
+        assert "no new checkpoint in" in done.stderr
+    if codes[-1] != 0 or requeued < len(codes):
+        assert not list(tmp_path.glob("*.idle"))
+
+
+def test_slurm_sends_a_signal_early_enough():
+    script = Path(local.__file__).with_name("slurm.sbatch").read_text()
+    # Without "B:", which would send it to the script alone.
+    assert "#SBATCH --signal=USR1@" in script and "#SBATCH --open-mode=append" in script

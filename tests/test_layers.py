@@ -8,8 +8,9 @@ import purenoise_jax
 ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
-    ["errors", "background", "stop", "lock", "storage", "processes", "checkpoint.manifest", "xla",
-     "compile_cache", "rng", "noise", "schedules", "metrics", "optimizer",
+    ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
+     "checkpoint.manifest", "xla", "compile_cache", "rng", "noise", "schedules", "metrics",
+     "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "models.norm", "models.heads", "models.conv", "legal", "contradictions"],
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_checksums", "data.cifar_names",
@@ -19,7 +20,7 @@ LAYERS = [
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint", "writer"],
     ["step", "evaluate", "aux_start"],
-    ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume",
+    ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "begin",
      "skipped",
      "train"],
     ["analysis.load"],

@@ -244,7 +244,7 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     checkpoints = Checkpoints(tmp_path / "run")
     found = find_start(
         experiment, checkpoints, init_from=config.init_from, init_epoch=2, init_aux_bn=how
-    ).state
+    )().state
     natural = Checkpoints(through[1]).restore(6, without_aux(experiment.target()))
     chex.assert_trees_all_equal(without_aux(found), natural)
     norm, stats = found.params["norm"], found.batch_stats["norm"]

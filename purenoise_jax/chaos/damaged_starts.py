@@ -140,7 +140,7 @@ def _try_start(
     try:
         start = resume.find_start(
             experiment, checkpoints, init_from="", init_epoch=1, init_aux_bn="fresh"
-        )
+        )()
         resume.set_aside(checkpoints, workdir, False)
     except Exception as error:
         return f"it cannot be started from, although a step is whole: {error!r}"

@@ -54,6 +54,8 @@ class Checkpoints:
         self.folder = Path(workdir).resolve() / FOLDER
         self.passed_over: dict[int, str] = {}
         self._keep, self._named = keep, set(named)
+        # Of this object's own: what the folder lists, processes may see at different times.
+        self._whole: set[int] = set()
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._sealing: tuple[int, Future[None]] | None = None
@@ -75,6 +77,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             damage = manifest.find_damage(self.folder / str(step))
             if damage is None:
+                self._whole.add(step)
                 return step
             self.passed_over[step] = damage
         aside = sorted(path.name for path in self._in(QUARANTINE))
@@ -146,7 +149,7 @@ class Checkpoints:
         """
         self.wait()
         step = int(state.step)
-        if step in self.steps():
+        if step in self._whole:
             return
         first = jax.process_index() == 0
         staged = self.folder / STAGING / str(step)
@@ -158,6 +161,7 @@ class Checkpoints:
             self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
         except Exception as error:
             raise self._failure(step, error) from error
+        self._whole.add(step)
         if first:
             self._sealing = step, self._sealer.submit(self._complete, step, staged)
 

@@ -1,0 +1,153 @@
+"""What comes before the first step: everything that can be found out is found out here."""
+
+import contextlib
+import dataclasses
+import os
+from os.path import expanduser
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from purenoise_jax import processes, resume, storage, writer
+from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
+from purenoise_jax.config import fixed_fields, validate
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.experiment import Experiment, build
+from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.resume import Start
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """A run that may train: nothing is left that could refuse it, as far as can be known.
+
+    Attributes:
+      experiment: what is run.
+      checkpoints: of the run; their folder is ours.
+      start: what it goes on from.
+      versions: of what computes.
+      fresh: it starts from scratch although there was something.
+    """
+
+    experiment: Experiment
+    checkpoints: Checkpoints
+    start: Start
+    versions: dict[str, str]
+    fresh: bool
+
+    @property
+    def step(self) -> int:
+        """Steps that are completed."""
+        return 0 if self.start.state is None else int(self.start.state.step)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What has to be the same for a result that is the same to the last bit."""
+        return {**self.versions, "devices": self.experiment.placement.mesh.size}
+
+    def told(self) -> list[str]:
+        """What the user should know of where the run goes on from, a line each."""
+        folder = self.checkpoints.folder
+        lines = [
+            f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
+            for step, why in self.checkpoints.passed_over.items()
+        ]
+        if self.fresh:
+            lines.append(f"starts from scratch; what was there is in {folder / QUARANTINE}")
+        if self.step:
+            epoch = self.step / self.experiment.steps_per_epoch
+            lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
+        there, here = self.start.environment or self.environment, self.environment
+        changed = [
+            f"{name} {there.get(name)} before, {here[name]} now"
+            for name in here
+            if there.get(name) != here[name]
+        ]
+        if changed:
+            lines.append(
+                f"changed since: {'; '.join(changed)}; the run will not be the same to the last bit"
+            )
+        return lines
+
+
+def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Beginning:
+    """Reads the data, takes the workdir and finds what to start from, before compiling.
+
+    Several processes do this together, and refuse together.
+
+    Args:
+      config: see `purenoise_jax.config`.
+      workdir: of the run.
+      held: keeps the workdir for as long as the run lives.
+
+    Raises:
+      ConfigError: a field is not legal, the workdir is that of another run, or processes disagree.
+      DataError: the data set is missing, damaged or mislabelled.
+      CheckpointError: no checkpoint can be used although there are some, or it is of another run.
+      StorageError: the workdir cannot be written to, or lacks the room.
+      InUseError: another run is at work in the workdir.
+      PeerError: another process could not go on.
+    """
+    first = jax.process_index() == 0
+    validate(config)
+    resume.refuse_other_run(config, workdir)
+    experiment = processes.together(lambda: build(config))
+    steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
+    processes.agree(
+        {
+            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
+            "data": experiment.identity,
+            "versions": versions,
+        }
+    )
+    epochs = (*config.checkpoint.epochs, config.num_epochs)
+    checkpoints = Checkpoints(
+        workdir,
+        keep=config.checkpoint.keep,
+        named=[epoch * steps_per_epoch for epoch in epochs],
+    )
+
+    def take_workdir() -> None:
+        if first:
+            storage.probe(workdir)
+            held.enter_context(WorkdirLock(workdir))
+            held.callback(resume.remove_if_unused, workdir)
+            # Again: whoever held it may have begun another run in the meantime.
+            resume.refuse_other_run(config, workdir)
+            checkpoints.prepare()
+
+    processes.together(take_workdir)
+    processes.agree_on_folder(workdir)
+    # Before anything is read together, where one that reads something else would be waited for.
+    processes.agree({"checkpoints": checkpoints.steps()})
+    fresh = config.fresh and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    read_start = processes.together(
+        lambda: resume.find_start(
+            experiment,
+            checkpoints,
+            init_from=expanduser(config.init_from),
+            init_epoch=config.init_epoch,
+            init_aux_bn=config.init_aux_bn,
+            fresh=fresh,
+        )
+    )
+    start = processes.together(read_start)
+    beginning = Beginning(experiment, checkpoints, start, versions, fresh)
+    step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
+    if step > total_steps:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
+            f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
+        )
+    processes.agree({"step": step})
+
+    def make_room() -> None:
+        if first:
+            resume.set_aside(checkpoints, workdir, fresh)
+            count = checkpoints.still_to_come(step, total_steps)
+            storage.check_space(workdir, experiment.state_bytes(), count)
+
+    processes.together(make_room)
+    return beginning
