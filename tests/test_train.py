@@ -1,12 +1,7 @@
 """Whole runs on a tiny problem: what they leave behind, how they continue, what they refuse."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import chex
 import jax
@@ -329,59 +324,6 @@ def test_one_changed_pixel_is_refused(split, tmp_path):
     config.num_epochs = 2
     with pytest.raises(CheckpointError, match="is of another run: dataset_content"):
         train_and_evaluate(config, tmp_path / "run")
-
-
-def command(npz, workdir, *more):
-    return [
-        sys.executable, "-m", "purenoise_jax.main", "--config", f"tests/tiny_cli.py:{npz}",
-        "--workdir", str(workdir), "--config.num_epochs=12", *more,
-    ]  # fmt: skip
-
-
-SAVE_ALWAYS = ("--config.checkpoint.every_steps=1", "--config.checkpoint.keep=3")
-
-
-def staged(folder):
-    return folder.is_dir() and list((folder / "staging").iterdir())
-
-
-def test_kill_in_the_middle_of_a_save_loses_nothing(npz, tmp_path):
-    folder = tmp_path / "killed/checkpoints"
-    in_save = 0
-    for trial in range(4):
-        before = set(Checkpoints(tmp_path / "killed").steps())
-        process = subprocess.Popen(
-            command(npz, tmp_path / "killed", *SAVE_ALWAYS), stdout=subprocess.DEVNULL
-        )
-        new_saves = 0
-        while process.poll() is None:
-            finished = set(Checkpoints(tmp_path / "killed").steps())
-            new_saves = max(new_saves, len(finished - before))
-            if new_saves > trial and staged(folder):
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-            time.sleep(0.0005)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL
-        in_save += bool(staged(folder))
-        check = Checkpoints(tmp_path / "killed")
-        steps = check.steps()
-        assert steps and max(steps) >= max(finished), "a finished step was lost"
-        for step in steps:
-            assert check.record(step)["epoch"] == step / STEPS_PER_EPOCH
-        check.close()
-    assert in_save >= 2, "the kills came too late to test anything"
-    for name in ("killed", "whole"):
-        more = SAVE_ALWAYS if name == "killed" else ()
-        done = subprocess.run(
-            command(npz, tmp_path / name, *more), check=True, capture_output=True, text=True
-        )
-        # Starting over would end with the same digest, so that it did not is shown apart.
-        assert (f"continues at step {steps[-1]}," in done.stdout) == (name == "killed")
-    killed, whole = summary(tmp_path / "killed"), summary(tmp_path / "whole")
-    assert killed["state_digest"] == whole["state_digest"]
-    assert killed["confusion_matrix"] == whole["confusion_matrix"]
 
 
 def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):

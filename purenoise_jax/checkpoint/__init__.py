@@ -275,6 +275,7 @@ class Checkpoints:
 
     def _failure(self, step: int, error: Exception) -> StorageError:
         _delete(self.folder / STAGING / str(step))
+        self._whole.discard(step)
         whole = [str(s) for s in self.steps()]
         return StorageError(
             f"{self.folder / str(step)}: could not be written: {_first_line(error)}; "
