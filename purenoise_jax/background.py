@@ -65,7 +65,7 @@ class Background(Generic[T]):
 def hurry() -> None:
     """From now on `leave` skips what is registered for the end of the interpreter.
 
-    That is where JAX waits for the other processes of a run, which is in vain after a failure.
+    That is where JAX waits for the other processes of a run, which may not come there.
     """
     _hurried.set()
 

@@ -107,21 +107,23 @@ class Peers:
     ) -> None:
         if self._count == 1:
             return
-        if error is None or isinstance(error, Stopped):
+        in_order = error is None or isinstance(error, Stopped)
+        if in_order:
             self._say_done(self._me)
             # The watch goes on meanwhile: process 0 may have a report to draw.
             self._all_done.wait()
-            self._leaving.set()
-            return
-        if _from_library(error):
+        elif _from_library(error):
             # More often than not what a collective operation says when another process is gone.
             # If so, the watch ends this process first.
             time.sleep(VERDICT_SECONDS)
         self._leaving.set()
-        self._tell(f"left {self._me} {exit_code(error)}")
+        if not in_order:
+            self._tell(f"left {self._me} {exit_code(error)}")
         if self._me == 0:
-            # When this process ends, the library ends the others, before they can say why.
-            self._alone.wait(2 * GRACE_SECONDS)
+            # When this process ends, JAX ends those that have not, with an error.
+            self._alone.wait(self._seconds if in_order else 2 * GRACE_SECONDS)
+        # JAX would have all of them meet once more, where one that has compiled code still at work
+        # in the background cannot come to.
         background.hurry()
 
     def _connect(self) -> None:
@@ -263,7 +265,7 @@ class Peers:
             self._alone.set()
 
 
-def exit_code(error: BaseException) -> int:
+def exit_code(error: BaseException | None) -> int:
     """The exit code that the command line gives an error."""
     if isinstance(error, PureNoiseError | Stopped):
         return error.exit_code
@@ -272,9 +274,9 @@ def exit_code(error: BaseException) -> int:
     return 5 if isinstance(error, OSError) else 1
 
 
-def _from_library(error: BaseException) -> bool:
+def _from_library(error: BaseException | None) -> bool:
     """Whether what was raised first is neither ours nor the operating system's."""
-    while error.__cause__ is not None:
+    while error is not None and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, Exception) and not isinstance(error, PureNoiseError | OSError)
 
