@@ -43,5 +43,6 @@ def learning_rates(
 
 def by_step(rates: np.ndarray, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
     """Turns rates f64[E] by epoch into a function of the number of completed steps."""
-    table = jnp.asarray(rates, jnp.float32)
+    # float32, or float64 under `jax_enable_x64`.
+    table = jnp.asarray(rates, float)
     return lambda step: table[jnp.minimum(step // steps_per_epoch, table.size - 1)]

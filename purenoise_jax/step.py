@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
@@ -42,7 +43,7 @@ class Sums(NamedTuple):
     """What is summed over steps; each is a scalar.
 
     Attributes:
-      loss: f32, the mean loss of each step.
+      loss: f32 (f64 under `jax_enable_x64`), the mean loss of each step.
       steps: i32.
       natural, noise: i32, rows of each kind.
       correct: i32, natural rows whose largest logit is their label.
@@ -71,7 +72,7 @@ class Totals(NamedTuple):
     def zero(cls, steps: int) -> "Totals":
         """No step yet, of an epoch of so many."""
         none = jnp.zeros((), jnp.int32)
-        sums = Sums(jnp.zeros((), jnp.float32), none, none, none, none)
+        sums = Sums(jnp.zeros(()), none, none, none, none)
         return cls(sums, jnp.zeros(steps, bool))
 
     def add(self, sums: Sums, step: jax.Array, finite: jax.Array) -> "Totals":
@@ -107,12 +108,14 @@ class Loader:
       augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
       mean, std: f32[C], with which images enter the network.
       num_classes: K.
+      dtype: of images and targets.
     """
 
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None
     mean: np.ndarray
     std: np.ndarray
     num_classes: int
+    dtype: DTypeLike = jnp.float32
 
     def gather(
         self,
@@ -123,13 +126,13 @@ class Loader:
         valid: jax.Array,
     ) -> Batch:
         """Reads and augments the rows of a step; see `recipe.Batch`."""
-        image, label = to_float(images[index]), labels[index]
+        image, label = to_float(images[index], self.dtype), labels[index]
         if self.augment is not None:
             image = self.augment(key, image)
         return {
             "image": image,
             "label": label,
-            "target": jax.nn.one_hot(label, self.num_classes),
+            "target": jax.nn.one_hot(label, self.num_classes, dtype=self.dtype),
             "valid": valid,
         }
 
@@ -262,7 +265,7 @@ def make_update(
         noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask & valid
         natural = valid & ~noise
         sums = Sums(
-            loss=loss.astype(jnp.float32),
+            loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)),
             steps=jnp.ones((), jnp.int32),
             natural=natural.sum(dtype=jnp.int32),
             noise=noise.sum(dtype=jnp.int32),

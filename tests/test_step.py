@@ -5,6 +5,7 @@ from functools import partial
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -92,6 +93,17 @@ def test_batch_of_padding_only_leaves_statistics_and_is_finite(state):
     chex.assert_trees_all_equal(new.batch_stats, state.batch_stats)
     chex.assert_tree_all_finite(new.params)
     assert totals.sums.loss == 0 and totals.sums.natural == 0
+
+
+def test_batch_of_noise_only_leaves_statistics_and_is_finite(state):
+    def all_noise(key, batch):
+        return {**batch, "noise_mask": jnp.ones_like(batch["valid"])}
+
+    new, totals = run(state, dataclasses.replace(Recipe(), transforms=(all_noise,)))
+    chex.assert_trees_all_equal(new.batch_stats, state.batch_stats)
+    chex.assert_tree_all_finite(new.params)
+    assert (totals.sums.noise, totals.sums.natural) == (ROWS, 0) and not totals.skipped.any()
+    assert (new.params["head"]["kernel"] != state.params["head"]["kernel"]).any()
 
 
 def test_open_without_noise_is_balanced_resampling(state):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from purenoise_jax.data.autoaugment import autoaugment
 from purenoise_jax.data.color import (
@@ -68,21 +68,22 @@ __all__ = [
 ]
 
 
-def to_float(images: jax.Array) -> jax.Array:
+def to_float(images: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Scales 8-bit images to [0, 1].
 
     Args:
         images: u8, any shape.
+        dtype: of the result, f32 or wider.
 
     Returns:
-        f32 of the same shape in [0, 1].
+        `dtype` of the same shape in [0, 1].
 
     Raises:
         DataError: `images` is not uint8; scaling floats again would go unnoticed.
     """
     if images.dtype != jnp.uint8:
         raise DataError(f"images: dtype {images.dtype} is not uint8")
-    return images.astype(jnp.float32) / 255
+    return images.astype(dtype) / 255
 
 
 def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:

@@ -61,7 +61,7 @@ def append_noise(
         # The share of the real rows, which with padding are fewer than the batch holds.
         wanted = jnp.floor(valid.sum() * jnp.float32(share))
         added = {
-            "image": source.draw(pixel_key, (num_noise, *stats.image_shape)),
+            "image": source.draw(pixel_key, (num_noise, *stats.image_shape), batch["image"].dtype),
             "label": label,
             "target": jax.nn.one_hot(label, stats.num_classes, dtype=batch["target"].dtype),
             "valid": jnp.arange(num_noise) < wanted,

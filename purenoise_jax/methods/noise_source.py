@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 
 from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.noise import draw_noise
@@ -31,9 +32,11 @@ class NoiseSource(NamedTuple):
     normalize_mean: np.ndarray
     normalize_std: np.ndarray
 
-    def draw(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Noise images f32[B, H, W, C], such that normalising them gives what is to enter."""
-        noise = draw_noise(key, shape, mean=self.mean, std=self.std, clip=self.clip)
+    def draw(
+        self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = np.float32
+    ) -> jax.Array:
+        """Noise images [B, H, W, C], such that normalising them gives what is to enter."""
+        noise = draw_noise(key, shape, mean=self.mean, std=self.std, clip=self.clip, dtype=dtype)
         if self.raw:
             # Undoes in advance the normalisation that all rows are about to get.
             noise = noise * self.normalize_std + self.normalize_mean

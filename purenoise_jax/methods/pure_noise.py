@@ -65,7 +65,7 @@ def pure_noise(
         if additive_std:
             noise = add_noise(pixel_key, image, std=additive_std, clip=clip)
         else:
-            noise = source.draw(pixel_key, image.shape)
+            noise = source.draw(pixel_key, image.shape, image.dtype)
         image = jnp.where(noise_mask[:, None, None, None], noise, image)
         return {**batch, "image": image, "noise_mask": noise_mask}
 

@@ -1,0 +1,145 @@
+"""The same steps on several numbers of devices, and by how much the results differ.
+
+`JAX_ENABLE_X64=1 python -m tests.device_counts NETWORK NORM COUNTS` prints it for float64.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.models import NORMS
+from purenoise_jax.models.resnet_cifar import ResNetCifar
+from purenoise_jax.models.wide_resnet import WideResNet
+from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.recipe import DataStats
+from purenoise_jax.schedules import by_step
+from purenoise_jax.step import (
+    Loader,
+    Totals,
+    compile_steps,
+    init_state,
+    make_batches,
+    make_step,
+    make_update,
+)
+from tests.tiny import TinyNet
+
+# Ten steps an epoch, the last with 5 padded rows: on eight devices one holds nothing else.
+ROWS, STEPS = 16, 10
+COUNTS = np.array([110, 35, 10])
+LABELS = np.repeat(np.arange(3), COUNTS).astype(np.int32)
+IMAGES = np.random.default_rng(0).integers(0, 256, (len(LABELS), 8, 8, 3), np.uint8)
+# Two epochs of ERM, one of OPeN.
+PHASES = (("erm",), ("erm",), ("open",))
+RATES = np.array([0.05, 0.1, 0.01])
+HALF = np.full(3, 0.5, np.float32)
+STATS = DataStats(COUNTS, (8, 8, 3), *[HALF] * 6)
+NETWORKS = {
+    "tiny": partial(TinyNet, dropout_rate=0.2),
+    "resnet": partial(ResNetCifar, depth=8),
+    "wide": partial(WideResNet, depth=10, widen=1),
+}
+
+
+def train(
+    network: str,
+    norm: Any,
+    devices: int,
+    dtype: Any,
+    *,
+    optimizer: str = "sgd",
+    phases: Sequence[tuple[str, ...]] = PHASES,
+    steps: int = len(PHASES) * STEPS,
+) -> dict[str, Any]:
+    """Trains on so many devices.
+
+    Args:
+      network: of `NETWORKS`.
+      norm: of `NORMS`, or a class of one's own.
+      devices: how many.
+      dtype: of everything.
+      optimizer: of `OPTIMIZERS`.
+      phases: methods by epoch.
+      steps: how many.
+
+    Returns:
+      params, batch_stats and opt_state, and the sum of the losses of each epoch, on the host.
+    """
+    placement = Placement(ROWS, devices)
+    layer = partial(NORMS.get(norm, norm), dtype=dtype, param_dtype=dtype)
+    model = NETWORKS[network](num_classes=3, norm=layer, dtype=dtype)
+    tx = make_optimizer(optimizer, momentum=0.9, weight_decay=2e-4)
+    augment = make_augment(("flip", "crop", "cutout"), crop_padding=1, cutout_size=4)
+    loader = Loader(augment, HALF, HALF, 3, dtype)
+
+    def init() -> Any:
+        state = init_state(model, tx, (8, 8, 3), 0)
+        params = jax.tree.map(lambda x: x.astype(dtype), state.params)
+        return state.replace(params=params, opt_state=tx.init(params))
+
+    state = jax.jit(init, out_shardings=placement.replicated)()
+    check_dtype(state, dtype)
+    sampler = EpochSampler(LABELS, 3, ROWS, seed=0)
+    images, labels = placement.replicate(IMAGES), placement.replicate(LABELS)
+    runners, losses = {}, []
+    for epoch in range(-(-steps // STEPS)):
+        recipe = build_recipe(phases[epoch], STATS, {"open": {"delta": 0.8}})
+        if phases[epoch] not in runners:
+            parts = (model, tx, by_step(RATES, STEPS), recipe, loader, 0)
+            data = (images, labels, LABELS[:ROWS], LABELS[:ROWS] >= 0)
+            batch = jax.eval_shape(make_batches(recipe, loader, 0), state.step, *data)
+            check_dtype((batch, jax.eval_shape(make_update(*parts), state, *data)), dtype)
+            step = make_step(*parts)
+            runners[phases[epoch]] = compile_steps(step, placement, looped=False)
+        rows = map(placement.split_rows, sampler.epoch(epoch, recipe.class_probs))
+        totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
+        count = min(STEPS, steps - epoch * STEPS)
+        state, totals = runners[phases[epoch]](state, totals, images, labels, *rows, 0, count)
+        losses.append(totals.sums.loss)
+        assert jnp.finfo(totals.sums.loss.dtype).bits >= jnp.finfo(dtype).bits
+        assert not totals.skipped.any()
+    assert ("open" in phases[epoch]) == (totals.sums.noise > 0)
+    return jax.device_get(
+        {name: getattr(state, name) for name in ("params", "batch_stats", "opt_state")}
+        | {"loss": losses}
+    )
+
+
+def check_dtype(tree: Any, dtype: Any) -> None:
+    """Asserts that all floats of a tree of arrays or shapes are of one dtype."""
+    found = {x.dtype for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)}
+    assert found == {np.dtype(dtype)}, found
+
+
+def difference(one: Any, other: Any) -> dict[str, float]:
+    """The largest difference of two results, by entry, over the largest number of its array."""
+
+    def apart(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        return float(np.abs(a - b).max() / max(np.abs(a).max(), np.finfo(np.float64).tiny))
+
+    return {
+        name: max(jax.tree.leaves(jax.tree.map(apart, one[name], other[name])), default=0.0)
+        for name in one
+    }
+
+
+if __name__ == "__main__":
+    assert jax.config.jax_enable_x64
+    network, norm, *counts = sys.argv[1:]
+    one, *others = (train(network, norm, int(n), jnp.float64) for n in (1, *counts))
+    print(json.dumps([difference(one, other) for other in others]))
