@@ -56,12 +56,13 @@ class StopRequest:
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Signals wait in here until they are asked for, or until the end of it."""
-        self._deferred = True
+        before, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._deferred = False
-        self.poll()
+            self._deferred = before
+        if not before:
+            self.poll()
 
     def poll(self) -> None:
         """Ends the run if a signal has come.

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 
-from purenoise_jax import checkpoint, train
+from purenoise_jax import begin, checkpoint
 from purenoise_jax.chaos import forkserver
 from purenoise_jax.checkpoint import Checkpoints, manifest
 from purenoise_jax.errors import CheckpointError, InUseError
@@ -13,7 +13,7 @@ from purenoise_jax.stop import StopRequest
 
 
 def unlocked():
-    train.WorkdirLock = contextlib.nullcontext
+    begin.WorkdirLock = contextlib.nullcontext
 
 
 def unsealed():

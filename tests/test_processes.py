@@ -217,7 +217,7 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
     for part in (
         "process 1 has config.seed=3, process 0 has 0",
         "process 1 has data.dataset_content=",
-        "process 1 has environment.flax='0.0.1', process 0 has '",
+        "process 1 has versions.flax='0.0.1', process 0 has '",
     ):
         assert part in line
     assert not (tmp_path / "run").exists()

@@ -48,6 +48,15 @@ def test_a_deferred_signal_waits_until_it_is_asked_for(number):
     assert stop.stopped("saved").exit_code == CODES[number]
 
 
+def test_a_signal_waits_for_the_outermost_of_those_that_defer():
+    with StopRequest() as stop, pytest.raises(Stopped), stop.deferred():
+        with stop.deferred():
+            send(signal.SIGTERM)
+        send(signal.SIGTERM)
+        reached = True
+    assert reached
+
+
 def test_the_first_signal_counts():
     with StopRequest() as stop:
         with pytest.raises(Stopped) as stopped, stop.deferred():
