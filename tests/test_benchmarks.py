@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import chips, convolutions, norms, run, saving, scaling, timing
+from benchmarks import chips, convolutions, norms, overhead, run, saving, scaling, timing
 from benchmarks.bench import Bench
 from benchmarks.jax_steps import step_program
 from benchmarks.profile import kind_of
@@ -175,7 +175,10 @@ def test_nothing_begins_after_the_time():
 
 
 def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys, monkeypatch):
+    # Of the waiting and the work only what it takes to see that everything runs.
     monkeypatch.setattr(saving, "PAUSE_SECONDS", 0)
+    monkeypatch.setitem(timing.interleave.__kwdefaults__, "pause", 0)
+    monkeypatch.setattr(overhead.between_epochs, "__defaults__", (600,))
     out = tmp_path / "speed.json"
     command = "--suite steps chunks overhead guard save memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
     assert run.main([*command.split(), "--out", str(out)]) == 0

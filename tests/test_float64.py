@@ -20,7 +20,7 @@ from tests.device_counts import difference, train
     [("resnet", "dar_bn", "8"), ("wide", "aux_bn", "4"), ("tiny", "bn", "2 4 8")],
 )
 def test_thirty_steps_in_float64_are_the_same_on_every_number_of_devices(network, norm, counts):
-    """Over two ends of epochs, padding, and the change from ERM to OPeN."""
+    """Over two ends of epochs and padding, with noise; the small one changes from ERM to OPeN."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.device_counts", network, norm, *counts.split()],
         env={**os.environ, "JAX_ENABLE_X64": "1"},
@@ -47,8 +47,7 @@ def test_one_step_in_float32_is_the_same_to_rounding():
     def step(network, norm, devices):
         return train(network, norm, devices, jnp.float32, phases=[("open",)], steps=1)
 
-    one = step("resnet", "dar_bn", 1)
-    assert max(difference(one, step("resnet", "dar_bn", 8)).values()) <= 2e-6
-    # What this would catch.
     one = step("tiny", "dar_bn", 1)
+    assert max(difference(one, step("tiny", "dar_bn", 8)).values()) <= 2e-6
+    # What this would catch.
     assert min(difference(one, step("tiny", OfOneDevice, 1)).values()) > 1e-3
