@@ -143,7 +143,5 @@ if __name__ == "__main__":
     network, norm, *counts = sys.argv[1:]
     # Compilation is all the time that this takes: the small network goes through both phases.
     phases = PHASES if network == "tiny" else [("open",)] * len(PHASES)
-    one, *others = (
-        train(network, norm, int(n), jnp.float64, phases=phases) for n in (1, *counts)
-    )
+    one, *others = (train(network, norm, int(n), jnp.float64, phases=phases) for n in (1, *counts))
     print(json.dumps([difference(one, other) for other in others]))

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from purenoise_jax.chaos import __main__ as command
-from purenoise_jax.chaos import births, damage, kept, kills, races, signals, starve
+from purenoise_jax.chaos import births, damage, kept, kills, mistakes, races, signals, starve
 from purenoise_jax.chaos.case import CASES, TOTAL_STEPS, config_of
 from purenoise_jax.chaos.damage_kinds import KINDS
 from purenoise_jax.chaos.damaged_starts import damage_and_start
@@ -75,6 +76,19 @@ def test_all_kinds_of_damage_are_noticed(short):
     assert {*damaged["kinds"]} == {*KINDS} and len(KINDS) == 21
     assert damaged["silent"] == damaged["unnoticed"] == damaged["not_kept"] == 0
     assert damaged["fell_back"] >= 12 and damaged["harmless"] >= 3
+
+
+def test_all_mistakes_are_told(short):
+    mistyped = row(short[1], "config with a bad value")["numbers"]
+    assert mistyped["fields"] > 50 and mistyped["values"] == mistyped["refused"]
+    assert mistyped["values"] == 6 * mistyped["fields"]
+
+
+def test_mistakes_that_are_not_told_are_found_out(monkeypatch):
+    for broken, why in ((lambda config: None, "accepted"), (lambda config: 1 / 0, "broken")):
+        monkeypatch.setattr(mistakes, "validate", broken)
+        (result,) = mistakes.torment(SimpleNamespace(advance=lambda: None), 6)
+        assert result.survived == 0 < result.times and why in result.broken[0]
 
 
 def test_signals_are_heard_in_every_phase(short):

@@ -34,7 +34,7 @@ LAYERS = [
     ["chaos.privileges", "chaos.order", "chaos.case", "chaos.progress", "chaos.kept"],
     ["chaos.damage_kinds", "chaos.damaged_starts", "chaos.births"],
     ["chaos.victim", "chaos.scene"],
-    ["chaos.kills", "chaos.signals", "chaos.damage", "chaos.starve", "chaos.races",
+    ["chaos.kills", "chaos.mistakes", "chaos.signals", "chaos.damage", "chaos.starve", "chaos.races",
      "chaos.table"],
     ["main", "analysis.__main__", "checkpoint.__main__", "chaos.__main__", "chaos.forkserver"],
 ]  # fmt: skip

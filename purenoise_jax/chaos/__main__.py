@@ -22,7 +22,8 @@ import jax
 from rich.console import Console
 
 from purenoise_jax.background import leave
-from purenoise_jax.chaos import damage, kills, races, signals, starve
+from purenoise_jax.bad_values import field_paths
+from purenoise_jax.chaos import damage, kills, mistakes, races, signals, starve
 from purenoise_jax.chaos.births import Hung, Refused
 from purenoise_jax.chaos.case import CASES
 from purenoise_jax.chaos.progress import Shown
@@ -66,6 +67,10 @@ TORMENTS = {
         starve.torment, "shortages", 1,
         "times that each of: disk full, no room, read-only, no permission, ...", starve.count,
     ),
+    "mistakes": Torment(
+        mistakes.torment, "mistakes", 6, "bad values for each config field, at most",
+        lambda times: len(field_paths()),
+    ),
     "races": Torment(races.torment, "races", 10, "starts of several runs in one workdir"),
 }  # fmt: skip
 EPILOG = """\
@@ -77,6 +82,7 @@ torments, for --only:
   damage    flipped bits, lost files, links and more in checkpoints: the newest whole one is taken,
             and never a value that is not what was saved
   starve    no room, no permission: exit code 5 within 10 s, older checkpoints whole
+  mistakes  bad values for every config field: refused in one line that says what is legal
   races     two or three runs at once in one workdir: one trains, the others leave
 
 Runs are real ones, of a few steps of small networks on the CPU. They are in a folder of their own,
