@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
+from functools import partial
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
 from purenoise_jax.resume import Start
+from purenoise_jax.stop import StopRequest
+from purenoise_jax.writer import METRICS, read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Beginning:
       checkpoints: of the run; their folder is ours.
       start: what it goes on from.
       versions: of what computes.
-      fresh: it starts from scratch although there was something.
+      fresh: it starts from scratch although there may have been something.
+      lost: it has written metrics before, and has no checkpoint.
     """
 
     experiment: Experiment
@@ -36,6 +39,7 @@ class Beginning:
     start: Start
     versions: dict[str, str]
     fresh: bool
+    lost: bool = False
 
     @property
     def step(self) -> int:
@@ -54,8 +58,13 @@ class Beginning:
             f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
             for step, why in self.checkpoints.passed_over.items()
         ]
-        if self.fresh:
+        if self.fresh and (folder / QUARANTINE).exists():
             lines.append(f"starts from scratch; what was there is in {folder / QUARANTINE}")
+        if self.lost:
+            lines.append(
+                f"starts from scratch: there is no checkpoint in {folder}, although the run had "
+                "written metrics"
+            )
         if self.step:
             epoch = self.step / self.experiment.steps_per_epoch
             lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
@@ -72,7 +81,9 @@ class Beginning:
         return lines
 
 
-def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Beginning:
+def begin(
+    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: StopRequest
+) -> Beginning:
     """Reads the data, takes the workdir and finds what to start from, before compiling.
 
     Several processes do this together, and refuse together.
@@ -81,6 +92,7 @@ def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Begi
       config: see `purenoise_jax.config`.
       workdir: of the run.
       held: keeps the workdir for as long as the run lives.
+      stop: is heard while data and checkpoints are read.
 
     Raises:
       ConfigError: a field is not legal, the workdir is that of another run, or processes disagree.
@@ -89,11 +101,12 @@ def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Begi
       StorageError: the workdir cannot be written to, or lacks the room.
       InUseError: another run is at work in the workdir.
       PeerError: another process could not go on.
+      Stopped: a signal came.
     """
     first = jax.process_index() == 0
     validate(config)
     resume.refuse_other_run(config, workdir)
-    experiment = processes.together(lambda: build(config))
+    experiment = processes.together(lambda: stop.waiting(lambda: build(config)))
     steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
     processes.agree(
         {
@@ -111,9 +124,11 @@ def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Begi
 
     def take_workdir() -> None:
         if first:
+            made = not workdir.exists()
             storage.probe(workdir)
             held.enter_context(WorkdirLock(workdir))
-            held.callback(resume.remove_if_unused, workdir)
+            if made:
+                held.callback(resume.remove_if_unused, workdir)
             # Again: whoever held it may have begun another run in the meantime.
             resume.refuse_other_run(config, workdir)
             checkpoints.prepare()
@@ -122,19 +137,22 @@ def begin(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> Begi
     processes.agree_on_folder(workdir)
     # Before anything is read together, where one that reads something else would be waited for.
     processes.agree({"checkpoints": checkpoints.steps()})
-    fresh = config.fresh and not int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    read_start = processes.together(
-        lambda: resume.find_start(
-            experiment,
-            checkpoints,
-            init_from=expanduser(config.init_from),
-            init_epoch=config.init_epoch,
-            init_aux_bn=config.init_aux_bn,
-            fresh=fresh,
-        )
+    # A job that is started again goes on with what it began from scratch.
+    fresh = config.fresh and not resume.began_fresh(workdir)
+    find_start = partial(
+        resume.find_start,
+        experiment,
+        checkpoints,
+        init_from=expanduser(config.init_from),
+        init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
+        fresh=config.fresh,
+        over=fresh,
     )
-    start = processes.together(read_start)
-    beginning = Beginning(experiment, checkpoints, start, versions, fresh)
+    read_start = processes.together(lambda: stop.waiting(find_start))
+    start = processes.together(lambda: stop.waiting(read_start))
+    lost = start.state is None and not fresh and bool(read_metrics(workdir / METRICS))
+    beginning = Beginning(experiment, checkpoints, start, versions, fresh, lost)
     step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(

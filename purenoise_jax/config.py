@@ -196,7 +196,7 @@ FIELDS: dict[str, Field] = {
     "fresh": Field(
         False,
         "start from scratch although there are checkpoints, which are moved to quarantine/; a job "
-        "that SLURM restarts continues all the same",
+        "that SLURM starts again does so once",
         Switch(),
         fixed=False,
     ),

@@ -163,8 +163,9 @@ class Display:
         for name, legend in (("many", "> 100"), ("medium", "20 .. 100"), ("few", "< 20")):
             if test.get(f"{name}_accuracy") is not None:
                 table.add_row(f"{name} ({legend} images)", f"{percent(test[f'{name}_accuracy'])} %")
-        table.add_row("negative log-likelihood", f"{test['nll']:.3f} nats")
-        table.add_row("calibration error (ECE)", f"{percent(test['ece'])} %")
+        nll = test.get("nll")
+        table.add_row("negative log-likelihood", "-" if nll is None else f"{nll:.3f} nats")
+        table.add_row("calibration error (ECE)", f"{percent(test.get('ece'))} %")
         if len(class_names) <= 12:
             table.add_section()
             for name, share in zip(class_names, test["per_class_accuracy"], strict=True):

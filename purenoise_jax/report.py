@@ -1,5 +1,6 @@
 """What a run says of itself: the header, a record an epoch, the summary."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,13 @@ def evaluate_all(
         confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
         numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
         numbers["confusion_matrix"] = confusion.tolist()
-        evaluated[split] = {k: v for k, v in numbers.items() if v is not None}
+        evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
     return evaluated
+
+
+def _is_number(value: Any) -> bool:
+    """Whether there is something to tell; finite parameters can have an infinite likelihood."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def epoch_record(
@@ -90,7 +96,7 @@ def epoch_record(
         }
     return {
         "epoch": done,
-        **means,
+        **{name: value for name, value in means.items() if _is_number(value)},
         "train/learning_rate": learning_rate,
         "train/steps": int(sums.steps),
         "train/skipped": int(skipped.sum()),
@@ -108,10 +114,10 @@ def make_summary(
 ) -> dict[str, Any]:
     """What summary.json says of a finished run, but for its origin, time and versions."""
     test = dict(evaluated["test"])
-    numbers = {f"test_{name}": test.pop(name) for name in ("accuracy", "nll", "ece")} | test
+    numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
     for name in ("accuracy", "nll", "ece"):
         if "val" in evaluated:
-            numbers[f"val_{name}"] = evaluated["val"][name]
+            numbers[f"val_{name}"] = evaluated["val"].get(name)
     return {
         **numbers,
         **experiment.identity,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from purenoise_jax.config import config_hash, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.step import TrainState
-from purenoise_jax.writer import read_json
+from purenoise_jax.writer import read_json, write_json
 
 CONFIG_FILE = "config.json"
+# Says which job has started from scratch, so that it does that once.
+FRESH_FILE = "fresh.json"
 # What a run leaves beside its checkpoints and says of how it went.
 RESULTS = ("metrics.jsonl", "skipped.jsonl", "summary.json", "report.html", "tensorboard")
 
@@ -84,8 +87,8 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
-        there = read_json(path)["fixed"]
-    except (ValueError, KeyError, TypeError) as error:
+        there = dict(read_json(path)["fixed"].items())
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     here = fixed_fields(config)
     differing = [
@@ -108,6 +111,7 @@ def find_start(
     init_epoch: int,
     init_aux_bn: str,
     fresh: bool = False,
+    over: bool = False,
 ) -> Callable[[], Start]:
     """Finds what to start from; changes nothing on disk.
 
@@ -120,7 +124,8 @@ def find_start(
       init_from: workdir of another run, or "".
       init_epoch: its completed epochs.
       init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
-      fresh: leave the run's own checkpoints out of account.
+      fresh: a start from scratch is wanted, where there is nothing to go on from.
+      over: and even where there is.
 
     Returns:
       What reads it, apart as processes do that together: all must have found something first.
@@ -131,7 +136,7 @@ def find_start(
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
     origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
-    own = None if fresh else checkpoints.newest()
+    own = None if over else checkpoints.newest(set_aside=fresh)
     if own is not None:
         record = checkpoints.record(own)
         here = {**identity, "steps_per_epoch": steps_per_epoch}
@@ -204,11 +209,26 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     Raises:
       StorageError: the file system refuses.
     """
-    steps = checkpoints.steps() if fresh else checkpoints.passed_over
+    steps = checkpoints.steps() if fresh else [*checkpoints.passed_over]
     paths = [checkpoints.folder / str(step) for step in steps]
     if fresh:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
     checkpoints.quarantine(*paths)
+    if fresh and job():
+        write_json(workdir / FRESH_FILE, {"job": job()})
+
+
+def job() -> str:
+    """The job that this process belongs to, the same when SLURM starts it again; "" for none."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def began_fresh(workdir: Path) -> bool:
+    """Whether this job has started from scratch in a workdir before, and is to go on."""
+    try:
+        return bool(job()) and read_json(workdir / FRESH_FILE)["job"] == job()
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def _holds(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:

@@ -92,11 +92,13 @@ class Totals(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The sums by name, exactly; waits for the steps that are still running."""
         sums = {name: np.asarray(x).tolist() for name, x in self.sums._asdict().items()}
+        # JSON has no infinity, which is what a sum of large losses may come to.
+        sums["loss"] = repr(sums["loss"])
         return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
 
     def from_json(self, values: Mapping[str, Any]) -> "Totals":
         """What `to_json` was made of; of an epoch of as many steps as this is."""
-        sums = {n: jnp.asarray(values[n], x.dtype) for n, x in self.sums._asdict().items()}
+        sums = {n: jnp.asarray(float(values[n]), x.dtype) for n, x in self.sums._asdict().items()}
         return Totals(Sums(**sums), self.skipped.at[np.asarray(values["skipped"], int)].set(True))
 
 

@@ -7,12 +7,16 @@ send before a time limit, SIGINT is Ctrl-C.
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+import jax
+
+from purenoise_jax.background import Background, hurry
 from purenoise_jax.errors import Stopped
+
+T = TypeVar("T")
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
@@ -23,14 +27,18 @@ INTERRUPTED, TERMINATED = 130, 143
 class StopRequest:
     """Listens for signals for as long as it is entered.
 
-    At first a signal ends the run at once, as there is nothing to lose yet. Within `deferred` it is
-    only written down, and whoever has something to save asks `requested`. A second SIGINT ends the
-    run at once wherever it is. Signals reach the main thread only; elsewhere this does nothing.
+    A signal is only written down: an exception out of a handler can come up anywhere, also where a
+    library swallows it. Whoever is at a place where the run may end asks `requested`, and does what
+    takes long in the background meanwhile (`waiting`). A second SIGINT ends the run at once
+    wherever it is. Signals reach the main thread only; elsewhere this does nothing.
+
+    Args:
+      again: how the run is continued, in words.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, again: str = "the same command continues") -> None:
+        self._again = again
         self._signal: int | None = None
-        self._deferred = False
         self._interrupts = 0
         self._old: dict[int, Any] = {}
 
@@ -53,25 +61,33 @@ class StopRequest:
         """Whether a signal has come."""
         return self._signal is not None
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Signals wait in here until they are asked for, or until the end of it."""
-        before, self._deferred = self._deferred, True
-        try:
-            yield
-        finally:
-            self._deferred = before
-        if not before:
-            self.poll()
-
     def poll(self) -> None:
-        """Ends the run if a signal has come.
+        """Ends a run that has nothing to save, if a signal has come.
+
+        With several processes it does nothing: one that left on its own would leave the others
+        waiting, so they go on until all can stop together.
 
         Raises:
           Stopped: with the exit code that goes with the signal.
         """
-        if self._signal is not None:
+        if self.requested and jax.process_count() == 1:
             raise self.stopped("nothing was computed since the last checkpoint")
+
+    def waiting(self, work: Callable[[], T], poll: Callable[[], None] | None = None) -> T:
+        """Does what takes long; a single process hears signals meanwhile.
+
+        Args:
+          work: goes on in the background when the run is ended, until the process is.
+          poll: called again and again; None = `poll` of this object.
+
+        Raises:
+          Stopped: from `poll`.
+        """
+        if jax.process_count() > 1:
+            return work()
+        result = Background(work).result(poll or self.poll)
+        (poll or self.poll)()
+        return result
 
     def stopped(self, what: str) -> Stopped:
         """The exception that ends the run.
@@ -82,20 +98,19 @@ class StopRequest:
         # Another process may have got the signal, and this one have heard of it.
         number = signal.SIGTERM if self._signal is None else self._signal
         code = INTERRUPTED if number == signal.SIGINT else TERMINATED
-        name = signal.Signals(number).name
-        return Stopped(f"stopped by {name}: {what}; the same command continues", code)
+        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again}", code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             self._interrupts += 1
-            if self._deferred and self._interrupts == 1:
+            if self._interrupts == 1:
                 # Not through a console, in the middle of whose work this may be.
-                os.write(2, b"\nstopping after this step; once more leaves at once\n")
+                os.write(2, b"\nstopping; once more leaves at once\n")
         if self._interrupts > 2:
             os._exit(INTERRUPTED)
-        if self._interrupts == 2 and number == signal.SIGINT:
-            raise KeyboardInterrupt
         # The first one counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
         self._signal = self._signal or number
-        if not self._deferred:
-            raise self.stopped("nothing was computed since the last checkpoint")
+        if self._interrupts == 2 and number == signal.SIGINT:
+            # Threads of a library in the midst of a save would complain on the way out.
+            hurry()
+            raise KeyboardInterrupt

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from purenoise_jax import processes, report, resume, writer
-from purenoise_jax.background import Background
 from purenoise_jax.begin import begin
 from purenoise_jax.clock import Clock
 from purenoise_jax.console import Display
@@ -24,10 +23,9 @@ from purenoise_jax.step import CompiledSteps, Totals, TrainState, compile_steps
 from purenoise_jax.stop import StopRequest
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise: so
-# many, but not more than take a second, as a signal waits for two calls.
-STEPS_PER_CALL, SECONDS_PER_CALL = 50, 1.0
-
-T = TypeVar("T")
+# many, but not more than take a second, as a signal waits for two calls. Several processes hand
+# over the same number, whatever their clocks say.
+STEPS_PER_CALL, SECONDS_PER_CALL, STEPS_PER_CALL_TOGETHER = 50, 1.0, 10
 
 
 def train_and_evaluate(
@@ -60,10 +58,10 @@ def train_and_evaluate(
       Stopped: a signal came; what was computed is saved.
     """
     display = display or Display(active=False)
-    with StopRequest() as stop, contextlib.ExitStack() as held:
-        if jax.process_count() > 1:
-            # One process that leaves at once would leave the others waiting for it.
-            held.enter_context(stop.deferred())
+    again = "the same command continues"
+    if config.get("fresh") and not resume.job():
+        again = "without --config.fresh=True the same command continues"
+    with StopRequest(again) as stop, contextlib.ExitStack() as held:
         return _train(config, Path(workdir).expanduser(), display, at_end, stop, held)
 
 
@@ -78,7 +76,7 @@ def _train(
     started = time.monotonic()
     first_process = jax.process_index() == 0
     display.doing("reading the data")
-    beginning = begin(config, workdir, held)
+    beginning = begin(config, workdir, held, stop)
     experiment, checkpoints, start = beginning.experiment, beginning.checkpoints, beginning.start
     placement, steps_per_epoch = experiment.placement, experiment.steps_per_epoch
     class_counts = experiment.training.stats.class_counts
@@ -86,7 +84,8 @@ def _train(
     step = first_step = beginning.step
 
     device = jax.devices()[0]
-    steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else STEPS_PER_CALL)
+    most = STEPS_PER_CALL if jax.process_count() == 1 else STEPS_PER_CALL_TOGETHER
+    steps_per_call = config.steps_per_call or (1 if device.platform == "cpu" else most)
 
     def compile_phase(phase: Phase) -> CompiledSteps:
         return compile_steps(
@@ -101,7 +100,7 @@ def _train(
     if step < total_steps:
         phase = experiment.phase_of(step // steps_per_epoch)
         compiled = {phase.start: compile_phase(phase)}
-    state = Background(experiment.init).result() if start.state is None else start.state
+    state = stop.waiting(experiment.init) if start.state is None else start.state
 
     log = None
     if first_process:
@@ -163,93 +162,86 @@ def _train(
                 save()
             checkpoints.wait()
             where = f"step {step:,} of {total_steps:,}"
-            raise stop.stopped(f"saved at {where}" if step else "before the first step")
-
-    def waiting(what: str, work: Callable[[], T]) -> T:
-        """Does what takes long without leaving signals unheard, where no other process waits."""
-        display.doing(what)
-        return work() if jax.process_count() > 1 else Background(work).result(stop_if_asked)
+            saved = step > first_step or checkpoints.steps()
+            raise stop.stopped(f"saved at {where}" if saved else "before the first step")
 
     display.start_progress(total_steps, step)
     held.callback(checkpoints.close)
     held.callback(display.stop_progress)
-    with stop.deferred():
-        running = None
-        for epoch in range((step - (not start.epoch_ended)) // steps_per_epoch, config.num_epochs):
-            phase = experiment.phase_of(epoch)
-            if phase.start not in compiled:
-                compiled = {phase.start: compile_phase(phase)}
-            run_steps = compiled[phase.start]
-            if jax.process_count() == 1:
-                display.doing("compiling")
-                run_steps.wait(stop_if_asked)
-            if running == phase.start:
-                clock.start()
-            running = phase.start
-            index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
-            rows = placement.split_rows(index), placement.split_rows(valid)
-            look_for_skipped = partial(skipped.check, epoch=epoch, index=index, valid=valid)
-            if step == epoch * steps_per_epoch:
-                totals = Totals.zero(steps_per_epoch)
-            totals = jax.tree.map(placement.replicate, totals)
-            count = 0
-            where = f"epoch {epoch + 1}/{config.num_epochs}"
-            while step < (epoch + 1) * steps_per_epoch:
-                stop_if_asked()
-                display.doing(where)
-                row = step - epoch * steps_per_epoch
-                before, ticked = totals, count
-                count = min(steps_per_call, steps_per_epoch - row)
-                if not config.steps_per_call and jax.process_count() == 1:
-                    count = min(count, clock.steps_within(SECONDS_PER_CALL))
-                if config.checkpoint.every_steps:
-                    count = min(
-                        count, config.checkpoint.every_steps - step % config.checkpoint.every_steps
-                    )
-                state, totals = run_steps(state, totals, images, labels, *rows, row, count)
-                step, epoch_ended = step + count, False
-                # One call behind, so that the device always has the next one waiting.
-                look_for_skipped(before)
-                # Compilation ends when its first call is handed over; then the clock starts.
-                clock.tick(ticked)
-                display.estimate_once(
-                    clock.seconds_per_step, total_steps - step, device.device_kind
-                )
-                display.advance(step, clock.images_per_second)
-                if due(step, config.checkpoint.every_steps) and step % steps_per_epoch:
-                    save()
-            look_for_skipped(totals)
-            clock.tick(count)
-            clock.stop()
+    running = None
+    for epoch in range((step - (not start.epoch_ended)) // steps_per_epoch, config.num_epochs):
+        phase = experiment.phase_of(epoch)
+        if phase.start not in compiled:
+            compiled = {phase.start: compile_phase(phase)}
+        run_steps = compiled[phase.start]
+        if jax.process_count() == 1:
+            display.doing("compiling")
+            run_steps.wait(stop_if_asked)
+        if running == phase.start:
+            clock.start()
+        running = phase.start
+        index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
+        rows = placement.split_rows(index), placement.split_rows(valid)
+        look_for_skipped = partial(skipped.check, epoch=epoch, index=index, valid=valid)
+        if step == epoch * steps_per_epoch:
+            totals = Totals.zero(steps_per_epoch)
+        totals = jax.tree.map(placement.replicate, totals)
+        count = 0
+        where = f"epoch {epoch + 1}/{config.num_epochs}"
+        while step < (epoch + 1) * steps_per_epoch:
             stop_if_asked()
-            done = epoch + 1
-            last = done == config.num_epochs
-            now = last or due(done, config.eval.every_epochs)
-            evaluated = {}
-            if now or experiment.phase_of(done) is not phase:
-                evaluate = partial(report.evaluate_all, evaluators, state, phase, class_counts)
-                evaluated = waiting("evaluating", evaluate)
-            rate = float(experiment.rates[epoch])
-            record = report.epoch_record(totals, phase, done, rate, clock, evaluated)
-            if evaluated:
-                display.evaluated(
-                    done, config.num_epochs, record.get("train/loss"), evaluated["test"]
+            display.doing(where)
+            row = step - epoch * steps_per_epoch
+            before, ticked = totals, count
+            count = min(steps_per_call, steps_per_epoch - row)
+            if not config.steps_per_call and jax.process_count() == 1:
+                count = min(count, clock.steps_within(SECONDS_PER_CALL))
+            if config.checkpoint.every_steps:
+                count = min(
+                    count, config.checkpoint.every_steps - step % config.checkpoint.every_steps
                 )
-            if log is not None:
-                log.write(step, record)
-            epoch_ended = True
-            rolling = due(done, config.checkpoint.every_epochs) or due(
-                step, config.checkpoint.every_steps
-            )
-            if last or done in config.checkpoint.epochs or rolling:
+            state, totals = run_steps(state, totals, images, labels, *rows, row, count)
+            step, epoch_ended = step + count, False
+            # One call behind, so that the device always has the next one waiting.
+            look_for_skipped(before)
+            # Compilation ends when its first call is handed over; then the clock starts.
+            clock.tick(ticked)
+            display.estimate_once(clock.seconds_per_step, total_steps - step, device.device_kind)
+            display.advance(step, clock.images_per_second)
+            if due(step, config.checkpoint.every_steps) and step % steps_per_epoch:
                 save()
-        checkpoints.wait()
+        look_for_skipped(totals)
+        clock.tick(count)
+        clock.stop()
+        stop_if_asked()
+        done = epoch + 1
+        last = done == config.num_epochs
+        now = last or due(done, config.eval.every_epochs)
+        evaluated = {}
+        if now or experiment.phase_of(done) is not phase:
+            evaluate = partial(report.evaluate_all, evaluators, state, phase, class_counts)
+            display.doing("evaluating")
+            evaluated = stop.waiting(evaluate, stop_if_asked)
+        rate = float(experiment.rates[epoch])
+        record = report.epoch_record(totals, phase, done, rate, clock, evaluated)
+        if evaluated:
+            display.evaluated(done, config.num_epochs, record.get("train/loss"), evaluated["test"])
+        if log is not None:
+            log.write(step, record)
+        epoch_ended = True
+        rolling = due(done, config.checkpoint.every_epochs) or due(
+            step, config.checkpoint.every_steps
+        )
+        if last or done in config.checkpoint.epochs or rolling:
+            save()
+    checkpoints.wait()
+    stop.poll()
     display.stop_progress()
 
     if not evaluated:
         last_phase = experiment.phase_of(config.num_epochs - 1)
         evaluate = partial(report.evaluate_all, evaluators, state, last_phase, class_counts)
-        evaluated = waiting("evaluating", evaluate)
+        evaluated = stop.waiting(evaluate)
     if first_process:
         seconds = start.seconds + time.monotonic() - started
         summary = {
@@ -264,7 +256,7 @@ def _train(
     title = f"{workdir}, epoch {config.num_epochs}"
     display.table(title, evaluated["test"], experiment.dataset.class_names)
     if first_process and at_end is not None:
-        at_end(experiment)
+        stop.waiting(partial(at_end, experiment))
     return state
 
 

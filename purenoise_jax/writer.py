@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+METRICS = "metrics.jsonl"
+
 
 class MetricsWriter:
     """Appends records to metrics.jsonl, one JSON object a line, and scalars to TensorBoard.
@@ -31,7 +33,7 @@ class MetricsWriter:
     """
 
     def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:
-        self.path = workdir / "metrics.jsonl"
+        self.path = workdir / METRICS
         kept = [r for r in read_metrics(self.path) if r["step"] <= step]
         write_atomically(self.path, "".join(_line(record) for record in kept))
         self._folder = workdir / "tensorboard"
@@ -110,12 +112,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_bytes().splitlines():
         try:
-            record = json.loads(line)
-        except ValueError:
+            record = json.loads(line, parse_constant=_refuse)
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
     return records
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinity are no JSON."""
+    raise ValueError(constant)
 
 
 def read_json(path: Path) -> Any:

@@ -249,12 +249,12 @@ def test_what_killed_runs_had_begun_is_cleared_away(copy):
     assert Checkpoints(copy).newest() == 3 and manifest.find_damage(folder / "2") is None
 
 
-@pytest.mark.parametrize("name", [STAGING, TRASH])
+@pytest.mark.parametrize("name", [STAGING, TRASH, QUARANTINE])
 def test_nothing_is_deleted_through_a_link(copy, name):
     victim = copy.with_name("victim")
     victim.mkdir()
     (victim / "file").write_text("precious")
-    shutil.rmtree(copy / "checkpoints" / name)
+    shutil.rmtree(copy / "checkpoints" / name, ignore_errors=True)
     (copy / "checkpoints" / name).symlink_to(victim)
     with pytest.raises(StorageError, match=f"{name} is a symbolic link"):
         Checkpoints(copy).prepare()
@@ -285,6 +285,29 @@ def test_named_steps_and_the_newest_survive_any_schedule():
             done = [s for s in saved.tolist() if s <= step]
             assert named & {*done} <= {*there} and done[-keep:] == there[-len(done[-keep:]) :]
             assert len(there) <= keep + len(named)
+
+
+def test_what_appears_beside_a_run_is_not_counted_when_pruning(tmp_path):
+    """Else the step just saved would have to go for the sake of an empty folder."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.prepare()
+    for step in (1, 2, 3):
+        (checkpoints.folder / str(1000 + step)).mkdir()
+        checkpoints.save(make_state(step), {"epoch": 0})
+    checkpoints.close()
+    assert checkpoints.steps() == [2, 3, 1001, 1002, 1003] and checkpoints.newest() == 3
+
+
+def test_what_cannot_be_read_is_not_taken_for_damaged(copy, monkeypatch):
+    """A file server that is away for a moment must not cost the newest step."""
+
+    def away(path, sync=False):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(manifest, "_entry", away)
+    with pytest.raises(StorageError, match=r"/3: cannot be read: .*Input/output"):
+        Checkpoints(copy).newest()
+    assert Checkpoints(copy).steps() == [1, 2, 3]
 
 
 def test_room_is_asked_for_what_is_still_to_come(tmp_path):
@@ -375,7 +398,9 @@ def test_arrays_that_are_not_finite_are_refused(tmp_path, value):
         checkpoints.restore(1, TARGET)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"leaves": 3}', "not json", "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"leaves": 3}', '{"leaves": {}}', "not json", "[" * 100_000]
+)
 def test_a_record_that_is_none_of_ours_is_refused(copy, text):
     folder = step_folder(copy)
     (folder / "record.json").write_text(text)
@@ -468,7 +493,7 @@ def test_a_run_goes_on_from_the_newest_step_that_holds(finished, run_copy):
     assert without_rates(run_copy) == without_rates(whole)
 
 
-def test_a_run_never_starts_over_unless_told_to(finished, run_copy, monkeypatch):
+def test_a_run_never_starts_over_unless_told_to(finished, run_copy):
     config, _, state = finished
     for step in Checkpoints(run_copy).steps():
         (step_folder(run_copy, step) / "manifest.json").unlink()
@@ -478,10 +503,6 @@ def test_a_run_never_starts_over_unless_told_to(finished, run_copy, monkeypatch)
     assert sorted(p for p in run_copy.rglob("*")) == before, "nothing is moved or deleted"
     fresh = config.copy_and_resolve_references()
     fresh.fresh = True
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    with pytest.raises(CheckpointError):
-        train_and_evaluate(fresh, run_copy)
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
     notes = Notes()
     again = train_and_evaluate(fresh, run_copy, notes)
     assert state_digest(again) == state_digest(state)
@@ -522,3 +543,16 @@ def test_relative_workdirs_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_steps(Path("run"), (1,))
     assert Checkpoints("run").newest() == 1
+
+
+def test_verify_passes_over_what_a_run_prunes_meanwhile(copy, capsys, monkeypatch):
+    find = manifest.find_damage
+
+    def late(folder, only=None):
+        if folder.name == "1" and only is None:
+            shutil.rmtree(folder)
+        return find(folder, only)
+
+    monkeypatch.setattr(manifest, "find_damage", late)
+    assert cli.main(["checkpoint", "verify", str(copy)]) == 0
+    assert capsys.readouterr().out.count("whole") == 2

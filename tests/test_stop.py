@@ -7,13 +7,16 @@ import sys
 import threading
 import time
 
+import jax
 import pytest
 
 from purenoise_jax import command
+from purenoise_jax import stop as stop_module
 from purenoise_jax.background import Background
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
 from purenoise_jax.errors import Stopped
+from purenoise_jax.resume import FRESH_FILE
 from purenoise_jax.stop import SIGNALS, StopRequest
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest
@@ -29,48 +32,54 @@ def send(number):
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_ends_what_has_nothing_to_lose_at_once(number):
-    with pytest.raises(Stopped, match=signal.Signals(number).name) as stopped, StopRequest():
+def test_a_signal_waits_until_it_is_asked_for(number):
+    with StopRequest() as stop:
+        stop.poll()
+        assert not stop.requested
         send(number)
-        time.sleep(10)
+        assert stop.requested
+        with pytest.raises(Stopped, match=signal.Signals(number).name) as stopped:
+            stop.poll()
     assert stopped.value.exit_code == CODES[number]
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_deferred_signal_waits_until_it_is_asked_for(number):
+def test_long_work_is_left_when_a_signal_comes(number):
+    release, started = threading.Event(), time.monotonic()
+    with StopRequest() as stop, pytest.raises(Stopped) as stopped:
+        threading.Timer(0.1, send, [number]).start()
+        stop.waiting(release.wait)
+    assert stopped.value.exit_code == CODES[number] and time.monotonic() - started < 5
+    release.set()
+
+
+def test_several_processes_do_not_leave_one_by_one(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
     with StopRequest() as stop:
-        with pytest.raises(Stopped), stop.deferred():
-            assert not stop.requested
-            send(number)
-            assert stop.requested
-            reached = True
-        assert reached
-    assert stop.stopped("saved").exit_code == CODES[number]
-
-
-def test_a_signal_waits_for_the_outermost_of_those_that_defer():
-    with StopRequest() as stop, pytest.raises(Stopped), stop.deferred():
-        with stop.deferred():
-            send(signal.SIGTERM)
         send(signal.SIGTERM)
-        reached = True
-    assert reached
+        stop.poll()
+        assert stop.waiting(lambda: 7) == 7 and stop.requested
 
 
 def test_the_first_signal_counts():
     with StopRequest() as stop:
-        with pytest.raises(Stopped) as stopped, stop.deferred():
-            send(signal.SIGINT)
-            send(signal.SIGTERM)
-        assert stopped.value.exit_code == 130
-
-
-def test_a_second_interrupt_leaves_at_once():
-    with pytest.raises(KeyboardInterrupt), StopRequest() as stop, stop.deferred():
         send(signal.SIGINT)
         send(signal.SIGTERM)
+        with pytest.raises(Stopped) as stopped:
+            stop.poll()
+    assert stopped.value.exit_code == 130
+
+
+def test_a_second_interrupt_leaves_at_once(monkeypatch):
+    hurried = []
+    monkeypatch.setattr(stop_module, "hurry", lambda: hurried.append(True))
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert not hurried
         send(signal.SIGINT)
         time.sleep(10)
+    assert hurried
 
 
 def test_handlers_are_put_back():
@@ -102,19 +111,19 @@ def test_stopped_is_no_error_that_somebody_may_catch():
     assert command.run_command(stop, debug=False, interrupted="") == 143
 
 
-def test_background_work_returns_raises_and_lets_signals_through():
+def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
+    monkeypatch.setattr(stop_module, "hurry", lambda: None)
     assert Background(lambda: 7).result() == 7
     with pytest.raises(ZeroDivisionError):
         Background(lambda: 1 // 0).result()
     release = threading.Event()
     work = Background(release.wait)
-    started = time.monotonic()
-    with pytest.raises(Stopped), StopRequest():
-        threading.Timer(0.1, send, [signal.SIGTERM]).start()
+    with pytest.raises(KeyboardInterrupt), StopRequest():
+        for delay in (0.1, 0.2):
+            threading.Timer(delay, send, [signal.SIGINT]).start()
         work.result()
-    assert time.monotonic() - started < 5
     release.set()
-    assert work.result() is True
+    assert work.result() is True, "an exception out of a handler leaves it usable"
 
 
 def test_leaving_does_not_wait_for_background_work():
@@ -231,3 +240,37 @@ def test_an_epochs_end_that_is_done_twice_is_recorded_once(npz, through, tmp_pat
     assert [record["step"] for record in records(tmp_path)] == [3]
     train_and_evaluate(config, tmp_path)
     assert records(tmp_path) == records(through[0])
+
+
+@pytest.mark.parametrize(
+    ("phase", "times", "spent"),
+    [("reading", 1, False), ("compiling", 1, True), ("epoch 3", 1, True)],
+)
+def test_a_job_starts_from_scratch_once(npz, through, tmp_path, monkeypatch, phase, times, spent):
+    """Started again by SLURM, with the same number, it goes on with what it began."""
+    train_and_evaluate(tiny_config(npz, **SELDOM), tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    fresh = tiny_config(npz, **SELDOM, fresh=True)
+    with pytest.raises(Stopped, match="; the same command continues"):
+        train_and_evaluate(fresh, tmp_path, Sender(phase, times))
+    assert (tmp_path / FRESH_FILE).exists() == spent
+    there = Checkpoints(tmp_path).steps()
+    assert there == {"reading": [6, 12], "compiling": [], "epoch 3": [6, 7]}[phase]
+    again = train_and_evaluate(fresh, tmp_path)
+    assert state_digest(again) == state_digest(through[1])
+    assert records(tmp_path) == records(through[0])
+    aside = {path.name for path in (tmp_path / "checkpoints/quarantine").iterdir()}
+    assert {"6", "12"} <= aside and not aside & {"6.1", "7"}, (
+        "what it began itself is not set aside"
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    with pytest.raises(Stopped):
+        train_and_evaluate(fresh, tmp_path, Sender("compiling"))
+    assert Checkpoints(tmp_path).steps() == [], "another job starts from scratch again"
+
+
+def test_without_a_job_it_says_how_to_go_on(npz, tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    config = tiny_config(npz, **SELDOM, fresh=True)
+    with pytest.raises(Stopped, match=r"without --config\.fresh=True the same command continues"):
+        train_and_evaluate(config, tmp_path, Sender("epoch 2"))

@@ -2,17 +2,25 @@
 
 import errno
 import json
+import math
 import resource
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from purenoise_jax import storage, writer
-from purenoise_jax.errors import StorageError
+from purenoise_jax import metrics, storage, writer
+from purenoise_jax.analysis.load import load_runs
+from purenoise_jax.console import Display
+from purenoise_jax.errors import ConfigError, StorageError
 from purenoise_jax.main import main
+from purenoise_jax.step import Totals
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
@@ -134,3 +142,81 @@ def test_a_workdir_path_that_is_too_long_is_one_line(npz, tmp_path, capsys):
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / ("x" * 300))]
     assert main(["main", *arguments]) == 5
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_lines_that_are_no_json_are_left_out(npz, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
+    bad = ['{"step": 1, "x": NaN}', "[" * 100_000, '{"step": 2, "x": -Infinity}', "\x00", "null"]
+    path.write_text("\n".join([*bad, path.read_text()]))
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9, 12]
+
+
+def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
+    npz, tmp_path, monkeypatch, capsys
+):
+    """Finite parameters can give an image a logarithm of minus infinity."""
+    summarize = metrics.summarize
+
+    def infinite(confusion, nll, bins, class_counts):
+        return {**summarize(confusion, nll, bins, class_counts), "nll": math.inf, "ece": math.nan}
+
+    monkeypatch.setattr(metrics, "summarize", infinite)
+    train_and_evaluate(tiny_config(npz), tmp_path, Display())
+    assert "- " in capsys.readouterr().out
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert told["test_nll"] is None and told["test_accuracy"] > 0
+    assert not any("test/nll" in r for r in writer.read_metrics(tmp_path / "metrics.jsonl"))
+
+
+def test_sums_that_are_not_finite_can_be_saved():
+    sums = Totals.zero(3).sums._replace(loss=np.float32(np.inf), steps=np.int32(2))
+    totals = Totals(sums, np.array([False, True, False]))
+    again = Totals.zero(3).from_json(json.loads(json.dumps(totals.to_json(), allow_nan=False)))
+    chex.assert_trees_all_equal(again, jax.tree.map(jnp.asarray, totals))
+
+
+def test_a_run_whose_checkpoints_are_gone_says_so(npz, tmp_path):
+    class Notes(Display):
+        def note(self, text, style=""):
+            told.append(text)
+
+    told = []
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, Notes(active=False))
+    assert not any("from scratch" in line for line in told)
+    shutil.rmtree(tmp_path / "checkpoints")
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, Notes(active=False))
+    assert any("there is no checkpoint in" in line and "written metrics" in line for line in told)
+
+
+DAMAGED = [
+    '{"fixed": []}',
+    '{"fixed": [{}]}',
+    '{"fixed": null}',
+    "{}",
+    "[]",
+    "null",
+    "[" * 100_000,
+    "{",
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_config_file_is_one_line(npz, tmp_path, capsys, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text(text)
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
+    assert main(["main", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "config.json is damaged" in error
+    with pytest.raises(ConfigError, match=r"config\.json is damaged"):
+        load_runs([tmp_path / "run"])
+
+
+def test_a_folder_of_the_users_is_not_removed(npz, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 5000))
+    (tmp_path / "mine").mkdir()
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "mine")]
+    assert main(["main", *arguments]) == 5
+    assert (tmp_path / "mine").is_dir()

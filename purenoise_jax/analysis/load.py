@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint import Checkpoints, check_same
 from purenoise_jax.config import default_config, validate
+from purenoise_jax.console import show_error
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.resume import CONFIG_FILE
@@ -58,7 +59,7 @@ class Run:
             return self.summary
         checkpoints = Checkpoints(self.path)
         try:
-            newest = checkpoints.newest()
+            newest = self._newest(checkpoints)
             return {} if newest is None else checkpoints.record(newest)
         finally:
             checkpoints.close()
@@ -72,7 +73,7 @@ class Run:
         checkpoints = Checkpoints(self.path)
         try:
             if epoch is None:
-                step = checkpoints.newest()
+                step = self._newest(checkpoints)
             else:
                 wanted = epoch * self.experiment.steps_per_epoch
                 step = wanted if wanted in checkpoints.steps() else None
@@ -84,6 +85,19 @@ class Run:
             return checkpoints.restore(step, self.experiment.target())
         finally:
             checkpoints.close()
+
+    def _newest(self, checkpoints: Checkpoints) -> int | None:
+        """The newest checkpoint that holds; says which it is not."""
+        newest = checkpoints.newest()
+        for step, why in checkpoints.passed_over.items():
+            # A run that is at work prunes what was listed a moment ago.
+            if step in checkpoints.steps():
+                show_error(
+                    f"{self.path}: passed over the checkpoint of step {step} for that of step "
+                    f"{newest}: {why}",
+                    style="yellow",
+                )
+        return newest
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The records with an evaluation, oldest first."""
@@ -124,7 +138,7 @@ def _load(path: Path, label: str, data_path: str) -> Run:
         raise ConfigError(f"{path} is not the workdir of a run: it has no {CONFIG_FILE}")
     try:
         config = _read_config(file)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged ({error})") from None
     if data_path:
         config.data.path = data_path
@@ -143,7 +157,7 @@ def _read_summary(file: Path) -> dict[str, Any] | None:
         return None
     try:
         summary = read_json(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged ({error})") from None
     if not isinstance(summary, dict):
         raise ConfigError(f"{file} is damaged (it holds no object)")

@@ -67,27 +67,34 @@ class Checkpoints:
         names = [path.name for path in self.folder.iterdir()]
         return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
-    def newest(self) -> int | None:
+    def newest(self, set_aside: bool = False) -> int | None:
         """The newest step that is as it was written; None where nothing was ever saved.
+
+        Args:
+          set_aside: None also where all that was ever saved is in quarantine.
 
         Raises:
           CheckpointError: there are checkpoints, and not one of them can be used.
+          StorageError: one cannot be read, which says nothing about whether it is damaged.
         """
         self.passed_over = {}
         for step in reversed(self.steps()):
-            damage = manifest.find_damage(self.folder / str(step))
+            try:
+                damage = manifest.find_damage(self.folder / str(step))
+            except OSError as error:
+                raise StorageError(f"{self.folder / str(step)}: cannot be read: {error}") from error
             if damage is None:
                 self._whole.add(step)
                 return step
             self.passed_over[step] = damage
-        aside = sorted(path.name for path in self._in(QUARANTINE))
+        aside = [path.name for path in self._in(QUARANTINE) if path.name[0].isdecimal()]
         if self.passed_over:
             told = "; ".join(f"{step}: {why}" for step, why in list(self.passed_over.items())[:3])
             raise CheckpointError(
                 f"{self.folder}: none of {len(self.passed_over)} checkpoints can be used ({told}); "
                 "--config.fresh=True starts from scratch and sets them aside"
             )
-        if aside:
+        if aside and not set_aside:
             raise CheckpointError(
                 f"{self.folder}: all checkpoints are in {QUARANTINE}/ ({', '.join(aside[:5])}); "
                 "--config.fresh=True starts from scratch"
@@ -123,10 +130,12 @@ class Checkpoints:
         Raises:
           StorageError: the file system refuses.
         """
-        for name in (STAGING, TRASH):
+        for name in (STAGING, TRASH, QUARANTINE):
             folder = self.folder / name
             if folder.is_symlink():
                 raise StorageError(f"{folder} is a symbolic link; what it leads to is left alone")
+            if name == QUARANTINE:
+                continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -203,7 +212,9 @@ class Checkpoints:
             record = manifest.read_json(self.folder / str(step) / RECORD)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.folder / str(step)}: {RECORD}: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("leaves"), dict):
+        if not (isinstance(record, dict) and isinstance(record.get("leaves"), dict)) or not (
+            isinstance(record.get("epoch"), int | float)
+        ):
             raise CheckpointError(f"{self.folder / str(step)}: {RECORD} is not one of ours")
         return record
 
@@ -250,7 +261,9 @@ class Checkpoints:
         manifest.seal(staged)
         staged.rename(self.folder / str(step))
         manifest.sync_folder(self.folder)
-        for old in prunable(self.steps(), self._keep, self._named):
+        # What has a higher number is none of ours, and must not count among those that stay.
+        ours = [there for there in self.steps() if there <= step]
+        for old in prunable(ours, self._keep, self._named):
             # Renamed first: half a step must never be listed.
             trashed = self.folder / TRASH / str(old)
             (self.folder / str(old)).rename(trashed)

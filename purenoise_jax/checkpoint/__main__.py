@@ -53,10 +53,17 @@ def verify(folder: Path, console: Console) -> int:
     damaged = 0
     for step in steps:
         path = checkpoints.folder / str(step)
-        why = manifest.find_damage(path)
+        try:
+            why = manifest.find_damage(path)
+            epoch = "" if why else f"{checkpoints.record(step)['epoch']:g}"
+            size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+        except (OSError, CheckpointError):
+            if step in checkpoints.steps():
+                raise
+        if step not in checkpoints.steps():
+            # Pruned meanwhile by a run that is at work.
+            continue
         damaged += why is not None
-        epoch = "" if why else f"{checkpoints.record(step)['epoch']:g}"
-        size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
         verdict = Text(f"damaged: {why}", "red") if why else Text("whole", "green")
         table.add_row(f"{step:,}", epoch, f"{size / 1e6:,.1f}", verdict)
     console.print(table)

@@ -57,6 +57,9 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
 
     Returns:
       None if all is as it was written, else one line that names the file and what is wrong.
+
+    Raises:
+      OSError: something cannot be read, which says nothing about what it holds.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
@@ -84,8 +87,8 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
             for name, entry in zip(names, found, strict=True):
                 if entry["sha256"] != listed[name].get("sha256"):
                     return f"{name} has another sha256 than when it was written"
-    except OSError as error:
-        return f"cannot be read: {error}"
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return f"{Path(str(error.filename)).name} is missing"
     return None
 
 
