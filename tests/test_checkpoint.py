@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.checkpoint import (
     QUARANTINE,
     STAGING,
@@ -556,3 +557,10 @@ def test_verify_passes_over_what_a_run_prunes_meanwhile(copy, capsys, monkeypatc
     monkeypatch.setattr(manifest, "find_damage", late)
     assert cli.main(["checkpoint", "verify", str(copy)]) == 0
     assert capsys.readouterr().out.count("whole") == 2
+
+
+def test_a_figure_says_which_checkpoint_it_could_not_use(finished, run_copy, capsys):
+    (step_folder(run_copy, 12) / "record.json").unlink()
+    assert int(load_runs([run_copy])[0].state().step) == 11
+    error = capsys.readouterr().err
+    assert "passed over the checkpoint of step 12 for that of step 11" in error
