@@ -71,7 +71,9 @@ class Stopwatch(Display):
         self.times.append(time.perf_counter())
 
 
-def between_epochs(epochs: int, images: int = EPOCH_IMAGES) -> dict[str, Any]:
+def between_epochs(
+    epochs: int, images: int = EPOCH_IMAGES, model: str = "resnet8"
+) -> dict[str, Any]:
     """What the loop does once an epoch: sampling, metrics, logging, in milliseconds.
 
     Measured with the smallest network on small images, so that a step is short beside it: the time
@@ -80,13 +82,14 @@ def between_epochs(epochs: int, images: int = EPOCH_IMAGES) -> dict[str, Any]:
     Args:
       epochs: at least three, as the first compiles.
       images: that are trained on.
+      model: that is trained.
     """
     if epochs < 3:
         raise ValueError(f"--epochs={epochs} must be at least 3")
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
         write_data(data, images, 10, size=8)
-        config = run_config(data, "resnet8", epochs)
+        config = run_config(data, model, epochs)
         config.data.augment = ("flip",)
         watch = Stopwatch()
         train_and_evaluate(config, Path(folder) / "run", watch)

@@ -18,3 +18,26 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Files go to the workers in this order, the rest as they come: one that takes a minute and comes
+# last leaves the other workers idle.
+LONGEST = (
+    "chaos",
+    "processes",
+    "reproduce",
+    "train",
+    "norm_goldens",
+    "float64",
+    "guard",
+    "launch",
+    "benchmarks",
+    "stop",
+    "devices",
+    "step",
+    "checkpoint",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))

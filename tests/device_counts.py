@@ -3,6 +3,7 @@
 `JAX_ENABLE_X64=1 python -m tests.device_counts NETWORK NORM COUNTS` prints it for float64.
 """
 
+import functools
 import json
 import os
 import sys
@@ -30,12 +31,14 @@ from purenoise_jax.schedules import by_step
 from purenoise_jax.step import (
     Loader,
     Totals,
+    TrainState,
     compile_steps,
     init_state,
     make_batches,
     make_step,
     make_update,
 )
+from purenoise_jax.xla import compiler_options
 from tests.tiny import TinyNet
 
 # Ten steps an epoch, the last with 5 padded rows: on eight devices one holds nothing else.
@@ -80,18 +83,11 @@ def train(
       params, batch_stats and opt_state, and the sum of the losses of each epoch, on the host.
     """
     placement = Placement(ROWS, devices)
-    layer = partial(NORMS.get(norm, norm), dtype=dtype, param_dtype=dtype)
-    model = NETWORKS[network](num_classes=3, norm=layer, dtype=dtype)
-    tx = make_optimizer(optimizer, momentum=0.9, weight_decay=2e-4)
+    model, tx, first = make_state(network, norm, dtype, optimizer)
     augment = make_augment(("flip", "crop", "cutout"), crop_padding=1, cutout_size=4)
     loader = Loader(augment, HALF, HALF, 3, dtype)
 
-    def init() -> Any:
-        state = init_state(model, tx, (8, 8, 3), 0)
-        params = jax.tree.map(lambda x: x.astype(dtype), state.params)
-        return state.replace(params=params, opt_state=tx.init(params))
-
-    state = jax.jit(init, out_shardings=placement.replicated)()
+    state = jax.tree.map(placement.replicate, first)
     check_dtype(state, dtype)
     sampler = EpochSampler(LABELS, 3, ROWS, seed=0)
     images, labels = placement.replicate(IMAGES), placement.replicate(LABELS)
@@ -117,6 +113,25 @@ def train(
         {name: getattr(state, name) for name in ("params", "batch_stats", "opt_state")}
         | {"loss": losses}
     )
+
+
+@functools.cache
+def make_state(network: str, norm: Any, dtype: Any, optimizer: str) -> tuple[Any, Any, TrainState]:
+    """Model, optimizer, and the state that all numbers of devices begin with, on the host.
+
+    Once for all of them, as to compile what draws it takes as long as to compile the step.
+    """
+    layer = partial(NORMS.get(norm, norm), dtype=dtype, param_dtype=dtype)
+    model = NETWORKS[network](num_classes=3, norm=layer, dtype=dtype)
+    tx = make_optimizer(optimizer, momentum=0.9, weight_decay=2e-4)
+
+    def init() -> TrainState:
+        state = init_state(model, tx, (8, 8, 3), 0)
+        params = jax.tree.map(lambda x: x.astype(dtype), state.params)
+        return state.replace(params=params, opt_state=tx.init(params))
+
+    state = jax.jit(init, compiler_options=compiler_options(once=True))()
+    return model, tx, jax.device_get(state)
 
 
 def check_dtype(tree: Any, dtype: Any) -> None:

@@ -19,6 +19,7 @@ from benchmarks.jax_steps import step_program
 from benchmarks.profile import kind_of
 from benchmarks.suites import add_ratios
 from purenoise_jax.models import MODELS, create_model
+from tests.tiny import TinyNet
 
 
 def test_programs_are_timed_in_turn_and_the_first_round_does_not_count():
@@ -178,13 +179,14 @@ def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys, monk
     # Of the waiting and the work only what it takes to see that everything runs.
     monkeypatch.setattr(saving, "PAUSE_SECONDS", 0)
     monkeypatch.setitem(timing.interleave.__kwdefaults__, "pause", 0)
-    monkeypatch.setattr(overhead.between_epochs, "__defaults__", (600,))
+    assert MODELS["tiny"].func is TinyNet
+    monkeypatch.setattr(overhead.between_epochs, "__defaults__", (600, "tiny"))
     out = tmp_path / "speed.json"
-    command = "--suite steps chunks overhead guard save memory profile --dtype float32 --torch_forms --model resnet8 --batch 4 --rounds 1 --eval_images 9 --epochs 3"
+    command = "--suite steps chunks overhead guard save memory profile --dtype float32 --torch_forms --model tiny --batch 4 --rounds 1 --eval_images 9 --epochs 3"
     assert run.main([*command.split(), "--out", str(out)]) == 0
     record = json.loads(out.read_text())
     names = {row["name"] for row in record["rows"]}
-    assert {"bare step", "with noise and augmentation", "evaluation, resnet8"} <= names
+    assert {"bare step", "with noise and augmentation", "evaluation, tiny"} <= names
     assert {"jax bn", "jax aux_bn", "jax dar_bn", "jax flax.linen.BatchNorm"} <= names
     assert {"with guard", "without guard", "orbax alone", "what the loop waits"} <= names
     assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,13 @@ def launch(count, npz, workdir, *more):
 def test_two_processes_do_the_run_of_one(npz, tmp_path, monkeypatch):
     # Two processes of several forced devices each hang on two cores.
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
-    for count in (1, 2):
-        done = launch(count, npz, tmp_path / str(count), "--config.num_devices=0")
+
+    def run(count):
+        return launch(count, npz, tmp_path / str(count), "--config.num_devices=0")
+
+    with ThreadPoolExecutor() as pool:
+        both = [*pool.map(run, (1, 2))]
+    for done in both:
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("fingerprint") == 1, "one process writes"
     one, two = (json.loads((tmp_path / f"{c}/summary.json").read_text()) for c in (1, 2))

@@ -179,12 +179,11 @@ def test_when_one_is_gone_the_other_leaves(tmp_path, npz, workdir, number, victi
 
 
 def test_the_run_of_all_these_ends_like_one_that_nothing_befell(tmp_path, npz, workdir):
-    for folder in (workdir, tmp_path / "undisturbed"):
-        with train(tmp_path, npz, folder) as pair:
-            assert pair.codes(120) == [0, 0]
-    runs = [
-        json.loads((d / "summary.json").read_text()) for d in (workdir, tmp_path / "undisturbed")
-    ]
+    folders = [workdir, tmp_path / "undisturbed"]
+    folders[1].mkdir()
+    with train(tmp_path, npz, folders[0]) as one, train(folders[1], npz, folders[1]) as other:
+        assert one.codes(180) == other.codes(180) == [0, 0]
+    runs = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     assert runs[0]["steps"] == 60
     assert runs[0]["state_digest"] == runs[1]["state_digest"]
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.chaos.network import OneBlock
 from purenoise_jax.config import default_config
+from purenoise_jax.models import MODELS
 
 NUM_EPOCHS = 4
 STEPS_PER_EPOCH = 3
@@ -32,7 +34,8 @@ class Case:
         return f"{self.model}-{self.norm}"
 
 
-CASES = (Case("resnet8", "dar_bn"), Case("wrn10_1", "aux_bn"))
+CASES = (Case("one_block", "dar_bn"), Case("one_block", "aux_bn"))
+MODELS["one_block"] = OneBlock
 
 
 def case_named(name: str) -> Case:

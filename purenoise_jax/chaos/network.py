@@ -1,0 +1,40 @@
+"""The network of the runs that are tormented."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from flax.typing import Dtype
+
+
+class OneBlock(nn.Module):
+    """A convolution and its norm, and a wide hidden layer: a moment's work, but files of a size.
+
+    Attributes:
+      num_classes: K.
+      norm: makes a normalisation layer; called with `use_running_average` and `name`.
+      dtype: of activations.
+    """
+
+    num_classes: int
+    norm: Callable[..., nn.Module]
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        noise_mask: jax.Array | None = None,
+        valid: jax.Array | None = None,
+        *,
+        train: bool,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Classifies images [B, H, W, C] as logits [B, K]; see `ResNetCifar`."""
+        x = nn.Conv(16, (3, 3), strides=2, use_bias=False, dtype=self.dtype, name="conv")(images)
+        norm = self.norm(use_running_average=not train, name="norm")
+        x = nn.relu(norm(x, noise_mask, valid)).reshape(len(x), -1)
+        features = nn.relu(nn.Dense(256, dtype=self.dtype, name="hidden")(x))
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(features), {
+            "features": features
+        }
