@@ -23,9 +23,9 @@ def unsealed():
 def forgetful():
     newest = Checkpoints.newest
 
-    def any_at_all(self):
+    def any_at_all(self, set_aside=False):
         try:
-            return newest(self)
+            return newest(self, set_aside)
         except CheckpointError:
             return None
 

@@ -16,13 +16,25 @@ import pytest
 
 from purenoise_jax.chaos import __main__ as command
 from purenoise_jax.chaos import births, damage, kept, kills, mistakes, races, signals, starve
-from purenoise_jax.chaos.case import CASES, TOTAL_STEPS, config_of
+from purenoise_jax.chaos.case import QUICK_CASES, TOTAL_STEPS, config_of
 from purenoise_jax.chaos.damage_kinds import KINDS
 from purenoise_jax.chaos.damaged_starts import damage_and_start
 from purenoise_jax.chaos.scene import Reference, Result, Scene, digest, records
 from purenoise_jax.checkpoint import manifest
 
-SHORT = ["--kills", "5", "--damages", "21", "--races", "2", "--signals", "1", "--shortages", "1"]
+SHORT = [
+    "--quick",
+    "--kills",
+    "5",
+    "--damages",
+    "21",
+    "--races",
+    "2",
+    "--signals",
+    "1",
+    "--shortages",
+    "1",
+]
 MODULE = [sys.executable, "-m", "purenoise_jax.chaos"]
 
 
@@ -46,7 +58,7 @@ def references(short):
         case.name: Reference(
             workdir := short[2] / f"undisturbed-{case.name}", digest(workdir), records(workdir), 3.0
         )
-        for case in CASES
+        for case in QUICK_CASES
     }
 
 
@@ -117,7 +129,7 @@ def sabotaged(references, tmp_path, monkeypatch):
         monkeypatch.setattr(births, "MODULE", "tests.saboteur")
         monkeypatch.setenv("SABOTAGE", sabotage)
         cache = Path(jax.config.values["jax_compilation_cache_dir"])
-        scenes.append(Scene(tmp_path, cache, seed=0, jobs=2))
+        scenes.append(Scene(tmp_path, cache, seed=0, jobs=2, cases=QUICK_CASES))
         scenes[-1].references = references
         return scenes[-1]
 
@@ -141,7 +153,7 @@ def test_runs_that_do_not_look_at_their_manifests_are_found_out(sabotaged):
 
 
 def test_runs_that_start_from_scratch_over_damaged_checkpoints_are_found_out(sabotaged):
-    result = damage._sum_up_ends([damage._damage_all(sabotaged("forgetful"), CASES[0])])
+    result = damage._sum_up_ends([damage._damage_all(sabotaged("forgetful"), QUICK_CASES[0])])
     assert result.survived == 0
     assert result.broken[0].startswith("exit code 0 with all steps damaged")
     assert result.broken[1] == "with all steps damaged it trained from scratch, or removed them"
@@ -187,7 +199,7 @@ def test_a_run_that_hangs_is_killed_and_told_of(sabotaged, monkeypatch):
 
 
 def test_damage_that_is_not_looked_for_is_told_by_what_it_does(references, tmp_path, monkeypatch):
-    case = CASES[0]
+    case = QUICK_CASES[0]
     monkeypatch.setattr(manifest, "find_damage", lambda folder, only=None: None)
     workdir = references[case.name].workdir
     kinds = ["add_hidden", "copy_of_older", "add", "replace_by_older"]

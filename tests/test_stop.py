@@ -274,3 +274,16 @@ def test_without_a_job_it_says_how_to_go_on(npz, tmp_path, monkeypatch):
     config = tiny_config(npz, **SELDOM, fresh=True)
     with pytest.raises(Stopped, match=r"without --config\.fresh=True the same command continues"):
         train_and_evaluate(config, tmp_path, Sender("epoch 2"))
+
+
+def test_a_whole_network_with_two_kinds_of_statistics_goes_on_bitwise(npz, tmp_path):
+    """Stopped within an epoch, and after two ends of epochs within noise."""
+    config = tiny_config(npz, **SELDOM, **{"model.name": "wrn10_1", "model.norm": "aux_bn"})
+    whole = train_and_evaluate(config, tmp_path / "whole")
+    for times, step in ((2, 2), (5, 7)):
+        with pytest.raises(Stopped):
+            train_and_evaluate(config, tmp_path / "parts", Sender("epoch", times))
+        assert Checkpoints(tmp_path / "parts").newest() == step
+    parts = train_and_evaluate(config, tmp_path / "parts")
+    assert state_digest(parts) == state_digest(whole)
+    assert records(tmp_path / "parts") == records(tmp_path / "whole")

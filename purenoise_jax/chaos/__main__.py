@@ -25,7 +25,7 @@ from purenoise_jax.background import leave
 from purenoise_jax.bad_values import field_paths
 from purenoise_jax.chaos import damage, kills, mistakes, races, signals, starve
 from purenoise_jax.chaos.births import Hung, Refused
-from purenoise_jax.chaos.case import CASES
+from purenoise_jax.chaos.case import CASES, QUICK_CASES
 from purenoise_jax.chaos.progress import Shown
 from purenoise_jax.chaos.scene import Result, Scene
 from purenoise_jax.chaos.table import WIDTH, show
@@ -120,6 +120,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         "--dir", default=".", metavar="DIR", help="on the file system to try (default: here)"
     )
+    parse.add_argument(
+        "--quick", action="store_true", help="a network of one block instead of ResNet and WRN"
+    )
     parse.add_argument("--keep", action="store_true", help="leave the runs there at the end")
     parse.add_argument(
         "--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a core, at "
@@ -207,9 +210,10 @@ def _torment_all(
     if hasattr(os, "sched_getaffinity"):
         jobs = args.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
     results: list[Result] = []
-    shown.begin("undisturbed", len(CASES))
+    cases = QUICK_CASES if args.quick else CASES
+    shown.begin("undisturbed", len(cases))
     with contextlib.closing(
-        Scene(folder, cache, args.seed, jobs, shown.advance, args.keep)
+        Scene(folder, cache, args.seed, jobs, shown.advance, args.keep, cases)
     ) as scene:
         scene.make_references()
         for name, times in chosen.items():

@@ -34,13 +34,15 @@ class Case:
         return f"{self.model}-{self.norm}"
 
 
-CASES = (Case("one_block", "dar_bn"), Case("one_block", "aux_bn"))
+# Both families of networks and both norms that route noise; and, to be quick, next to no network.
+CASES = (Case("resnet8", "dar_bn"), Case("wrn10_1", "aux_bn"))
+QUICK_CASES = (Case("one_block", "dar_bn"), Case("one_block", "aux_bn"))
 MODELS["one_block"] = OneBlock
 
 
 def case_named(name: str) -> Case:
     """The case of a name."""
-    return next(case for case in CASES if case.name == name)
+    return next(case for case in CASES + QUICK_CASES if case.name == name)
 
 
 def config_of(case: Case, **overrides: Any) -> ConfigDict:

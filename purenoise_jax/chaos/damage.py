@@ -28,7 +28,7 @@ def torment(scene: Scene, times: int) -> list[Result]:
     kinds = [names[i % len(names)] for i in range(times)]
     shares = [kinds[i :: scene.jobs] for i in range(scene.jobs)]
     parts = scene.at_once(lambda item: _start_many(scene, *item), [*enumerate(shares)])
-    ends = scene.at_once(lambda case: _damage_all(scene, case), CASES)
+    ends = scene.at_once(lambda case: _damage_all(scene, case), scene.cases)
     return [_sum_up(times, parts), _sum_up_ends(ends)]
 
 
@@ -36,7 +36,7 @@ def _start_many(scene: Scene, index: int, kinds: list[str]) -> dict[str, Any]:
     """Has one process do many of them, as most of a start is not about checkpoints."""
     if not kinds:
         return {}
-    case = CASES[index % len(CASES)]
+    case = scene.cases[index % len(scene.cases)]
     folder = scene.new_folder("damage")
     arguments = {
         "scratch": str(folder),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from purenoise_jax.chaos import births, kept
 from purenoise_jax.chaos.births import Hung, Victim, until
-from purenoise_jax.chaos.case import CASES, KEEP, TOTAL_STEPS, Case
+from purenoise_jax.chaos.case import KEEP, TOTAL_STEPS, Case
 from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
 
 # A run is left to end after so many, so that there are several of them.
@@ -53,7 +53,7 @@ def torment(scene: Scene, kills: int) -> list[Result]:
       kills: altogether.
     """
     quotas = [min(KILLS_PER_RUN, kills - i) for i in range(0, kills, KILLS_PER_RUN)]
-    if len(quotas) < len(CASES):
+    if len(quotas) < len(scene.cases):
         quotas = [kills - kills // 2, kills // 2]
     runs = [
         run
@@ -70,7 +70,7 @@ def _spend(scene: Scene, index: int, quota: int) -> list[Killed]:
     rng = random.Random(f"kills {scene.seed} {index}")
     runs: list[Killed] = []
     while quota > 0:
-        case = CASES[(index + len(runs)) % len(CASES)]
+        case = scene.cases[(index + len(runs)) % len(scene.cases)]
         runs.append(_kill_until_done(scene, case, rng, quota))
         quota -= runs[-1].kills
         if runs[-1].problems:

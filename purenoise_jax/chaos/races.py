@@ -7,7 +7,6 @@ import time
 
 from purenoise_jax.chaos import kept
 from purenoise_jax.chaos.births import Hung
-from purenoise_jax.chaos.case import CASES
 from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
 from purenoise_jax.errors import InUseError
 
@@ -51,7 +50,7 @@ def torment(scene: Scene, races: int) -> list[Result]:
 
 def _race(scene: Scene, index: int) -> Raced:
     rng = random.Random(f"races {scene.seed} {index}")
-    case = CASES[index % len(CASES)]
+    case = scene.cases[index % len(scene.cases)]
     workdir = scene.new_folder(f"race-{case.name}")
     start = time.monotonic() + 0.3
     # Half of them not to the microsecond, as a second one may come while the first one writes.

@@ -71,6 +71,7 @@ class Scene:
       jobs: how many victims are tormented at a time.
       advance: told whenever another one is done.
       keep: leave the runs that went well, too.
+      cases: the runs that are tormented.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Scene:
         jobs: int,
         advance: Callable[[], None] = lambda: None,
         keep: bool = False,
+        cases: Sequence[Case] = CASES,
     ) -> None:
         self.folder, self.seed, self.jobs, self.advance = folder, seed, jobs, advance
+        self.cases = cases
         self.references: dict[str, Reference] = {}
         self._cache, self._keep = cache, keep
         self._numbers = itertools.count()
@@ -147,7 +150,7 @@ class Scene:
             seconds = COMPILED_SECONDS + _seconds_beside_compiling(victim)
             return case.name, Reference(workdir, digest(workdir), records(workdir), seconds)
 
-        self.references.update(self.at_once(run, CASES))
+        self.references.update(self.at_once(run, self.cases))
 
     def at_once(self, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
         """Does something for each of many, several at a time.

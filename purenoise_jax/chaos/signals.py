@@ -9,7 +9,7 @@ import time
 
 from purenoise_jax.chaos import kept
 from purenoise_jax.chaos.births import Hung, Victim, until
-from purenoise_jax.chaos.case import CASES, TOTAL_STEPS
+from purenoise_jax.chaos.case import TOTAL_STEPS
 from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
 from purenoise_jax.stop import INTERRUPTED, TERMINATED
 
@@ -79,7 +79,7 @@ def count(times: int) -> int:
 
 def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer:
     rng = random.Random(f"signals {scene.seed} {index}")
-    case = CASES[index % len(CASES)]
+    case = scene.cases[index % len(scene.cases)]
     problems: list[str] = []
     seconds = 0.0
     workdir = scene.folder / "none"
@@ -117,7 +117,7 @@ def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer
 
 def _ask_twice(scene: Scene, index: int) -> Answer:
     """A second SIGINT is for those who do not want to wait."""
-    case = CASES[index % len(CASES)]
+    case = scene.cases[index % len(scene.cases)]
     workdir = scene.new_folder("twice")
     problems: list[str] = []
     seconds = 0.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from purenoise_jax.chaos import kept
 from purenoise_jax.chaos.births import ForkServer, Hung, Refused, Victim, until
-from purenoise_jax.chaos.case import CASES, Case
+from purenoise_jax.chaos.case import Case
 from purenoise_jax.chaos.scene import Result, Scene, differences
 from purenoise_jax.errors import StorageError
 
@@ -68,7 +68,7 @@ def count(times: int) -> int:
 
 def _disk_full(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str], str]:
     """The disk fills up while it trains."""
-    case, workdir = CASES[0], mount / "run"
+    case, workdir = scene.cases[0], mount / "run"
     seen, filler = server.path_seen(workdir), server.path_seen(mount / "filler")
     victim = scene.start(case, workdir, server=server)
     until(lambda: len(kept.steps(seen)) >= 2, victim)
@@ -85,7 +85,7 @@ def _disk_full(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str]
 
 def _no_room(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str], str]:
     """There is none from the start, or too little for what is to come."""
-    case, workdir = CASES[1], mount / "run"
+    case, workdir = scene.cases[1], mount / "run"
     filler = server.path_seen(mount / "filler")
     problems = []
     for room in (0, 400 * 1024):
@@ -100,7 +100,7 @@ def _no_room(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str], 
 
 def _read_only(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str], str]:
     """The file system is read-only when it is to go on."""
-    case, workdir = CASES[0], mount / "run"
+    case, workdir = scene.cases[0], mount / "run"
     problems = _stop_after_two(scene, case, workdir, server)
     server.remount(mount, True)
     victim = scene.start(case, workdir, server=server)
@@ -112,7 +112,7 @@ def _read_only(scene: Scene, server: ForkServer, mount: Path) -> tuple[list[str]
 
 def _no_permission(scene: Scene, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
     """The workdir may not be written to when it is to go on."""
-    case = CASES[1]
+    case = scene.cases[1]
     problems = _stop_after_two(scene, case, workdir, server)
     with _mode(workdir, 0o555):
         victim = scene.start(case, workdir, unprivileged=True)
@@ -123,7 +123,7 @@ def _no_permission(scene: Scene, server: ForkServer, workdir: Path) -> tuple[lis
 
 def _permission_lost(scene: Scene, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
     """The workdir may not be entered any more while it trains."""
-    case = CASES[0]
+    case = scene.cases[0]
     victim = scene.start(case, workdir, unprivileged=True)
     until(lambda: len(kept.steps(workdir)) >= 2, victim)
     with _mode(workdir, 0):
@@ -140,7 +140,7 @@ def _file_too_large(scene: Scene, server: ForkServer, workdir: Path) -> tuple[li
     """No file may be as large as the arrays of a step (RLIMIT_FSIZE, as with a quota)."""
     import resource
 
-    case = CASES[1]
+    case = scene.cases[1]
     victim = scene.start(case, workdir)
     until(lambda: len(kept.steps(workdir)) >= 2, victim)
     limited = time.monotonic()
@@ -153,7 +153,7 @@ def _file_too_large(scene: Scene, server: ForkServer, workdir: Path) -> tuple[li
 
 def _no_metrics(scene: Scene, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
     """metrics.jsonl cannot be written any more while it trains."""
-    case = CASES[0]
+    case = scene.cases[0]
     victim = scene.start(case, workdir)
     until(lambda: victim.last("step") is not None, victim)
     (workdir / "metrics.jsonl").unlink()
