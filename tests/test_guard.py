@@ -175,7 +175,7 @@ def test_the_loss_does_not_tell(fault):
     model, tx = TinyNet(num_classes=3), make_optimizer("sgd", momentum=0.9, weight_decay=0)
     recipe = fault(build_recipe(["open"], STATS, {}))
     update = jax.jit(make_update(model, tx, lambda step: 0.1, recipe, LOADER, seed=0))
-    state = init_state(model, tx, (8, 8, 3), 0)
+    state = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0))()
     new, sums, grads = update(state, IMAGES, LABELS, SPOILED, np.ones(ROWS, bool))
     assert np.isfinite(sums.loss)
     assert not all_finite((new, grads))

@@ -335,9 +335,21 @@ def test_two_runs_in_one_folder_are_refused(tmp_path, monkeypatch):
         tasks_of_table(make_table("noise_ratio", Plan()), [0], tmp_path)
 
 
-def test_a_summary_of_another_run_or_a_damaged_one_is_refused(tiny_table, tmp_path, capsys):
-    out = tmp_path / "runs"
-    command(capsys, "--out", out, "--seeds", 1)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the table's runs are for all that need one that is done; filled by the first."""
+    return tmp_path_factory.mktemp("trained")
+
+
+@pytest.fixture
+def out(trained, tiny_table, tmp_path, capsys):
+    """A copy of the runs of the tiny table, all of them done."""
+    if not (trained / "runs").exists():
+        assert command(capsys, "--out", trained / "runs", "--seeds", 1)[0] == 0
+    return shutil.copytree(trained / "runs", tmp_path / "runs")
+
+
+def test_a_summary_of_another_run_or_a_damaged_one_is_refused(out, capsys):
     path = next(out.glob("*-erm-*/seed0/summary.json"))
     whole = path.read_text()
     for text, message in (
@@ -361,9 +373,7 @@ def test_a_stage_two_continues_from_another_folder_of_work(
     assert code == 0 and "missing" not in text
 
 
-def test_a_run_whose_checkpoint_is_gone_costs_its_cells_only(tiny_table, tmp_path, capsys):
-    out = tmp_path / "runs"
-    command(capsys, "--out", out, "--seeds", 1)
+def test_a_run_whose_checkpoint_is_gone_costs_its_cells_only(out, capsys):
     shutil.rmtree(next(out.glob("*-erm-*/seed0")) / "checkpoints")
     shutil.rmtree(next(out.glob("*-open-*")))
     code, text = command(capsys, "--out", out, "--seeds", 1)

@@ -1,4 +1,4 @@
-"""The runs that are tormented: real networks and images, but as small as they come."""
+"""The runs that are tormented: real images and training, of as small a network as will do."""
 
 import dataclasses
 from typing import Any
