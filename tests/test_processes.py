@@ -20,6 +20,9 @@ from tests.tiny import write_npz
 
 ROOT = Path(__file__).parent.parent
 HEARTBEAT = 5
+# Nobody is to wait for as long as JAX would by itself, which is 100 s and more; a machine that is
+# busy is not to fail the test.
+HANGS = 60
 GONE = "error: process {} of 2 is gone: {}; the same command continues at the last checkpoint"
 
 
@@ -139,7 +142,7 @@ def test_a_signal_to_any_stops_all_at_the_same_step(tmp_path, npz, workdir, numb
         for victim in victims:
             pair.processes[victim].send_signal(number)
         codes = pair.codes()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < HANGS
         assert codes == [code, code]
         steps = set()
         for i in range(2):
@@ -154,9 +157,9 @@ def test_a_signal_to_any_stops_all_at_the_same_step(tmp_path, npz, workdir, numb
 @pytest.mark.parametrize(
     ("number", "victim", "seconds", "why"),
     [
-        (signal.SIGKILL, 1, 2, "its connection ended"),
-        (signal.SIGKILL, 0, 2, "its connection ended"),
-        (signal.SIGSTOP, 1, HEARTBEAT + 2, f"nothing was heard of it for {HEARTBEAT} s"),
+        (signal.SIGKILL, 1, HANGS, "its connection ended"),
+        (signal.SIGKILL, 0, HANGS, "its connection ended"),
+        (signal.SIGSTOP, 1, HANGS + HEARTBEAT, f"nothing was heard of it for {HEARTBEAT} s"),
     ],
 )
 def test_when_one_is_gone_the_other_leaves(tmp_path, npz, workdir, number, victim, seconds, why):
@@ -210,7 +213,7 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
         environment=[{}, {"PYTHONPATH": f"{ROOT}:{folders[1]}"}],
     ) as pair:
         assert pair.codes() == [2, 2]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < HANGS
         (line,) = pair.told(0)
         assert pair.told(1) == [line]
     for part in (
@@ -259,7 +262,7 @@ def test_nobody_comes(npz, tmp_path):
     alone = Pair(tmp_path, arguments(npz, tmp_path / "run", "--start_timeout=3"))
     with alone:
         assert alone.codes() == [2]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < HANGS
         assert alone.told(0) == [
             f"error: --coordinator={alone.coordinator}: not all processes came within 3 s, or "
             "cannot reach each other"

@@ -5,9 +5,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.chaos.network import OneBlock
 from purenoise_jax.config import default_config
 from purenoise_jax.models import MODELS
+from purenoise_jax.models.one_block import OneBlock
 
 NUM_EPOCHS = 4
 STEPS_PER_EPOCH = 3

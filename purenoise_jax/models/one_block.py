@@ -1,4 +1,4 @@
-"""The network of the runs that are tormented."""
+"""Next to no network, for runs of which the network is not the point."""
 
 from collections.abc import Callable
 from typing import Any
