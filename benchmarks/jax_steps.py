@@ -19,15 +19,8 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Batch, DataStats, Recipe
-from purenoise_jax.step import (
-    Loader,
-    StepFn,
-    Totals,
-    TrainState,
-    init_state,
-    make_step,
-    make_update,
-)
+from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step, make_update
+from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
 ROWS = 16

@@ -22,7 +22,8 @@ from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.schedules import by_step, learning_rates
-from purenoise_jax.step import Loader, StepFn, Totals, TrainState, init_state, make_step
+from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
+from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
 

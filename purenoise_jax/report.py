@@ -15,7 +15,8 @@ from purenoise_jax.config import config_hash
 from purenoise_jax.console import class_counts_line, phases_line
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.experiment import Experiment, Phase
-from purenoise_jax.step import Totals, TrainState
+from purenoise_jax.step import TrainState
+from purenoise_jax.totals import Totals
 
 
 def header_lines(

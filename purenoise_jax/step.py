@@ -1,10 +1,10 @@
-"""One training step, jitted once per phase."""
+"""One training step, built once per phase; see `compile_steps` for how it is run."""
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.struct
@@ -16,10 +16,10 @@ from jax.typing import DTypeLike
 
 from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
-from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.recipe import Batch, Recipe
-from purenoise_jax.xla import CompiledAhead, compiler_options, materialize
+from purenoise_jax.totals import Sums, Totals
+from purenoise_jax.xla import materialize
 
 
 @flax.struct.dataclass
@@ -37,69 +37,6 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
-
-
-class Sums(NamedTuple):
-    """What is summed over steps; each is a scalar.
-
-    Attributes:
-      loss: f32 (f64 under `jax_enable_x64`), the mean loss of each step.
-      steps: i32.
-      natural, noise: i32, rows of each kind.
-      correct: i32, natural rows whose largest logit is their label.
-    """
-
-    loss: jax.Array
-    steps: jax.Array
-    natural: jax.Array
-    noise: jax.Array
-    correct: jax.Array
-
-
-class Totals(NamedTuple):
-    """What is known of the steps of an epoch so far, kept on the devices.
-
-    Attributes:
-      sums: over the steps that trained.
-      skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
-        was not finite, see `keep_finite`.
-    """
-
-    sums: Sums
-    skipped: jax.Array
-
-    @classmethod
-    def zero(cls, steps: int) -> "Totals":
-        """No step yet, of an epoch of so many."""
-        none = jnp.zeros((), jnp.int32)
-        sums = Sums(jnp.zeros(()), none, none, none, none)
-        return cls(sums, jnp.zeros(steps, bool))
-
-    def add(self, sums: Sums, step: jax.Array, finite: jax.Array) -> "Totals":
-        """With one more step: to the sums if it was finite, else to those that were skipped.
-
-        Args:
-          sums: of the step alone.
-          step: i32[], completed steps before it.
-          finite: bool[].
-        """
-        row = jnp.arange(self.skipped.size) == step % self.skipped.size
-        return Totals(
-            jax.tree.map(lambda total, new: total + jnp.where(finite, new, 0), self.sums, sums),
-            self.skipped | (row & ~finite),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The sums by name, exactly; waits for the steps that are still running."""
-        sums = {name: np.asarray(x).tolist() for name, x in self.sums._asdict().items()}
-        # JSON has no infinity, which is what a sum of large losses may come to.
-        sums["loss"] = repr(sums["loss"])
-        return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
-
-    def from_json(self, values: Mapping[str, Any]) -> "Totals":
-        """What `to_json` was made of; of an epoch of as many steps as this is."""
-        sums = {n: jnp.asarray(float(values[n]), x.dtype) for n, x in self.sums._asdict().items()}
-        return Totals(Sums(**sums), self.skipped.at[np.asarray(values["skipped"], int)].set(True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,95 +287,3 @@ def make_step(
         return kept, totals.add(sums, state.step, finite)
 
     return step
-
-
-def compile_steps(
-    step: StepFn, placement: Placement, *, looped: bool, shapes: tuple[Any, ...] | None = None
-) -> "CompiledSteps":
-    """Jits a step so that it runs several rows of an epoch in one call.
-
-    Args:
-      step: from `make_step`.
-      placement: over which devices.
-      looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
-        a convolution's weight gradient is about 30 times slower inside such a loop, so there the
-        rows are run one call at a time.
-      shapes: (state, totals, images, labels, index, valid) as shapes with places; if given, the
-        step is compiled in the background from now on, while the caller does other things.
-
-    Returns:
-      (state, totals, images, labels, index i32[steps, B], valid bool[steps, B], first, count) ->
-      (state, totals), which runs rows first .. first + count - 1. The state is donated.
-    """
-
-    def one(
-        state: TrainState,
-        totals: Totals,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
-        row: jax.Array,
-    ) -> tuple[TrainState, Totals]:
-        index, valid = (
-            jax.lax.with_sharding_constraint(
-                jax.lax.dynamic_index_in_dim(rows, row, keepdims=False), placement.batch
-            )
-            for rows in (index, valid)
-        )
-        return step(state, totals, images, labels, index, valid)
-
-    def many(
-        state: TrainState,
-        totals: Totals,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
-        first: jax.Array,
-        count: jax.Array,
-    ) -> tuple[TrainState, Totals]:
-        # The count is traced, so an epoch's last, shorter call needs no compilation of its own.
-        return jax.lax.fori_loop(
-            first,
-            first + count,
-            lambda row, carry: one(carry[0], carry[1], images, labels, index, valid, row),
-            (state, totals),
-        )
-
-    program: Callable[..., Any] = jax.jit(
-        many if looped else one,
-        donate_argnums=(0,),
-        out_shardings=placement.replicated,
-        compiler_options=compiler_options(),
-    )
-    if shapes is not None:
-        number = jax.ShapeDtypeStruct((), np.int32)
-        program = CompiledAhead(program, *shapes, *([number] * (2 if looped else 1)))
-    return CompiledSteps(program, looped)
-
-
-class CompiledSteps:
-    """What `compile_steps` returns.
-
-    Args:
-      program: runs one row, or in a loop several.
-      looped: which of the two.
-    """
-
-    def __init__(self, program: Callable[..., Any], looped: bool) -> None:
-        self._program, self._looped = program, looped
-
-    def wait(self, poll: Callable[[], Any]) -> None:
-        """Waits for what is compiled in the background; see `Background.result`."""
-        if isinstance(self._program, CompiledAhead):
-            self._program.wait(poll)
-
-    def __call__(self, state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
-        """Runs rows of an epoch; see `compile_steps`."""
-        *arrays, first, count = data
-        if self._looped:
-            return self._program(state, totals, *arrays, np.int32(first), np.int32(count))
-        for row in range(first, first + count):
-            state, totals = self._program(state, totals, *arrays, np.int32(row))
-        return state, totals

@@ -16,11 +16,13 @@ from ml_collections import ConfigDict
 from purenoise_jax import processes, report, resume, writer
 from purenoise_jax.begin import begin
 from purenoise_jax.clock import Clock
+from purenoise_jax.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.console import Display
 from purenoise_jax.experiment import Experiment, Phase
 from purenoise_jax.skipped import SkippedSteps
-from purenoise_jax.step import CompiledSteps, Totals, TrainState, compile_steps
+from purenoise_jax.step import TrainState
 from purenoise_jax.stop import StopRequest
+from purenoise_jax.totals import Totals
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise: so
 # many, but not more than take a second, as a signal waits for two calls. Several processes hand

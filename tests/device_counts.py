@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.augment import make_augment
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import EpochSampler
@@ -28,16 +29,8 @@ from purenoise_jax.models.wide_resnet import WideResNet
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats
 from purenoise_jax.schedules import by_step
-from purenoise_jax.step import (
-    Loader,
-    Totals,
-    TrainState,
-    compile_steps,
-    init_state,
-    make_batches,
-    make_step,
-    make_update,
-)
+from purenoise_jax.step import Loader, TrainState, init_state, make_batches, make_step, make_update
+from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 from tests.tiny import TinyNet
 

@@ -15,7 +15,7 @@ from purenoise_jax.config import default_config
 from purenoise_jax.data.longtail import long_tail_indices
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.experiment import build
-from purenoise_jax.step import Totals
+from purenoise_jax.totals import Totals
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 
 

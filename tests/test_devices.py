@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax import rng
+from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.augment import make_augment
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import EpochSampler
@@ -16,7 +17,8 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats, Recipe, unchanged
-from purenoise_jax.step import Loader, Totals, compile_steps, init_state, make_step
+from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import TinyNet, tiny_config, write_npz
 

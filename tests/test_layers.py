@@ -9,7 +9,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
     ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
-     "checkpoint.manifest", "xla", "compile_cache", "rng", "noise", "schedules", "metrics",
+     "xla", "compile_cache", "rng", "noise", "schedules", "metrics",
      "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "models.norm", "models.heads", "models.conv", "legal", "contradictions"],
@@ -18,8 +18,9 @@ LAYERS = [
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
      "models.capture", "models.one_block"],
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
-     "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint", "writer"],
-    ["step", "evaluate", "aux_start"],
+     "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint",
+     "checkpoint.manifest", "writer"],
+    ["totals", "step", "compile_steps", "evaluate", "aux_start"],
     ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "begin",
      "skipped",
      "train"],

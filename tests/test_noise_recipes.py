@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.noise import replace_with_noise
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats
-from purenoise_jax.step import Loader, Totals, compile_steps, init_state, make_step
+from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
 K = 4

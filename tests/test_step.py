@@ -11,13 +11,15 @@ import optax
 import pytest
 
 from purenoise_jax import rng
+from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Loader, Totals, compile_steps, init_state, make_step
+from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
 ROWS, CLASSES, LR, DECAY = 12, 3, 0.1, 1e-2
