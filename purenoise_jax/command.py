@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from purenoise_jax.console import show_error
-from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped
-
-STORAGE, INTERRUPTED = 5, 130
+from purenoise_jax.errors import INTERRUPTED, ConfigError, PureNoiseError, Stopped, StorageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,4 +41,4 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
         if debug:
             traceback.print_exc()
         show_error(f"error: {error}")
-        return error.exit_code if isinstance(error, PureNoiseError) else STORAGE
+        return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code

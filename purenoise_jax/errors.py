@@ -64,6 +64,10 @@ class InUseError(PureNoiseError):
     exit_code = 7
 
 
+# As shells have it: 128 and the number of SIGINT or SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop, and it did, with all that it had computed on disk.
 
@@ -71,7 +75,7 @@ class Stopped(BaseException):
 
     Args:
       message: what to tell the user.
-      exit_code: 143 for SIGTERM and SIGUSR1, 130 for SIGINT, as shells have it.
+      exit_code: `TERMINATED` for SIGTERM and SIGUSR1, `INTERRUPTED` for SIGINT.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax import lock
+from purenoise_jax import lock, skipped, writer
 from purenoise_jax.aux_start import needs_aux, with_aux, without_aux
 from purenoise_jax.checkpoint import (
     FOLDER,
@@ -24,13 +24,12 @@ from purenoise_jax.config import config_hash, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.step import TrainState
-from purenoise_jax.writer import read_json, write_json
 
 CONFIG_FILE = "config.json"
 # Says which job has started from scratch, so that it does that once.
 FRESH_FILE = "fresh.json"
 # What a run leaves beside its checkpoints and says of how it went.
-RESULTS = ("metrics.jsonl", "skipped.jsonl", "summary.json", "report.html", "tensorboard")
+RESULTS = (writer.METRICS, skipped.FILE, "summary.json", "report.html", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +86,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
-        there = dict(read_json(path)["fixed"].items())
+        there = dict(writer.read_json(path)["fixed"].items())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     here = fixed_fields(config)
@@ -215,7 +214,7 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
     checkpoints.quarantine(*paths)
     if fresh and job():
-        write_json(workdir / FRESH_FILE, {"job": job()})
+        writer.write_json(workdir / FRESH_FILE, {"job": job()})
 
 
 def job() -> str:
@@ -226,7 +225,7 @@ def job() -> str:
 def began_fresh(workdir: Path) -> bool:
     """Whether this job has started from scratch in a workdir before, and is to go on."""
     try:
-        return bool(job()) and read_json(workdir / FRESH_FILE)["job"] == job()
+        return bool(job()) and writer.read_json(workdir / FRESH_FILE)["job"] == job()
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 

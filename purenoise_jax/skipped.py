@@ -10,8 +10,8 @@ import numpy as np
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
 from purenoise_jax.errors import NonFiniteError
-from purenoise_jax.step import Totals
-from purenoise_jax.writer import read_metrics, write_atomically
+from purenoise_jax.totals import Totals
+from purenoise_jax.writer import append_whole, read_metrics, write_atomically
 
 # Skipped steps in a row that end a run: one bad batch is an accident, three are a state or a data
 # set that gives nothing else.
@@ -95,10 +95,9 @@ class SkippedSteps:
     def _tell(self, step: int, epoch: int, row: int, indices: list[int]) -> None:
         line = {"step": step, "epoch": epoch, "row": row, "indices": indices}
         self._write(lambda: self._append(line))
-        self._display.note(
+        self._display.warn(
             f"step {step} (epoch {epoch}) was skipped, as its loss, gradient or result is not "
             f"finite; its batch is in {self._path}",
-            style="yellow",
         )
 
     def _stop(self, epoch: int) -> None:
@@ -118,8 +117,7 @@ class SkippedSteps:
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _append(self, line: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_whole(self._path, json.dumps(line) + "\n")
 
     def _write(self, how: Callable[[], None]) -> None:
         if not self._writes:
@@ -129,4 +127,4 @@ class SkippedSteps:
         except OSError as error:
             # Not worth the run, nor a second warning.
             self._writes = False
-            self._display.note(f"{self._path} cannot be written: {error}", style="yellow")
+            self._display.warn(f"{self._path} cannot be written: {error}")

@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 import jax
 
 from purenoise_jax.background import Background, hurry
-from purenoise_jax.errors import Stopped
+from purenoise_jax.errors import INTERRUPTED, TERMINATED, Stopped
 
 T = TypeVar("T")
 
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
-INTERRUPTED, TERMINATED = 130, 143
 
 
 class StopRequest:

@@ -11,7 +11,7 @@ from purenoise_jax.chaos import kept
 from purenoise_jax.chaos.births import Hung, Victim, until
 from purenoise_jax.chaos.case import TOTAL_STEPS
 from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
-from purenoise_jax.stop import INTERRUPTED, TERMINATED
+from purenoise_jax.errors import INTERRUPTED, TERMINATED
 
 # What a run says it is at -> how often it comes to that, at least.
 PHASES = {

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.errors import CheckpointError, StorageError
+from purenoise_jax.writer import write_json
 
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
@@ -165,8 +166,7 @@ class Checkpoints:
         try:
             if first:
                 staged.mkdir(parents=True)
-                text = json.dumps({**record, "leaves": describe(state)}, allow_nan=False)
-                (staged / RECORD).write_text(text + "\n", encoding="utf-8")
+                write_json(staged / RECORD, {**record, "leaves": describe(state)})
             self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
         except Exception as error:
             raise self._failure(step, error) from error

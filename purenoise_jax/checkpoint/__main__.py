@@ -48,8 +48,9 @@ def verify(folder: Path, console: Console) -> int:
     if not steps:
         raise CheckpointError(f"{checkpoints.folder}: there is no checkpoint")
     table = Table(title=str(checkpoints.folder), title_justify="left")
-    for name, justify in (("step", "right"), ("epoch", "right"), ("MB", "right"), ("", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("step", "epoch", "MB"):
+        table.add_column(name, justify="right")
+    table.add_column()
     damaged = 0
     for step in steps:
         path = checkpoints.folder / str(step)

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from purenoise_jax.writer import write_json
+
 NAME = "manifest.json"
 _THREADS = 4
 _LARGEST_JSON = 32 * 2**20
@@ -37,14 +39,9 @@ def seal(folder: Path) -> None:
         raise ValueError(f"{folder}: {problem}")
     with ThreadPoolExecutor(_THREADS) as pool:
         entries = dict(zip(names, pool.map(lambda n: _entry(folder / n, True), names), strict=True))
-    temporary = folder / f"{NAME}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"name": folder.name, "files": entries}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
     for inner in {parent for name in names for parent in Path(name).parents} - {Path()}:
         sync_folder(folder / inner)
-    temporary.replace(folder / NAME)
+    write_json(folder / NAME, {"name": folder.name, "files": entries})
     sync_folder(folder)
 
 
