@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.checkpoint import (
     QUARANTINE,
     STAGING,
@@ -29,9 +28,7 @@ from purenoise_jax.checkpoint import (
 )
 from purenoise_jax.errors import CheckpointError, StorageError
 from purenoise_jax.step import TrainState
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest
-from tests.tiny import tiny_config, write_npz
+from tests.step_folders import files_of, flip, step_folder
 
 
 def make_state(step: int, scale: float = 1.0) -> TrainState:
@@ -76,20 +73,6 @@ def three(tmp_path_factory):
 def copy(three, tmp_path):
     shutil.copytree(three, tmp_path / "run")
     return tmp_path / "run"
-
-
-def step_folder(workdir, step=3):
-    return workdir / "checkpoints" / str(step)
-
-
-def files_of(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file())
-
-
-def flip(path, position, bit=0):
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1 << bit
-    path.write_bytes(data)
 
 
 def test_the_manifest_is_of_every_file(three):
@@ -439,107 +422,6 @@ print(seen)
     assert done.stdout.strip() == "[]"
 
 
-# Whole runs.
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    npz = write_npz(folder / "tiny.npz")
-    config = tiny_config(npz, **{"checkpoint.every_steps": 1, "checkpoint.keep": 100})
-    return config, folder / "run", train_and_evaluate(config, folder / "run")
-
-
-@pytest.fixture
-def run_copy(finished, tmp_path):
-    shutil.copytree(finished[1], tmp_path / "run")
-    return tmp_path / "run"
-
-
-class Notes:
-    """A display that remembers."""
-
-    def __init__(self):
-        self.lines = []
-
-    def note(self, text, style=""):
-        self.lines.append(text)
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: None
-
-
-def test_a_run_goes_on_from_the_newest_step_that_holds(finished, run_copy):
-    config, whole, state = finished
-    for step in (10, 12):
-        largest = max(
-            files_of(step_folder(run_copy, step) / "state"), key=lambda p: p.stat().st_size
-        )
-        flip(largest, 40)
-    shutil.rmtree(step_folder(run_copy, 11))
-    notes = Notes()
-    again = train_and_evaluate(config, run_copy, notes)
-    assert state_digest(again) == state_digest(state)
-    assert sum("passed over the checkpoint of step" in line for line in notes.lines) == 2
-    assert any("step 12: state/" in line and "sha256" in line for line in notes.lines)
-    assert any("continues at step 9" in line for line in notes.lines)
-    assert sorted(p.name for p in (run_copy / "checkpoints" / QUARANTINE).iterdir()) == ["10", "12"]
-
-    def without_rates(path):
-        return [
-            {k: v for k, v in r.items() if "per_second" not in k}
-            for r in read_metrics(path / "metrics.jsonl")
-        ]
-
-    assert without_rates(run_copy) == without_rates(whole)
-
-
-def test_a_run_never_starts_over_unless_told_to(finished, run_copy):
-    config, _, state = finished
-    for step in Checkpoints(run_copy).steps():
-        (step_folder(run_copy, step) / "manifest.json").unlink()
-    before = sorted(p for p in run_copy.rglob("*"))
-    with pytest.raises(CheckpointError, match=r"was never completed.*fresh=True"):
-        train_and_evaluate(config, run_copy)
-    assert sorted(p for p in run_copy.rglob("*")) == before, "nothing is moved or deleted"
-    fresh = config.copy_and_resolve_references()
-    fresh.fresh = True
-    notes = Notes()
-    again = train_and_evaluate(fresh, run_copy, notes)
-    assert state_digest(again) == state_digest(state)
-    assert any("starts from scratch" in line for line in notes.lines)
-    aside = {p.name for p in (run_copy / "checkpoints" / QUARANTINE).iterdir()}
-    assert {"1", "12", "metrics.jsonl", "summary.json"} <= aside
-    assert [r["step"] for r in read_metrics(run_copy / "metrics.jsonl")] == [3, 6, 9, 12]
-
-
-def test_a_damaged_source_of_a_second_stage_is_refused(finished, tmp_path):
-    config, whole, _ = finished
-    shutil.copytree(whole, tmp_path / "source")
-    flip(max(files_of(step_folder(tmp_path / "source", 6)), key=lambda p: p.stat().st_size), 40)
-    second = config.copy_and_resolve_references()
-    second.update_from_flattened_dict({"init_from": str(tmp_path / "source"), "init_epoch": 2})
-    with pytest.raises(CheckpointError, match=r"/6: state/.* has another sha256"):
-        train_and_evaluate(second, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_verify_command(finished, run_copy, capsys):
-    assert cli.main(["checkpoint", "verify", str(run_copy)]) == 0
-    assert cli.main(["checkpoint", "verify", str(run_copy / "checkpoints")]) == 0
-    capsys.readouterr()
-    flip(step_folder(run_copy, 5) / "record.json", 3)
-    before = {p: p.stat().st_mtime_ns for p in run_copy.rglob("*")}
-    assert cli.main(["checkpoint", "verify", str(run_copy)]) == 4
-    out = capsys.readouterr().out
-    assert "record.json has another sha256" in " ".join(out.split()) and out.count("whole") == 11
-    assert {p: p.stat().st_mtime_ns for p in run_copy.rglob("*")} == before
-    assert cli.main(["checkpoint", "verify", str(run_copy / "nowhere")]) == 4
-    assert "there is no checkpoint" in capsys.readouterr().err
-    assert cli.main(["checkpoint", "repair", str(run_copy)]) == 2
-    assert cli.main(["checkpoint"]) == 2
-
-
 def test_relative_workdirs_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_steps(Path("run"), (1,))
@@ -557,10 +439,3 @@ def test_verify_passes_over_what_a_run_prunes_meanwhile(copy, capsys, monkeypatc
     monkeypatch.setattr(manifest, "find_damage", late)
     assert cli.main(["checkpoint", "verify", str(copy)]) == 0
     assert capsys.readouterr().out.count("whole") == 2
-
-
-def test_a_figure_says_which_checkpoint_it_could_not_use(finished, run_copy, capsys):
-    (step_folder(run_copy, 12) / "record.json").unlink()
-    assert int(load_runs([run_copy])[0].state().step) == 11
-    error = capsys.readouterr().err
-    assert "passed over the checkpoint of step 12 for that of step 11" in error

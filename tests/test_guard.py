@@ -17,7 +17,7 @@ from purenoise_jax import methods, rng
 from purenoise_jax.analysis.facts import provenance
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.console import Display
+from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.errors import NonFiniteError
 from purenoise_jax.experiment import build
@@ -25,17 +25,11 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import NORMS
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats, classify, cross_entropy
-from purenoise_jax.step import (
-    Loader,
-    Totals,
-    all_finite,
-    compile_steps,
-    init_state,
-    make_step,
-    make_update,
-)
+from purenoise_jax.step import Loader, all_finite, init_state, make_step, make_update
+from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest
+from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 
 ROWS, BAD = 16, 2  # images of class 2 spoil the step that they are in
@@ -182,21 +176,6 @@ def test_the_loss_does_not_tell(fault):
     assert all_finite(grads) == (fault is nan_statistic)
 
 
-class Notes(Display):
-    """Remembers what it was told."""
-
-    def __init__(self):
-        super().__init__(active=False)
-        self.lines, self.done = [], 0
-
-    def note(self, text, style=""):
-        if style == "yellow":
-            self.lines.append(text)
-
-    def advance(self, done, images_per_second):
-        self.done = done
-
-
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
@@ -264,10 +243,10 @@ def test_a_run_goes_on_after_two_and_says_which(poisoned, tmp_path, steps_per_ca
         indices = index[row][valid[row]].tolist()
         assert line == {"step": step, "epoch": epoch, "row": row, "indices": indices}
     assert len(log[-1]["indices"]) == 13, "padding is left out"
-    assert [line.split()[:4] for line in display.lines] == [
+    assert [line.split()[:4] for line in display.warnings] == [
         ["step", str(step), "(epoch", f"{step // STEPS_PER_EPOCH})"] for step in bad
     ]
-    assert str(tmp_path / "whole/skipped.jsonl") in display.lines[0]
+    assert str(tmp_path / "whole/skipped.jsonl") in display.warnings[0]
 
     # Continued in the middle of the two, lines of later steps are removed and written again.
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
@@ -330,5 +309,5 @@ def test_a_log_that_cannot_be_written_costs_a_warning(poisoned, tmp_path):
     display = Notes()
     train_and_evaluate(poisoned([2, 5, 8]), tmp_path, display)
     assert summary(tmp_path)["skipped_steps"] == 3
-    (warning,) = [line for line in display.lines if "cannot be written" in line]
-    assert "skipped.jsonl" in warning and len(display.lines) == 4
+    (warning,) = [line for line in display.warnings if "cannot be written" in line]
+    assert "skipped.jsonl" in warning and len(display.warnings) == 4

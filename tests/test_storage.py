@@ -20,8 +20,9 @@ from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, StorageError
 from purenoise_jax.main import main
-from purenoise_jax.step import Totals
+from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
+from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
 Usage = namedtuple("Usage", "total used free")
@@ -178,16 +179,14 @@ def test_sums_that_are_not_finite_can_be_saved():
 
 
 def test_a_run_whose_checkpoints_are_gone_says_so(npz, tmp_path):
-    class Notes(Display):
-        def note(self, text, style=""):
-            told.append(text)
-
-    told = []
-    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, Notes(active=False))
-    assert not any("from scratch" in line for line in told)
+    first, second = Notes(), Notes()
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, first)
+    assert not any("from scratch" in line for line in first.lines)
     shutil.rmtree(tmp_path / "checkpoints")
-    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, Notes(active=False))
-    assert any("there is no checkpoint in" in line and "written metrics" in line for line in told)
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, second)
+    assert any(
+        "there is no checkpoint in" in line and "written metrics" in line for line in second.lines
+    )
 
 
 DAMAGED = [

@@ -12,12 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from purenoise_jax import writer
 from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.console import Display
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
 from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest, versions
+from tests.notes import Notes
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
 
 LAST = 4 * STEPS_PER_EPOCH
@@ -328,15 +328,6 @@ def test_one_changed_pixel_is_refused(split, tmp_path):
 
 def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
     """Then it will not be the same to the last bit."""
-
-    class Notes(Display):
-        def __init__(self):
-            super().__init__(active=False)
-            self.lines = []
-
-        def note(self, text, style=""):
-            self.lines.append(text)
-
     config = tiny_config(npz, num_epochs=3)
     for epochs, changes in ((3, False), (4, False), (5, True)):
         config.num_epochs = epochs

@@ -1,0 +1,15 @@
+"""Folders of checkpoints, and how a bit of them is flipped."""
+
+
+def step_folder(workdir, step=3):
+    return workdir / "checkpoints" / str(step)
+
+
+def files_of(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def flip(path, position, bit=0):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1 << bit
+    path.write_bytes(data)
