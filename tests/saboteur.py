@@ -43,7 +43,7 @@ def sealed_too_late():
 
 
 def deletes_before_it_saves():
-    save = Checkpoints.save
+    save, complete = Checkpoints.save, Checkpoints._complete
 
     def careless(self, state, record):
         self.wait()
@@ -51,7 +51,12 @@ def deletes_before_it_saves():
             shutil.rmtree(self.folder / str(step))
         save(self, state, record)
 
-    Checkpoints.save = careless
+    def complete_slowly(self, step, staged):
+        # Longer than a kill that was decided on can take.
+        time.sleep(0.3)
+        complete(self, step, staged)
+
+    Checkpoints.save, Checkpoints._complete = careless, complete_slowly
 
 
 def deaf():
