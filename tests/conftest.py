@@ -7,7 +7,11 @@ PyTorch on a GPU.
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# What tests jit themselves runs once or twice, so it is compiled for that, in two thirds of the
+# time; the package's own programs ask for their level, see `purenoise_jax.xla`.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the suite's time is compilation, and many tests compile the same programs; programs that
 # tests start as subprocesses share the cache too.
@@ -35,6 +39,7 @@ LONGEST = (
     "devices",
     "step",
     "checkpoint",
+    "checkpoint_runs",
 )
 
 
