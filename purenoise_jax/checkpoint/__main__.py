@@ -47,10 +47,10 @@ def verify(folder: Path, console: Console) -> int:
     steps = checkpoints.steps()
     if not steps:
         raise CheckpointError(f"{checkpoints.folder}: there is no checkpoint")
-    table = Table(title=str(checkpoints.folder), title_justify="left")
+    table = Table()
     for name in ("step", "epoch", "MB"):
         table.add_column(name, justify="right")
-    table.add_column()
+    table.add_column(overflow="fold")
     damaged = 0
     for step in steps:
         path = checkpoints.folder / str(step)
@@ -67,11 +67,12 @@ def verify(folder: Path, console: Console) -> int:
         damaged += why is not None
         verdict = Text(f"damaged: {why}", "red") if why else Text("whole", "green")
         table.add_row(f"{step:,}", epoch, f"{size / 1e6:,.1f}", verdict)
+    console.print(str(checkpoints.folder), markup=False, soft_wrap=True)
     console.print(table)
     aside = checkpoints.folder / QUARANTINE
     if aside.is_dir() and any(aside.iterdir()):
         names = ", ".join(sorted(path.name for path in aside.iterdir()))
-        console.print(f"set aside in {QUARANTINE}/: {names}")
+        console.print(f"set aside in {QUARANTINE}/: {names}", markup=False, soft_wrap=True)
     return CheckpointError.exit_code if damaged else 0
 
 
