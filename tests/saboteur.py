@@ -1,9 +1,10 @@
-"""A fork server whose runs break one promise, named by the variable SABOTAGE: torments must see it."""
+"""A fork server whose runs break the promise named in the file SABOTAGE: torments must see it."""
 
 import contextlib
 import os
 import shutil
 import time
+from pathlib import Path
 
 from purenoise_jax import begin, checkpoint
 from purenoise_jax.chaos import forkserver
@@ -79,5 +80,11 @@ def stuck():
 
 
 if __name__ == "__main__":
-    globals()[os.environ["SABOTAGE"]]()
+    become = forkserver.become
+
+    def become_careless(order):
+        globals()[Path(os.environ["SABOTAGE"]).read_text()]()
+        return become(order)
+
+    forkserver.become = become_careless
     forkserver.main()

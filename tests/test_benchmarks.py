@@ -205,7 +205,7 @@ def test_the_script_for_a_gpu_asks_for_what_there_is():
 
 
 def test_a_sharded_step_is_the_same_work():
-    one, two = (step_program("resnet8", batch_size=8, devices=n).facts for n in (1, 2))
+    one, two = (step_program("tiny", batch_size=8, devices=n).facts for n in (1, 2))
     assert one["flops"] == two["flops"]
     np.testing.assert_allclose(2 * two["executed_flops"], one["executed_flops"], rtol=0.05)
 

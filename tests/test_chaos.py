@@ -120,22 +120,32 @@ def test_the_table_has_a_row_for_each(short):
     assert f"kept: {folder}" in done.stdout
 
 
+@pytest.fixture(scope="module")
+def saboteurs(tmp_path_factory):
+    """A fork server, and the file that says which promise the runs it starts will break."""
+    folder = tmp_path_factory.mktemp("saboteurs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(births, "MODULE", "tests.saboteur")
+        patch.setenv("SABOTAGE", str(folder / "sabotage"))
+        server = births.ForkServer(folder / "forkserver.log")
+    yield server, folder / "sabotage"
+    server.close()
+
+
 @pytest.fixture
-def sabotaged(references, tmp_path, monkeypatch):
+def sabotaged(saboteurs, references, tmp_path, monkeypatch):
     """Makes a scene whose runs break a promise."""
-    scenes = []
+    server, file = saboteurs
+    monkeypatch.setattr(Scene, "new_server", lambda scene: server)
 
     def make(sabotage):
-        monkeypatch.setattr(births, "MODULE", "tests.saboteur")
-        monkeypatch.setenv("SABOTAGE", sabotage)
+        file.write_text(sabotage)
         cache = Path(jax.config.values["jax_compilation_cache_dir"])
-        scenes.append(Scene(tmp_path, cache, seed=0, jobs=2, cases=QUICK_CASES))
-        scenes[-1].references = references
-        return scenes[-1]
+        scene = Scene(tmp_path, cache, seed=0, jobs=2, cases=QUICK_CASES)
+        scene.references = references
+        return scene
 
-    yield make
-    for scene in scenes:
-        scene.close()
+    return make
 
 
 def test_runs_without_a_lock_are_found_out(sabotaged):

@@ -117,9 +117,10 @@ def frozen_gradient(recipe):
 
 FORMS = [("bn", "sgd", 1, False), ("aux_bn", "adam", 8, False), ("dar_bn", "sgd", 8, True),
          ("dar_bn", "adam", 1, True)]  # fmt: skip
-CASES = [(fault, *form) for fault in (nan_pixel, nan_statistic) for form in FORMS]
-CASES += [(fault, *form) for fault in (nan_loss, frozen_gradient) for form in FORMS[:2]]
-CASES += [(fault, *form) for fault in (infinite_gradient, overflow) for form in FORMS[2:]]
+CASES = [(nan_pixel, *form) for form in FORMS]
+CASES += [(nan_statistic, *form) for form in FORMS[1:3]]
+CASES += [(nan_loss, *FORMS[0]), (frozen_gradient, *FORMS[1])]
+CASES += [(infinite_gradient, *FORMS[2]), (overflow, *FORMS[2]), (overflow, *FORMS[3])]
 
 
 @pytest.mark.parametrize(("fault", "norm", "optimizer", "devices", "looped"), CASES)
@@ -262,7 +263,7 @@ def test_a_run_goes_on_after_two_and_says_which(poisoned, tmp_path, steps_per_ca
     assert fact.text == "4"
 
 
-@pytest.mark.parametrize(("steps_per_call", "every"), [(1, 0), (1, 1), (2, 1), (3, 0)])
+@pytest.mark.parametrize(("steps_per_call", "every"), [(1, 0), (2, 1), (3, 0)])
 def test_three_in_a_row_stop_the_run(poisoned, tmp_path, steps_per_call, every):
     saving = {"checkpoint.every_steps": every, "checkpoint.keep": 100}
     # Epochs of twelve steps.
@@ -307,7 +308,7 @@ def test_a_run_without_such_steps_has_no_log(npz, tmp_path):
 def test_a_log_that_cannot_be_written_costs_a_warning(poisoned, tmp_path):
     (tmp_path / "skipped.jsonl").mkdir()
     display = Notes()
-    train_and_evaluate(poisoned([2, 5, 8]), tmp_path, display)
-    assert summary(tmp_path)["skipped_steps"] == 3
+    train_and_evaluate(poisoned([0, 5, 6, 8]), tmp_path, display)
+    assert summary(tmp_path)["skipped_steps"] == 4
     (warning,) = [line for line in display.warnings if "cannot be written" in line]
-    assert "skipped.jsonl" in warning and len(display.warnings) == 4
+    assert "skipped.jsonl" in warning and len(display.warnings) == 5

@@ -25,7 +25,7 @@ def npz(tmp_path_factory):
 
 def launch(count, npz, workdir, *more):
     return subprocess.run(
-        [sys.executable, "-m", "launch.local", str(count), "--config", f"tests/tiny_cli.py:{npz}",
+        [sys.executable, "-m", "launch.local", str(count), "--config", f"tests/tiny_cli.py:{npz},one_phase",
          "--workdir", str(workdir), *more],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def running(marker):
 def started(npz, workdir):
     """A starter whose two processes have saved something."""
     starter = subprocess.Popen(
-        [sys.executable, "-m", "launch.local", "2", "--config", f"tests/tiny_cli.py:{npz}",
+        [sys.executable, "-m", "launch.local", "2", "--config", f"tests/tiny_cli.py:{npz},one_phase",
          "--workdir", str(workdir), "--config.num_devices=0", "--config.num_epochs=300"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

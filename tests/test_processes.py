@@ -93,7 +93,7 @@ class Pair:
 
 
 def arguments(npz, workdir, *more):
-    return ("--config", ROOT / f"tests/tiny_cli.py:{npz}", "--workdir", workdir, *more)
+    return ("--config", ROOT / f"tests/tiny_cli.py:{npz},one_phase", "--workdir", workdir, *more)
 
 
 LONG = ("--config.num_epochs=20", "--config.eval.every_epochs=20", "--config.checkpoint.keep=3")

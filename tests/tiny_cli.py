@@ -1,4 +1,7 @@
-"""Config file of the tiny problem: `--config tests/tiny_cli.py:PATH_OF_NPZ`."""
+"""Config file of the tiny problem: `--config tests/tiny_cli.py:PATH_OF_NPZ`.
+
+With `,one_phase` behind the path OPeN is all there is, which is half of the compilation.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,4 +9,8 @@ from tests.tiny import tiny_config
 
 
 def get_config(arg: str) -> ConfigDict:
-    return tiny_config(arg)
+    path, _, phases = arg.partition(",")
+    config = tiny_config(path)
+    if phases == "one_phase":
+        config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": ("open",)}})
+    return config
