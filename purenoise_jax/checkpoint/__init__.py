@@ -23,7 +23,6 @@ import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.errors import CheckpointError, StorageError
-from purenoise_jax.writer import write_json
 
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
@@ -166,7 +165,9 @@ class Checkpoints:
         try:
             if first:
                 staged.mkdir(parents=True)
-                write_json(staged / RECORD, {**record, "leaves": describe(state)})
+                text = json.dumps({**record, "leaves": describe(state)}, allow_nan=False)
+                # Not yet to the disk itself, which the run would wait for; sealing does that.
+                (staged / RECORD).write_text(text + "\n", encoding="utf-8")
             self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
         except Exception as error:
             raise self._failure(step, error) from error
