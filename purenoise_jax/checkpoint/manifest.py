@@ -115,6 +115,8 @@ def sync_folder(folder: Path) -> None:
 def _read(path: Path) -> dict[str, dict[str, Any]] | str:
     """Name -> size and sha256 of every file, or what is wrong with the manifest."""
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return f"{NAME} is not a plain file"
         content = read_json(path)
         listed = content["files"]
         if content["name"] != path.parent.name:
