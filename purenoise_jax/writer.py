@@ -34,13 +34,15 @@ class MetricsWriter:
 
     def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:
         self.path = workdir / METRICS
-        kept = [r for r in read_metrics(self.path) if r["step"] <= step]
-        write_atomically(self.path, "".join(_line(record) for record in kept))
         self._folder = workdir / "tensorboard"
         self._step, self._warn = step, warn
         self._pending: list[tuple[int, Mapping[str, Any]]] = []
         self._events: Any = None
-        self._warned = False
+        self._warned, self._is_cut = False, False
+        try:
+            self._cut()
+        except OSError as error:
+            self._warn_once(error)
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:
         """Writes one record.
@@ -51,19 +53,29 @@ class MetricsWriter:
         """
         self._pending.append((step, record))
         try:
+            if not self._is_cut:
+                self._cut()
             append_whole(self.path, "".join(_line({"step": s, **r}) for s, r in self._pending))
             self._pending.clear()
             self._write_events(step, record)
         except OSError as error:
-            if not self._warned:
-                self._warn(f"warning: metrics cannot be written, training goes on: {error}")
-            self._warned = True
+            self._warn_once(error)
 
     def close(self) -> None:
         """Closes both files."""
         if self._events is not None:
             with contextlib.suppress(OSError):
                 self._events.close()
+
+    def _cut(self) -> None:
+        kept = [r for r in read_metrics(self.path) if r["step"] <= self._step]
+        write_atomically(self.path, "".join(_line(record) for record in kept))
+        self._is_cut = True
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._warned:
+            self._warn(f"warning: metrics cannot be written, training goes on: {error}")
+        self._warned = True
 
     def _write_events(self, step: int, record: Mapping[str, Any]) -> None:
         # Not at the start, which would wait for it: it imports PyTorch where that is installed. Not
