@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from purenoise_jax import background
-from purenoise_jax.errors import PureNoiseError, Stopped
+from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped
 
 GONE = 1
 # How long an error that comes from the library may turn out to be that of another process, and how
@@ -144,10 +144,21 @@ class Peers:
         told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(512), np.uint8))
         self._token, told_port, host = bytes(np.asarray(told)).split()
         if self._me != 0:
-            connection = socket.create_connection((host.decode(), int(told_port)), self._seconds)
+            address = host.decode(), int(told_port)
+            try:
+                connection = socket.create_connection(address, self._seconds)
+            except OSError as error:
+                raise ConfigError(
+                    f"process 0 cannot be reached at {address[0]}:{address[1]}: {error}"
+                ) from error
             link = _Link(connection, 0)
             link.send(f"{self._token.decode()} {self._me}")
             self._add(link)
+        # One that is gone before it came would not be missed.
+        while self._me == 0 and len({link.process for link in self._links} - {None}) < (
+            self._count - 1
+        ):
+            self._listen_for(self._beat)
 
     def _watch(self) -> None:
         before, said = time.monotonic(), 0.0

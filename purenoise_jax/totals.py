@@ -31,7 +31,7 @@ class Totals(NamedTuple):
     Attributes:
       sums: over the steps that trained.
       skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
-        was not finite, see `keep_finite`.
+        was not finite, see `step.keep_finite`.
     """
 
     sums: Sums
