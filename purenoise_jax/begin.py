@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from functools import partial
 from os.path import expanduser
 from pathlib import Path
@@ -12,13 +13,16 @@ from ml_collections import ConfigDict
 
 from purenoise_jax import processes, resume, storage, writer
 from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
-from purenoise_jax.config import fixed_fields, validate
+from purenoise_jax.config import flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
 from purenoise_jax.resume import Start
 from purenoise_jax.stop import StopRequest
 from purenoise_jax.writer import METRICS, read_metrics
+
+# Paths, which may differ from machine to machine; what is found there is compared instead.
+LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,11 @@ class Beginning:
     @property
     def environment(self) -> dict[str, Any]:
         """What has to be the same for a result that is the same to the last bit."""
-        return {**self.versions, "devices": self.experiment.placement.mesh.size}
+        found = {**self.versions, "devices": self.experiment.placement.mesh.size}
+        if jax.default_backend() == "cpu":
+            # Each of them sums up a share of its own.
+            found["cores"] = _cores()
+        return found
 
     def told(self) -> list[str]:
         """What the user should know of where the run goes on from, a line each."""
@@ -70,9 +78,9 @@ class Beginning:
             lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
         there, here = self.start.environment or self.environment, self.environment
         changed = [
-            f"{name} {there.get(name)} before, {here[name]} now"
+            f"{name} {there[name]} before, {here[name]} now"
             for name in here
-            if there.get(name) != here[name]
+            if name in there and there[name] != here[name]
         ]
         if changed:
             lines.append(
@@ -110,16 +118,15 @@ def begin(
     steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
     processes.agree(
         {
-            "config": {**fixed_fields(config), "num_epochs": config.num_epochs},
+            "config": {k: v for k, v in flatten(config).items() if k not in LOCAL_FIELDS},
             "data": experiment.identity,
             "versions": versions,
         }
     )
-    epochs = (*config.checkpoint.epochs, config.num_epochs)
     checkpoints = Checkpoints(
         workdir,
         keep=config.checkpoint.keep,
-        named=[epoch * steps_per_epoch for epoch in epochs],
+        named=[epoch * steps_per_epoch for epoch in resume.named_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:
@@ -151,7 +158,7 @@ def begin(
     )
     read_start = processes.together(lambda: stop.waiting(find_start))
     start = processes.together(lambda: stop.waiting(read_start))
-    lost = start.state is None and not fresh and bool(read_metrics(workdir / METRICS))
+    lost = start.state is None and not fresh and _has_metrics(workdir)
     beginning = Beginning(experiment, checkpoints, start, versions, fresh, lost)
     step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
     if step > total_steps:
@@ -159,13 +166,32 @@ def begin(
             f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
-    processes.agree({"step": step})
+    several = jax.process_count() > 1 and start.state is not None
+    # Each has read on its own, by a path that may be another machine's.
+    processes.agree({"step": step, "state": writer.state_digest(start.state) if several else None})
 
     def make_room() -> None:
         if first:
-            resume.set_aside(checkpoints, workdir, fresh)
-            count = checkpoints.still_to_come(step, total_steps)
+            aside = resume.to_set_aside(checkpoints, fresh)
+            count = checkpoints.still_to_come(step, total_steps, without=aside)
+            # Before anything is moved: a run that is refused goes on later from what there is.
             storage.check_space(workdir, experiment.state_bytes(), count)
+            resume.set_aside(checkpoints, workdir, fresh)
 
     processes.together(make_room)
     return beginning
+
+
+def _cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_metrics(workdir: Path) -> bool:
+    try:
+        return bool(read_metrics(workdir / METRICS))
+    except OSError:
+        # The writer will say so.
+        return False

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,33 @@ class Start:
     init_from: dict[str, Any] | None = None
 
 
-def saved_config(config: ConfigDict) -> dict[str, Any]:
-    """What config.json holds: all fields, and apart those that must stay the same."""
+def saved_config(config: ConfigDict, named: Iterable[int] = ()) -> dict[str, Any]:
+    """What config.json holds: all fields, and apart those that must stay the same.
+
+    Args:
+      config: see `purenoise_jax.config`.
+      named: from `named_epochs`.
+    """
     return {
         "hash": config_hash(config),
         "fixed": fixed_fields(config),
         "config": config.to_dict(),
+        "named_epochs": sorted(named),
     }
+
+
+def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:
+    """The epochs whose checkpoints are kept for good: the config's, its last, and those of before.
+
+    What was the last once stays, though the run goes on with more epochs.
+
+    Args:
+      config: see `purenoise_jax.config`.
+      workdir: of the run, whose config.json is a sound one.
+    """
+    path = workdir / CONFIG_FILE
+    before = writer.read_json(path).get("named_epochs") if path.exists() else None
+    return {*config.checkpoint.epochs, config.num_epochs, *(before or ())}
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
@@ -197,8 +217,18 @@ def remove_if_unused(workdir: Path) -> None:
                 path.rmdir()
 
 
+def to_set_aside(checkpoints: Checkpoints, fresh: bool) -> list[int]:
+    """The steps that the run does not go on from: damaged ones, or all that are there.
+
+    Args:
+      checkpoints: of the run, after `find_start`.
+      fresh: it starts from scratch.
+    """
+    return checkpoints.steps() if fresh else [*checkpoints.passed_over]
+
+
 def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
-    """Moves to quarantine/ what the run does not go on from: damaged steps, or all that is there.
+    """Moves those of `to_set_aside` to quarantine/, and with a start from scratch all results.
 
     Args:
       checkpoints: of the run, after `find_start`.
@@ -208,8 +238,7 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     Raises:
       StorageError: the file system refuses.
     """
-    steps = checkpoints.steps() if fresh else [*checkpoints.passed_over]
-    paths = [checkpoints.folder / str(step) for step in steps]
+    paths = [checkpoints.folder / str(step) for step in to_set_aside(checkpoints, fresh)]
     if fresh:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
     checkpoints.quarantine(*paths)

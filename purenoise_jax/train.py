@@ -106,7 +106,8 @@ def _train(
 
     log = None
     if first_process:
-        writer.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config))
+        named = resume.named_epochs(config, workdir)
+        writer.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config, named))
         # The record of an epoch whose end is still to come is written then.
         log = writer.MetricsWriter(workdir, step - (not start.epoch_ended), display.warn)
         held.callback(log.close)

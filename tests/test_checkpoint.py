@@ -150,6 +150,13 @@ DAMAGES = {
     "manifest is binary": lambda f: (f["folder"] / "manifest.json").write_bytes(b"\xff\xfe" * 50),
     "manifest leads outside": lambda f: (f["folder"] / "manifest.json").write_text(
         json.dumps({"name": "3", "files": {"../../../secret": {"size": 1, "sha256": ""}}})),
+    "manifest is a folder": lambda f: ((f["folder"] / "manifest.json").unlink(),
+                                       (f["folder"] / "manifest.json").mkdir()),
+    "manifest is a pipe": lambda f: ((f["folder"] / "manifest.json").unlink(),
+                                     os.mkfifo(f["folder"] / "manifest.json")),
+    "manifest is a link": lambda f: (
+        (f["folder"] / "manifest.json").rename(f["outside"]),
+        (f["folder"] / "manifest.json").symlink_to(f["outside"])),
     "empty": lambda f: (shutil.rmtree(f["folder"]), f["folder"].mkdir()),
     "half deleted": lambda f: shutil.rmtree(f["folder"] / "state"),
     "of another step": lambda f: (shutil.rmtree(f["folder"]), shutil.copytree(f["folder"].with_name("1"), f["folder"])),
@@ -303,6 +310,8 @@ def test_room_is_asked_for_what_is_still_to_come(tmp_path):
     assert count(100, 100, keep=2, named=[100]) == 0
     save_steps(tmp_path, (1, 50))
     assert count(50, 100, keep=2, named=[50, 100]) == 1 + 1 + 1
+    again = Checkpoints(tmp_path, keep=2, named=[50, 100])
+    assert again.still_to_come(0, 100, without=[1, 50]) == 2 + 2 + 1
 
 
 def test_a_failure_in_the_background_is_told_at_once_and_older_steps_are_whole(copy, monkeypatch):

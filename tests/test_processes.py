@@ -16,7 +16,8 @@ import pytest
 from launch import local
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.lock import WorkdirLock
-from tests.tiny import write_npz
+from purenoise_jax.train import train_and_evaluate
+from tests.tiny import tiny_config, write_npz
 
 ROOT = Path(__file__).parent.parent
 HEARTBEAT = 5
@@ -192,7 +193,7 @@ def test_the_run_of_all_these_ends_like_one_that_nothing_befell(tmp_path, npz, w
 
 
 def test_processes_that_would_not_make_the_same_run(tmp_path):
-    """Another seed, another image and another version of a library, told all at once."""
+    """Another seed, rhythm, image and version of a library, told all at once."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for i, folder in enumerate(folders):
         folder.mkdir()
@@ -208,7 +209,7 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
     with Pair(
         tmp_path,
         same,
-        (*same, "--config.seed=3"),
+        (*same, "--config.seed=3", "--config.checkpoint.every_steps=10"),
         cwd=folders,
         environment=[{}, {"PYTHONPATH": f"{ROOT}:{folders[1]}"}],
     ) as pair:
@@ -218,11 +219,27 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
         assert pair.told(1) == [line]
     for part in (
         "process 1 has config.seed=3, process 0 has 0",
+        # Free to change, but not from process to process.
+        "process 1 has config.checkpoint.every_steps=10, process 0 has 0",
         "process 1 has data.dataset_content=",
         "process 1 has versions.flax='0.0.1', process 0 has '",
     ):
         assert part in line
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_would_start_from_other_parameters(tmp_path, npz):
+    """By the same path, which on each machine is another run."""
+    for seed, name in enumerate("ab"):
+        config = tiny_config(npz, num_epochs=1, seed=seed)
+        del config.phases["deferred"]
+        train_and_evaluate(config, tmp_path / name / "erm")
+    same = arguments(npz, tmp_path / "run", "--config.init_from=erm", "--config.init_epoch=1")
+    with Pair(tmp_path, same, same, cwd=[tmp_path / name for name in "ab"]) as pair:
+        assert pair.codes() == [2, 2]
+        for i in range(2):
+            (line,) = pair.told(i)
+            assert "process 1 has state='" in line
 
 
 def test_all_leave_when_one_cannot_go_on(tmp_path, npz):

@@ -105,6 +105,38 @@ def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_
     assert [r["step"] for r in writer.read_metrics(log.path)] == [1, 2, 3, 4]
 
 
+def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path):
+    """And once they can, what the run does again is not there twice."""
+    config = tiny_config(npz, num_epochs=3)
+    train_and_evaluate(config, tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints/9")
+    (tmp_path / "metrics.jsonl").rename(tmp_path / "aside")
+    (tmp_path / "metrics.jsonl").mkdir()
+
+    class Mender(Notes):
+        def doing(self, what):
+            if what.startswith("evaluating"):
+                (tmp_path / "metrics.jsonl").rmdir()
+                (tmp_path / "aside").rename(tmp_path / "metrics.jsonl")
+
+    display = Mender()
+    train_and_evaluate(config, tmp_path, display)
+    assert len(display.warnings) == 1 and "metrics cannot be written" in display.warnings[0]
+    assert [r["step"] for r in writer.read_metrics(tmp_path / "metrics.jsonl")] == [3, 6, 9]
+
+
+def test_a_start_without_room_moves_nothing(npz, tmp_path, monkeypatch):
+    train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    fresh = tiny_config(npz, num_epochs=3, fresh=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 5000))
+        with pytest.raises(StorageError, match="still to come"):
+            train_and_evaluate(fresh, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    train_and_evaluate(tiny_config(npz, num_epochs=4), tmp_path)
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

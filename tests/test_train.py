@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purenoise_jax import writer
+from purenoise_jax import begin, writer
 from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.errors import CheckpointError, ConfigError
@@ -146,9 +146,15 @@ def test_rolling_checkpoints_are_pruned_and_named_ones_kept(npz, tmp_path):
 
 def test_more_epochs_continue_a_finished_run(npz, tmp_path):
     train_and_evaluate(tiny_config(npz), tmp_path)
-    state = train_and_evaluate(tiny_config(npz, num_epochs=5), tmp_path)
-    assert int(state.step) == 5 * STEPS_PER_EPOCH
-    with pytest.raises(ConfigError, match=r"num_epochs=4 .* already at step 15; legal: at least 5"):
+    state = train_and_evaluate(tiny_config(npz, num_epochs=8), tmp_path)
+    assert int(state.step) == 8 * STEPS_PER_EPOCH
+    # Epoch 2 is named, 4 was the last once; the others are the two newest.
+    assert Checkpoints(tmp_path).steps() == [6, 12, 21, 24]
+    train_and_evaluate(tiny_config(npz, num_epochs=11), tmp_path)
+    assert Checkpoints(tmp_path).steps() == [6, 12, 24, 30, 33]
+    with pytest.raises(
+        ConfigError, match=r"num_epochs=4 .* already at step 33; legal: at least 11"
+    ):
         train_and_evaluate(tiny_config(npz), tmp_path)
 
 
@@ -333,6 +339,7 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
         config.num_epochs = epochs
         if changes:
             monkeypatch.setattr(writer, "versions", lambda: {**versions(), "jax": "9.9"})
+            monkeypatch.setattr(begin, "_cores", lambda: 99)
             config.num_devices = 2
         notes = Notes()
         train_and_evaluate(config, tmp_path, notes)
@@ -340,5 +347,6 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
         assert len(told) == changes
     jax_there = versions()["jax"]
     assert told[0].startswith(
-        f"changed since: jax {jax_there} before, 9.9 now; devices 1 before, 2"
+        f"changed since: jax {jax_there} before, 9.9 now; devices 1 before, 2 now; cores "
     )
+    assert " before, 99 now; " in told[0]

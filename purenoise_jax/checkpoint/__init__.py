@@ -116,9 +116,15 @@ class Checkpoints:
         except OSError as error:
             raise StorageError(f"{target}: {path} cannot be moved here: {error}") from error
 
-    def still_to_come(self, step: int, last: int) -> int:
-        """How many checkpoints there will be at most beside those of now, from `step` to `last`."""
-        there = {*self.steps()}
+    def still_to_come(self, step: int, last: int, without: Collection[int] = ()) -> int:
+        """How many checkpoints there will be at most beside those of now, from `step` to `last`.
+
+        Args:
+          step: of the run.
+          last: likewise.
+          without: those that do not count.
+        """
+        there = {*self.steps()} - {*without}
         rolling = len(there - self._named)
         named = [s for s in self._named - there if step < s <= last]
         # And one that is written before another is deleted.
