@@ -24,7 +24,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from purenoise_jax import background
-from purenoise_jax.errors import ConfigError, PureNoiseError, Stopped
+from purenoise_jax.errors import INTERRUPTED, ConfigError, PureNoiseError, Stopped, StorageError
 
 GONE = 1
 # How long an error that comes from the library may turn out to be that of another process, and how
@@ -281,8 +281,8 @@ def exit_code(error: BaseException | None) -> int:
     if isinstance(error, PureNoiseError | Stopped):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 5 if isinstance(error, OSError) else 1
+        return INTERRUPTED
+    return StorageError.exit_code if isinstance(error, OSError) else 1
 
 
 def _from_library(error: BaseException | None) -> bool:

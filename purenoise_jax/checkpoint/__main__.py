@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m purenoise_jax.checkpoint",
         description="Compares every file of every checkpoint with the sha256 that was written down "
         "when it was saved. Changes nothing.",
-        epilog="exit codes: 0 all are whole, 4 one is damaged or there is none",
+        epilog="exit codes: 0 all are whole, 2 usage, 4 one is damaged or there is none, "
+        "5 one cannot be read",
     )
     parse.add_argument("command", choices=("verify",))
     parse.add_argument("folder", metavar="DIR", help="workdir of a run, or its checkpoints folder")
