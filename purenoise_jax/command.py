@@ -1,11 +1,10 @@
 """How every command ends: its exit code, and one line for what went wrong."""
 
 import argparse
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from purenoise_jax.console import show_error
+from purenoise_jax.console import show_error, show_traceback
 from purenoise_jax.errors import INTERRUPTED, ConfigError, PureNoiseError, Stopped, StorageError
 
 
@@ -39,6 +38,6 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
         return INTERRUPTED
     except (PureNoiseError, OSError) as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         show_error(f"error: {error}")
         return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code

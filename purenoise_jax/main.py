@@ -6,7 +6,6 @@ python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 import difflib
 import logging
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from purenoise_jax.background import leave
 from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
 from purenoise_jax.command import run_command
 from purenoise_jax.config import default_config, field_of, flatten, validate
-from purenoise_jax.console import Display, show_error
+from purenoise_jax.console import Display, show_error, show_traceback
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.train import train_and_evaluate
@@ -206,7 +205,7 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
         display.note(f"report: {path}")
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         reason = " ".join(str(error).split()) or type(error).__name__
         show_error(f"warning: no report was written: {reason[:300]}", style="yellow")
 
@@ -255,7 +254,7 @@ def run() -> None:
         code = main(sys.argv)
     except Exception:
         # Printed here, as `leave` may have to end the process before the interpreter would.
-        traceback.print_exc()
+        show_traceback()
         code = 1
     leave(code)
 
