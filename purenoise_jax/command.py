@@ -22,7 +22,7 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     Args:
       command: returns its exit code.
       debug: show tracebacks, too.
-      interrupted: what is said after Ctrl-C.
+      interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
 
     Returns:
       The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
@@ -33,8 +33,8 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     except Stopped as stopped:
         show_error(str(stopped), style="")
         return stopped.exit_code
-    except KeyboardInterrupt:
-        show_error(interrupted, style="")
+    except KeyboardInterrupt as interrupt:
+        show_error(str(interrupt) or interrupted, style="")
         return INTERRUPTED
     except (PureNoiseError, OSError) as error:
         if debug:

@@ -24,7 +24,7 @@ from purenoise_jax.config import default_config, field_of, flatten, validate
 from purenoise_jax.console import Display, show_error, show_traceback
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.train import how_to_go_on, train_and_evaluate
 
 USAGE = """\
 Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
@@ -213,13 +213,11 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
 def main(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors of the user take one line."""
     return run_command(
-        partial(_train, argv),
-        debug="--debug" in argv,
-        interrupted="interrupted; the same command continues at the last checkpoint",
+        partial(_run, argv), debug="--debug" in argv, interrupted="interrupted before it began"
     )
 
 
-def _train(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str]) -> int:
     values = parse(argv)
     if values.help:
         print(help_text(values.config or default_config()))
@@ -229,6 +227,16 @@ def _train(argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
     validate(values.config)
+    try:
+        _train(values)
+    except KeyboardInterrupt:
+        workdir = Path(values.workdir).expanduser()
+        again = how_to_go_on(values.config, workdir, " at the last checkpoint")
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
+    return 0
+
+
+def _train(values: flags.FlagValues) -> None:
     with connect(
         values.coordinator,
         values.num_processes,
@@ -245,7 +253,6 @@ def _train(argv: Sequence[str]) -> int:
             workdir = Path(values.workdir).expanduser()
             at_end = partial(write_report, workdir, display, values.debug)
         train_and_evaluate(values.config, values.workdir, display, at_end)
-    return 0
 
 
 def run() -> None:

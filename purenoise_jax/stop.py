@@ -33,10 +33,10 @@ class StopRequest:
     wherever it is. Signals reach the main thread only; elsewhere this does nothing.
 
     Args:
-      again: how the run is continued, in words.
+      again: says how the run is continued, in words; asked when it is stopped.
     """
 
-    def __init__(self, again: str = "the same command continues") -> None:
+    def __init__(self, again: Callable[[], str] = lambda: "the same command continues") -> None:
         self._again = again
         self._signal: int | None = None
         self._interrupts = 0
@@ -98,7 +98,7 @@ class StopRequest:
         # Another process may have got the signal, and this one have heard of it.
         number = signal.SIGTERM if self._signal is None else self._signal
         code = INTERRUPTED if number == signal.SIGINT else TERMINATED
-        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again}", code)
+        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again()}", code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # The first one counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
