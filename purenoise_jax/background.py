@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
 T = TypeVar("T")
 # How long a signal may wait for the main thread to look.
@@ -75,11 +75,30 @@ def leave(code: int) -> NoReturn:
 
     Code of a compiler that still runs while the interpreter is taken down would crash it.
     """
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     if not _running and not _hurried.is_set():
         # Else the collector looks through all that was imported once more: half a second.
         gc.freeze()
         sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
     os._exit(code)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Flushes a stream; what cannot be written is given up.
+
+    Otherwise the interpreter would try again at its end, and make the exit code 120.
+
+    Args:
+      stream: None = it was closed before the process began.
+    """
+    if stream is None:
+        return
+    # Closed, or put in its place by others and without a descriptor.
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -100,7 +100,8 @@ def _deadline(seconds: float, what: str) -> Iterator[None]:
     def end() -> None:
         message = f"error: {what} {seconds:g} s, or cannot reach each other\n"
         # The library waits in compiled code and would abort the process in the end.
-        os.write(2, message.encode())
+        with contextlib.suppress(OSError):
+            os.write(2, message.encode())
         os._exit(ConfigError.exit_code)
 
     timer = threading.Timer(seconds, end)

@@ -1,11 +1,10 @@
 """How every command ends: its exit code, and one line for what went wrong."""
 
 import argparse
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from purenoise_jax.console import show_error
+from purenoise_jax.console import show_error, show_traceback
 from purenoise_jax.errors import INTERRUPTED, ConfigError, PureNoiseError, Stopped, StorageError
 
 
@@ -23,7 +22,7 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     Args:
       command: returns its exit code.
       debug: show tracebacks, too.
-      interrupted: what is said after Ctrl-C.
+      interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
 
     Returns:
       The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
@@ -34,11 +33,11 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     except Stopped as stopped:
         show_error(str(stopped), style="")
         return stopped.exit_code
-    except KeyboardInterrupt:
-        show_error(interrupted, style="")
+    except KeyboardInterrupt as interrupt:
+        show_error(str(interrupt) or interrupted, style="")
         return INTERRUPTED
     except (PureNoiseError, OSError) as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         show_error(f"error: {error}")
         return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code

@@ -1,8 +1,10 @@
 """What a run shows: a header, a progress bar on a terminal, a line per evaluation, a table."""
 
+import contextlib
 import datetime
+import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -32,10 +34,57 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
+class _Unfailing:
+    """A file to which nothing is written where it cannot be; in all else the file itself.
+
+    Args:
+      file: where to.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        """Writes, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
+class QuietConsole(Console):
+    """Says nothing where nobody reads it any more, or the disk of a log is full.
+
+    Rich would raise, and at a broken pipe end the process, in the middle of a run.
+    """
+
+    @property
+    def file(self) -> IO[str]:
+        """Where to; asked for at every line, as standard output may be replaced meanwhile."""
+        return cast(IO[str], _Unfailing(super().file))
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+
 def show_error(text: str, style: str = "bold red") -> None:
-    """One line on standard error."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    """One line on standard error, if it can be written to."""
+    console = QuietConsole(stderr=True, highlight=False, soft_wrap=True)
     console.print(text, markup=False, style=style)
+
+
+def show_traceback() -> None:
+    """The traceback of the error at hand, on standard error, if it can be written to."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 def percent(share: float | None) -> str:
@@ -57,11 +106,11 @@ class Display:
 
     Args:
       active: whether this process writes.
-      console: where to; None = standard output.
+      console: where to; None = standard output, as long as it can be written to.
     """
 
     def __init__(self, active: bool = True, console: Console | None = None) -> None:
-        self._console = console or Console(quiet=not active, highlight=False, soft_wrap=True)
+        self._console = console or QuietConsole(quiet=not active, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._task: Any = None
         self._measured = 0

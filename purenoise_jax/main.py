@@ -6,7 +6,6 @@ python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 import difflib
 import logging
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -22,10 +21,10 @@ from purenoise_jax.background import leave
 from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
 from purenoise_jax.command import run_command
 from purenoise_jax.config import default_config, field_of, flatten, validate
-from purenoise_jax.console import Display, show_error
+from purenoise_jax.console import Display, show_error, show_traceback
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.train import how_to_go_on, train_and_evaluate
 
 USAGE = """\
 Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
@@ -206,7 +205,7 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
         display.note(f"report: {path}")
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            show_traceback()
         reason = " ".join(str(error).split()) or type(error).__name__
         show_error(f"warning: no report was written: {reason[:300]}", style="yellow")
 
@@ -214,13 +213,11 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
 def main(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; errors of the user take one line."""
     return run_command(
-        partial(_train, argv),
-        debug="--debug" in argv,
-        interrupted="interrupted; the same command continues at the last checkpoint",
+        partial(_run, argv), debug="--debug" in argv, interrupted="interrupted before it began"
     )
 
 
-def _train(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str]) -> int:
     values = parse(argv)
     if values.help:
         print(help_text(values.config or default_config()))
@@ -230,6 +227,16 @@ def _train(argv: Sequence[str]) -> int:
     if not values.workdir:
         raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
     validate(values.config)
+    try:
+        _train(values)
+    except KeyboardInterrupt:
+        workdir = Path(values.workdir).expanduser()
+        again = how_to_go_on(values.config, workdir, " at the last checkpoint")
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
+    return 0
+
+
+def _train(values: flags.FlagValues) -> None:
     with connect(
         values.coordinator,
         values.num_processes,
@@ -246,7 +253,6 @@ def _train(argv: Sequence[str]) -> int:
             workdir = Path(values.workdir).expanduser()
             at_end = partial(write_report, workdir, display, values.debug)
         train_and_evaluate(values.config, values.workdir, display, at_end)
-    return 0
 
 
 def run() -> None:
@@ -255,7 +261,7 @@ def run() -> None:
         code = main(sys.argv)
     except Exception:
         # Printed here, as `leave` may have to end the process before the interpreter would.
-        traceback.print_exc()
+        show_traceback()
         code = 1
     leave(code)
 

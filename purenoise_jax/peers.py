@@ -230,7 +230,8 @@ class Peers:
         if self._leaving.wait(grace):
             return
         # Not through a console, whose lock the main thread may hold, and in one piece.
-        os.write(2, f"\nerror: {message}\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"\nerror: {message}\n".encode())
         # Whatever comes now, the process ends.
         self._leaving.set()
         self._wait_for_others()

@@ -4,6 +4,7 @@ SIGTERM is what schedulers send before they take a machine away, SIGUSR1 what SL
 send before a time limit, SIGINT is Ctrl-C.
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -32,10 +33,10 @@ class StopRequest:
     wherever it is. Signals reach the main thread only; elsewhere this does nothing.
 
     Args:
-      again: how the run is continued, in words.
+      again: says how the run is continued, in words; asked when it is stopped.
     """
 
-    def __init__(self, again: str = "the same command continues") -> None:
+    def __init__(self, again: Callable[[], str] = lambda: "the same command continues") -> None:
         self._again = again
         self._signal: int | None = None
         self._interrupts = 0
@@ -97,18 +98,20 @@ class StopRequest:
         # Another process may have got the signal, and this one have heard of it.
         number = signal.SIGTERM if self._signal is None else self._signal
         code = INTERRUPTED if number == signal.SIGINT else TERMINATED
-        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again}", code)
+        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again()}", code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # The first one counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
+        self._signal = self._signal or number
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts == 1:
-                # Not through a console, in the middle of whose work this may be.
-                os.write(2, b"\nstopping; once more leaves at once\n")
+                # Not through a console, in the middle of whose work this may be. The same Ctrl-C
+                # has often ended whoever read what is written.
+                with contextlib.suppress(OSError):
+                    os.write(2, b"\nstopping; once more leaves at once\n")
         if self._interrupts > 2:
             os._exit(INTERRUPTED)
-        # The first one counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
-        self._signal = self._signal or number
         if self._interrupts == 2 and number == signal.SIGINT:
             # Threads of a library in the midst of a save would complain on the way out.
             hurry()

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax import processes, report, resume, writer
 from purenoise_jax.begin import begin
+from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.clock import Clock
 from purenoise_jax.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.console import Display
@@ -59,12 +60,26 @@ def train_and_evaluate(
       InUseError: another run is at work in the workdir.
       Stopped: a signal came; what was computed is saved.
     """
-    display = display or Display(active=False)
-    again = "the same command continues"
-    if config.get("fresh") and not resume.job():
-        again = "without --config.fresh=True the same command continues"
+    display, workdir = display or Display(active=False), Path(workdir).expanduser()
+    again = partial(how_to_go_on, config, workdir)
     with StopRequest(again) as stop, contextlib.ExitStack() as held:
-        return _train(config, Path(workdir).expanduser(), display, at_end, stop, held)
+        return _train(config, workdir, display, at_end, stop, held)
+
+
+def how_to_go_on(config: ConfigDict, workdir: Path, where: str = "") -> str:
+    """How a run that ended early is continued, in words, by what is saved of it now.
+
+    Args:
+      config: of the run.
+      workdir: likewise.
+      where: it continues, in words, such as " at the last checkpoint".
+    """
+    if not config.get("fresh") or resume.job():
+        return f"the same command continues{where}"
+    if Checkpoints(workdir).steps():
+        return f"without --config.fresh=True the same command continues{where}"
+    # Nor is there anything to continue without it: what there was is set aside.
+    return "the same command starts again"
 
 
 def _train(

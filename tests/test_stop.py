@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax import command
+from purenoise_jax import main as cli
 from purenoise_jax import stop as stop_module
 from purenoise_jax.background import Background
 from purenoise_jax.checkpoint import Checkpoints
@@ -279,6 +280,38 @@ def test_without_a_job_it_says_how_to_go_on(npz, tmp_path, monkeypatch):
     config = tiny_config(npz, **SELDOM, fresh=True)
     with pytest.raises(Stopped, match=r"without --config\.fresh=True the same command continues"):
         train_and_evaluate(config, tmp_path, Sender("epoch 2"))
+    # The checkpoints are set aside by then, and without the field it would be refused.
+    with pytest.raises(Stopped, match=r"before the first step; the same command starts again$"):
+        train_and_evaluate(config, tmp_path, Sender("compiling"))
+    # Here they are not yet.
+    train_and_evaluate(config, tmp_path)
+    with pytest.raises(Stopped, match=r"; without --config\.fresh=True the same command continues"):
+        train_and_evaluate(config, tmp_path, Sender("reading"))
+
+
+@pytest.mark.parametrize(
+    ("fresh", "job", "saved", "told"),
+    [
+        (False, "", True, "the same command continues at the last checkpoint"),
+        (True, "", True,
+         "without --config.fresh=True the same command continues at the last checkpoint"),
+        (True, "", False, "the same command starts again"),
+        (True, "17", True, "the same command continues at the last checkpoint"),
+    ],
+)  # fmt: skip
+def test_interrupted_it_says_how_to_go_on(
+    npz, tmp_path, monkeypatch, capsys, fresh, job, saved, told
+):
+    def interrupted(config, workdir, *rest):
+        if saved:
+            (tmp_path / "checkpoints/3").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setattr(cli, "train_and_evaluate", interrupted)
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path)]
+    assert cli.main(["main", *arguments, f"--config.fresh={fresh}"]) == 130
+    assert capsys.readouterr().err == f"interrupted; {told}\n"
 
 
 def test_a_whole_network_with_two_kinds_of_statistics_goes_on_bitwise(npz, tmp_path):
