@@ -28,6 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST = (
     "chaos",
     "processes",
+    "dead_screen",
     "reproduce",
     "train",
     "norm_goldens",
