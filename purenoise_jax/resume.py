@@ -89,7 +89,9 @@ def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:
     """
     path = workdir / CONFIG_FILE
     before = writer.read_json(path).get("named_epochs") if path.exists() else None
-    return {*config.checkpoint.epochs, config.num_epochs, *(before or ())}
+    # Of a file that anybody may have edited, what cannot be meant is left out.
+    kept = {e for e in before if type(e) is int} if isinstance(before, list) else set()
+    return {*config.checkpoint.epochs, config.num_epochs} | kept
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> None:

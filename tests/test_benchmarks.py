@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import chex
@@ -215,7 +216,7 @@ def test_pytorch_networks_have_as_many_parameters():
     for model in ("resnet32", "wrn16_4"):
         ours = create_model(model, num_classes=10, norm="dar_bn")
         images = jnp.zeros((1, 32, 32, 3))
-        params = jax.eval_shape(lambda: ours.init(jax.random.key(0), images, train=False))  # noqa: B023
+        params = jax.eval_shape(partial(ours.init, train=False), jax.random.key(0), images)
         theirs = torch_models.create(model, "dar_bn", 10)
         count = sum(leaf.size for leaf in jax.tree.leaves(params["params"]))
         assert count == sum(p.numel() for p in theirs.parameters())

@@ -143,7 +143,7 @@ def test_plain_http_is_refused(server: str, tmp_path: pathlib.Path) -> None:
 def test_redirect_to_a_scheme_that_is_not_allowed(server: str, tmp_path: pathlib.Path) -> None:
     redirects = download._Redirects(("https",))
     with pytest.raises(DataError, match="refused the address http://"):
-        redirects.redirect_request(None, io.BytesIO(), 302, "", None, "http://example.org/x")  # type: ignore[arg-type]
+        redirects.redirect_request(None, io.BytesIO(), 302, "", None, "http://example.org/x")
 
 
 def test_no_network(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,10 @@ def test_more_epochs_continue_a_finished_run(npz, tmp_path):
     assert int(state.step) == 8 * STEPS_PER_EPOCH
     # Epoch 2 is named, 4 was the last once; the others are the two newest.
     assert Checkpoints(tmp_path).steps() == [6, 12, 21, 24]
+    path = tmp_path / "config.json"
+    saved = writer.read_json(path)
+    saved["named_epochs"].append("eight")
+    writer.write_json(path, saved)
     train_and_evaluate(tiny_config(npz, num_epochs=11), tmp_path)
     assert Checkpoints(tmp_path).steps() == [6, 12, 24, 30, 33]
     with pytest.raises(
