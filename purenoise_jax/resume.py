@@ -20,7 +20,7 @@ from purenoise_jax.checkpoint import (
     Checkpoints,
     check_same,
 )
-from purenoise_jax.config import config_hash, fixed_fields
+from purenoise_jax.config import config_hash, differences, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.step import TrainState
@@ -109,14 +109,9 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
         return
     try:
         there = dict(writer.read_json(path)["fixed"].items())
+        differing = differences(there, fixed_fields(config))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
-    here = fixed_fields(config)
-    differing = [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
-    ]
     if differing:
         raise ConfigError(
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
