@@ -17,6 +17,7 @@ from purenoise_jax.config import flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.numerics import numeric_settings
 from purenoise_jax.resume import Start
 from purenoise_jax.stop import StopRequest
 from purenoise_jax.writer import METRICS, read_metrics
@@ -53,7 +54,11 @@ class Beginning:
     @property
     def environment(self) -> dict[str, Any]:
         """What has to be the same for a result that is the same to the last bit."""
-        found = {**self.versions, "devices": self.experiment.placement.mesh.size}
+        found = {
+            **self.versions,
+            **numeric_settings(),
+            "devices": self.experiment.placement.mesh.size,
+        }
         if jax.default_backend() == "cpu":
             # Each of them sums up a share of its own.
             found["cores"] = _cores()
@@ -121,6 +126,7 @@ def begin(
             "config": {k: v for k, v in flatten(config).items() if k not in LOCAL_FIELDS},
             "data": experiment.identity,
             "versions": versions,
+            "settings": numeric_settings(),
         }
     )
     checkpoints = Checkpoints(

@@ -9,7 +9,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
     ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
-     "xla", "compile_cache", "rng", "noise", "schedules", "metrics",
+     "xla", "compile_cache", "rng", "numerics", "noise", "schedules", "metrics",
      "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "models.norm", "models.heads", "models.conv",
