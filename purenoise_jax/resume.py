@@ -23,6 +23,7 @@ from purenoise_jax.checkpoint import (
 from purenoise_jax.config import config_hash, differences, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
+from purenoise_jax.record_fields import check_fields
 from purenoise_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -156,7 +157,9 @@ def find_start(
     if own is not None:
         record = checkpoints.record(own)
         here = {**identity, "steps_per_epoch": steps_per_epoch}
-        check_same(record, here, str(checkpoints.folder / str(own)))
+        where = str(checkpoints.folder / str(own))
+        check_fields(record, where)
+        check_same(record, here, where)
         began = record["init_from"] or "random parameters"
         if origin and not _holds(record["init_from"], origin):
             raise ConfigError(

@@ -23,7 +23,7 @@ LAYERS = [
      "checkpoint.manifest", "writer"],
     ["totals", "step", "compile_steps", "evaluate", "aux_start"],
     ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "begin",
-     "skipped",
+     "skipped", "record_fields",
      "train"],
     ["analysis.load"],
     ["analysis.drawing", "analysis.outcome"],
