@@ -112,6 +112,15 @@ FIELDS: dict[str, Field] = {
     "data.source": Field("auto", "where images come from", OneOf(SOURCES)),
     "data.name": Field("cifar10", "of the data set, for sources that hold several", Text()),
     "data.path": Field("", "file or folder of the source", Text(), fixed=False),
+    "data.train_split": Field(
+        "", "of tfds or folder: split or folder that trains; '' = train", Text(), absent=""
+    ),
+    "data.test_split": Field(
+        "",
+        "of tfds or folder: split or folder of the test; '' = test, with tfds else validation",
+        Text(),
+        absent="",
+    ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
     ),

@@ -6,10 +6,11 @@ A message is one line that names the field or file, the value seen and what is l
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Of a value in a message; a list of a thousand names helps nobody.
 _SHOWN = 120
+_FAULTS_SHOWN = 5
 
 
 class PureNoiseError(Exception):
@@ -88,6 +89,15 @@ def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:
     names = list(legal)
     hint = nearest(value, names)
     return ConfigError(f"{field}={shown(value)} is unknown; legal: {', '.join(names)}{hint}")
+
+
+def all_faults(where: object, faults: Sequence[str]) -> DataError:
+    """The one error for all faults of one data set: their number and the first of them."""
+    shown_faults = "; ".join(faults[:_FAULTS_SHOWN])
+    if len(faults) == 1:
+        return DataError(f"{where}: {shown_faults}")
+    some = f", the first {_FAULTS_SHOWN}" if len(faults) > _FAULTS_SHOWN else ""
+    return DataError(f"{where}: {len(faults)} faults{some}: {shown_faults}")
 
 
 def nearest(value: object, names: Iterable[str]) -> str:

@@ -153,7 +153,12 @@ def build(config: ConfigDict) -> Experiment:
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
     dataset = sources.load(
-        data.source, name=data.name, path=expanduser(data.path), image_size=data.image_size
+        data.source,
+        name=data.name,
+        path=expanduser(data.path),
+        image_size=data.image_size,
+        train_split=data.train_split,
+        test_split=data.test_split,
     )
     dataset = limit_test(dataset, data.limit)
     training = make_training_set(

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from purenoise_jax.data.labels import as_labels
 from purenoise_jax.errors import DataError
-
-_OFFENDERS_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +43,10 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """Checks shapes, dtypes and labels of every split.
 
     Args:
-        dataset: What a loader read. Labels may have any integer dtype.
+        dataset: What a loader read. Labels may have any integer dtype, and the shape `[N, 1]`.
 
     Returns:
-        The same data set with its labels as `int32`.
+        The same data set with its labels as `int32[N]`.
 
     Raises:
         DataError: The images are not `uint8[N, H, W, C]` with C 1 or 3 and at least one image, the
@@ -70,13 +69,15 @@ def check_dataset(dataset: Dataset) -> Dataset:
     for split, (split_images, split_labels) in splits.items():
         where = f"{dataset.name}, split {split}"
         _check_images(where, split_images)
-        _check_labels(where, split_labels, len(split_images), dataset.num_classes)
+        flat = as_labels(
+            where, split_labels, images=len(split_images), num_classes=dataset.num_classes
+        )
         if split_images.shape[1:] != dataset.train_images.shape[1:]:
             raise DataError(
                 f"{where}: images are {_shape(split_images)} but the training images are "
                 f"{_shape(dataset.train_images)}"
             )
-        labels[split] = np.asarray(split_labels, np.int32)
+        labels[split] = flat.astype(np.int32, copy=False)
     return dataclasses.replace(
         dataset,
         train_labels=labels["train"],
@@ -95,22 +96,6 @@ def _check_images(where: str, images: Any) -> None:
         raise DataError(f"{where}: images must have 1 or 3 channels, got {images.shape[3]}")
     if images.size == 0:
         raise DataError(f"{where}: there are no images, shape {images.shape}")
-
-
-def _check_labels(where: str, labels: Any, images: int, classes: int) -> None:
-    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
-        seen = getattr(labels, "dtype", type(labels).__name__)
-        raise DataError(f"{where}: labels must be an integer array, got {seen}")
-    if labels.shape != (images,):
-        raise DataError(
-            f"{where}: {images} images need labels of shape ({images},), got {labels.shape}"
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= classes))
-    if bad.size:
-        shown = ", ".join(f"[{i}] = {labels[i]}" for i in bad[:_OFFENDERS_SHOWN])
-        raise DataError(
-            f"{where}: {bad.size} labels are outside 0..{classes - 1}, the first are {shown}"
-        )
 
 
 def _shape(images: np.ndarray) -> str:

@@ -1,78 +1,76 @@
-"""Reads PNG and JPEG files from one folder per split and class."""
+"""Reads image files from one folder per split and class."""
 
-import io
 import pathlib
-import struct
-import zlib
 
 import numpy as np
-from PIL import Image
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.decode import decode_image, depth_fault
+from purenoise_jax.data.image_files import images_of_class, is_class_folder, stray_images
 from purenoise_jax.data.resize import resize_square
-from purenoise_jax.errors import ConfigError, DataError
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-# Pillow would clip more than 8 bits per channel without a word.
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
-
-_DAMAGE = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+from purenoise_jax.data.splits import refuse_odd_splits
+from purenoise_jax.errors import ConfigError, DataError, all_faults
 
 
-def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
+def load_folder(
+    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+) -> Dataset:
     """Loads `train/<class>/`, `test/<class>/` and, if there, `val/<class>/` below one folder.
 
-    Files ending in .png, .jpg or .jpeg are read in sorted order and converted to RGB; other files
-    are left alone. The classes are the sorted folder names in `train`.
+    Images are read in sorted order and converted to RGB, by the rules of `decode_image`. The
+    classes are the sorted folder names in `train`. Files that are known to be no images are left
+    alone; whatever else is not read is a fault, and all faults are told at once.
 
     Args:
         name: Unused; the folder is named.
         path: The folder that holds `train` and `test`.
         image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
+        train_split: Name of the folder of training images; empty for `train`.
+        test_split: Name of the folder of test images; empty for `test`. `val` is read beside it
+            unless it is one of the two.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
 
     Raises:
-        ConfigError: `path` is empty.
+        ConfigError: `path` is empty, or a split's name is not legal.
         DataError: A split or class is missing or empty, the class folders of two splits differ, an
-            image is damaged, or the sizes differ while `image_size` is 0.
+            image is damaged, lies a folder too deep or is a link to nothing, a file may be an image
+            and is not read, or the sizes differ while `image_size` is 0.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")
     root = pathlib.Path(path).expanduser()
-    classes = _class_folders(root / "train")
-    splits = {}
-    for split in ("train", "test", "val"):
-        if split == "val" and not (root / split).is_dir():
-            continue
+    train, test = train_split or "train", test_split or "test"
+    refuse_odd_splits(train, test)
+    wanted = [train, test]
+    if "val" not in wanted and (root / "val").is_dir():
+        wanted.append("val")
+
+    splits, faults = {}, []
+    classes: list[str] = []
+    for split in wanted:
+        if not (root / split).is_dir():
+            raise DataError(f"{root / split}: there is no such folder{_others(root, wanted)}")
         found = _class_folders(root / split)
+        classes = classes or found
         if found != classes:
             differing = ", ".join(sorted(set(found) ^ set(classes)))
-            raise DataError(f"{root}: the class folders of train and {split} differ: {differing}")
-        splits[split] = _read_split(root / split, classes, image_size)
-    val_images, val_labels = splits.get("val", (None, None))
+            raise DataError(f"{root}: the class folders of {train} and {split} differ: {differing}")
+    for split in wanted:
+        splits[split], more = _read_split(root / split, classes, image_size)
+        faults += more
+    if faults:
+        raise all_faults(root, faults)
+    val_images, val_labels = splits["val"] if len(wanted) > 2 else (None, None)
     return check_dataset(
         Dataset(
             name=str(root),
-            train_images=splits["train"][0],
-            train_labels=splits["train"][1],
-            test_images=splits["test"][0],
-            test_labels=splits["test"][1],
+            train_images=splits[train][0],
+            train_labels=splits[train][1],
+            test_images=splits[test][0],
+            test_labels=splits[test][1],
             class_names=tuple(classes),
             val_images=val_images,
             val_labels=val_labels,
@@ -80,12 +78,24 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
     )
 
 
+def _others(root: pathlib.Path, wanted: list[str]) -> str:
+    """What else could be meant by a split that is not there, ready to stand behind a message."""
+    try:
+        found = sorted(entry.name for entry in root.iterdir() if is_class_folder(entry))
+    except OSError:
+        return ""
+    missing = [split for split in wanted if split not in found]
+    field = "data.train_split" if wanted[0] in missing else "data.test_split"
+    others = [name for name in found if name not in wanted[:2]]
+    shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
+    return f"; {root} has {shown}, of which {field} may name one" if others else ""
+
+
 def _class_folders(split: pathlib.Path) -> list[str]:
-    if not split.is_dir():
-        raise DataError(f"{split}: there is no such folder")
-    names = sorted(
-        entry.name for entry in split.iterdir() if entry.is_dir() and entry.name[0] != "."
-    )
+    try:
+        names = sorted(entry.name for entry in split.iterdir() if is_class_folder(entry))
+    except OSError as error:
+        raise DataError(f"{split}: cannot be listed ({error.strerror})") from error
     if not names:
         raise DataError(f"{split}: holds no class folders")
     return names
@@ -93,55 +103,48 @@ def _class_folders(split: pathlib.Path) -> list[str]:
 
 def _read_split(
     split: pathlib.Path, classes: list[str], image_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+    """Images and labels of a split, and its faults; with faults, the images are incomplete."""
     files: list[pathlib.Path] = []
     labels: list[int] = []
+    faults = stray_images(split)
     for label, name in enumerate(classes):
-        found = sorted(
-            file
-            for file in (split / name).iterdir()
-            if file.suffix.lower() in _SUFFIXES and file.name[0] != "." and file.is_file()
-        )
-        if not found:
-            raise DataError(f"{split / name}: holds no .png, .jpg or .jpeg files")
+        found, more = images_of_class(split / name)
         files += found
         labels += [label] * len(found)
+        faults += more
 
-    first = _read_image(files[0], image_size)
-    images = np.empty((len(files), *first.shape), np.uint8)
+    images: np.ndarray | None = None
+    first = ""
+    odd_sizes: list[str] = []
+    largest: dict[str, int] = {}
     for index, file in enumerate(files):
-        image = _read_image(file, image_size)
-        if image.shape != first.shape:
-            raise DataError(
-                f"{file}: is {image.shape[0]} x {image.shape[1]} but {files[0]} is "
-                f"{first.shape[0]} x {first.shape[1]}; set data.image_size to resize all images"
-            )
-        images[index] = image
-    return images, np.array(labels, np.int32)
-
-
-def _check_png(data: bytes) -> None:
-    """Compares the check sum of every chunk; Pillow leaves out those of the pixels."""
-    place, kind = len(_PNG), b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, place)
-        end = place + 8 + length
-        if struct.unpack_from(">I", data, end) != (zlib.crc32(data[place + 4 : end]),):
-            raise ValueError(f"the check sum of its chunk {ascii(kind)[2:-1]} is wrong")
-        place = end + 4
-
-
-def _read_image(file: pathlib.Path, image_size: int) -> np.ndarray:
-    try:
-        data = file.read_bytes()
-        if data.startswith(_PNG):
-            _check_png(data)
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.mode not in _MODES:
-                raise DataError(f"{file}: images of mode {image.mode} are not read, save as 8 bit")
-            pixels = np.asarray(image.convert("RGB"))
-    except DataError:
-        raise
-    except _DAMAGE as error:
-        raise DataError(f"{file}: cannot be read as an image ({error})") from error
-    return resize_square(pixels, image_size) if image_size else pixels
+        place = file.relative_to(split.parent).as_posix()
+        try:
+            decoded = decode_image(file.read_bytes())
+        except OSError as error:
+            faults.append(f"{place}: cannot be read ({error.strerror})")
+            continue
+        except DataError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if decoded.largest is not None:
+            largest[place] = decoded.largest
+        image = resize_square(decoded.pixels, image_size) if image_size else decoded.pixels
+        if images is None:
+            images, first = np.empty((len(files), *image.shape), np.uint8), place
+        if image.shape == images.shape[1:]:
+            images[index] = image
+        else:
+            odd_sizes.append(f"{place}: is {image.shape[0]} x {image.shape[1]}")
+    if odd_sizes and images is not None:
+        several = f" ({len(odd_sizes)} images have another size)" if len(odd_sizes) > 1 else ""
+        faults.append(
+            f"{odd_sizes[0]} but {first} is {images.shape[1]} x {images.shape[2]}{several}; set "
+            "data.image_size to resize all images"
+        )
+    if largest and (fault := depth_fault(max(largest.values()))):
+        faults.append(f"{next(iter(largest))}: {fault}")
+    if images is None:
+        images = np.empty((0, 0, 0, 3), np.uint8)
+    return (images, np.array(labels, np.int32)), faults

@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 
+from purenoise_jax.data.labels import as_labels
 from purenoise_jax.errors import ConfigError, DataError, unknown
 
 PROFILES = ("exp", "step", "natural")
@@ -80,7 +81,7 @@ def long_tail_indices(
     the first n in file order. Profile "natural" keeps every image.
 
     Args:
-      labels: int[N] in [0, K), in the data set's original file order.
+      labels: int[N] or int[N, 1] in [0, K), in the data set's original file order.
       imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
       profile: "exp", "step" or "natural".
       rule: "cao" or "first".
@@ -91,17 +92,15 @@ def long_tail_indices(
 
     Raises:
       ConfigError: an argument is out of range.
-      DataError: a class has no image at all.
+      DataError: labels are none, or a class has no image at all.
     """
-    labels = np.asarray(labels)
+    labels = as_labels("labels", np.asarray(labels))
     if rule not in RULES:
         raise unknown("data.rule", rule, RULES)
     if not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"data.seed={seed} must lie in 0 .. {MAX_SEED}")
-    if labels.ndim != 1 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels must be integers [N], got {labels.dtype}{list(labels.shape)}")
-    if labels.min() < 0:
-        raise DataError(f"labels count from 0, got {labels.min()}")
+    if labels.size == 0:
+        raise DataError("labels: there are none")
     available = count_classes(labels, int(labels.max()) + 1)
     if not available.all():
         empty = np.flatnonzero(available == 0)[:10].tolist()
@@ -165,13 +164,14 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
             f"data.indices={path}: cannot be read as a list of integers: {error}"
         ) from None
     if raw.ndim != 1 or raw.size == 0 or not np.issubdtype(raw.dtype, np.integer):
+        mask = ", a mask: save np.flatnonzero of it" if raw.dtype == bool else ""
         raise DataError(
-            f"data.indices={path}: wanted integers [M], got {raw.dtype}{list(raw.shape)}"
+            f"data.indices={path}: wanted integers [M], got {raw.dtype}{list(raw.shape)}{mask}"
         )
-    indices = np.sort(raw.astype(np.int64))
-    outside = indices[(indices < 0) | (indices >= num_images)]
+    outside = np.sort(raw[(raw < 0) | (raw >= num_images)])
     if outside.size:
         raise DataError(f"data.indices={path}: index {outside[0]} is outside 0 .. {num_images - 1}")
+    indices = np.sort(raw.astype(np.int64))
     twice = indices[1:][indices[1:] == indices[:-1]]
     if twice.size:
         raise DataError(f"data.indices={path}: index {twice[0]} stands there twice")

@@ -10,7 +10,8 @@ import zlib
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.labels import as_labels
+from purenoise_jax.errors import ConfigError, DataError, all_faults
 
 _REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = ("val_images", "val_labels")
@@ -61,15 +62,16 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     arrays = _read_arrays(file)
 
     images = {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
-    labels = {key: _flat(array) for key, array in arrays.items() if "labels" in key}
-    largest = max(
-        (
-            int(array.max())
-            for array in labels.values()
-            if array.size and np.issubdtype(array.dtype, np.integer)
-        ),
-        default=0,
-    )
+    labels, faults = {}, []
+    for key, array in arrays.items():
+        if "labels" in key:
+            try:
+                labels[key] = as_labels(key, array)
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        raise all_faults(file, faults)
+    largest = max((int(array.max()) for array in labels.values() if array.size), default=0)
     most = sum(array.size for array in labels.values())
     if largest >= max(most, 1):
         raise DataError(f"{file}: the largest label is {largest}, but there are only {most} labels")
@@ -80,7 +82,7 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
             train_labels=labels["train_labels"],
             test_images=images["test_images"],
             test_labels=labels["test_labels"],
-            class_names=tuple(str(label) for label in range(max(largest, 0) + 1)),
+            class_names=tuple(str(label) for label in range(largest + 1)),
             val_images=images.get("val_images"),
             val_labels=labels.get("val_labels"),
         )
@@ -129,7 +131,3 @@ def _read_array(bundle: zipfile.ZipFile, key: str) -> np.ndarray:
 
 def _with_channel(images: np.ndarray) -> np.ndarray:
     return images[..., None] if images.ndim == 3 else images
-
-
-def _flat(labels: np.ndarray) -> np.ndarray:
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax import rng
+from purenoise_jax.data.labels import as_labels
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -60,13 +61,17 @@ class EpochSampler:
     """Lays out one epoch after another as fixed-shape batches of image indices.
 
     Args:
-      labels: int[N] in [0, K), of the training images.
+      labels: int[N] or int[N, 1] in [0, K), of the training images.
       num_classes: K.
       batch_size: B.
       seed: the run's seed.
+
+    Raises:
+      DataError: labels are of another dtype or shape, or outside [0, K).
     """
 
     def __init__(self, labels: np.ndarray, num_classes: int, batch_size: int, seed: int) -> None:
+        labels = as_labels("labels", np.asarray(labels), num_classes=num_classes)
         self.num_images = len(labels)
         self.batch_size = batch_size
         self.steps = steps_per_epoch(self.num_images, batch_size)

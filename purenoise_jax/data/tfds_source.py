@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.decode import decode_image, depth_fault
 from purenoise_jax.data.resize import resize_square
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.splits import refuse_odd_splits
+from purenoise_jax.errors import ConfigError, DataError, all_faults, shown
 
 _FORMATS = ("array_record", "parquet")
 _INFO_FILE = "dataset_info.json"
@@ -24,13 +26,16 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _NAME = re.compile(r"\w[\w.\-]*(/\w[\w.+\-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
-def load_tfds(*, name: str, path: str, image_size: int = 0) -> Dataset:
+def load_tfds(
+    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+) -> Dataset:
     """Loads a prepared TFDS image classification data set.
 
     The training set is the split `train` and the test set the split `test`, with `validation`
     beside them if there is one. Without a split `test`, the split `validation` is the test set.
-    Where examples have a text feature `id`, they are returned sorted by it, which restores the
-    official order of CIFAR; otherwise in the order in which they are stored.
+    Encoded images are read by the rules of `decode_image`. Where examples have a text feature `id`,
+    they are returned sorted by it, which restores the official order of CIFAR; otherwise in the
+    order in which they are stored.
 
     Args:
         name: TFDS name: `"cifar10"`, `"name/config"`, or either with a version, `"cifar10:3.0.2"`.
@@ -38,14 +43,16 @@ def load_tfds(*, name: str, path: str, image_size: int = 0) -> Dataset:
             The folder of one version, which holds `dataset_info.json`, will also do.
         image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
+        train_split: Name of the split of training images; empty for `train`.
+        test_split: Name of the split of test images; empty for `test`, else `validation`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]`.
 
     Raises:
-        ConfigError: `name` is not a TFDS name.
+        ConfigError: `name` is not a TFDS name, or a split's name is not legal.
         DataError: The data set is not prepared, is in a format without random access, has no
-            image or class label, lacks a split, or is damaged.
+            image or class label, lacks a split or its labels, or is damaged.
     """
     folder = find_prepared(name, path)
     if folder is None:
@@ -63,27 +70,39 @@ def load_tfds(*, name: str, path: str, image_size: int = 0) -> Dataset:
     builder = _open_builder(folder, file_format)
     image_key, label_key, class_names = _find_features(folder, builder)
     splits = {split for split in builder.info.splits if builder.info.splits[split].num_examples}
-    test = "test" if "test" in splits else "validation"
-    missing = {"train", test} - splits
+    train = train_split or "train"
+    test = test_split or ("test" if "test" in splits else "validation")
+    refuse_odd_splits(train, test)
+    missing = {train, test} - splits
     if missing:
         raise DataError(
             f"{folder}: lacks the split {' and '.join(sorted(missing))}, "
-            f"has {', '.join(sorted(splits)) or 'none'}"
+            f"has {', '.join(sorted(splits)) or 'none'}; data.train_split and data.test_split may "
+            "name others"
         )
-    wanted = ["train", test]
-    if test == "test" and "validation" in splits:
+    wanted = [train, test]
+    if "validation" in splits and "validation" not in wanted:
         wanted.append("validation")
-    arrays = {
-        split: _read_split(folder, builder, split, image_key, label_key, image_size)
-        for split in wanted
-    }
-    val_images, val_labels = arrays.get("validation", (None, None))
-    if test == "validation":
-        val_images, val_labels = None, None
+    arrays, faults = {}, []
+    for split in wanted:
+        arrays[split], more = _read_split(folder, builder, split, image_key, label_key, image_size)
+        faults += more
+    if faults:
+        raise all_faults(folder, faults)
+    unlabelled = {split for split in wanted if (arrays[split][1] == -1).all()}
+    for field, split in (("data.train_split", train), ("data.test_split", test)):
+        if split in unlabelled:
+            others = ", ".join(sorted(splits - {train, test})) or "none"
+            raise DataError(
+                f"{folder}: all labels of the split {split} are -1, so that it has none; set "
+                f"{field} to another split, there is {others}"
+            )
+    has_val = len(wanted) > 2 and wanted[2] not in unlabelled
+    val_images, val_labels = arrays[wanted[2]] if has_val else (None, None)
     dataset = Dataset(
         name=name or builder.info.name,
-        train_images=arrays["train"][0],
-        train_labels=arrays["train"][1],
+        train_images=arrays[train][0],
+        train_labels=arrays[train][1],
         test_images=arrays[test][0],
         test_labels=arrays[test][1],
         class_names=class_names,
@@ -178,7 +197,13 @@ def _random_access_format(folder: pathlib.Path) -> str | None:
     info = _read_json(folder / _INFO_FILE)
     if not isinstance(info, dict):
         raise DataError(f"{folder / _INFO_FILE}: is not a description of a data set")
-    offered = [info.get("fileFormat"), *(info.get("alternativeFileFormats") or [])]
+    others = info.get("alternativeFileFormats") or []
+    if not isinstance(others, list):
+        raise DataError(
+            f"{folder / _INFO_FILE}: alternativeFileFormats is {shown(others)}, must be a list of "
+            "names"
+        )
+    offered = [info.get("fileFormat"), *others]
     return next((file_format for file_format in _FORMATS if file_format in offered), None)
 
 
@@ -219,7 +244,11 @@ def _find_features(folder: pathlib.Path, builder: Any) -> tuple[str, str, tuple[
     for key, feature in features.items():
         if isinstance(feature, tfds.features.ClassLabel):
             labels.append(key)
-        elif isinstance(feature, tfds.features.Image) or (
+        elif isinstance(feature, tfds.features.Image):
+            # TFDS stores floats as the bytes of a PNG.
+            if np.dtype(feature.np_dtype) in (np.uint8, np.uint16):
+                images.append(key)
+        elif (
             type(feature) is tfds.features.Tensor
             and len(feature.shape) == 3
             and np.dtype(feature.np_dtype) == np.uint8
@@ -249,44 +278,86 @@ def _read_split(
     image_key: str,
     label_key: str,
     image_size: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+    """Images and labels of a split, and its faults; with faults, the images are incomplete."""
+    import tensorflow_datasets as tfds
+
+    feature = builder.info.features[image_key]
+    encoded = isinstance(feature, tfds.features.Image)
     images: np.ndarray | None = None
     labels: list[int] = []
     ids: list[bytes] = []
+    faults: list[str] = []
+    odd_sizes: list[str] = []
+    largest: dict[str, int] = {}
     index = -1
     try:
-        source = builder.as_data_source(split)
+        # TFDS would decode by rules of its own, which differ with what is installed.
+        decoders = {image_key: tfds.decode.SkipDecoding()} if encoded else None
+        source = builder.as_data_source(split, decoders=decoders)
         count = len(source)
         for index in range(count):
             example = source[index]
-            image = np.asarray(example[image_key])
-            if image_size:
-                image = resize_square(image, image_size)
-            if images is None:
-                images = np.empty((count, *image.shape), np.uint8)
-            if image.shape != images.shape[1:] or image.dtype != np.uint8:
-                raise DataError(
-                    f"{folder}: image {index} of split {split} is {image.dtype}{image.shape} but "
-                    f"the first is uint8{images.shape[1:]}; set data.image_size to resize all"
-                )
-            images[index] = image
             labels.append(int(example[label_key]))
             if isinstance(example.get("id"), bytes | str):
                 ids.append(_as_bytes(example["id"]))
-    except DataError:
-        raise
+            place = f"example {index} of split {split}"
+            if encoded:
+                try:
+                    image, deepest = _decode(example[image_key], feature.shape[-1])
+                except DataError as error:
+                    faults.append(f"{place}: {error}")
+                    continue
+                if deepest is not None:
+                    largest[place] = deepest
+            else:
+                image = np.asarray(example[image_key])
+            if image_size:
+                image = resize_square(image, image_size)
+            if images is None:
+                images, first = np.empty((count, *image.shape), np.uint8), place
+            if image.shape == images.shape[1:] and image.dtype == np.uint8:
+                images[index] = image
+            else:
+                odd_sizes.append(f"{place}: is {image.dtype}{list(image.shape)}")
     # The readers of the two formats raise errors of their own making for damaged records.
     except Exception as error:
         raise DataError(
             f"{folder}: cannot read example {index} of split {split} ({_one_line(error)})"
         ) from error
-    if images is None:
+    if not count:
         raise DataError(f"{folder}: split {split} is empty")
+    if odd_sizes and images is not None:
+        several = f" ({len(odd_sizes)} images differ)" if len(odd_sizes) > 1 else ""
+        faults.append(
+            f"{odd_sizes[0]} but {first} is uint8{list(images.shape[1:])}{several}; set "
+            "data.image_size to resize all images"
+        )
+    if largest and (fault := depth_fault(max(largest.values()))):
+        faults.append(f"{next(iter(largest))}: {fault}")
+    if images is None:
+        images = np.empty((0, 0, 0, 3), np.uint8)
     label_array = np.array(labels, np.int64)
-    if len(ids) == count:
+    if len(ids) == count and not faults:
         order = np.array(sorted(range(count), key=ids.__getitem__))
         images, label_array = images[order], label_array[order]
-    return images, label_array
+    return (images, label_array), faults
+
+
+def _decode(data: Any, channels: int | None) -> tuple[np.ndarray, int | None]:
+    """An encoded image as `uint8[H, W, C]`, and its largest sample if it has 16 bits.
+
+    C is 1 where the feature has one channel, otherwise 3.
+    """
+    if not isinstance(data, bytes):
+        raise DataError(f"cannot be read as an image (it is stored as {type(data).__name__})")
+    decoded = decode_image(data)
+    pixels = decoded.pixels
+    if channels == 1:
+        if (pixels != pixels[..., :1]).any():
+            raise DataError("is coloured, but its feature says that it has one channel")
+        pixels = pixels[..., :1]
+    return pixels, decoded.largest
 
 
 def _as_bytes(text: bytes | str) -> bytes:
