@@ -32,7 +32,7 @@ def stray_images(split: pathlib.Path) -> list[str]:
     """The faults of what lies beside the class folders of a split."""
     faults = []
     for entry in _entries(split):
-        if entry.is_dir():
+        if _is_folder(entry):
             continue
         fault = _fault(entry) or "lies in no class folder"
         faults.append(f"{split.name}/{entry.name}: {fault}")
@@ -54,10 +54,11 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
     """
     files, faults = [], []
     for entry in _entries(folder):
-        fault = _nested(entry) if entry.is_dir() else _fault(entry)
+        is_folder = _is_folder(entry)
+        fault = _nested(entry) if is_folder else _fault(entry)
         if fault:
             faults.append(f"{folder.parent.name}/{folder.name}/{entry.name}: {fault}")
-        elif not entry.is_dir():
+        elif not is_folder:
             files.append(folder / entry.name)
     if not files and not faults:
         faults.append(
@@ -83,10 +84,17 @@ def _is_passed_over(name: str) -> bool:
     )
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _fault(file: os.DirEntry[str]) -> str:
+    if file.is_symlink() and not os.path.exists(file):
+        return f"is a link to {os.readlink(file)}, which is not there"
     if not file.is_file():
-        if file.is_symlink() and not os.path.exists(file):
-            return f"is a link to {os.readlink(file)}, which is not there"
         return "is no regular file"  # a pipe would be waited for
     if os.path.splitext(file.name)[1].lower() not in SUFFIXES:
         return f"is of no format that is read ({' '.join(SUFFIXES)}); convert it or move it away"
