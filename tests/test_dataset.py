@@ -55,8 +55,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "test: there are no images",
     ),
     "no pixels": ({"train_images": GOOD.train_images[:, :0]}, "no images"),
-    "too few labels": ({"train_labels": GOOD.train_labels[:5]}, r"6 images.*\(6,\), got \(5,\)"),
-    "two label axes": ({"train_labels": GOOD.train_labels[:, None]}, r"\(6, 1\)"),
+    "too few labels": ({"train_labels": GOOD.train_labels[:5]}, "train: 6 images, but 5 labels"),
+    "two label axes": ({"train_labels": GOOD.train_labels[None]}, r"\[1, 6\]"),
+    "one-hot labels": ({"test_labels": np.eye(3, dtype=int)}, r"test: .*one-hot; use .*argmax"),
+    "text labels": ({"test_labels": np.array(["a", "b", "c"])}, "test: .*got <U1: text"),
     "float labels": (
         {"train_labels": GOOD.train_labels.astype(float)},
         "integer array, got float64",
@@ -90,6 +92,12 @@ def test_bad_dataset_is_refused(case: str) -> None:
     changes, message = BAD[case]
     with pytest.raises(DataError, match=f"tiny.*{message}"):
         check_dataset(make(**changes))
+
+
+def test_a_column_of_labels_is_read_as_its_entries() -> None:
+    checked = check_dataset(make(train_labels=GOOD.train_labels[:, None].astype(np.uint8)))
+    np.testing.assert_array_equal(checked.train_labels, GOOD.train_labels)
+    assert checked.train_labels.dtype == np.int32
 
 
 def test_a_limit_keeps_the_first_test_images_of_each_class() -> None:

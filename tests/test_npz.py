@@ -62,7 +62,10 @@ def test_colour_images_flat_labels_and_no_validation(tmp_path: pathlib.Path) -> 
         ({"train_images": None, "test_labels": None}, "lacks the arrays train_images, test_labels"),
         ({"train_images": np.zeros((9, 5, 4))}, "uint8 array, got float64"),
         ({"train_labels": np.zeros(9)}, "integer array, got float64"),
-        ({"train_labels": np.zeros((9, 2), int)}, r"got \(9, 2\)"),
+        ({"train_labels": np.zeros((9, 2), int)}, r"train_labels: .* \[9, 2\]"),
+        ({"val_labels": np.array(list("abc"))}, "val_labels: .*got <U1: text; number the classes"),
+        ({"test_labels": np.eye(3)[np.arange(6) % 3]}, "test_labels: .*look one-hot; use .*argmax"),
+        ({"train_labels": np.arange(9) > 3}, "train_labels: .*got bool"),
         ({"train_labels": np.arange(9) - 1}, r"\[0\] = -1"),
         ({"train_labels": np.full(9, 2**40)}, "largest label"),
         ({"train_labels": np.zeros(8, int)}, r"9 images"),
@@ -74,6 +77,14 @@ def test_colour_images_flat_labels_and_no_validation(tmp_path: pathlib.Path) -> 
 def test_bad_arrays(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"tiny.*{message}"):
         load_npz(name="", path=write(tmp_path, **changes))
+
+
+def test_all_bad_labels_come_in_one_message(tmp_path: pathlib.Path) -> None:
+    names = np.array(list("abcabc"))
+    with pytest.raises(
+        DataError, match=r"tiny\.npz: 2 faults: train_labels: .*; test_labels: .*<U1"
+    ):
+        load_npz(name="", path=write(tmp_path, train_labels=np.zeros(9), test_labels=names))
 
 
 def test_not_an_npz_file(tmp_path: pathlib.Path) -> None:

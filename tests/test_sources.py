@@ -13,9 +13,10 @@ from tests import cifar_files as files
 
 def test_every_loader_has_the_same_signature() -> None:
     assert list(sources.SOURCES) == ["auto", "tfds", "cifar_dir", "npz", "folder", "digits"]
-    for loader in sources.SOURCES.values():
+    for name, loader in sources.SOURCES.items():
         parameters = inspect.signature(loader).parameters
-        assert list(parameters) == ["name", "path", "image_size"]
+        splits = ["train_split", "test_split"] if name in sources.SPLIT_SOURCES else []
+        assert list(parameters) == ["name", "path", "image_size", *splits]
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
 
 
@@ -44,6 +45,34 @@ def test_size_that_a_source_cannot_deliver(tmp_path: pathlib.Path) -> None:
         sources.load("npz", name="", path=str(file), image_size=8)
     with pytest.raises(ConfigError, match=r"data\.image_size is -1"):
         sources.load("npz", name="", path=str(file), image_size=-1)
+
+
+@pytest.mark.parametrize("field", ["train_split", "test_split"])
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("npz", "x"), ("cifar_dir", "cifar10"), ("digits", "digits"), ("auto", "digits"), ("auto", "cifar10")],
+)  # fmt: skip
+def test_splits_of_a_source_without_a_choice(source: str, name: str, field: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"data\.{field}='val' is not read: data\..* no splits to"
+    ):
+        sources.load(source, name=name, path="", **{field: "val"})
+
+
+def test_chosen_splits_reach_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def record(**arguments: object) -> object:
+        seen.append((arguments["train_split"], arguments["test_split"]))
+        raise DataError("stop here")
+
+    monkeypatch.setattr(sources, "load_tfds", record)  # what auto calls
+    for source in ("tfds", "folder"):
+        monkeypatch.setitem(sources.SPLIT_SOURCES, source, record)
+    for source in sources.SPLIT_SOURCES:
+        with pytest.raises(DataError, match="stop here"):
+            sources.load(source, name="x", path="y", train_split="dev", test_split="val")
+    assert seen == [("dev", "val")] * 3
 
 
 @pytest.fixture

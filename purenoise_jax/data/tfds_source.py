@@ -296,6 +296,12 @@ def _read_split(
         decoders = {image_key: tfds.decode.SkipDecoding()} if encoded else None
         source = builder.as_data_source(split, decoders=decoders)
         count = len(source)
+        said, stored = builder.info.splits[split].num_examples, _count_stored(source, builder)
+        if stored != said:
+            raise DataError(
+                f"{folder}: {_INFO_FILE} says that split {split} has {said} examples, but {stored} "
+                "are stored"
+            )
         for index in range(count):
             example = source[index]
             labels.append(int(example[label_key]))
@@ -320,6 +326,8 @@ def _read_split(
                 images[index] = image
             else:
                 odd_sizes.append(f"{place}: is {image.dtype}{list(image.shape)}")
+    except DataError:
+        raise
     # The readers of the two formats raise errors of their own making for damaged records.
     except Exception as error:
         raise DataError(
@@ -342,6 +350,20 @@ def _read_split(
         order = np.array(sorted(range(count), key=ids.__getitem__))
         images, label_array = images[order], label_array[order]
     return (images, label_array), faults
+
+
+def _count_stored(source: Any, builder: Any) -> int:
+    """Examples in the files of a split; of array_record, TFDS reads as many as it is told."""
+    if builder.info.file_format.value != "array_record":
+        return len(source)
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    stored = 0
+    for file in builder.info.splits[source.split].filepaths:
+        reader = ArrayRecordReader(str(file))
+        stored += reader.num_records()
+        reader.close()
+    return stored
 
 
 def _decode(data: Any, channels: int | None) -> tuple[np.ndarray, int | None]:
