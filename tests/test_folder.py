@@ -53,6 +53,12 @@ def test_validation_split(root: pathlib.Path) -> None:
     np.testing.assert_array_equal(dataset.val_images, [pixels(5), pixels(6)])
 
 
+def test_a_validation_split_that_is_a_link_to_nothing(root: pathlib.Path) -> None:
+    (root / "val").symlink_to("cache/val")
+    with pytest.raises(DataError, match="val: there is no such folder"):
+        load_folder(name="", path=str(root))
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG"])
 def test_jpeg(root: pathlib.Path, suffix: str) -> None:
     save(root, f"test/dog/f.{suffix}", np.full((6, 6, 3), 77, np.uint8))

@@ -1,5 +1,6 @@
 """Reads image files from one folder per split and class."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -45,7 +46,8 @@ def load_folder(
     train, test = train_split or "train", test_split or "test"
     refuse_odd_splits(train, test)
     wanted = [train, test]
-    if "val" not in wanted and (root / "val").is_dir():
+    # Also a link to nothing, which then is missed rather than left out.
+    if "val" not in wanted and os.path.lexists(root / "val"):
         wanted.append("val")
 
     splits, faults = {}, []
@@ -86,7 +88,7 @@ def _others(root: pathlib.Path, wanted: list[str]) -> str:
         return ""
     missing = [split for split in wanted if split not in found]
     field = "data.train_split" if wanted[0] in missing else "data.test_split"
-    others = [name for name in found if name not in wanted[:2]]
+    others = [name for name in found if name not in wanted]
     shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
     return f"; {root} has {shown}, of which {field} may name one" if others else ""
 
