@@ -54,7 +54,9 @@ def load_folder(
     classes: list[str] = []
     for split in wanted:
         if not (root / split).is_dir():
-            raise DataError(f"{root / split}: there is no such folder{_others(root, wanted)}")
+            field = {train: "data.train_split", test: "data.test_split"}.get(split, "")
+            others = _others(root, field, {train, test}) if field else ""
+            raise DataError(f"{root / split}: there is no such folder{others}")
         found = _class_folders(root / split)
         classes = classes or found
         if found != classes:
@@ -80,15 +82,13 @@ def load_folder(
     )
 
 
-def _others(root: pathlib.Path, wanted: list[str]) -> str:
+def _others(root: pathlib.Path, field: str, chosen: set[str]) -> str:
     """What else could be meant by a split that is not there, ready to stand behind a message."""
     try:
         found = sorted(entry.name for entry in root.iterdir() if is_class_folder(entry))
     except OSError:
         return ""
-    missing = [split for split in wanted if split not in found]
-    field = "data.train_split" if wanted[0] in missing else "data.test_split"
-    others = [name for name in found if name not in wanted]
+    others = [name for name in found if name not in chosen]
     shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
     return f"; {root} has {shown}, of which {field} may name one" if others else ""
 
