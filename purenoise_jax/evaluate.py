@@ -111,12 +111,22 @@ def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) 
     nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
     predicted = logits.argmax(-1)
     confidence = jnp.exp(log_probs.max(-1))
-    # Bins (i / n, (i + 1) / n], as Guo et al. 2017 cut them.
-    bin_of = jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)
     weight = valid.astype(jnp.float32)
     per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
     return Counts(
         counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
         counts.nll + jnp.where(valid, nll, 0).sum(),
-        counts.bins.at[bin_of].add(per_row),
+        counts.bins.at[confidence_bin(confidence)].add(per_row),
     )
+
+
+def confidence_bin(confidence: jax.Array) -> jax.Array:
+    """The bin that a confidence falls into, bins (i / n, (i + 1) / n] (Guo et al. 2017).
+
+    Args:
+      confidence: f32[B] in [0, 1].
+
+    Returns:
+      i32[B] in [0, ECE_BINS).
+    """
+    return jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)

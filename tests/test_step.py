@@ -17,8 +17,9 @@ from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.recipe import DataStats, Recipe, classify
+from purenoise_jax.schedules import by_step
+from purenoise_jax.step import Loader, TrainState, init_state, make_step, make_update
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -152,6 +153,93 @@ def test_raw_noise_enters_the_network_as_it_was_drawn():
     entering = (np.asarray(raw["image"]) - MEAN) / STD
     np.testing.assert_allclose(entering[mask], np.asarray(drawn["image"])[mask], atol=1e-5)
     np.testing.assert_array_equal(raw["image"][~mask], batch["image"][~mask])
+
+
+class Probe:
+    """A stand-in for a network that notes what each forward pass gets; its only parameter is w."""
+
+    def __init__(self):
+        self.seen = []
+
+    def apply(self, variables, image, noise_mask, valid, *, train, mutable, rngs):
+        assert train and mutable == ["batch_stats"]
+        self.seen.append((np.asarray(image), jax.random.key_data(rngs["dropout"]).tolist()))
+        logits = jnp.broadcast_to(variables["params"]["w"], (len(image), CLASSES))
+        return (logits, {}), {"batch_stats": {"passes": variables["batch_stats"]["passes"] + 1}}
+
+
+def probe(recipe=None, loader=LOADER, lr_fn=lambda step: LR, at=(0,)):
+    """What a `Probe` has seen at each of some steps, and the state after each."""
+    tx, found = make_optimizer("sgd", momentum=0.0, weight_decay=0.0), []
+    params = {"w": jnp.arange(3.0)}
+    for step in at:
+        model = Probe()
+        update = make_update(model, tx, lr_fn, recipe or Recipe(), loader, seed=7)
+        before = TrainState(jnp.int32(step), params, {"passes": 0}, tx.init(params))
+        after, _, grads = update(before, IMAGES, LABELS, INDEX, ALL)
+        found.append((model.seen, after, grads))
+    return found
+
+
+def test_images_enter_normalised_with_the_statistics_of_the_loader():
+    (((image, _),), *_) = probe()[0]
+    expected = (IMAGES[INDEX] / 255 - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_every_step_augments_and_drops_with_its_own_key():
+    def shift(key, images):
+        return images + rng.uniform(key, images.shape)
+
+    loader = dataclasses.replace(LOADER, augment=shift, mean=np.zeros(3, "f"), std=np.ones(3, "f"))
+    steps = (0, 1, 5)
+    seen = [found[0][0] for found in probe(loader=loader, at=steps)]
+    for step, (image, dropout_key) in zip(steps, seen, strict=True):
+        drawn = rng.uniform(rng.at(rng.stream(7, "augment"), step), image.shape)
+        np.testing.assert_allclose(image, IMAGES[INDEX] / np.float32(255) + drawn, atol=1e-6)
+        expected = rng.at(rng.at(rng.stream(7, "dropout"), step), 0)
+        assert dropout_key == jax.random.key_data(expected).tolist()
+    assert len({str(key) for _, key in seen}) == len(steps)
+
+
+def test_every_transform_and_the_objective_draw_with_keys_of_their_own():
+    keys = []
+
+    def transform(key, batch):
+        keys.append(key)
+        return batch
+
+    def twice(forward, batch, key):
+        keys.append(key)
+        forward(batch["image"])
+        return classify(forward, batch, key)
+
+    recipe = Recipe(transforms=(transform, transform), objective=twice)
+    steps = (0, 1)
+    found = probe(recipe, at=steps)
+    expected = [
+        key
+        for step in steps
+        for key in (
+            *(rng.at(rng.at(rng.stream(7, "transforms"), step), i) for i in (0, 1)),
+            rng.at(rng.stream(7, "objective"), step),
+        )
+    ]
+    as_data = [[jax.random.key_data(k).tolist() for k in side] for side in (keys, expected)]
+    assert as_data[0] == as_data[1]
+    # Two forward passes of one step drop other activations, and the second goes on from the
+    # statistics of the first.
+    assert len({str(key) for seen, *_ in found for _, key in seen}) == 2 * len(steps)
+    assert [int(after.batch_stats["passes"]) for _, after, _ in found] == [2, 2]
+
+
+def test_the_learning_rate_is_that_of_the_step_itself():
+    rates = np.array([0.5, 0.25, 4.0])
+    lr_fn = by_step(rates, steps_per_epoch=2)
+    for step, (_, after, grads) in enumerate(probe(lr_fn=lr_fn, at=range(6))):
+        expected = jnp.arange(3.0) - rates[step // 2] * grads["w"]
+        np.testing.assert_allclose(after.params["w"], expected, rtol=1e-6)
+        assert int(after.step) == step + 1
 
 
 def test_frozen_parameters_stay(state):
