@@ -6,6 +6,7 @@ What depends on the data as well is refused where the data are known: `experimen
 from ml_collections import ConfigDict
 
 from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods.appended_noise import num_noise_rows
 
 
 def refuse_contradictions(config: ConfigDict) -> None:
@@ -36,7 +37,7 @@ def refuse_contradictions(config: ConfigDict) -> None:
             method.noise_stats,
             {f"method.{name}.mean": method.mean, f"method.{name}.std": method.std},
         )
-    if "append" in used and int(config.method.append.share * config.batch_size) < 1:
+    if "append" in used and num_noise_rows(config.method.append.share, config.batch_size) < 1:
         raise ConfigError(
             f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
             f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
