@@ -153,6 +153,29 @@ def test_a_field_that_the_table_varies_cannot_be_set(capsys):
     assert "the table itself decides this field" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.source", "digits"), ("data.source", "npz"), ("data.source", "folder"),
+        ("data.source", "tfds"), ("data.profile", "natural"), ("data.profile", "step"),
+        ("data.image_size", "64"), ("data.limit", "100"),
+    ],
+)  # fmt: skip
+def test_other_data_do_not_stand_beside_published_numbers(field, value, capsys):
+    argv = ["resnet32", "--set", f"{field}={value}", "--dry-run"]
+    assert reproduce.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--set {field}={value}: the table is about" in line and "legal: " in line
+
+
+def test_data_that_are_those_of_the_table_may_be_named(capsys):
+    fields = ("data.source=cifar_dir", "data.image_size=32", "data.profile=exp", "data.seed=1")
+    argv = [text for field in fields for text in ("--set", field)]
+    assert reproduce.main(["resnet32", *argv, "--dry-run"]) == 0
+    # --quick trains on a part of the data and says so on every line.
+    assert reproduce.main(["resnet32", "--quick", "--set", "data.limit=7", "--dry-run"]) == 0
+
+
 def test_switches_are_read_in_any_case():
     parse = reproduce.parser().parse_args
     for text, value in (("true", True), ("True", True), ("1", True), ("false", False)):
