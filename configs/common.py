@@ -87,7 +87,8 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
     second_drop = max(round(0.9 * epochs), first_drop + 1)
     config.num_epochs = epochs
     config.optimizer.warmup_epochs = round(epochs / 40)
-    config.optimizer.milestones = (first_drop, second_drop)
+    # A run of few epochs ends before the second.
+    config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
     config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": initial}})

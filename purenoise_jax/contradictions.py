@@ -42,6 +42,21 @@ def refuse_contradictions(config: ConfigDict) -> None:
             f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
             f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
         )
+    never = [epoch for epoch in opt.milestones if epoch >= config.num_epochs]
+    if never:
+        raise ConfigError(
+            f"optimizer.milestones={opt.milestones}: num_epochs={config.num_epochs} ends before "
+            f"the drop at epoch {never[0]}, so that the learning rate would stay where it is "
+            "without a word; the config argument epochs=N scales the whole schedule; legal: below "
+            "num_epochs, or () for a constant rate"
+        )
+    if opt.warmup_epochs > config.num_epochs:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond num_epochs="
+            f"{config.num_epochs}, so that optimizer.learning_rate={opt.learning_rate} would never "
+            "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
+            f"{config.num_epochs}"
+        )
     if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
         raise ConfigError(
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "

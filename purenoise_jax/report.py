@@ -91,7 +91,7 @@ def epoch_record(
     means = {}
     if sums.steps:
         means = {
-            "train/loss": float(sums.loss / sums.steps),
+            "train/loss": float(sums.row_loss / (sums.natural + sums.noise)),
             "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
             "train/noise_fraction": int(sums.noise) / int(sums.natural + sums.noise),
         }

@@ -109,8 +109,10 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
-        there = dict(writer.read_json(path)["fixed"].items())
-        differing = differences(there, fixed_fields(config))
+        saved = writer.read_json(path)
+        there, here = dict(saved["fixed"].items()), fixed_fields(config)
+        common = min(int(saved["config"]["num_epochs"]), config.num_epochs)
+        differing = differences(*(_with_drops_before(common, side) for side in (there, here)))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     if differing:
@@ -118,6 +120,16 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
             "choose another workdir, or the same config"
         )
+
+
+def _with_drops_before(epoch: int, fixed: dict[str, Any]) -> dict[str, Any]:
+    """Fixed fields without drops of the learning rate that a run of so many epochs does not reach.
+
+    A run that is given more epochs has the drops that go with them, and those of before have not
+    been reached either.
+    """
+    drops = [drop for drop in fixed["optimizer.milestones"] if drop < epoch]
+    return {**fixed, "optimizer.milestones": drops}
 
 
 def find_start(

@@ -93,6 +93,33 @@ def test_a_changed_field_is_refused_unless_it_is_free(path, tmp_path):
     assert [file.name for file in workdir.iterdir()] == [CONFIG_FILE]
 
 
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        ((3, (2,)), (5, (2, 4)), True),
+        ((3, ()), (4, (3,)), True),
+        ((200, (160, 180)), (100, ()), True),
+        ((4, (3,)), (5, (3,)), True),
+        ((4, (3,)), (5, (2, 4)), False),
+        ((4, (2, 3)), (5, (3,)), False),
+        ((200, (160, 180)), (200, (160,)), False),
+    ],
+)
+def test_drops_that_neither_run_has_reached_may_still_be_planned(there, here, same, tmp_path):
+    """So that a run of a few epochs can be given more, with the drops that belong to them."""
+    configs = []
+    for num_epochs, milestones in (there, here):
+        config = default_config()
+        config.num_epochs, config.optimizer.milestones = num_epochs, milestones
+        configs.append(config)
+    write_json(tmp_path / CONFIG_FILE, saved_config(configs[0]))
+    if same:
+        refuse_other_run(configs[1], tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=r"optimizer\.milestones: .* there, .* here"):
+            refuse_other_run(configs[1], tmp_path)
+
+
 def test_a_phase_more_or_less_is_refused(tmp_path):
     config = default_config()
     write_json(tmp_path / CONFIG_FILE, saved_config(config))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -18,6 +19,7 @@ from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats, Recipe, classify
+from purenoise_jax.report import epoch_record
 from purenoise_jax.schedules import by_step
 from purenoise_jax.step import Loader, TrainState, init_state, make_step, make_update
 from purenoise_jax.totals import Totals
@@ -72,7 +74,7 @@ def by_hand(state):
 def test_erm_step_is_the_written_out_one(state):
     new, totals = run(state)
     loss, params, batch_stats, logits = jax.jit(by_hand)(state)
-    np.testing.assert_allclose(totals.sums.loss, loss, rtol=1e-5)
+    np.testing.assert_allclose(totals.sums.row_loss, ROWS * loss, rtol=1e-5)
     chex.assert_trees_all_close(new.params, params, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(new.batch_stats, batch_stats, rtol=1e-4, atol=1e-6)
     assert int(new.step) == int(totals.sums.steps) == 1
@@ -87,7 +89,7 @@ def test_padding_changes_nothing(state):
     padded, totals = run(state, index=index, valid=index < 38)
     chex.assert_trees_all_close(padded.params, plain.params, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(padded.batch_stats, plain.batch_stats, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(totals.sums.loss, plain_totals.sums.loss, rtol=1e-5)
+    np.testing.assert_allclose(totals.sums.row_loss, plain_totals.sums.row_loss, rtol=1e-5)
     assert totals.sums.natural == ROWS
 
 
@@ -95,7 +97,7 @@ def test_batch_of_padding_only_leaves_statistics_and_is_finite(state):
     new, totals = run(state, valid=np.zeros(ROWS, bool))
     chex.assert_trees_all_equal(new.batch_stats, state.batch_stats)
     chex.assert_tree_all_finite(new.params)
-    assert totals.sums.loss == 0 and totals.sums.natural == 0
+    assert totals.sums.row_loss == 0 and totals.sums.natural == 0
 
 
 def test_batch_of_noise_only_leaves_statistics_and_is_finite(state):
@@ -132,10 +134,10 @@ def test_open_counts_noise_and_keeps_it_out_of_the_statistics(state):
 def test_noise_is_new_at_every_step_and_the_same_on_repetition(state):
     recipe = build_recipe(["open"], STATS, {"open": {"delta": 1.0}})
     # At rate 0 two steps of the same rows differ in their noise alone.
-    one, two, again = (run(state, recipe, steps=n, lr=0.0)[1].sums.loss for n in (1, 2, 2))
+    one, two, again = (run(state, recipe, steps=n, lr=0.0)[1].sums.row_loss for n in (1, 2, 2))
     assert abs(two - 2 * one) > 1e-3
     assert two == again
-    plain_one, plain_two = (run(state, steps=n, lr=0.0)[1].sums.loss for n in (1, 2))
+    plain_one, plain_two = (run(state, steps=n, lr=0.0)[1].sums.row_loss for n in (1, 2))
     np.testing.assert_allclose(plain_two, 2 * plain_one, rtol=1e-6)
 
 
@@ -240,6 +242,36 @@ def test_the_learning_rate_is_that_of_the_step_itself():
         expected = jnp.arange(3.0) - rates[step // 2] * grads["w"]
         np.testing.assert_allclose(after.params["w"], expected, rtol=1e-6)
         assert int(after.step) == step + 1
+
+
+def test_an_epochs_loss_weighs_rows_not_batches(state):
+    """Three batches of 12 rows and one of 4."""
+    index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
+    step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), LOADER, seed=0))
+    totals, losses = Totals.zero(STEPS), []
+    for rows, real in zip(index, valid, strict=True):
+        before = totals
+        state, totals = step(state, totals, IMAGES, LABELS, rows, real)
+        losses.append((totals.sums.row_loss - before.sums.row_loss) / real.sum())
+    clock = SimpleNamespace(images_per_second=1.0)
+    phase = SimpleNamespace(methods=("erm",))
+    record = epoch_record(totals, phase, 1, 0.1, clock, {})
+    by_row = np.average(losses, weights=valid.sum(1))
+    assert record["train/loss"] == pytest.approx(by_row, rel=1e-5)
+    assert abs(by_row - np.mean(losses)) > 1e-3 * by_row, "the last batch weighs less"
+
+
+def test_totals_of_the_first_version_are_read():
+    """They had the sum of the steps' mean losses; all steps before an epoch's last are full."""
+    old = {"loss": "4.5", "steps": 3, "natural": 30, "noise": 6, "correct": 9, "skipped": [1]}
+    totals = Totals.zero(STEPS).from_json(old)
+    assert totals.sums.row_loss == 4.5 * 12 and totals.sums.steps == 3
+    assert totals.skipped.tolist() == [False, True, False, False]
+    again = Totals.zero(STEPS).from_json(totals.to_json())
+    chex.assert_trees_all_equal(again, totals)
+    none = {**old, "loss": "0.0", "steps": 0, "natural": 0, "noise": 0}
+    assert Totals.zero(STEPS).from_json(none).sums.row_loss == 0
+    assert np.isinf(Totals.zero(STEPS).from_json({**old, "loss": "inf"}).sums.row_loss)
 
 
 def test_frozen_parameters_stay(state):
