@@ -24,6 +24,7 @@ from purenoise_jax.methods import METHODS
 from purenoise_jax.methods.noise_source import SPACES, STATS
 from purenoise_jax.models import DTYPES, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
+from purenoise_jax.numerics import MATMUL_PRECISIONS
 from purenoise_jax.optimizer import OPTIMIZERS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
@@ -89,6 +90,13 @@ FIELDS: dict[str, Field] = {
         "float32",
         "of activations; moments, statistics and parameters are float32",
         OneOf(DTYPES),
+    ),
+    "matmul_precision": Field(
+        "default",
+        "of products and convolutions of float32; default is the device's, which on recent NVIDIA "
+        "GPUs is TF32, with 10 bits of mantissa",
+        OneOf(MATMUL_PRECISIONS),
+        absent="default",
     ),
     "num_devices": Field(0, "0 = all", Integer(0), fixed=False),
     "steps_per_call": Field(

@@ -10,6 +10,7 @@ import numpy as np
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.numerics import with_precision
 from purenoise_jax.step import Loader, TrainState
 from purenoise_jax.xla import compiler_options
 
@@ -43,6 +44,7 @@ class Evaluator:
       placement: over which devices.
       batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
         few passes as that takes share the images evenly.
+      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Evaluator:
         loader: Loader,
         placement: Placement,
         batch_size: int,
+        matmul_precision: str = "default",
     ) -> None:
         devices = placement.mesh.size
         passes = -(-len(images) // (-(-batch_size // devices) * devices))
@@ -86,7 +89,7 @@ class Evaluator:
             return jax.lax.scan(add, zero, rows)[0]
 
         self._count = jax.jit(
-            count,
+            with_precision(count, matmul_precision),
             static_argnums=0,
             out_shardings=placement.replicated,
             compiler_options=compiler_options(),

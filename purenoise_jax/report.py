@@ -34,13 +34,23 @@ def header_lines(
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}{_precision(config, device)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
         "length": f"{config.num_epochs} epochs of {steps:,} steps, "
         f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
     }
+
+
+def _precision(config: ConfigDict, device: jax.Device) -> str:
+    """How products of float32 are rounded, where that is not simply float32."""
+    if config.matmul_precision != "default":
+        return f" (matmul_precision {config.matmul_precision})"
+    # On a CPU the default is all of float32.
+    if device.platform == "cpu" or config.dtype != "float32":
+        return ""
+    return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
 
 
 def evaluate_all(

@@ -1,5 +1,7 @@
 """What a config says arrives where it counts: in the parts that `build` makes of it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,6 +63,39 @@ def test_phases_and_rates_begin_at_their_epochs(npz):
     np.testing.assert_allclose(experiment.rates, [0.1, 0.1, 0.001, 0.001])
     assert experiment.steps_per_epoch == 3
     assert [experiment.phase_of(e).recipe.class_probs is None for e in (1, 2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("precision", "in_the_program"),
+    [("default", "DEFAULT"), ("tensorfloat32", "HIGH"), ("float32", "HIGHEST")],
+)
+def test_all_products_of_step_and_evaluation_have_the_configs_precision(
+    npz, precision, in_the_program
+):
+    experiment = build(tiny_config(npz, matmul_precision=precision))
+    state, totals, *data, index, valid = experiment.step_shapes()
+    rows = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (index, valid)]
+    (evaluator, _) = experiment.evaluators(16).values()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    programs = [
+        jax.jit(experiment.step_fn(phase)).lower(state, totals, *data, *rows)
+        for phase in experiment.phases
+    ]
+    recipe = experiment.phases[0].recipe
+    programs.append(
+        evaluator._count.lower(recipe.postprocess, variables, *evaluator._data, *evaluator._rows)
+    )
+    for lowered in programs:
+        lines = lowered.as_text().splitlines()
+        kinds = ("stablehlo.convolution", "stablehlo.dot_general")
+        products = [line for line in lines if any(kind in line for kind in kinds)]
+        assert all(any(kind in line for line in products) for kind in kinds)
+        if precision == "default":
+            assert not [x for x in products if "HIGH" in x]
+        else:
+            for line in products:
+                found = set(re.findall("DEFAULT|HIGHEST|HIGH", line))
+                assert found == {in_the_program}, line
 
 
 def test_each_split_is_evaluated_under_its_own_name(npz):
