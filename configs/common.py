@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD
 
 # What trains first, and what takes over when the learning rate drops.
 SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -23,10 +24,8 @@ AUGMENTS: dict[str, tuple[str, ...]] = {
     "autoaugment": ("autoaugment",),
 }
 
-# The constants that the reproduction normalises with and draws noise from. The deviations are not
-# those of CIFAR-10 (.247 .243 .262) but means of per-image deviations.
-RESCIENCE_MEAN = (0.4914, 0.4822, 0.4465)
-RESCIENCE_STD = (0.2023, 0.1994, 0.2010)
+# The reproduction draws noise from the constants that it normalises with.
+RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
 PRESETS = ("paper", "rescience")
 
 

@@ -39,7 +39,7 @@ DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
     # A folder of TFDS may hold any data set under any name; auto finds a prepared CIFAR itself.
     "data.source": (("auto", "cifar_dir"), "the table is about CIFAR"),
     "data.image_size": ((0, 32), "the table is about images of 32 x 32"),
-    "data.profile": (("exp",), "the table is about exponential profiles"),
+    "data.profile": (("auto", "exp"), "the table is about exponential profiles"),
     "data.limit": ((0,), "the table is about whole subsets"),
 }
 MEANS_NOTHING = "quick: this number means nothing"

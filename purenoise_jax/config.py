@@ -26,6 +26,7 @@ from purenoise_jax.models import DTYPES, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.numerics import MATMUL_PRECISIONS
 from purenoise_jax.optimizer import OPTIMIZERS
+from purenoise_jax.resolve import AUTO, resolved
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
@@ -123,8 +124,17 @@ FIELDS: dict[str, Field] = {
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
     ),
-    "data.imbalance_ratio": Field(100.0, "largest class over smallest", Real(1)),
-    "data.profile": Field("exp", "of class sizes; natural = keep every image", OneOf(PROFILES)),
+    "data.imbalance_ratio": Field(
+        0.0,
+        "largest class over smallest; 0 = not asked for, which comes to 100 where a subset is cut",
+        Real(1, or_zero=True),
+    ),
+    "data.profile": Field(
+        AUTO,
+        "of class sizes; natural = keep every image; auto = exp for balanced benchmarks such as "
+        "CIFAR and wherever a ratio is asked for, natural for all other data",
+        OneOf((AUTO, *PROFILES)),
+    ),
     "data.rule": Field(
         "cao", "which images of a class: shuffled (Cao et al.) or the first n", OneOf(RULES)
     ),
@@ -150,9 +160,10 @@ FIELDS: dict[str, Field] = {
         16, "side of the hole, in pixels; an odd one is one smaller", Integer(2, MAX_SIDE)
     ),
     "data.normalize": Field(
-        "train_subset",
-        "whose mean and standard deviation images are normalised with",
-        OneOf(NORMALIZE),
+        AUTO,
+        "whose mean and standard deviation images are normalised with; auto = the customary "
+        "constants for CIFAR, train_subset for all other data",
+        OneOf((AUTO, *NORMALIZE)),
     ),
     "data.normalize_mean": Field(
         (),
@@ -319,8 +330,8 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
 
 
 def fixed_fields(config: ConfigDict) -> dict[str, Any]:
-    """The fields that define what a run computes, by dotted path; JSON types only."""
-    flat = flatten(config)
+    """The fields that define what a run computes, by dotted path, resolved; JSON types only."""
+    flat = flatten(resolved(config))
     chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
     return used_fields(json.loads(json.dumps(chosen)))
 
@@ -328,15 +339,18 @@ def fixed_fields(config: ConfigDict) -> dict[str, Any]:
 def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out what has no part in a run, so that two runs that compute the same compare equal.
 
-    That is the arguments of methods that no phase names, and fields that have the value which a
-    run has without them (see `Field.absent`).
+    That is the arguments of methods that no phase names, the ratio where every image is kept, and
+    fields that have the value which a run has without them (see `Field.absent`).
 
     Args:
       fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
     """
     named = _methods(fixed)
+    idle = {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
 
     def is_used(path: str, value: Any) -> bool:
+        if path in idle:
+            return False
         return _is_argument_of(named, path) and value != _value_without(path)
 
     return {path: value for path, value in fixed.items() if is_used(path, value)}

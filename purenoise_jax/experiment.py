@@ -22,6 +22,7 @@ from purenoise_jax.models import create_model
 from purenoise_jax.numerics import with_precision
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Recipe
+from purenoise_jax.resolve import resolved
 from purenoise_jax.schedules import by_step, learning_rates
 from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
 from purenoise_jax.totals import Totals
@@ -155,6 +156,7 @@ def build(config: ConfigDict) -> Experiment:
       ConfigError: a field does not go with the data or the devices.
       DataError: the data set is missing, damaged or mislabelled.
     """
+    config = resolved(config)
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
     dataset = sources.load(

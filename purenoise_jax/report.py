@@ -15,6 +15,7 @@ from purenoise_jax.config import config_hash
 from purenoise_jax.console import class_counts_line, phases_line
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.experiment import Experiment, Phase
+from purenoise_jax.resolve import resolved
 from purenoise_jax.step import TrainState
 from purenoise_jax.totals import Totals
 
@@ -36,11 +37,36 @@ def header_lines(
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
         "model": f"{model}, {parameters:,} parameters, {config.dtype}{_precision(config, device)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
+        "subset": subset_line(
+            resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
+        ),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
         "length": f"{config.num_epochs} epochs of {steps:,} steps, "
         f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
     }
+
+
+def subset_line(config: ConfigDict, kept: int, available: int) -> str:
+    """Which of the data set's training images train, and by which rule.
+
+    Args:
+      config: without open fields.
+      kept: images that train.
+      available: images that the data set has.
+    """
+    data = config.data
+    if data.indices:
+        rule = f"listed in {Path(data.indices).name}"
+    elif data.profile == "natural":
+        rule = data.profile
+    else:
+        rule = f"{data.profile}, ratio {data.imbalance_ratio:g}"
+    if data.limit:
+        rule += f", data.limit={data.limit}"
+    if kept == available:
+        return f"all {available:,} images kept ({rule})"
+    return f"{rule}: {kept:,} of {available:,} images"
 
 
 def _precision(config: ConfigDict, device: jax.Device) -> str:

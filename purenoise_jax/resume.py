@@ -20,10 +20,11 @@ from purenoise_jax.checkpoint import (
     Checkpoints,
     check_same,
 )
-from purenoise_jax.config import config_hash, differences, fixed_fields
+from purenoise_jax.config import config_hash, differences, fixed_fields, flatten
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.record_fields import check_fields
+from purenoise_jax.resolve import resolved
 from purenoise_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -74,9 +75,30 @@ def saved_config(config: ConfigDict, named: Iterable[int] = ()) -> dict[str, Any
     return {
         "hash": config_hash(config),
         "fixed": fixed_fields(config),
-        "config": config.to_dict(),
+        "config": resolved(config).to_dict(),
         "named_epochs": sorted(named),
     }
+
+
+def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The config, by dotted path, of the run in a workdir, or else of the one it is to start from.
+
+    Args:
+      config: see `purenoise_jax.config`; its `init_from` counts.
+      workdir: of the run.
+
+    Returns:
+      JSON values; empty if neither is there. A damaged file is left to others to refuse.
+    """
+    origins = [workdir, *([Path(config.init_from).expanduser()] if config.init_from else [])]
+    for folder in origins:
+        path = folder / CONFIG_FILE
+        try:
+            if path.is_file():
+                return flatten(writer.read_json(path)["config"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return {}
+    return {}
 
 
 def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:

@@ -17,7 +17,7 @@ LAYERS = [
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_checksums", "data.cifar_names",
      "data.digits", "data.download", "data.folder", "data.npz", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
-     "models.capture", "models.one_block"],
+     "models.capture", "models.one_block", "resolve"],
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint",
      "checkpoint.manifest", "writer"],

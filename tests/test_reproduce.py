@@ -97,7 +97,7 @@ def test_what_the_cells_train():
     grid = config("noise_grad", "Standard BN, noise in raw space", "full_stop")
     assert (grid.model.norm, grid.model.noise_grad) == ("bn", "full_stop")
     # Of the raw noise nothing but the space differs, so that plain training is shared.
-    assert grid.method.open.space == "raw" and grid.data.normalize == "train_subset"
+    assert grid.method.open.space == "raw" and grid.data.normalize == "auto"
     added = config("additive", "Standard BN", "std 75/255", PLANS["rescience"])
     assert added.method.open.additive_std == 75 / 255 and added.method.open.space == "pixel"
     assert config("additive", "DAR-BN", "pure noise").method.open.additive_std == 0

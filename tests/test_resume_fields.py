@@ -30,6 +30,11 @@ FREE = {
 }  # fmt: skip
 
 
+def usual(path):
+    """The default, and what it comes to where it is left open."""
+    return (field_of(path).default, fixed_fields(config_using(path)).get(path))
+
+
 def another(path):
     """A legal value other than the default."""
     field = field_of(path)
@@ -42,7 +47,7 @@ def another(path):
             value = (low + high) / 2 if math.isfinite(high) else field.default + 1.5
             value = value if value != field.default else value / 2
         case OneOf(names) | Names(names):
-            value = next(name for name in reversed(list(names)) if name != field.default)
+            value = next(name for name in reversed(list(names)) if name not in usual(path))
             value = value if isinstance(field.legal, OneOf) else (value,)
         case PerChannel():
             value = (0.25, 0.5, 0.75)
@@ -84,9 +89,8 @@ def test_a_changed_field_is_refused_unless_it_is_free(path, tmp_path):
         with pytest.raises(ConfigError) as refusal:
             refuse_other_run(changed, workdir)
         message = str(refusal.value)
-        there, here = (
-            list(v) if isinstance(v, tuple) else v for v in (field_of(path).default, value)
-        )
+        there = fixed_fields(config).get(path, field_of(path).default)
+        there, here = (list(v) if isinstance(v, tuple) else v for v in (there, value))
         assert f"{path}: {there!r} there, {here!r} here" in message, message
         assert config_hash(changed) != config_hash(config)
     assert (workdir / CONFIG_FILE).read_bytes() == before
