@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.contradictions import refuse_contradictions
+from purenoise_jax.contradictions import refuse_contradictions, refuse_unfinished_schedule
 from purenoise_jax.data.augment import AUGMENTATIONS
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.pipeline import NORMALIZE
@@ -278,8 +278,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, to_train: bool = True) -> None:
     """Checks every field and what fields must agree on.
+
+    Args:
+      config: to check.
+      to_train: False for a run of before that is only looked at, which may have been started
+        with a schedule that it did not see the end of.
 
     Raises:
       ConfigError: one line that names the field, its value and what is legal.
@@ -295,6 +300,8 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(f"{foreign[0]} is not a config field{near}")
     _validate_phases(config.get("phases"), config.num_epochs)
     refuse_contradictions(config)
+    if to_train:
+        refuse_unfinished_schedule(config)
 
 
 def _check(path: str, field: Field, value: Any) -> None:

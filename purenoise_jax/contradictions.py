@@ -42,6 +42,24 @@ def refuse_contradictions(config: ConfigDict) -> None:
             f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
             f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
         )
+    if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
+            f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
+            f"to drop; legal: at most {opt.milestones[0]}"
+        )
+
+
+def refuse_unfinished_schedule(config: ConfigDict) -> None:
+    """Refuses a learning rate whose warm-up or drops a run would not live to see.
+
+    Args:
+      config: every field of which is legal.
+
+    Raises:
+      ConfigError: one line that names both fields.
+    """
+    opt = config.optimizer
     never = [epoch for epoch in opt.milestones if epoch >= config.num_epochs]
     if never:
         raise ConfigError(
@@ -55,13 +73,7 @@ def refuse_contradictions(config: ConfigDict) -> None:
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond num_epochs="
             f"{config.num_epochs}, so that optimizer.learning_rate={opt.learning_rate} would never "
             "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
-            f"{config.num_epochs}"
-        )
-    if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
-        raise ConfigError(
-            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
-            f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
-            f"to drop; legal: at most {opt.milestones[0]}"
+            f"{config.num_epochs}, or more epochs"
         )
 
 
