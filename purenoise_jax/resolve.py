@@ -89,7 +89,10 @@ def kept_lines(config: ConfigDict, recorded: Mapping[str, Any]) -> tuple[str, ..
     told = [path for path in FIELDS[:3] if new[path] != kept[path]]
     if not told:
         return ()
-    there, here = (", ".join(f"{path}={side[path]}" for path in told) for side in (kept, new))
+    # A ratio of 0 is none.
+    there, here = (
+        ", ".join(f"{path}={side[path]}" for path in told if side[path]) for side in (kept, new)
+    )
     return (f"keeps {there} as recorded; a new run would have {here}",)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from purenoise_jax.data.augment import make_augment
 from purenoise_jax.experiment import build
+from purenoise_jax.models import NORMS
 from tests.tiny import tiny_config, write_npz
 
 EXPLICIT = {
@@ -96,6 +97,56 @@ def test_all_products_of_step_and_evaluation_have_the_configs_precision(
             for line in products:
                 found = set(re.findall("DEFAULT|HIGHEST|HIGH", line))
                 assert found == {in_the_program}, line
+
+
+def test_the_optimiser_and_its_rates_have_the_numbers_of_the_config(npz):
+    numbers = {
+        "momentum": 0.3, "weight_decay": 0.07, "learning_rate": 0.6, "warmup_epochs": 2,
+        "milestones": (3,), "gamma": 0.5,
+    }  # fmt: skip
+    experiment = build(tiny_config(npz, **{f"optimizer.{k}": v for k, v in numbers.items()}))
+    np.testing.assert_allclose(experiment.rates, [0.3, 0.6, 0.6, 0.3])
+    param, grads, trace = np.float32(2), np.float32([0.5, -1.0]), 0.0
+    state = experiment.tx.init(jnp.asarray(param))
+    for grad in grads:
+        update, state = experiment.tx.update(jnp.asarray(grad), state, jnp.asarray(param))
+        trace = 0.3 * trace + grad + 0.07 * param
+        assert float(update) == pytest.approx(trace, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("noise_grad", ["auto", "none", "full_stop"])
+def test_the_network_has_the_norm_and_dtype_of_the_config(npz, norm, noise_grad):
+    fields = {"model.norm": norm, "model.noise_grad": noise_grad, "dtype": "bfloat16"}
+    model = build(tiny_config(npz, **fields)).model
+    assert model.norm.func is NORMS[norm] and model.dtype == jnp.bfloat16
+    given = {"dtype": jnp.bfloat16} | ({} if noise_grad == "auto" else {"noise_grad": noise_grad})
+    assert model.norm.keywords == given
+
+
+def test_the_choice_of_images_follows_every_field_of_it(tmp_path):
+    even = write_npz(tmp_path / "even.npz", (40,) * 4)
+
+    def choice(**fields):
+        fields = {f"data.{name}": value for name, value in fields.items()}
+        return build(tiny_config(even, **{"data.profile": "exp"} | fields)).training.fingerprint
+
+    choices = [
+        choice(imbalance_ratio=10.0), choice(imbalance_ratio=5.0), choice(imbalance_ratio=10.0, seed=1),
+        choice(imbalance_ratio=10.0, rule="first"), choice(imbalance_ratio=10.0, profile="step"),
+        choice(profile="natural"), choice(profile="natural", limit=5),
+    ]  # fmt: skip
+    assert len(set(choices)) == len(choices)
+
+
+def test_methods_get_their_arguments(npz):
+    (_, deferred) = build(tiny_config(npz, **{"method.open.delta": 0.0})).phases
+    batch = {"image": jnp.zeros((45, 8, 8, 3)), "label": jnp.arange(45) % 4}
+    (transform,) = deferred.recipe.transforms
+    assert not transform(jax.random.key(0), batch)["noise_mask"].any()
+    (_, deferred) = build(tiny_config(npz, **{"method.open.delta": 1.0})).phases
+    (transform,) = deferred.recipe.transforms
+    assert transform(jax.random.key(0), batch)["noise_mask"].any()
 
 
 def test_each_split_is_evaluated_under_its_own_name(npz):
