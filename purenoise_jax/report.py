@@ -35,7 +35,7 @@ def header_lines(
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}{_precision(config, device)}",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}{precision_note(config, device.platform)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
             resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
@@ -69,12 +69,12 @@ def subset_line(config: ConfigDict, kept: int, available: int) -> str:
     return f"{rule}: {kept:,} of {available:,} images"
 
 
-def _precision(config: ConfigDict, device: jax.Device) -> str:
+def precision_note(config: ConfigDict, platform: str) -> str:
     """How products of float32 are rounded, where that is not simply float32."""
     if config.matmul_precision != "default":
         return f" (matmul_precision {config.matmul_precision})"
     # On a CPU the default is all of float32.
-    if device.platform == "cpu" or config.dtype != "float32":
+    if platform == "cpu" or config.dtype != "float32":
         return ""
     return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
 

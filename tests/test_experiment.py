@@ -10,6 +10,7 @@ import pytest
 from purenoise_jax.data.augment import make_augment
 from purenoise_jax.experiment import build
 from purenoise_jax.models import NORMS
+from purenoise_jax.report import precision_note
 from tests.tiny import tiny_config, write_npz
 
 EXPLICIT = {
@@ -97,6 +98,21 @@ def test_all_products_of_step_and_evaluation_have_the_configs_precision(
             for line in products:
                 found = set(re.findall("DEFAULT|HIGHEST|HIGH", line))
                 assert found == {in_the_program}, line
+
+
+@pytest.mark.parametrize(
+    ("fields", "platform", "note"),
+    [
+        ({}, "cpu", ""),
+        ({}, "gpu", "TF32 on recent NVIDIA GPUs"),
+        ({"dtype": "bfloat16"}, "gpu", ""),
+        ({"matmul_precision": "float32"}, "gpu", " (matmul_precision float32)"),
+        ({"matmul_precision": "float32"}, "cpu", " (matmul_precision float32)"),
+    ],
+)
+def test_the_header_says_how_products_are_rounded(fields, platform, note):
+    said = precision_note(tiny_config("x", **fields), platform)
+    assert note in said and bool(said) == bool(note)
 
 
 def test_the_optimiser_and_its_rates_have_the_numbers_of_the_config(npz):
