@@ -35,7 +35,8 @@ def header_lines(
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}{precision_note(config, device.platform)}",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}"
+        f"{precision_note(config, device.platform)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
             resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
@@ -70,7 +71,15 @@ def subset_line(config: ConfigDict, kept: int, available: int) -> str:
 
 
 def precision_note(config: ConfigDict, platform: str) -> str:
-    """How products of float32 are rounded, where that is not simply float32."""
+    """How products of float32 are rounded, where that is not simply float32.
+
+    Args:
+      config: of the run.
+      platform: that it computes on: "cpu", "gpu", ...
+
+    Returns:
+      Text to stand behind the dtype, or "".
+    """
     if config.matmul_precision != "default":
         return f" (matmul_precision {config.matmul_precision})"
     # On a CPU the default is all of float32.
