@@ -67,7 +67,7 @@ def long_tail_counts(
     if empty:
         raise ConfigError(
             f"data.imbalance_ratio={imbalance_ratio} leaves classes {empty[:10]} without an image "
-            f"(the largest class has {largest}); legal: at most {largest}, or "
+            f"(the largest would keep {largest}); legal: at most {largest}, or "
             "data.profile=natural, which keeps every image"
         )
     return np.array(counts, np.int64)
