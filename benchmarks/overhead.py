@@ -54,6 +54,7 @@ def run_config(path: Path, model: str, epochs: int) -> ConfigDict:
     config.eval.every_epochs = 0
     config.checkpoint.every_epochs = 0
     config.optimizer.learning_rate = 0.01
+    config.optimizer.warmup_epochs, config.optimizer.milestones = 0, ()
     config.phases.initial.methods = ("open",)
     return config
 

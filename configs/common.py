@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD
 
 # What trains first, and what takes over when the learning rate drops.
 SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -23,10 +24,8 @@ AUGMENTS: dict[str, tuple[str, ...]] = {
     "autoaugment": ("autoaugment",),
 }
 
-# The constants that the reproduction normalises with and draws noise from. The deviations are not
-# those of CIFAR-10 (.247 .243 .262) but means of per-image deviations.
-RESCIENCE_MEAN = (0.4914, 0.4822, 0.4465)
-RESCIENCE_STD = (0.2023, 0.1994, 0.2010)
+# The reproduction draws noise from the constants that it normalises with.
+RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
 PRESETS = ("paper", "rescience")
 
 
@@ -87,7 +86,8 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
     second_drop = max(round(0.9 * epochs), first_drop + 1)
     config.num_epochs = epochs
     config.optimizer.warmup_epochs = round(epochs / 40)
-    config.optimizer.milestones = (first_drop, second_drop)
+    # A run of few epochs ends before the second.
+    config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
     config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": initial}})

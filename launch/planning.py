@@ -17,6 +17,7 @@ from purenoise_jax.config import config_hash, default_config
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.models import create_model
+from purenoise_jax.resolve import resolved
 from purenoise_jax.writer import read_json
 
 
@@ -95,7 +96,7 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
 
 def training_pflop(task: Task) -> float:
     """PFLOP of a run's steps: three times the forward pass's, of every row, from first to last."""
-    config = task.config
+    config = resolved(task.config)
     classes = 100 if config.data.name == "cifar100" else 10
     largest = 50_000 // classes
     if config.data.profile == "natural":

@@ -34,6 +34,14 @@ from purenoise_jax.train import train_and_evaluate
 FAILED = 1
 QUICK_EPOCHS = 5
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+# Published numbers are of CIFAR: what would train on anything else is refused.
+DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
+    # A folder of TFDS may hold any data set under any name; auto finds a prepared CIFAR itself.
+    "data.source": (("auto", "cifar_dir"), "the table is about CIFAR"),
+    "data.image_size": ((0, 32), "the table is about images of 32 x 32"),
+    "data.profile": (("auto", "exp"), "the table is about exponential profiles"),
+    "data.limit": ((0,), "the table is about whole subsets"),
+}
 MEANS_NOTHING = "quick: this number means nothing"
 
 
@@ -93,6 +101,13 @@ def make_plan(args: argparse.Namespace) -> Plan:
             overrides[name] = SWITCHES[value.lower()] if kind is bool else kind(value)
         except (ValueError, KeyError):
             raise ConfigError(f"{name}={value} is not legal; legal: {FIELDS[name].legal}") from None
+    for name, (legal, reason) in DATA_OF_TABLES.items():
+        value = overrides.get(name, FIELDS[name].default)
+        if value not in legal and not (args.quick and name == "data.limit"):
+            raise ConfigError(
+                f"--set {name}={value}: {reason}; legal: {' | '.join(map(str, legal))}; other data "
+                "are trained with python -m purenoise_jax.main"
+            )
     if args.data:
         overrides["data.path"] = args.data
     usual = QUICK_EPOCHS if args.quick else EPOCHS

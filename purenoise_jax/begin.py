@@ -18,6 +18,7 @@ from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
 from purenoise_jax.numerics import numeric_settings
+from purenoise_jax.resolve import kept_lines, resolved
 from purenoise_jax.resume import Start
 from purenoise_jax.stop import StopRequest
 from purenoise_jax.writer import METRICS, read_metrics
@@ -31,6 +32,7 @@ class Beginning:
     """A run that may train: nothing is left that could refuse it, as far as can be known.
 
     Attributes:
+      config: without open fields, see `resolve`.
       experiment: what is run.
       checkpoints: of the run; their folder is ours.
       start: what it goes on from.
@@ -39,8 +41,10 @@ class Beginning:
       lost: it has written metrics before, and has no checkpoint.
       without_metrics: epochs of this run, counted from 1, that are trained and have no line in
         metrics.jsonl, such as after somebody deleted it.
+      kept: from `kept_lines`.
     """
 
+    config: ConfigDict
     experiment: Experiment
     checkpoints: Checkpoints
     start: Start
@@ -48,6 +52,7 @@ class Beginning:
     fresh: bool
     lost: bool = False
     without_metrics: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -81,6 +86,7 @@ class Beginning:
                 f"starts from scratch: there is no checkpoint in {folder}, although the run had "
                 "written metrics"
             )
+        lines += self.kept
         if self.step:
             epoch = self.step / self.experiment.steps_per_epoch
             lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
@@ -128,6 +134,8 @@ def begin(
     """
     first = jax.process_index() == 0
     validate(config)
+    recorded = resume.recorded_fields(config, workdir)
+    kept, config = kept_lines(config, recorded), resolved(config, recorded)
     resume.refuse_other_run(config, workdir)
     experiment = processes.together(lambda: stop.waiting(lambda: build(config)))
     steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
@@ -176,7 +184,7 @@ def begin(
     start = processes.together(lambda: stop.waiting(read_start))
     lost = start.state is None and not fresh and _has_metrics(workdir)
     gaps = _without_metrics(workdir, start, steps_per_epoch)
-    beginning = Beginning(experiment, checkpoints, start, versions, fresh, lost, gaps)
+    beginning = Beginning(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
     step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(

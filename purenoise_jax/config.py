@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.contradictions import refuse_contradictions
+from purenoise_jax.contradictions import refuse_contradictions, refuse_unfinished_schedule
 from purenoise_jax.data.augment import AUGMENTATIONS
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.pipeline import NORMALIZE
@@ -24,7 +24,9 @@ from purenoise_jax.methods import METHODS
 from purenoise_jax.methods.noise_source import SPACES, STATS
 from purenoise_jax.models import DTYPES, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
+from purenoise_jax.numerics import MATMUL_PRECISIONS
 from purenoise_jax.optimizer import OPTIMIZERS
+from purenoise_jax.resolve import AUTO, resolved
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
@@ -90,6 +92,13 @@ FIELDS: dict[str, Field] = {
         "of activations; moments, statistics and parameters are float32",
         OneOf(DTYPES),
     ),
+    "matmul_precision": Field(
+        "default",
+        "of products and convolutions of float32; default is the device's, which on recent NVIDIA "
+        "GPUs is TF32, with 10 bits of mantissa",
+        OneOf(MATMUL_PRECISIONS),
+        absent="default",
+    ),
     "num_devices": Field(0, "0 = all", Integer(0), fixed=False),
     "steps_per_call": Field(
         0, "steps the host hands over at once; 0 = 1 on a CPU, else 50", Integer(0), fixed=False
@@ -124,8 +133,17 @@ FIELDS: dict[str, Field] = {
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
     ),
-    "data.imbalance_ratio": Field(100.0, "largest class over smallest", Real(1)),
-    "data.profile": Field("exp", "of class sizes; natural = keep every image", OneOf(PROFILES)),
+    "data.imbalance_ratio": Field(
+        0.0,
+        "largest class over smallest; 0 = not asked for, which comes to 100 where a subset is cut",
+        Real(1, or_zero=True),
+    ),
+    "data.profile": Field(
+        AUTO,
+        "of class sizes; natural = keep every image; auto = exp for balanced benchmarks such as "
+        "CIFAR and wherever a ratio is asked for, natural for all other data",
+        OneOf((AUTO, *PROFILES)),
+    ),
     "data.rule": Field(
         "cao", "which images of a class: shuffled (Cao et al.) or the first n", OneOf(RULES)
     ),
@@ -151,9 +169,10 @@ FIELDS: dict[str, Field] = {
         16, "side of the hole, in pixels; an odd one is one smaller", Integer(2, MAX_SIDE)
     ),
     "data.normalize": Field(
-        "train_subset",
-        "whose mean and standard deviation images are normalised with",
-        OneOf(NORMALIZE),
+        AUTO,
+        "whose mean and standard deviation images are normalised with; auto = the customary "
+        "constants for CIFAR, train_subset for all other data",
+        OneOf((AUTO, *NORMALIZE)),
     ),
     "data.normalize_mean": Field(
         (),
@@ -268,8 +287,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: ConfigDict, to_train: bool = True) -> None:
     """Checks every field and what fields must agree on.
+
+    Args:
+      config: to check.
+      to_train: False for a run of before that is only looked at, which may have been started
+        with a schedule that it did not see the end of.
 
     Raises:
       ConfigError: one line that names the field, its value and what is legal.
@@ -285,6 +309,8 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(f"{foreign[0]} is not a config field{near}")
     _validate_phases(config.get("phases"), config.num_epochs)
     refuse_contradictions(config)
+    if to_train:
+        refuse_unfinished_schedule(config)
 
 
 def _check(path: str, field: Field, value: Any) -> None:
@@ -320,8 +346,8 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
 
 
 def fixed_fields(config: ConfigDict) -> dict[str, Any]:
-    """The fields that define what a run computes, by dotted path; JSON types only."""
-    flat = flatten(config)
+    """The fields that define what a run computes, by dotted path, resolved; JSON types only."""
+    flat = flatten(resolved(config))
     chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
     return used_fields(json.loads(json.dumps(chosen)))
 
@@ -329,15 +355,18 @@ def fixed_fields(config: ConfigDict) -> dict[str, Any]:
 def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out what has no part in a run, so that two runs that compute the same compare equal.
 
-    That is the arguments of methods that no phase names, and fields that have the value which a
-    run has without them (see `Field.absent`).
+    That is the arguments of methods that no phase names, the ratio where every image is kept, and
+    fields that have the value which a run has without them (see `Field.absent`).
 
     Args:
       fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
     """
     named = _methods(fixed)
+    idle = {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
 
     def is_used(path: str, value: Any) -> bool:
+        if path in idle:
+            return False
         return _is_argument_of(named, path) and value != _value_without(path)
 
     return {path: value for path, value in fixed.items() if is_used(path, value)}

@@ -6,6 +6,7 @@ What depends on the data as well is refused where the data are known: `experimen
 from ml_collections import ConfigDict
 
 from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods.appended_noise import num_noise_rows
 
 
 def refuse_contradictions(config: ConfigDict) -> None:
@@ -36,7 +37,7 @@ def refuse_contradictions(config: ConfigDict) -> None:
             method.noise_stats,
             {f"method.{name}.mean": method.mean, f"method.{name}.std": method.std},
         )
-    if "append" in used and int(config.method.append.share * config.batch_size) < 1:
+    if "append" in used and num_noise_rows(config.method.append.share, config.batch_size) < 1:
         raise ConfigError(
             f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
             f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
@@ -46,6 +47,33 @@ def refuse_contradictions(config: ConfigDict) -> None:
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
             f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
             f"to drop; legal: at most {opt.milestones[0]}"
+        )
+
+
+def refuse_unfinished_schedule(config: ConfigDict) -> None:
+    """Refuses a learning rate whose warm-up or drops a run would not live to see.
+
+    Args:
+      config: every field of which is legal.
+
+    Raises:
+      ConfigError: one line that names both fields.
+    """
+    opt = config.optimizer
+    never = [epoch for epoch in opt.milestones if epoch >= config.num_epochs]
+    if never:
+        raise ConfigError(
+            f"optimizer.milestones={opt.milestones}: num_epochs={config.num_epochs} ends before "
+            f"the drop at epoch {never[0]}, so that the learning rate would stay where it is "
+            "without a word; the config argument epochs=N scales the whole schedule; legal: below "
+            "num_epochs, or () for a constant rate"
+        )
+    if opt.warmup_epochs > config.num_epochs:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond num_epochs="
+            f"{config.num_epochs}, so that optimizer.learning_rate={opt.learning_rate} would never "
+            "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
+            f"{config.num_epochs}, or more epochs"
         )
 
 

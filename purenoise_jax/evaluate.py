@@ -10,6 +10,7 @@ import numpy as np
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.numerics import with_precision
 from purenoise_jax.step import Loader, TrainState
 from purenoise_jax.xla import compiler_options
 
@@ -43,6 +44,7 @@ class Evaluator:
       placement: over which devices.
       batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
         few passes as that takes share the images evenly.
+      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Evaluator:
         loader: Loader,
         placement: Placement,
         batch_size: int,
+        matmul_precision: str = "default",
     ) -> None:
         devices = placement.mesh.size
         passes = -(-len(images) // (-(-batch_size // devices) * devices))
@@ -86,7 +89,7 @@ class Evaluator:
             return jax.lax.scan(add, zero, rows)[0]
 
         self._count = jax.jit(
-            count,
+            with_precision(count, matmul_precision),
             static_argnums=0,
             out_shardings=placement.replicated,
             compiler_options=compiler_options(),
@@ -111,12 +114,22 @@ def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) 
     nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
     predicted = logits.argmax(-1)
     confidence = jnp.exp(log_probs.max(-1))
-    # Bins (i / n, (i + 1) / n], as Guo et al. 2017 cut them.
-    bin_of = jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)
     weight = valid.astype(jnp.float32)
     per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
     return Counts(
         counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
         counts.nll + jnp.where(valid, nll, 0).sum(),
-        counts.bins.at[bin_of].add(per_row),
+        counts.bins.at[confidence_bin(confidence)].add(per_row),
     )
+
+
+def confidence_bin(confidence: jax.Array) -> jax.Array:
+    """The bin that a confidence falls into, bins (i / n, (i + 1) / n] (Guo et al. 2017).
+
+    Args:
+      confidence: f32[B] in [0, 1].
+
+    Returns:
+      i32[B] in [0, ECE_BINS).
+    """
+    return jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)

@@ -19,8 +19,10 @@ from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.legal import MAX_INT
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import create_model
+from purenoise_jax.numerics import with_precision
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Recipe
+from purenoise_jax.resolve import resolved
 from purenoise_jax.schedules import by_step, learning_rates
 from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
 from purenoise_jax.totals import Totals
@@ -52,6 +54,7 @@ class Experiment:
       rates: f64[E], the learning rate by epoch.
       loader: how images become a batch.
       identity: JSON values that say which model and data a checkpoint is of.
+      matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
     """
 
     seed: int
@@ -65,6 +68,7 @@ class Experiment:
     rates: np.ndarray
     loader: Loader
     identity: dict[str, Any]
+    matmul_precision: str = "default"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -98,7 +102,8 @@ class Experiment:
     def step_fn(self, phase: Phase) -> StepFn:
         """The training step of a phase, not yet compiled."""
         lr_fn = by_step(self.rates, self.steps_per_epoch)
-        return make_step(self.model, self.tx, lr_fn, phase.recipe, self.loader, self.seed)
+        step = make_step(self.model, self.tx, lr_fn, phase.recipe, self.loader, self.seed)
+        return with_precision(step, self.matmul_precision)
 
     def step_shapes(self) -> tuple[Any, ...]:
         """Shapes, dtypes and places of the first six arguments of `compile_steps`' result."""
@@ -131,6 +136,7 @@ class Experiment:
                 loader=self.loader,
                 placement=self.placement,
                 batch_size=batch_size,
+                matmul_precision=self.matmul_precision,
             )
             for split, (images, labels) in splits.items()
             if images is not None and labels is not None
@@ -150,6 +156,7 @@ def build(config: ConfigDict) -> Experiment:
       ConfigError: a field does not go with the data or the devices.
       DataError: the data set is missing, damaged or mislabelled.
     """
+    config = resolved(config)
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
     dataset = sources.load(
@@ -227,4 +234,5 @@ def build(config: ConfigDict) -> Experiment:
             "normalize_mean": stats.normalize_mean.tolist(),
             "normalize_std": stats.normalize_std.tolist(),
         },
+        matmul_precision=config.matmul_precision,
     )

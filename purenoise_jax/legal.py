@@ -90,15 +90,21 @@ class Integer(_NoHint):
 
 @dataclasses.dataclass(frozen=True)
 class Real(_NoHint):
-    """A number from `low` to `high`, without `low` if `above` and without `high` if `below`."""
+    """A number from `low` to `high`, without `low` if `above` and without `high` if `below`.
+
+    With `or_zero` also 0, which then stands for something else.
+    """
 
     low: float
     high: float = math.inf
     above: bool = False
     below: bool = False
+    or_zero: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether it is a finite number in the range, neither a bool nor text."""
+        if self.or_zero and type(value) in (int, float) and value == 0:
+            return True
         return (
             _is_float32(value)
             and (value > self.low if self.above else value >= self.low)
@@ -108,7 +114,7 @@ class Real(_NoHint):
     def __str__(self) -> str:
         if math.isinf(self.high):
             low = f"{'above' if self.above else 'of at least'} {self.low:g}"
-            return f"a finite number {low}, in float32"
+            return f"a finite number {low}, in float32{', or 0' if self.or_zero else ''}"
         left, right = "(" if self.above else "[", ")" if self.below else "]"
         return f"a number in {left}{self.low:g}, {self.high:g}{right}"
 

@@ -1,8 +1,19 @@
 """Settings outside of the config that change the numbers of a run: recorded, and compared later."""
 
+import contextlib
+import functools
 import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import jax
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# By JAX's names, one for each kind: "highest" is another word for "float32", and "high" for
+# "tensorfloat32".
+MATMUL_PRECISIONS = ("default", "tensorfloat32", "float32")
 
 # Flags of XLA that change no number: where it writes its programs, and how many devices a CPU has,
 # which is recorded on its own.
@@ -29,3 +40,20 @@ def numeric_settings() -> dict[str, str]:
         "xla_flags": " ".join(flags) or "none",
         "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", "none"),
     }
+
+
+def with_precision(function: Callable[P, T], precision: str) -> Callable[P, T]:
+    """Wraps a function so that products and convolutions traced in it have a precision.
+
+    Args:
+      function: of arrays; its derivatives are to be taken inside of it.
+      precision: one of `MATMUL_PRECISIONS`; "default" leaves what JAX is set to.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        is_default = precision == "default"
+        with contextlib.nullcontext() if is_default else jax.default_matmul_precision(precision):
+            return function(*args, **kwargs)
+
+    return call

@@ -15,6 +15,7 @@ from purenoise_jax.config import config_hash
 from purenoise_jax.console import class_counts_line, phases_line
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.experiment import Experiment, Phase
+from purenoise_jax.resolve import resolved
 from purenoise_jax.step import TrainState
 from purenoise_jax.totals import Totals
 
@@ -34,13 +35,57 @@ def header_lines(
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}"
+        f"{precision_note(config, device.platform)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
+        "subset": subset_line(
+            resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
+        ),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
         "length": f"{config.num_epochs} epochs of {steps:,} steps, "
         f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
     }
+
+
+def subset_line(config: ConfigDict, kept: int, available: int) -> str:
+    """Which of the data set's training images train, and by which rule.
+
+    Args:
+      config: without open fields.
+      kept: images that train.
+      available: images that the data set has.
+    """
+    data = config.data
+    if data.indices:
+        rule = f"listed in {Path(data.indices).name}"
+    elif data.profile == "natural":
+        rule = data.profile
+    else:
+        rule = f"{data.profile}, ratio {data.imbalance_ratio:g}"
+    if data.limit:
+        rule += f", data.limit={data.limit}"
+    if kept == available:
+        return f"all {available:,} images kept ({rule})"
+    return f"{rule}: {kept:,} of {available:,} images"
+
+
+def precision_note(config: ConfigDict, platform: str) -> str:
+    """How products of float32 are rounded, where that is not simply float32.
+
+    Args:
+      config: of the run.
+      platform: that it computes on: "cpu", "gpu", ...
+
+    Returns:
+      Text to stand behind the dtype, or "".
+    """
+    if config.matmul_precision != "default":
+        return f" (matmul_precision {config.matmul_precision})"
+    # On a CPU the default is all of float32.
+    if platform == "cpu" or config.dtype != "float32":
+        return ""
+    return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
 
 
 def evaluate_all(
@@ -91,7 +136,7 @@ def epoch_record(
     means = {}
     if sums.steps:
         means = {
-            "train/loss": float(sums.loss / sums.steps),
+            "train/loss": float(sums.row_loss / (sums.natural + sums.noise)),
             "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
             "train/noise_fraction": int(sums.noise) / int(sums.natural + sums.noise),
         }

@@ -20,10 +20,11 @@ from purenoise_jax.checkpoint import (
     Checkpoints,
     check_same,
 )
-from purenoise_jax.config import config_hash, differences, fixed_fields
+from purenoise_jax.config import config_hash, differences, fixed_fields, flatten
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.record_fields import check_fields
+from purenoise_jax.resolve import resolved
 from purenoise_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -74,9 +75,30 @@ def saved_config(config: ConfigDict, named: Iterable[int] = ()) -> dict[str, Any
     return {
         "hash": config_hash(config),
         "fixed": fixed_fields(config),
-        "config": config.to_dict(),
+        "config": resolved(config).to_dict(),
         "named_epochs": sorted(named),
     }
+
+
+def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The config, by dotted path, of the run in a workdir, or else of the one it is to start from.
+
+    Args:
+      config: see `purenoise_jax.config`; its `init_from` counts.
+      workdir: of the run.
+
+    Returns:
+      JSON values; empty if neither is there. A damaged file is left to others to refuse.
+    """
+    origins = [workdir, *([Path(config.init_from).expanduser()] if config.init_from else [])]
+    for folder in origins:
+        path = folder / CONFIG_FILE
+        try:
+            if path.is_file():
+                return flatten(writer.read_json(path)["config"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return {}
+    return {}
 
 
 def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:
@@ -109,8 +131,10 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
-        there = dict(writer.read_json(path)["fixed"].items())
-        differing = differences(there, fixed_fields(config))
+        saved = writer.read_json(path)
+        there, here = dict(saved["fixed"].items()), fixed_fields(config)
+        common = min(int(saved["config"]["num_epochs"]), config.num_epochs)
+        differing = differences(*(_with_drops_before(common, side) for side in (there, here)))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     if differing:
@@ -118,6 +142,16 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
             "choose another workdir, or the same config"
         )
+
+
+def _with_drops_before(epoch: int, fixed: dict[str, Any]) -> dict[str, Any]:
+    """Fixed fields without drops of the learning rate that a run of so many epochs does not reach.
+
+    A run that is given more epochs has the drops that go with them, and those of before have not
+    been reached either.
+    """
+    drops = [drop for drop in fixed["optimizer.milestones"] if drop < epoch]
+    return {**fixed, "optimizer.milestones": drops}
 
 
 def find_start(

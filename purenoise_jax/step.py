@@ -205,7 +205,7 @@ def make_update(
         noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask & valid
         natural = valid & ~noise
         sums = Sums(
-            loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)),
+            row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
             steps=jnp.ones((), jnp.int32),
             natural=natural.sum(dtype=jnp.int32),
             noise=noise.sum(dtype=jnp.int32),
@@ -249,7 +249,7 @@ def keep_finite(
     """
     # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
     kept = materialize((new.params, new.batch_stats, new.opt_state))
-    finite = all_finite((sums.loss, grads, kept))
+    finite = all_finite((sums.row_loss, grads, kept))
     params, batch_stats, opt_state = jax.tree.map(
         lambda after, before: jnp.where(finite, after, before),
         kept,

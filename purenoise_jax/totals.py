@@ -12,13 +12,14 @@ class Sums(NamedTuple):
     """What is summed over steps; each is a scalar.
 
     Attributes:
-      loss: f32 (f64 under `jax_enable_x64`), the mean loss of each step.
+      row_loss: f32 (f64 under `jax_enable_x64`), the losses of all rows, noise included, so that
+        an epoch's last, shorter batch weighs as much as it has rows.
       steps: i32.
       natural, noise: i32, rows of each kind.
       correct: i32, natural rows whose largest logit is their label.
     """
 
-    loss: jax.Array
+    row_loss: jax.Array
     steps: jax.Array
     natural: jax.Array
     noise: jax.Array
@@ -62,10 +63,17 @@ class Totals(NamedTuple):
         """The sums by name, exactly; waits for the steps that are still running."""
         sums = {name: np.asarray(x).tolist() for name, x in self.sums._asdict().items()}
         # JSON has no infinity, which is what a sum of large losses may come to.
-        sums["loss"] = repr(sums["loss"])
+        sums["row_loss"] = repr(sums["row_loss"])
         return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
 
     def from_json(self, values: Mapping[str, Any]) -> "Totals":
-        """What `to_json` was made of; of an epoch of as many steps as this is."""
+        """What `to_json` was made of; of an epoch of as many steps as this is.
+
+        Records of the first version have the sum of the steps' mean losses. All steps but an
+        epoch's last have the same number of rows, so that the sum over rows follows from it.
+        """
+        if "row_loss" not in values:
+            rows, steps = values["natural"] + values["noise"], max(values["steps"], 1)
+            values = {**values, "row_loss": float(values["loss"]) * rows / steps}
         sums = {n: jnp.asarray(float(values[n]), x.dtype) for n, x in self.sums._asdict().items()}
         return Totals(Sums(**sums), self.skipped.at[np.asarray(values["skipped"], int)].set(True))

@@ -95,7 +95,8 @@ def _train(
     first_process = jax.process_index() == 0
     display.doing("reading the data")
     beginning = begin(config, workdir, held, stop)
-    experiment, checkpoints, start = beginning.experiment, beginning.checkpoints, beginning.start
+    config, experiment = beginning.config, beginning.experiment
+    checkpoints, start = beginning.checkpoints, beginning.start
     placement, steps_per_epoch = experiment.placement, experiment.steps_per_epoch
     class_counts = experiment.training.stats.class_counts
     total_steps = config.num_epochs * steps_per_epoch

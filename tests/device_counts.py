@@ -98,8 +98,8 @@ def train(
         totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
         count = min(STEPS, steps - epoch * STEPS)
         state, totals = runners[phases[epoch]](state, totals, images, labels, *rows, 0, count)
-        losses.append(totals.sums.loss)
-        assert jnp.finfo(totals.sums.loss.dtype).bits >= jnp.finfo(dtype).bits
+        losses.append(totals.sums.row_loss)
+        assert jnp.finfo(totals.sums.row_loss.dtype).bits >= jnp.finfo(dtype).bits
         assert not totals.skipped.any()
     assert ("open" in phases[epoch]) == (totals.sums.noise > 0)
     return jax.device_get(

@@ -111,12 +111,37 @@ def test_a_report_of_several_runs_compares_them(run, tmp_path):
     path = page.write_report(load_runs([run, other]))
     assert path == run / "figures/report.html"
     text, reader = read(path.read_text())
-    assert "2 runs compared" in text and "One run each, so one seed each" in text
+    assert (
+        "2 runs compared" in text
+        and "One seed of each config: small differences may be chance" in text
+    )
     assert "one 54.0 % 54.0 % 10.0 % 41.9 % 1.250 4.0 %" in text
     assert "two 50.0 % 50.0 % 50.0 % 50.0 % 1.250 \N{EN DASH} not recorded" in text
     assert "model.name wrn28_10 resnet32" in text and "seed 0 3" in text
     assert reader.references[:2] == ["#run-1", "#run-2"]
     assert reader.tags.count("img") == 3 + 2 and "not trained on the same" not in text
+
+
+def test_a_comparison_says_how_many_seeds_it_has(tmp_path):
+    def note(*runs):
+        paths = []
+        for model, seed in runs:
+            path = tmp_path / f"{model}-{seed}"
+            if not path.exists():
+                write_run(path, counts=COUNTS, evaluations={4: diagonal(SHARES)},
+                          **{"model.name": model, "seed": seed})  # fmt: skip
+            paths.append(path)
+        (note,) = page._notes(found := load_runs(paths), [page._outcome(run) for run in found])
+        return note
+
+    small, large = "resnet8", "resnet32"
+    assert note((small, 0), (large, 0)).startswith("One seed of each config:")
+    assert note((small, 0), (large, 1)).startswith("One seed of each config:")
+    assert note((small, 0), (small, 1)).startswith("One config with 2 seeds:")
+    four = [(model, seed) for model in (small, large) for seed in (0, 1)]
+    assert note(*four).startswith("2 configs, 2 seeds each:")
+    assert note(*four, (small, 2)).startswith("2 configs, 2 to 3 seeds each:")
+    assert note(*four[:3]).startswith("2 configs, 1 to 2 seeds each:")
 
 
 def test_runs_on_different_data_are_marked(run, tmp_path):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purenoise_jax.config import default_config
 from purenoise_jax.data import augment
 from purenoise_jax.data.color import JITTER_ORDERS
 from purenoise_jax.errors import ConfigError, DataError
@@ -373,6 +374,18 @@ def test_make_augment_is_paired_and_ordered():
     reverse = run(["simclr", "cutout"], images)
     assert (np.asarray(reverse) == 0).all(-1).any((1, 2)).all()
     np.testing.assert_array_equal(run([], images * 3), jnp.clip(images * 3, 0, 1))
+
+
+def test_the_papers_chain_cuts_its_hole_before_the_colours() -> None:
+    images, key = random_images() / 2 + 0.25, jax.random.key(11)
+    by_hand = images
+    for name in ("flip", "crop", "cutout", "simclr"):
+        by_hand = jax.jit(augment.make_augment([name]))(key, by_hand)
+    for chain in (augment.make_augment(), augment.make_augment(default_config().data.augment)):
+        np.testing.assert_allclose(jax.jit(chain)(key, images), by_hand, atol=CHAIN)
+    # The contrast of most images has changed the colour of the hole.
+    holes = (np.asarray(by_hand) == 0).all(-1).any((1, 2))
+    assert not holes.all()
 
 
 def test_every_augmentation_gets_its_own_key(monkeypatch):

@@ -160,6 +160,19 @@ CONTRADICTIONS = {
         {"optimizer.warmup_epochs": 161},
         r"optimizer\.warmup_epochs=161 .* optimizer\.milestones=\(160, 180\).* at most 160",
     ),
+    "no drop is ever reached": (
+        {"num_epochs": 40},
+        r"optimizer\.milestones=\(160, 180\): num_epochs=40 ends before the drop at epoch 160, .*"
+        r"epochs=N scales the whole schedule",
+    ),
+    "the last drop is never reached": (
+        {"num_epochs": 180},
+        r"optimizer\.milestones=\(160, 180\): num_epochs=180 ends before the drop at epoch 180",
+    ),
+    "warm-up that is never over": (
+        {"num_epochs": 4, "optimizer.milestones": ()},
+        r"optimizer\.warmup_epochs=5 goes beyond num_epochs=4, .* at most 4",
+    ),
 }  # fmt: skip
 
 
@@ -170,6 +183,21 @@ def test_fields_that_contradict_each_other_are_refused(case):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
         validate(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_epochs": 181},
+        {"num_epochs": 300},
+        {"num_epochs": 10, "optimizer.milestones": ()},
+        {"num_epochs": 5, "optimizer.milestones": (), "optimizer.warmup_epochs": 5},
+    ],
+)
+def test_a_schedule_that_is_run_to_its_end_is_legal(changes):
+    config = default_config()
+    config.update_from_flattened_dict(changes)
+    validate(config)
 
 
 def test_what_no_phase_uses_may_be_anything():

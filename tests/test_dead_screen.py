@@ -164,6 +164,7 @@ def test_on_a_full_disk_for_its_log_a_run_trains_and_stops_as_ever(command, tmp_
         code, step = stopped(process, tmp_path, signal.SIGTERM)
         assert code == 143 and step > 3
         few = ["--config.num_epochs=2", "--config.checkpoint.epochs=()"]
+        few.append("--config.optimizer.milestones=()")
         done = subprocess.run([*command, str(tmp_path / "few"), *few], **to, timeout=120)
     assert done.returncode == 0 and Checkpoints(tmp_path / "few").newest() == 6
     assert (tmp_path / "few/summary.json").exists()

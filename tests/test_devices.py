@@ -108,7 +108,7 @@ def test_steps_are_the_same_and_the_state_stays_on_every_device(devices):
     (many, totals_n), sharding = steps_on(devices)
     assert len(sharding.device_set) == devices and sharding.is_fully_replicated
     assert totals_1.sums[1:] == totals_n.sums[1:]
-    np.testing.assert_allclose(totals_1.sums.loss, totals_n.sums.loss, rtol=1e-5)
+    np.testing.assert_allclose(totals_1.sums.row_loss, totals_n.sums.row_loss, rtol=1e-5)
     chex.assert_trees_all_close(one, many, rtol=1e-3, atol=1e-5)
 
 

@@ -50,6 +50,39 @@ def test_cifar10_counts_at_the_papers_ratios():
     assert at[50] == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
 
 
+def test_no_published_count_is_one_that_float64_rounds_away():
+    """The published lists come from this very expression, so that it must stay."""
+    for num_classes, largest in ((10, 5000), (100, 500)):
+        for ratio in (10, 20, 50, 100, 200, 256, 500):
+            share, last = 1 / ratio, num_classes - 1
+            published = [int(largest * share ** (i / last)) for i in range(num_classes)]
+            counts = long_tail_counts(largest, num_classes, imbalance_ratio=ratio)
+            assert counts.tolist() == published
+
+
+@pytest.mark.parametrize("profile", ["exp", "step"])
+def test_the_smallest_class_is_the_largest_over_the_ratio_exactly(profile):
+    for ratio in range(1, 300):
+        for smallest in (1, 2, 7):
+            counts = long_tail_counts(
+                smallest * ratio, 4, imbalance_ratio=float(ratio), profile=profile
+            )
+            assert counts[-1] == smallest and counts[0] == smallest * ratio
+    for largest, ratio, smallest in ((333, 33.3, 10), (100, 100 / 3, 3), (1001, 1.001, 1000)):
+        counts = long_tail_counts(largest, 4, imbalance_ratio=ratio, profile=profile)
+        assert counts[-1] == smallest
+        assert long_tail_counts(largest - 1, 4, imbalance_ratio=ratio, profile=profile)[-1] < (
+            smallest
+        )
+
+
+@pytest.mark.parametrize("base", range(2, 30))
+def test_integers_in_the_middle_of_the_profile_are_exact(base):
+    # A ratio of base ** 3 over four classes: every class is an integer.
+    counts = long_tail_counts(5 * base**3, 4, imbalance_ratio=base**3)
+    assert counts.tolist() == [5 * base**3, 5 * base**2, 5 * base, 5]
+
+
 def test_step_profile_keeps_the_first_half_whole():
     counts = long_tail_counts(5000, 10, imbalance_ratio=100, profile="step")
     assert counts.tolist() == [5000] * 5 + [50] * 5
@@ -108,7 +141,9 @@ def test_ratio_below_one_is_refused(ratio):
 
 
 def test_class_left_without_image_is_refused():
-    with pytest.raises(ConfigError, match=r"leaves classes \[9\] without an image"):
+    with pytest.raises(
+        ConfigError, match=r"leaves classes \[9\] .* at most 100, or data\.profile=natural"
+    ):
         long_tail_counts(100, 10, imbalance_ratio=150)
     with pytest.raises(DataError, match=r"classes \[1\] have no training image"):
         long_tail_indices(np.array([0, 0, 2, 2]), imbalance_ratio=2)

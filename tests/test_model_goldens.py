@@ -257,6 +257,40 @@ def test_dropout_rate() -> None:
     assert create_model("wrn28_10", num_classes=10).dropout_rate == 0.3
 
 
+def block_calls(train: bool) -> dict[str, tuple[Any, Any]]:
+    """The (input, output) of every layer of the first block of a wide ResNet, in order."""
+    module = create_model("wrn10_1", num_classes=10)
+    images = jnp.asarray(GOLDENS["images"])
+    variables = jax.jit(partial(module.init, train=False))(jax.random.key(0), images)
+    calls = {}
+
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        output = call(*args, **kwargs)
+        path = context.module.path
+        if context.method_name == "__call__" and path[:1] == ("stage1_block0",) and len(path) == 2:
+            calls[path[1]] = (args[0], output)
+        return output
+
+    with nn.intercept_methods(note):
+        module.apply(
+            variables, images, train=train, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )  # fmt: skip
+    return calls
+
+
+def test_dropout_comes_directly_after_the_first_convolution_and_in_training_only() -> None:
+    calls = block_calls(train=True)
+    assert list(calls) == ["bn1", "conv1", "Dropout_0", "bn2", "conv2"]
+    dropout_in, dropped = calls["Dropout_0"]
+    assert dropout_in is calls["conv1"][1] and calls["bn2"][0] is dropped
+    zero = np.asarray(dropped == 0)
+    assert zero.mean() == pytest.approx(0.3, abs=0.02) and not np.any(dropout_in == 0)
+    np.testing.assert_allclose(dropped[~zero], np.asarray(dropout_in)[~zero] / 0.7, rtol=1e-6)
+    kept_in, kept = block_calls(train=False)["Dropout_0"]
+    np.testing.assert_array_equal(kept, kept_in)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_initialisers(name: str) -> None:
     module = create_model(name, num_classes=10)

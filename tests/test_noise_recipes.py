@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from purenoise_jax.compile_steps import compile_steps
+from purenoise_jax.data.augment import normalize
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.errors import ConfigError
-from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods import build_recipe, noise_source
 from purenoise_jax.noise import replace_with_noise
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats
@@ -73,6 +74,16 @@ def test_padding_takes_its_share_of_the_appended_noise(valid, noise):
     assert int(after["valid"][128:].sum()) == noise
 
 
+@pytest.mark.parametrize(
+    ("share", "real", "noise"), [(0.29, 100, 29), (0.57, 100, 57), (1 / 3, 96, 32), (0.1, 99, 9)]
+)
+def test_the_share_of_appended_noise_is_exact(share, real, noise):
+    for rows in (real, real + 4):
+        after = transform("append", share=share)(KEY, batch(rows, valid=real))
+        assert after["noise_mask"].sum() == np.floor(round(share * rows, 9))
+        assert int((after["valid"] & after["noise_mask"]).sum()) == noise
+
+
 def test_labels_of_appended_noise_are_uniform_whatever_the_class_counts():
     append = transform("append")
     labels = [append(jax.random.key(i), batch(128))["label"][128:] for i in range(60)]
@@ -87,6 +98,35 @@ def test_appended_noise_in_raw_space_enters_as_drawn():
         for s in ("pixel", "raw")
     )
     np.testing.assert_allclose((raw - MEAN) / STD, pixel, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["open", "append"])
+def test_raw_noise_is_undone_with_what_images_are_normalised_with(name, monkeypatch):
+    """Whatever the noise is drawn from: all five pairs of statistics differ here."""
+    pairs = [np.float32([[0.1 * i, 0.2, 0.3], [0.4, 0.5, 0.6 + 0.1 * i]]) for i in range(1, 4)]
+    stats = DataStats(STATS.class_counts, STATS.image_shape, *(x for pair in pairs for x in pair))
+    ones = np.full((1, 1, 1, 3), 0.75, np.float32)
+
+    def constant(key, shape, *, mean, std, clip, dtype):
+        assert (mean.tolist(), std.tolist()) == tuple(x.tolist() for x in pairs[0])
+        return jnp.broadcast_to(ones, shape)
+
+    monkeypatch.setattr(noise_source, "draw_noise", constant)
+    (only,) = build_recipe([name], stats, {name: {"space": "raw"}}).transforms
+    after = only(KEY, batch(32))
+    noise = np.asarray(after["image"])[np.asarray(after["noise_mask"])]
+    assert len(noise)
+    entering = normalize(jnp.asarray(noise), *pairs[2])
+    np.testing.assert_allclose(entering, np.broadcast_to(ones, noise.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_replaced_rows_keep_their_label_and_target(share):
+    before = batch(64)
+    after = transform("open", delta=share)(KEY, before)
+    assert after["noise_mask"].any() == bool(share)
+    for name in ("label", "target", "valid"):
+        np.testing.assert_array_equal(after[name], before[name])
 
 
 def test_the_step_counts_and_learns_from_appended_rows():

@@ -97,7 +97,7 @@ def test_what_the_cells_train():
     grid = config("noise_grad", "Standard BN, noise in raw space", "full_stop")
     assert (grid.model.norm, grid.model.noise_grad) == ("bn", "full_stop")
     # Of the raw noise nothing but the space differs, so that plain training is shared.
-    assert grid.method.open.space == "raw" and grid.data.normalize == "train_subset"
+    assert grid.method.open.space == "raw" and grid.data.normalize == "auto"
     added = config("additive", "Standard BN", "std 75/255", PLANS["rescience"])
     assert added.method.open.additive_std == 75 / 255 and added.method.open.space == "pixel"
     assert config("additive", "DAR-BN", "pure noise").method.open.additive_std == 0
@@ -151,6 +151,29 @@ def test_cost_is_that_of_the_design(tmp_path):
 def test_a_field_that_the_table_varies_cannot_be_set(capsys):
     assert reproduce.main(["batch_size", "--set", "batch_size=64", "--dry-run"]) == 2
     assert "the table itself decides this field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.source", "digits"), ("data.source", "npz"), ("data.source", "folder"),
+        ("data.source", "tfds"), ("data.profile", "natural"), ("data.profile", "step"),
+        ("data.image_size", "64"), ("data.limit", "100"),
+    ],
+)  # fmt: skip
+def test_other_data_do_not_stand_beside_published_numbers(field, value, capsys):
+    argv = ["resnet32", "--set", f"{field}={value}", "--dry-run"]
+    assert reproduce.main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--set {field}={value}: the table is about" in line and "legal: " in line
+
+
+def test_data_that_are_those_of_the_table_may_be_named(capsys):
+    fields = ("data.source=cifar_dir", "data.image_size=32", "data.profile=exp", "data.seed=1")
+    argv = [text for field in fields for text in ("--set", field)]
+    assert reproduce.main(["resnet32", *argv, "--dry-run"]) == 0
+    # --quick trains on a part of the data and says so on every line.
+    assert reproduce.main(["resnet32", "--quick", "--set", "data.limit=7", "--dry-run"]) == 0
 
 
 def test_switches_are_read_in_any_case():

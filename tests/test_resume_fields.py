@@ -30,6 +30,11 @@ FREE = {
 }  # fmt: skip
 
 
+def usual(path):
+    """The default, and what it comes to where it is left open."""
+    return (field_of(path).default, fixed_fields(config_using(path)).get(path))
+
+
 def another(path):
     """A legal value other than the default."""
     field = field_of(path)
@@ -42,7 +47,7 @@ def another(path):
             value = (low + high) / 2 if math.isfinite(high) else field.default + 1.5
             value = value if value != field.default else value / 2
         case OneOf(names) | Names(names):
-            value = next(name for name in reversed(list(names)) if name != field.default)
+            value = next(name for name in reversed(list(names)) if name not in usual(path))
             value = value if isinstance(field.legal, OneOf) else (value,)
         case PerChannel():
             value = (0.25, 0.5, 0.75)
@@ -84,13 +89,39 @@ def test_a_changed_field_is_refused_unless_it_is_free(path, tmp_path):
         with pytest.raises(ConfigError) as refusal:
             refuse_other_run(changed, workdir)
         message = str(refusal.value)
-        there, here = (
-            list(v) if isinstance(v, tuple) else v for v in (field_of(path).default, value)
-        )
+        there = fixed_fields(config).get(path, field_of(path).default)
+        there, here = (list(v) if isinstance(v, tuple) else v for v in (there, value))
         assert f"{path}: {there!r} there, {here!r} here" in message, message
         assert config_hash(changed) != config_hash(config)
     assert (workdir / CONFIG_FILE).read_bytes() == before
     assert [file.name for file in workdir.iterdir()] == [CONFIG_FILE]
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "same"),
+    [
+        ((3, (2,)), (5, (2, 4)), True),
+        ((3, ()), (4, (3,)), True),
+        ((200, (160, 180)), (100, ()), True),
+        ((4, (3,)), (5, (3,)), True),
+        ((4, (3,)), (5, (2, 4)), False),
+        ((4, (2, 3)), (5, (3,)), False),
+        ((200, (160, 180)), (200, (160,)), False),
+    ],
+)
+def test_drops_that_neither_run_has_reached_may_still_be_planned(there, here, same, tmp_path):
+    """So that a run of a few epochs can be given more, with the drops that belong to them."""
+    configs = []
+    for num_epochs, milestones in (there, here):
+        config = default_config()
+        config.num_epochs, config.optimizer.milestones = num_epochs, milestones
+        configs.append(config)
+    write_json(tmp_path / CONFIG_FILE, saved_config(configs[0]))
+    if same:
+        refuse_other_run(configs[1], tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=r"optimizer\.milestones: .* there, .* here"):
+            refuse_other_run(configs[1], tmp_path)
 
 
 def test_a_phase_more_or_less_is_refused(tmp_path):

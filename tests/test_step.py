@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -12,13 +13,16 @@ import pytest
 
 from purenoise_jax import rng
 from purenoise_jax.compile_steps import compile_steps
+from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.recipe import DataStats, Recipe, classify
+from purenoise_jax.report import epoch_record
+from purenoise_jax.schedules import by_step
+from purenoise_jax.step import Loader, TrainState, init_state, make_step, make_update
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -71,7 +75,7 @@ def by_hand(state):
 def test_erm_step_is_the_written_out_one(state):
     new, totals = run(state)
     loss, params, batch_stats, logits = jax.jit(by_hand)(state)
-    np.testing.assert_allclose(totals.sums.loss, loss, rtol=1e-5)
+    np.testing.assert_allclose(totals.sums.row_loss, ROWS * loss, rtol=1e-5)
     chex.assert_trees_all_close(new.params, params, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(new.batch_stats, batch_stats, rtol=1e-4, atol=1e-6)
     assert int(new.step) == int(totals.sums.steps) == 1
@@ -86,7 +90,7 @@ def test_padding_changes_nothing(state):
     padded, totals = run(state, index=index, valid=index < 38)
     chex.assert_trees_all_close(padded.params, plain.params, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(padded.batch_stats, plain.batch_stats, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(totals.sums.loss, plain_totals.sums.loss, rtol=1e-5)
+    np.testing.assert_allclose(totals.sums.row_loss, plain_totals.sums.row_loss, rtol=1e-5)
     assert totals.sums.natural == ROWS
 
 
@@ -94,7 +98,7 @@ def test_batch_of_padding_only_leaves_statistics_and_is_finite(state):
     new, totals = run(state, valid=np.zeros(ROWS, bool))
     chex.assert_trees_all_equal(new.batch_stats, state.batch_stats)
     chex.assert_tree_all_finite(new.params)
-    assert totals.sums.loss == 0 and totals.sums.natural == 0
+    assert totals.sums.row_loss == 0 and totals.sums.natural == 0
 
 
 def test_batch_of_noise_only_leaves_statistics_and_is_finite(state):
@@ -131,10 +135,10 @@ def test_open_counts_noise_and_keeps_it_out_of_the_statistics(state):
 def test_noise_is_new_at_every_step_and_the_same_on_repetition(state):
     recipe = build_recipe(["open"], STATS, {"open": {"delta": 1.0}})
     # At rate 0 two steps of the same rows differ in their noise alone.
-    one, two, again = (run(state, recipe, steps=n, lr=0.0)[1].sums.loss for n in (1, 2, 2))
+    one, two, again = (run(state, recipe, steps=n, lr=0.0)[1].sums.row_loss for n in (1, 2, 2))
     assert abs(two - 2 * one) > 1e-3
     assert two == again
-    plain_one, plain_two = (run(state, steps=n, lr=0.0)[1].sums.loss for n in (1, 2))
+    plain_one, plain_two = (run(state, steps=n, lr=0.0)[1].sums.row_loss for n in (1, 2))
     np.testing.assert_allclose(plain_two, 2 * plain_one, rtol=1e-6)
 
 
@@ -152,6 +156,127 @@ def test_raw_noise_enters_the_network_as_it_was_drawn():
     entering = (np.asarray(raw["image"]) - MEAN) / STD
     np.testing.assert_allclose(entering[mask], np.asarray(drawn["image"])[mask], atol=1e-5)
     np.testing.assert_array_equal(raw["image"][~mask], batch["image"][~mask])
+
+
+class Probe:
+    """A stand-in for a network that notes what each forward pass gets; its only parameter is w."""
+
+    def __init__(self):
+        self.seen = []
+
+    def apply(self, variables, image, noise_mask, valid, *, train, mutable, rngs):
+        assert train and mutable == ["batch_stats"]
+        self.seen.append((np.asarray(image), jax.random.key_data(rngs["dropout"]).tolist()))
+        logits = jnp.broadcast_to(variables["params"]["w"], (len(image), CLASSES))
+        return (logits, {}), {"batch_stats": {"passes": variables["batch_stats"]["passes"] + 1}}
+
+
+def probe(recipe=None, loader=LOADER, lr_fn=lambda step: LR, at=(0,)):
+    """What a `Probe` has seen at each of some steps, and the state after each."""
+    tx, found = make_optimizer("sgd", momentum=0.0, weight_decay=0.0), []
+    params = {"w": jnp.arange(3.0)}
+    for step in at:
+        model = Probe()
+        update = make_update(model, tx, lr_fn, recipe or Recipe(), loader, seed=7)
+        before = TrainState(jnp.int32(step), params, {"passes": 0}, tx.init(params))
+        after, _, grads = update(before, IMAGES, LABELS, INDEX, ALL)
+        found.append((model.seen, after, grads))
+    return found
+
+
+def test_images_enter_normalised_with_the_statistics_of_the_loader():
+    (((image, _),), *_) = probe()[0]
+    expected = (IMAGES[INDEX] / 255 - MEAN.reshape(1, 1, 1, 3)) / STD.reshape(1, 1, 1, 3)
+    np.testing.assert_allclose(image, expected, atol=1e-5)
+
+
+def test_every_step_augments_and_drops_with_its_own_key():
+    def shift(key, images):
+        return images + rng.uniform(key, images.shape)
+
+    loader = dataclasses.replace(LOADER, augment=shift, mean=np.zeros(3, "f"), std=np.ones(3, "f"))
+    steps = (0, 1, 5)
+    seen = [found[0][0] for found in probe(loader=loader, at=steps)]
+    for step, (image, dropout_key) in zip(steps, seen, strict=True):
+        drawn = rng.uniform(rng.at(rng.stream(7, "augment"), step), image.shape)
+        np.testing.assert_allclose(image, IMAGES[INDEX] / np.float32(255) + drawn, atol=1e-6)
+        expected = rng.at(rng.at(rng.stream(7, "dropout"), step), 0)
+        assert dropout_key == jax.random.key_data(expected).tolist()
+    assert len({str(key) for _, key in seen}) == len(steps)
+
+
+def test_every_transform_and_the_objective_draw_with_keys_of_their_own():
+    keys = []
+
+    def transform(key, batch):
+        keys.append(key)
+        return batch
+
+    def twice(forward, batch, key):
+        keys.append(key)
+        forward(batch["image"])
+        return classify(forward, batch, key)
+
+    recipe = Recipe(transforms=(transform, transform), objective=twice)
+    steps = (0, 1)
+    found = probe(recipe, at=steps)
+    expected = [
+        key
+        for step in steps
+        for key in (
+            *(rng.at(rng.at(rng.stream(7, "transforms"), step), i) for i in (0, 1)),
+            rng.at(rng.stream(7, "objective"), step),
+        )
+    ]
+    as_data = [[jax.random.key_data(k).tolist() for k in side] for side in (keys, expected)]
+    assert as_data[0] == as_data[1]
+    # Two forward passes of one step drop other activations, and the second goes on from the
+    # statistics of the first.
+    assert len({str(key) for seen, *_ in found for _, key in seen}) == 2 * len(steps)
+    assert [int(after.batch_stats["passes"]) for _, after, _ in found] == [2, 2]
+
+
+def test_the_learning_rate_is_that_of_the_step_itself():
+    rates = np.array([0.5, 0.25, 4.0])
+    lr_fn = by_step(rates, steps_per_epoch=2)
+    for step, (_, after, grads) in enumerate(probe(lr_fn=lr_fn, at=range(6))):
+        expected = jnp.arange(3.0) - rates[step // 2] * grads["w"]
+        np.testing.assert_allclose(after.params["w"], expected, rtol=1e-6)
+        assert int(after.step) == step + 1
+
+
+def test_an_epochs_loss_weighs_rows_not_batches(state):
+    """Three batches of 12 rows and one of 4."""
+    index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
+    step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), LOADER, seed=0))
+    totals, losses = Totals.zero(STEPS), []
+    for rows, real in zip(index, valid, strict=True):
+        state, totals = step(state, totals, IMAGES, LABELS, rows, real)
+        # By the network itself, of the real rows alone.
+        image = normalize(to_float(jnp.asarray(IMAGES[rows[real]])), MEAN, STD)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        (logits, _), _ = MODEL.apply(variables, image, train=True, mutable=["batch_stats"])
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[rows[real]])
+        losses.append(float(each.mean()))
+    clock = SimpleNamespace(images_per_second=1.0)
+    phase = SimpleNamespace(methods=("erm",))
+    record = epoch_record(totals, phase, 1, 0.1, clock, {})
+    by_row = np.average(losses, weights=valid.sum(1))
+    assert record["train/loss"] == pytest.approx(by_row, rel=1e-5)
+    assert abs(by_row - np.mean(losses)) > 1e-3 * by_row, "the last batch weighs less"
+
+
+def test_totals_of_the_first_version_are_read():
+    """They had the sum of the steps' mean losses; all steps before an epoch's last are full."""
+    old = {"loss": "4.5", "steps": 3, "natural": 30, "noise": 6, "correct": 9, "skipped": [1]}
+    totals = Totals.zero(STEPS).from_json(old)
+    assert totals.sums.row_loss == 4.5 * 12 and totals.sums.steps == 3
+    assert totals.skipped.tolist() == [False, True, False, False]
+    again = Totals.zero(STEPS).from_json(totals.to_json())
+    chex.assert_trees_all_equal(again, totals)
+    none = {**old, "loss": "0.0", "steps": 0, "natural": 0, "noise": 0}
+    assert Totals.zero(STEPS).from_json(none).sums.row_loss == 0
+    assert np.isinf(Totals.zero(STEPS).from_json({**old, "loss": "inf"}).sums.row_loss)
 
 
 def test_frozen_parameters_stay(state):

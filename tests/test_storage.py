@@ -204,7 +204,7 @@ def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
 
 
 def test_sums_that_are_not_finite_can_be_saved():
-    sums = Totals.zero(3).sums._replace(loss=np.float32(np.inf), steps=np.int32(2))
+    sums = Totals.zero(3).sums._replace(row_loss=np.float32(np.inf), steps=np.int32(2))
     totals = Totals(sums, np.array([False, True, False]))
     again = Totals.zero(3).from_json(json.loads(json.dumps(totals.to_json(), allow_nan=False)))
     chex.assert_trees_all_equal(again, jax.tree.map(jnp.asarray, totals))

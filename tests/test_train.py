@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from purenoise_jax import begin, writer
 from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
 from purenoise_jax.resume import find_start
@@ -117,6 +118,24 @@ def test_steps_in_a_loop_on_the_device_resume_bitwise_too(through, npz, tmp_path
     chex.assert_trees_all_close(
         jax.device_get(whole.params), jax.device_get(through[2].params), rtol=1e-3, atol=1e-4
     )
+
+
+def test_every_epoch_draws_and_learns_as_its_phase_and_schedule_say(npz, tmp_path, monkeypatch):
+    drawn = []
+    real = EpochSampler.epoch
+
+    def epoch(sampler, number, class_probs):
+        drawn.append((number, class_probs is not None))
+        return real(sampler, number, class_probs)
+
+    monkeypatch.setattr(EpochSampler, "epoch", epoch)
+    train_and_evaluate(tiny_config(npz), tmp_path)
+    assert drawn == [(0, False), (1, False), (2, True), (3, True)]
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    rates = [record["train/learning_rate"] for record in records]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.001])
+    assert [record["train/methods"] for record in records] == [["erm"]] * 2 + [["open"]] * 2
+    assert [record["train/noise_fraction"] > 0 for record in records] == [False] * 2 + [True] * 2
 
 
 def test_validation_set_is_evaluated_when_there(npz, tmp_path):

@@ -69,6 +69,8 @@ def tiny_config(npz: Path, **overrides: Any) -> ConfigDict:
         }
     )
     config.phases.deferred = ConfigDict({"start_epoch": 2, "methods": ("open",)})
+    if "num_epochs" in overrides and overrides["num_epochs"] <= 3:
+        config.optimizer.milestones = ()
     config.update_from_flattened_dict(overrides)
     return config
 

@@ -142,7 +142,7 @@ def _load(path: Path, label: str, data_path: str) -> Run:
         raise ConfigError(f"{file} is damaged ({error})") from None
     if data_path:
         config.data.path = data_path
-    validate(config)
+    validate(config, to_train=False)
     return Run(
         path=path,
         label=label,

@@ -1,6 +1,7 @@
 """The report: all that a run, or several, came to, in one HTML file without scripts or links."""
 
 import base64
+import collections
 import dataclasses
 import io
 from collections.abc import Sequence
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
+from ml_collections import ConfigDict
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, facts, groups, images
 from purenoise_jax.analysis.drawing import Draw, Options, styled
 from purenoise_jax.analysis.load import Run, load_finished
 from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.config import config_hash
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
 from purenoise_jax.writer import write_atomically
@@ -211,5 +214,25 @@ def _notes(runs: Sequence[Run], results: Sequence[Outcome | None]) -> list[str]:
             notes.append(f"{run.label} is not finished: its numbers are after {result.epoch:g} "
                          f"of {run.config.num_epochs} epochs.")  # fmt: skip
     if len(runs) > 1:
-        notes.append("One run each, so one seed each: small differences may be chance.")
+        notes.append(_seeds_note(runs))
     return notes
+
+
+def _seeds_note(runs: Sequence[Run]) -> str:
+    """How many seeds stand behind a comparison."""
+    seeds: dict[str, set[int]] = collections.defaultdict(set)
+    for run in runs:
+        # What a run is, but for its seed.
+        config = ConfigDict(run.config.to_dict())
+        config.seed = 0
+        seeds[config_hash(config)].add(run.config.seed)
+    fewest, most = min(map(len, seeds.values())), max(map(len, seeds.values()))
+    if most == 1:
+        return "One seed of each config: small differences may be chance."
+    number = f"{most}" if fewest == most else f"{fewest} to {most}"
+    if len(seeds) == 1:
+        return f"One config with {number} seeds: the differences between these runs are chance."
+    return (
+        f"{len(seeds)} configs, {number} seeds each: differences between "
+        "configs that are no larger than those between seeds may be chance."
+    )

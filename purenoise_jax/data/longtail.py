@@ -5,11 +5,13 @@ al. 2020 (the first-n rule).
 """
 
 import hashlib
+import math
 
 import numpy as np
 
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.errors import ConfigError, DataError, unknown
+from purenoise_jax.exact import as_meant
 
 PROFILES = ("exp", "step", "natural")
 RULES = ("cao", "first")
@@ -27,8 +29,12 @@ def long_tail_counts(
     """The number of images of every class, largest class first.
 
     "exp" keeps int(largest * (1 / ratio) ** (i / (K - 1))) images of class i, rounded down in
-    float64 exactly as the published subsets were. "step" keeps `largest` images of the first half
-    of the classes and int(largest / ratio) of the others.
+    float64 exactly as the published subsets were (Cui et al. 2019, Cao et al. 2019). "step" keeps
+    `largest` images of the first half of the classes and int(largest / ratio) of the others.
+
+    DEVIATION: where the number is an integer and float64 comes out just below it, it is that
+    integer: 98 images at ratio 49 leave 2 of the smallest class, and not int(1.9999999999999998).
+    No published count is of that kind.
 
     Args:
       largest: images of the largest class.
@@ -48,21 +54,36 @@ def long_tail_counts(
             "(largest class over smallest)"
         )
     if profile == "exp":
-        share = 1 / imbalance_ratio
-        last = max(num_classes - 1, 1)
-        counts = [int(largest * share ** (i / last)) for i in range(num_classes)]
+        counts = [
+            _exponential(largest, imbalance_ratio, i, max(num_classes - 1, 1))
+            for i in range(num_classes)
+        ]
     elif profile == "step":
         head = num_classes // 2
-        counts = [largest] * head + [int(largest / imbalance_ratio)] * (num_classes - head)
+        smallest = math.floor(largest / as_meant(imbalance_ratio))
+        counts = [largest] * head + [smallest] * (num_classes - head)
     else:
         raise unknown("data.profile", profile, PROFILES)
     empty = [i for i, n in enumerate(counts) if n == 0]
     if empty:
         raise ConfigError(
             f"data.imbalance_ratio={imbalance_ratio} leaves classes {empty[:10]} without an image "
-            f"(the largest class has {largest}); legal: below {largest}"
+            f"(the largest would keep {largest}); legal: at most {largest}, or "
+            "data.profile=natural, which keeps every image"
         )
     return np.array(counts, np.int64)
+
+
+def _exponential(largest: int, ratio: float, i: int, last: int) -> int:
+    """Images of class i of the classes 0 .. last under the exponential profile."""
+    rounded = largest * (1 / ratio) ** (i / last)
+    count = int(rounded)
+    next_one = count + 1
+    # Whether the power is exactly the next integer, without roots: in integers.
+    is_lost = next_one - rounded < 1e-6 * next_one and (
+        next_one**last * as_meant(ratio) ** i == largest**last
+    )
+    return next_one if is_lost else count
 
 
 def long_tail_indices(

@@ -151,6 +151,16 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
     return found[-1] if found else None
 
 
+def name_in_folder(path: str) -> str:
+    """The name of the data set whose version lies in this very folder; "" if none does."""
+    try:
+        info = json.loads((pathlib.Path(path).expanduser() / _INFO_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError, RuntimeError):
+        return ""
+    name = info.get("name") if isinstance(info, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def has_readable(name: str) -> bool:
     """Says whether the default TFDS directory holds this data set in a format read here.
 

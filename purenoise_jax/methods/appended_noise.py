@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
+from purenoise_jax.exact import as_meant
 from purenoise_jax.methods.noise_source import noise_source
 from purenoise_jax.recipe import Batch, DataStats, Recipe
 
@@ -54,11 +56,13 @@ def append_noise(
 
     def append(key: jax.Array, batch: Batch) -> Batch:
         valid = batch["valid"]
-        rows, num_noise = valid.size, math.floor(share * valid.size)
+        rows = valid.size
+        # By number of real rows, which with padding are fewer than the batch holds.
+        noise_rows = np.array([num_noise_rows(share, real) for real in range(rows + 1)], np.int32)
+        num_noise = int(noise_rows[-1])
         label_key, pixel_key = rng.split(key)
         label = rng.randint(label_key, (num_noise,), 0, stats.num_classes)
-        # The share of the real rows, which with padding are fewer than the batch holds.
-        wanted = jnp.floor(valid.sum() * jnp.float32(share))
+        wanted = jnp.asarray(noise_rows)[valid.sum()]
         added = {
             "image": source.draw(pixel_key, (num_noise, *stats.image_shape), batch["image"].dtype),
             "label": label,
@@ -70,3 +74,8 @@ def append_noise(
         return {name: jnp.concatenate([before[name], added[name]]) for name in added}
 
     return dataclasses.replace(recipe, transforms=(*recipe.transforms, append))
+
+
+def num_noise_rows(share: float, real_rows: int) -> int:
+    """floor(share * real_rows), exact: 29 for 0.29 of 100, where floats make 28.999999999999996."""
+    return math.floor(as_meant(share) * real_rows)
