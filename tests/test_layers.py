@@ -8,7 +8,7 @@ import purenoise_jax
 ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
-    ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
+    ["errors", "files", "paths", "console", "data.npy", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
      "xla", "compile_cache", "rng", "numerics", "noise", "schedules", "metrics",
      "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
@@ -22,7 +22,7 @@ LAYERS = [
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint",
      "checkpoint.manifest", "writer"],
     ["totals", "step", "compile_steps", "evaluate", "aux_start"],
-    ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "begin",
+    ["config", "bad_values", "command", "clock", "experiment", "report", "resume", "begin",
      "skipped", "record_fields",
      "train"],
     ["analysis.load"],
