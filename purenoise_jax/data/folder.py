@@ -3,6 +3,7 @@
 import io
 import pathlib
 import struct
+import unicodedata
 import zlib
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.resize import resize_square
 from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.files import read_bytes
+from purenoise_jax.paths import expand
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -36,7 +39,9 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
     """Loads `train/<class>/`, `test/<class>/` and, if there, `val/<class>/` below one folder.
 
     Files ending in .png, .jpg or .jpeg are read in sorted order and converted to RGB; other files
-    are left alone. The classes are the sorted folder names in `train`.
+    are left alone. The classes are the sorted folder names in `train`, in Unicode's composed form
+    (NFC): an accent that one system stores as a code point of its own, as macOS does, and another
+    as part of its letter makes no other class.
 
     Args:
         name: Unused; the folder is named.
@@ -49,22 +54,24 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
 
     Raises:
         ConfigError: `path` is empty.
-        DataError: A split or class is missing or empty, the class folders of two splits differ, an
-            image is damaged, or the sizes differ while `image_size` is 0.
+        DataError: A split or class is missing or empty, the class folders of two splits differ, two
+            folders of a split have the same name but for how its accents are stored, an image is
+            damaged, or the sizes differ while `image_size` is 0.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")
-    root = pathlib.Path(path).expanduser()
+    root = expand(path, "data.path")
     classes = _class_folders(root / "train")
     splits = {}
     for split in ("train", "test", "val"):
         if split == "val" and not (root / split).is_dir():
             continue
         found = _class_folders(root / split)
-        if found != classes:
-            differing = ", ".join(sorted(set(found) ^ set(classes)))
+        if [*found] != [*classes]:
+            only = {"train": {*classes} - {*found}, split: {*found} - {*classes}}
+            differing = "; ".join(f"only {s} has {_named(k)}" for s, k in only.items() if k)
             raise DataError(f"{root}: the class folders of train and {split} differ: {differing}")
-        splits[split] = _read_split(root / split, classes, image_size)
+        splits[split] = _read_split([*found.values()], image_size)
     val_images, val_labels = splits.get("val", (None, None))
     return check_dataset(
         Dataset(
@@ -80,7 +87,8 @@ def load_folder(*, name: str, path: str, image_size: int = 0) -> Dataset:
     )
 
 
-def _class_folders(split: pathlib.Path) -> list[str]:
+def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folder of every class of a split, sorted by the class's name."""
     if not split.is_dir():
         raise DataError(f"{split}: there is no such folder")
     names = sorted(
@@ -88,22 +96,41 @@ def _class_folders(split: pathlib.Path) -> list[str]:
     )
     if not names:
         raise DataError(f"{split}: holds no class folders")
-    return names
+    folders: dict[str, pathlib.Path] = {}
+    for name in names:
+        composed = unicodedata.normalize("NFC", name)
+        if composed in folders:
+            raise DataError(
+                f"{split}: two class folders have the same name, with accents stored in two ways: "
+                f"{folders[composed].name!a} and {name!a}; put all images into one of them"
+            )
+        folders[composed] = split / name
+    return dict(sorted(folders.items()))
 
 
-def _read_split(
-    split: pathlib.Path, classes: list[str], image_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _named(classes: set[str]) -> str:
+    """Names of classes for a message: the first few and a count.
+
+    Quotes show spaces at their ends, and code points tell apart letters that look the same.
+    """
+    shown = ", ".join(
+        repr(name) if repr(name) == ascii(name) else f"{name!r} ({name!a})"
+        for name in sorted(classes)[:5]
+    )
+    return f"{shown} and {len(classes) - 5} more" if len(classes) > 5 else shown
+
+
+def _read_split(folders: list[pathlib.Path], image_size: int) -> tuple[np.ndarray, np.ndarray]:
     files: list[pathlib.Path] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
+    for label, folder in enumerate(folders):
         found = sorted(
             file
-            for file in (split / name).iterdir()
+            for file in folder.iterdir()
             if file.suffix.lower() in _SUFFIXES and file.name[0] != "." and file.is_file()
         )
         if not found:
-            raise DataError(f"{split / name}: holds no .png, .jpg or .jpeg files")
+            raise DataError(f"{folder}: holds no .png, .jpg or .jpeg files")
         files += found
         labels += [label] * len(found)
 
@@ -133,7 +160,7 @@ def _check_png(data: bytes) -> None:
 
 def _read_image(file: pathlib.Path, image_size: int) -> np.ndarray:
     try:
-        data = file.read_bytes()
+        data = read_bytes(file)
         if data.startswith(_PNG):
             _check_png(data)
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
