@@ -1,7 +1,6 @@
 """From a config to everything that a run is made of. Below this, nothing sees a config."""
 
 import dataclasses
-from os.path import expanduser
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from purenoise_jax.legal import MAX_INT
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.paths import expand
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.schedules import by_step, learning_rates
 from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
@@ -153,7 +153,10 @@ def build(config: ConfigDict) -> Experiment:
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
     dataset = sources.load(
-        data.source, name=data.name, path=expanduser(data.path), image_size=data.image_size
+        data.source,
+        name=data.name,
+        path=_expanded(data.path, "data.path"),
+        image_size=data.image_size,
     )
     dataset = limit_test(dataset, data.limit)
     training = make_training_set(
@@ -162,7 +165,7 @@ def build(config: ConfigDict) -> Experiment:
         profile=data.profile,
         rule=data.rule,
         seed=data.seed,
-        indices=expanduser(data.indices),
+        indices=_expanded(data.indices, "data.indices"),
         normalize=data.normalize,
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
@@ -223,3 +226,8 @@ def build(config: ConfigDict) -> Experiment:
             "normalize_std": stats.normalize_std.tolist(),
         },
     )
+
+
+def _expanded(path: str, field: str) -> str:
+    """As `paths.expand`; "" where the field is not given."""
+    return str(expand(path, field)) if path else ""

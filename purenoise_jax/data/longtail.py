@@ -5,10 +5,13 @@ al. 2020 (the first-n rule).
 """
 
 import hashlib
+from typing import IO
 
 import numpy as np
 
+from purenoise_jax.data.npy import DAMAGE, read_array
 from purenoise_jax.errors import ConfigError, DataError, unknown
+from purenoise_jax.files import open_plain
 
 PROFILES = ("exp", "step", "natural")
 RULES = ("cao", "first")
@@ -159,8 +162,9 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
       DataError: the file cannot be read, or an index is not legal.
     """
     try:
-        raw = np.load(path, allow_pickle=False) if path.endswith(".npy") else _read_lines(path)
-    except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
+        with open_plain(path) as file:
+            raw = read_array(file, "it") if path.endswith(".npy") else _read_lines(file)
+    except DAMAGE as error:
         raise DataError(
             f"data.indices={path}: cannot be read as a list of integers: {error}"
         ) from None
@@ -178,9 +182,9 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     return indices
 
 
-def _read_lines(path: str) -> np.ndarray:
-    with open(path, encoding="utf-8") as file:
-        return np.array([int(line) for line in file if line.strip()], np.int64)
+def _read_lines(file: IO[bytes]) -> np.ndarray:
+    lines = file.read().decode("utf-8").splitlines()
+    return np.array([int(line) for line in lines if line.strip()], np.int64)
 
 
 def fingerprint(indices: np.ndarray) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.resize import resize_square
 from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.files import read_bytes
+from purenoise_jax.paths import expand
 
 _FORMATS = ("array_record", "parquet")
 _INFO_FILE = "dataset_info.json"
@@ -144,7 +146,7 @@ def has_readable(name: str) -> bool:
 
 def _data_dir(path: str) -> pathlib.Path:
     chosen = path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser()
+    return expand(chosen, "data.path" if path else "TFDS_DATA_DIR")
 
 
 def _versions(folder: pathlib.Path, version: str) -> list[pathlib.Path]:
@@ -169,7 +171,7 @@ def _how_to_prepare(name: str) -> str:
 
 def _read_json(file: pathlib.Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from error
 
