@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import Program, interleave
+from purenoise_jax.console import SafeConsole
 
 Row = dict[str, Any]
 
@@ -22,7 +22,7 @@ class Bench:
       console: for tables.
     """
 
-    def __init__(self, options: argparse.Namespace, console: Console) -> None:
+    def __init__(self, options: argparse.Namespace, console: SafeConsole) -> None:
         self.options = options
         self.console = console
         self.device = jax.devices()[0]
@@ -40,7 +40,7 @@ class Bench:
         """Says what is not measured."""
         self.skipped.append({"name": what, "why": why})
         text = f"not measured: {what}: {why}"
-        self.console.print(text, style="yellow", highlight=False, markup=False)
+        self.console.print(text, style="yellow")
 
     def attempt(self, what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of a call; None, with the reason said, if it fails or time is up."""

@@ -21,11 +21,11 @@ from typing import Any
 # Two frameworks share a GPU here, so neither may take all of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-from rich.console import Console
 
 from benchmarks.bench import Bench
 from benchmarks.suites import SUITES
 from benchmarks.timing import cpus
+from purenoise_jax.console import SafeConsole
 from purenoise_jax.models import MODELS, NORMS
 from purenoise_jax.writer import versions
 
@@ -93,10 +93,10 @@ def environment() -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """Runs the suites in order."""
     options = parse(argv)
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    console = SafeConsole(width=None if sys.stdout.isatty() else 150)
     bench = Bench(options, console)
     where = environment()
-    console.print(", ".join(f"{k} {v}" for k, v in where.items()), highlight=False)
+    console.print(", ".join(f"{k} {v}" for k, v in where.items()))
     started = time.monotonic()
     for suite, measure in SUITES.items():
         if suite in options.suite:
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
             if options.out is not None:
                 # After every suite, so that what is stopped has left what it measured.
                 write(argv, options.out, bench, where, started)
-    console.print(f"{time.monotonic() - started:,.0f} s", highlight=False)
+    console.print(f"{time.monotonic() - started:,.0f} s")
     return 0
 
 

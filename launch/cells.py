@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table as Grid
 
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of
-from purenoise_jax.writer import write_atomically
+from purenoise_jax.console import SafeConsole
+from purenoise_jax.files import write_atomically
 
 MISSING = "missing"
 CAVEAT = "caveat"
@@ -84,9 +84,9 @@ def entries(row: Row, table: Table, plan: Plan) -> list[str]:
     return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
 
 
-def show(table: Table, rows: Sequence[Row], plan: Plan, console: Console) -> None:
+def show(table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole) -> None:
     """Prints a table: a grid for each setting, aligned."""
-    console.print(f"\n{_title(table, plan)}", style="bold", markup=False)
+    console.print(f"\n{_title(table, plan)}", style="bold")
     heads = columns(table, plan)
     lines = {id(row): entries(row, table, plan) for row in rows}
     widths = [max(map(len, column)) for column in zip(heads, *lines.values(), strict=True)]

@@ -15,10 +15,11 @@ from benchmarks.chips import forward_flops
 from launch.plan import Table
 from purenoise_jax.config import config_hash, default_config
 from purenoise_jax.data.longtail import long_tail_counts
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import CheckpointError, ConfigError
+from purenoise_jax.files import read_bytes, read_json
 from purenoise_jax.models import create_model
+from purenoise_jax.paths import expand
 from purenoise_jax.resolve import resolved
-from purenoise_jax.writer import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Task:
         """Of summary.json; None while the run is not finished.
 
         Raises:
-          ConfigError: the file is damaged, or of another run.
+          ConfigError: the file is damaged.
+          CheckpointError: it is of another run.
         """
         path = self.workdir / "summary.json"
         if not path.is_file():
@@ -53,7 +55,7 @@ class Task:
                 f"{path} is damaged ({error}); without it, the run ends once more"
             ) from None
         if there != config_hash(self.config):
-            raise ConfigError(f"{path} is of a run with another config; choose another --out")
+            raise CheckpointError(f"{path} is of a run with another config; choose another --out")
         return summary
 
 
@@ -151,7 +153,7 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     # What changes a result and is not part of a run's hash, as it may change or move later.
     parts = [config_hash(unseeded)]
     if data.indices:
-        parts.append(hashlib.sha256(Path(data.indices).read_bytes()).hexdigest())
+        parts.append(hashlib.sha256(read_bytes(expand(data.indices, "data.indices"))).hexdigest())
     if config.model.norm == "aux_bn":
         parts.append(config.init_aux_bn)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()

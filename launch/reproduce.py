@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from launch import cells
 from launch.plan import EPOCHS, Plan
@@ -26,9 +25,10 @@ from purenoise_jax import compile_cache
 from purenoise_jax.background import leave
 from purenoise_jax.command import Parser, run_command
 from purenoise_jax.config import FIELDS, validate
-from purenoise_jax.console import Display, duration, percent
+from purenoise_jax.console import Display, SafeConsole, duration, percent
 from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError, unknown
 from purenoise_jax.main import write_report
+from purenoise_jax.paths import expand
 from purenoise_jax.train import train_and_evaluate
 
 FAILED = 1
@@ -115,7 +115,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     return Plan(args.preset, epochs, args.model, args.quick, overrides)
 
 
-def show_plan(tasks: Sequence[Task], console: Console) -> None:
+def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
     """Lists every run with its cost."""
     left = 0.0
     for task in tasks:
@@ -146,7 +146,7 @@ def _rate(tasks: Sequence[Task]) -> float | None:
     return cost / seconds if seconds else None
 
 
-def run(tasks: Sequence[Task], console: Console, quick: bool) -> list[Path]:
+def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     """Does what is not done yet.
 
     Returns:
@@ -196,7 +196,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _reproduce(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = SafeConsole(soft_wrap=True)
     if args.table not in TABLES:
         raise unknown("TABLE", args.table, TABLES)
     plan = make_plan(args)
@@ -204,7 +204,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
     table = make_table(args.table, plan)
-    root = Path(args.out).expanduser().resolve() / ("quick" if args.quick else "")
+    root = expand(args.out, "--out").resolve() / ("quick" if args.quick else "")
     tasks = tasks_of_table(table, range(seeds), root)
     for task in tasks:
         validate(task.config)

@@ -4,20 +4,20 @@ import contextlib
 import dataclasses
 import os
 from functools import partial
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from purenoise_jax import processes, resume, storage, writer
+from purenoise_jax import files, processes, resume, storage, writer
 from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
 from purenoise_jax.config import flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
 from purenoise_jax.numerics import numeric_settings
+from purenoise_jax.paths import workdir_path
 from purenoise_jax.resolve import kept_lines, resolved
 from purenoise_jax.resume import Start
 from purenoise_jax.stop import StopRequest
@@ -124,16 +124,23 @@ def begin(
       stop: is heard while data and checkpoints are read.
 
     Raises:
-      ConfigError: a field is not legal, the workdir is that of another run, or processes disagree.
+      ConfigError: a field or the workdir's path is not legal, or processes disagree.
       DataError: the data set is missing, damaged or mislabelled.
-      CheckpointError: no checkpoint can be used although there are some, or it is of another run.
-      StorageError: the workdir cannot be written to, or lacks the room.
+      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+        checkpoint is of another run.
+      StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes where
+        its own files are.
       InUseError: another run is at work in the workdir.
       PeerError: another process could not go on.
       Stopped: a signal came.
     """
     first = jax.process_index() == 0
     validate(config)
+    if jax.config.values["jax_disable_jit"]:
+        raise ConfigError("JAX_DISABLE_JIT is set, but training steps are compiled; unset it")
+    workdir_path(workdir)
+    init_from = str(workdir_path(config.init_from, "init_from")) if config.init_from else ""
+    files.refuse_odd(workdir, resume.FILES, resume.FOLDERS)
     recorded = resume.recorded_fields(config, workdir)
     kept, config = kept_lines(config, recorded), resolved(config, recorded)
     resume.refuse_other_run(config, workdir)
@@ -162,6 +169,7 @@ def begin(
                 held.callback(resume.remove_if_unused, workdir)
             # Again: whoever held it may have begun another run in the meantime.
             resume.refuse_other_run(config, workdir)
+            files.remove_leftovers(workdir, resume.FILES)
             checkpoints.prepare()
 
     processes.together(take_workdir)
@@ -174,7 +182,7 @@ def begin(
         resume.find_start,
         experiment,
         checkpoints,
-        init_from=expanduser(config.init_from),
+        init_from=init_from,
         init_epoch=config.init_epoch,
         init_aux_bn=config.init_aux_bn,
         fresh=config.fresh,

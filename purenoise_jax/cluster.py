@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import jax
 
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import ConfigError, one_line
 from purenoise_jax.peers import Peers
 
 HEARTBEAT_SECONDS, START_SECONDS = 30, 300
@@ -98,7 +98,7 @@ def _deadline(seconds: float, what: str) -> Iterator[None]:
     """Ends the process with a line if what happens within takes longer."""
 
     def end() -> None:
-        message = f"error: {what} {seconds:g} s, or cannot reach each other\n"
+        message = one_line(f"error: {what} {seconds:g} s, or cannot reach each other") + "\n"
         # The library waits in compiled code and would abort the process in the end.
         with contextlib.suppress(OSError):
             os.write(2, message.encode())

@@ -1,6 +1,7 @@
 """How every command ends: its exit code, and one line for what went wrong."""
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -39,5 +40,13 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     except (PureNoiseError, OSError) as error:
         if debug:
             show_traceback()
-        show_error(f"error: {error}")
+        show_error(f"error: {_told(error)}")
         return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code
+
+
+def _told(error: Exception) -> str:
+    """An error in words; one of the operating system names its file first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        # A file name may be bytes.
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__

@@ -3,10 +3,10 @@
 import contextlib
 import datetime
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,8 +14,11 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from purenoise_jax.errors import harmless, one_line
 
 # Beyond this a run is worth moving to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
@@ -48,9 +51,12 @@ class _Unfailing:
         return getattr(self._file, name)
 
     def write(self, text: str) -> int:
-        """Writes, if that can be done."""
+        """Writes, if that can be done; a character that the file's encoding lacks by its number."""
         with contextlib.suppress(OSError):
-            self._file.write(text)
+            try:
+                self._file.write(text)
+            except UnicodeEncodeError as error:
+                self._file.write(_encodable(text, error.encoding))
         return len(text)
 
     def flush(self) -> None:
@@ -59,11 +65,19 @@ class _Unfailing:
             self._file.flush()
 
 
-class QuietConsole(Console):
-    """Says nothing where nobody reads it any more, or the disk of a log is full.
+class SafeConsole(Console):
+    """Prints text as it is, whoever wrote it, and fails at nothing.
 
+    Square brackets and colons are no markup, and nothing in a text can steer the terminal, see
+    `errors.harmless`. It says nothing where nobody reads it any more, or the disk of a log is full:
     Rich would raise, and at a broken pipe end the process, in the middle of a run.
+
+    Args:
+      options: of Rich's console.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     @property
     def file(self) -> IO[str]:
@@ -74,17 +88,43 @@ class QuietConsole(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as Rich prints it; safe before its width is measured for a table."""
+        return super().render_str(_encodable(_safe(text), self.encoding), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """All that is printed comes through here, piece by piece."""
+        for segment in super().render(renderable, options):
+            # Those with `control` are Rich's own, such as to move the cursor.
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(_safe(segment.text), segment.style)
+
+
+def _safe(text: str) -> str:
+    return "\n".join(map(harmless, text.split("\n")))
+
+
+def _encodable(text: str, encoding: str) -> str:
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(text: str) -> None:
+    """Text on standard output, if it can be written to."""
+    SafeConsole(soft_wrap=True).print(text)
+
 
 def show_error(text: str, style: str = "bold red") -> None:
     """One line on standard error, if it can be written to."""
-    console = QuietConsole(stderr=True, highlight=False, soft_wrap=True)
-    console.print(text, markup=False, style=style)
+    SafeConsole(stderr=True, soft_wrap=True).print(one_line(text), style=style)
 
 
 def show_traceback() -> None:
     """The traceback of the error at hand, on standard error, if it can be written to."""
-    with contextlib.suppress(OSError):
-        traceback.print_exc()
+    SafeConsole(stderr=True, soft_wrap=True).print(traceback.format_exc(), end="")
 
 
 def percent(share: float | None) -> str:
@@ -109,8 +149,8 @@ class Display:
       console: where to; None = standard output, as long as it can be written to.
     """
 
-    def __init__(self, active: bool = True, console: Console | None = None) -> None:
-        self._console = console or QuietConsole(quiet=not active, highlight=False, soft_wrap=True)
+    def __init__(self, active: bool = True, console: SafeConsole | None = None) -> None:
+        self._console = console or SafeConsole(quiet=not active, soft_wrap=True)
         self._progress: Progress | None = None
         self._task: Any = None
         self._measured = 0
@@ -119,11 +159,11 @@ class Display:
         """What is about to run, as name and value lines."""
         width = max(map(len, lines)) + 2
         for name, value in lines.items():
-            self._console.print(Text.assemble((f"{name:<{width}}", "bold cyan"), value))
+            self._console.print(Text.assemble((f"{name:<{width}}", "bold cyan"), one_line(value)))
 
     def note(self, text: str, style: str = "") -> None:
         """One line of text."""
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(one_line(text), style=style))
 
     def warn(self, text: str) -> None:
         """One line that should not be missed."""
@@ -158,10 +198,10 @@ class Display:
     def start_progress(self, total: int, done: int) -> None:
         """Shows the bar, on a terminal."""
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self._console,
@@ -174,7 +214,7 @@ class Display:
     def doing(self, what: str) -> None:
         """What the run is at, in a few words, beside the bar."""
         if self._progress is not None:
-            self._progress.update(self._task, description=what)
+            self._progress.update(self._task, description=one_line(what))
 
     def advance(self, done: int, images_per_second: float | None) -> None:
         """Moves the bar to a number of completed steps."""
@@ -201,7 +241,9 @@ class Display:
 
     def table(self, title: str, test: Mapping[str, Any], class_names: Sequence[str]) -> None:
         """The numbers of the last evaluation."""
-        table = Table(title=title, title_justify="left", show_header=False)
+        # On a line of its own, as a title would be broken at the width of the table.
+        self.note(title, style="italic")
+        table = Table(show_header=False)
         table.add_column("number")
         table.add_column("value", justify="right")
         table.add_row("test accuracy", f"{percent(test['accuracy'])} %")
@@ -218,7 +260,7 @@ class Display:
         if len(class_names) <= 12:
             table.add_section()
             for name, share in zip(class_names, test["per_class_accuracy"], strict=True):
-                table.add_row(name, f"{percent(share)} %")
+                table.add_row(harmless(name), f"{percent(share)} %")
         self._console.print(table)
 
 

@@ -24,9 +24,7 @@ class PureNoiseError(Exception):
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        lines = str(message).strip().splitlines()
-        text = " ".join(line.strip() for line in lines)
-        super().__init__("".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text))
+        super().__init__(one_line(message))
 
 
 class ConfigError(PureNoiseError, ValueError):
@@ -110,6 +108,22 @@ def shown(value: object) -> str:
     """A value as Python writes it, the middle of a long one left out."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-15:]}"
+
+
+def one_line(text: object) -> str:
+    """A text of one or several lines as one, with nothing in it that can steer a terminal."""
+    return harmless(" ".join(line.strip() for line in str(text).strip().splitlines()))
+
+
+def harmless(text: str) -> str:
+    r"""A text in which nothing can steer a terminal.
+
+    Control characters, line breaks, marks that turn the direction of writing, and the surrogates
+    that stand for bytes of a file name that are no text are written out, as in "\x1b".
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text)
 
 
 def _is_harmless(character: str) -> bool:

@@ -1,7 +1,6 @@
 """From a config to everything that a run is made of. Below this, nothing sees a config."""
 
 import dataclasses
-from os.path import expanduser
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.numerics import with_precision
 from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.paths import expand
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.resolve import resolved
 from purenoise_jax.schedules import by_step, learning_rates
@@ -162,7 +162,7 @@ def build(config: ConfigDict) -> Experiment:
     dataset = sources.load(
         data.source,
         name=data.name,
-        path=expanduser(data.path),
+        path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
         train_split=data.train_split,
         test_split=data.test_split,
@@ -174,7 +174,7 @@ def build(config: ConfigDict) -> Experiment:
         profile=data.profile,
         rule=data.rule,
         seed=data.seed,
-        indices=expanduser(data.indices),
+        indices=_expanded(data.indices, "data.indices"),
         normalize=data.normalize,
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
@@ -236,3 +236,8 @@ def build(config: ConfigDict) -> Experiment:
         },
         matmul_precision=config.matmul_precision,
     )
+
+
+def _expanded(path: str, field: str) -> str:
+    """As `paths.expand`; "" where the field is not given."""
+    return str(expand(path, field)) if path else ""

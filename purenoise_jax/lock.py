@@ -40,10 +40,12 @@ class WorkdirLock:
             return self
         try:
             # Not "w": a run that does not get the lock must not empty the file.
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+            handle = os.open(self._path, flags, 0o666)
             file = os.fdopen(handle, "r+", encoding="utf-8")
         except OSError as error:
-            raise StorageError(f"{self._path}: cannot be opened: {error.strerror}") from error
+            reason = error.strerror or str(error)
+            raise StorageError(f"{self._path}: cannot be opened: {reason}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not self._is(file):

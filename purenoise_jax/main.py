@@ -21,9 +21,10 @@ from purenoise_jax.background import leave
 from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
 from purenoise_jax.command import run_command
 from purenoise_jax.config import default_config, field_of, flatten, validate
-from purenoise_jax.console import Display, show_error, show_traceback
-from purenoise_jax.errors import ConfigError, PureNoiseError
+from purenoise_jax.console import Display, show, show_error, show_traceback
+from purenoise_jax.errors import ConfigError, PureNoiseError, one_line
 from purenoise_jax.experiment import Experiment
+from purenoise_jax.paths import workdir_path
 from purenoise_jax.train import how_to_go_on, train_and_evaluate
 
 USAGE = """\
@@ -98,26 +99,28 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     ):
         flags.DEFINE_integer(name, default, "seconds", lower_bound=least, flag_values=values)
     flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
-    # The file first, so that a wrong field can be named next to the right one.
+    # The file first, so that a wrong field can be named next to the right one; and only once, as
+    # whatever it does, such as printing, would otherwise be done twice.
     config_only = flags.FlagValues()
-    here = _only_config(argv)
+    here, others = _split_config(argv)
     if "--flagfile" in (arg.partition("=")[0] for arg in argv):
         raise ConfigError("--flagfile is not supported; put the fields into a config file")
     config_flags.DEFINE_config_file(
         "config", None, "config file", sys_argv=here, flag_values=config_only
     )
     try:
-        config_only(here)
-        config = config_only.config
+        config = _load(config_only, here)
         if len(here) > 1 and not isinstance(config, ConfigDict):
             seen = type(config).__name__
             raise ConfigError(f"{here[1]}: get_config must return a ConfigDict, got {seen}")
-        if config is not None:
+        if config is None:
+            config_flags.DEFINE_config_file(
+                "config", None, "config file", sys_argv=others, flag_values=values
+            )
+        else:
             _refuse_unknown_fields(argv, flatten(config))
-        config_flags.DEFINE_config_file(
-            "config", None, "config file", sys_argv=list(argv), flag_values=values
-        )
-        rest = values(argv)[1:]
+            config_flags.DEFINE_config_dict("config", config, sys_argv=others, flag_values=values)
+        rest = values(others)[1:]
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
         near = difflib.get_close_matches(name, FLAG_NAMES, 1)
@@ -143,15 +146,43 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def _only_config(argv: Sequence[str]) -> list[str]:
-    """The program's name and the --config flag, spelled with an equals sign."""
-    found = []
-    for i, arg in enumerate(argv):
+def _load(values: flags.FlagValues, argv: list[str]) -> Any:
+    """What the config file gives; None without one.
+
+    Raises:
+      ConfigError: the file ends the program, which would otherwise pass for a run that is done.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The library's way of loading a file is deprecated, which no user can change.
+            warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
+            values(argv)
+    except (SystemExit, KeyboardInterrupt) as ending:
+        if isinstance(ending, KeyboardInterrupt) and not ending.args:
+            # As Ctrl-C raises it.
+            raise
+        path, kind = argv[1].removeprefix("--config="), type(ending).__name__
+        raise ConfigError(f"{path}: the config file ends the program ({kind}: {ending})") from None
+    return values.config
+
+
+def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The program's name and the --config flag, spelled with an equals sign; and all but the flag.
+
+    Raises:
+      ConfigError: the flag is there twice, or its file is not there.
+    """
+    found, others = [], []
+    left = iter(argv)
+    for arg in left:
         name, equals, value = arg.partition("=")
-        if name in ("--config", "-config"):
-            if not equals and i + 1 == len(argv):
-                raise ConfigError("--config needs a file, such as configs/digits_lt.py")
-            found.append(value if equals else argv[i + 1])
+        if name not in ("--config", "-config"):
+            others.append(arg)
+            continue
+        path = value if equals else next(left, None)
+        if path is None:
+            raise ConfigError("--config needs a file, such as configs/digits_lt.py")
+        found.append(path)
     if len(found) > 1:
         raise ConfigError(f"--config is given twice: {found[0]} and {found[1]}")
     for value in found:
@@ -159,7 +190,7 @@ def _only_config(argv: Sequence[str]) -> list[str]:
         if not Path(path).is_file():
             hint = " (its path may not hold a colon)" if value.count(":") > 1 else ""
             raise ConfigError(f"--config={path}: there is no such file{hint}")
-    return [argv[0], *(f"--config={value}" for value in found)]
+    return [argv[0], *(f"--config={value}" for value in found)], others
 
 
 def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
@@ -206,7 +237,7 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
     except Exception as error:
         if debug:
             show_traceback()
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         show_error(f"warning: no report was written: {reason[:300]}", style="yellow")
 
 
@@ -220,23 +251,23 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     values = parse(argv)
     if values.help:
-        print(help_text(values.config or default_config()))
+        show(help_text(values.config or default_config()))
         return 0
     if values.config is None:
         raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")
     if not values.workdir:
         raise ConfigError("--workdir=DIR is missing, such as runs/first; see --help")
     validate(values.config)
+    workdir = workdir_path(values.workdir)
     try:
-        _train(values)
+        _train(values, workdir)
     except KeyboardInterrupt:
-        workdir = Path(values.workdir).expanduser()
         again = how_to_go_on(values.config, workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 
 
-def _train(values: flags.FlagValues) -> None:
+def _train(values: flags.FlagValues, workdir: Path) -> None:
     with connect(
         values.coordinator,
         values.num_processes,
@@ -250,9 +281,8 @@ def _train(values: flags.FlagValues) -> None:
         display = Display(active=jax.process_index() == 0)
         at_end = None
         if values.config.report:
-            workdir = Path(values.workdir).expanduser()
             at_end = partial(write_report, workdir, display, values.debug)
-        train_and_evaluate(values.config, values.workdir, display, at_end)
+        train_and_evaluate(values.config, workdir, display, at_end)
 
 
 def run() -> None:

@@ -24,7 +24,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from purenoise_jax import background
-from purenoise_jax.errors import INTERRUPTED, ConfigError, PureNoiseError, Stopped, StorageError
+from purenoise_jax.errors import (
+    INTERRUPTED,
+    ConfigError,
+    PureNoiseError,
+    Stopped,
+    StorageError,
+    one_line,
+)
 
 GONE = 1
 # How long an error that comes from the library may turn out to be that of another process, and how
@@ -231,7 +238,7 @@ class Peers:
             return
         # Not through a console, whose lock the main thread may hold, and in one piece.
         with contextlib.suppress(OSError):
-            os.write(2, f"\nerror: {message}\n".encode())
+            os.write(2, f"\nerror: {one_line(message)}\n".encode())
         # Whatever comes now, the process ends.
         self._leaving.set()
         self._wait_for_others()

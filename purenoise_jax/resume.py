@@ -32,6 +32,9 @@ CONFIG_FILE = "config.json"
 FRESH_FILE = "fresh.json"
 # What a run leaves beside its checkpoints and says of how it went.
 RESULTS = (writer.METRICS, skipped.FILE, "summary.json", "report.html", "tensorboard")
+# All names in a workdir that a run reads or writes, but for the lock.
+FOLDERS = ("tensorboard", FOLDER)
+FILES = (CONFIG_FILE, FRESH_FILE, *(name for name in RESULTS if name not in FOLDERS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +124,15 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     """Checks that a workdir is free, or that of the same run.
 
     Raises:
-      ConfigError: it is a file, or holds a run whose fixed fields differ, naming them.
+      ConfigError: it is a file, or its config.json is damaged.
+      CheckpointError: it holds a run whose fixed fields differ, naming them.
     """
     path = workdir / CONFIG_FILE
     if workdir.exists() and not workdir.is_dir():
         raise ConfigError(f"workdir={workdir} is a file; legal: a folder, or a path to make one at")
     if not path.exists():
         if Checkpoints(workdir).steps():
-            raise ConfigError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
+            raise CheckpointError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
         saved = writer.read_json(path)
@@ -138,7 +142,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     if differing:
-        raise ConfigError(
+        raise CheckpointError(
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
             "choose another workdir, or the same config"
         )
@@ -182,8 +186,8 @@ def find_start(
       What reads it, apart as processes do that together: all must have found something first.
 
     Raises:
-      ConfigError: the run has begun from something other than `init_from`.
-      CheckpointError: a checkpoint is missing, unreadable or of another run.
+      CheckpointError: a checkpoint is missing, unreadable or of another run, or the run has begun
+        from something other than `init_from`.
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
     origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
@@ -196,7 +200,7 @@ def find_start(
         check_same(record, here, where)
         began = record["init_from"] or "random parameters"
         if origin and not _holds(record["init_from"], origin):
-            raise ConfigError(
+            raise CheckpointError(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )

@@ -1,6 +1,7 @@
 """Tells of steps that were skipped, as something in them was not finite, and stops after a few."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
 from purenoise_jax.errors import NonFiniteError
+from purenoise_jax.files import append_whole, write_atomically
 from purenoise_jax.totals import Totals
-from purenoise_jax.writer import append_whole, read_metrics, write_atomically
+from purenoise_jax.writer import read_metrics
 
 # Skipped steps in a row that end a run: one bad batch is an accident, three are a state or a data
 # set that gives nothing else.
@@ -61,7 +63,8 @@ class SkippedSteps:
         self._last = step - 1
         self._in_a_row = in_a_row
         self._writes = writes
-        if self._path.exists():
+        # A link that leads nowhere is replaced, too.
+        if os.path.lexists(self._path):
             self._write(lambda: self._cut(step))
 
     def in_a_row(self, step: int) -> int:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from purenoise_jax.errors import StorageError
+from purenoise_jax.files import create
 
-_PROBE = ".probe"
+_PROBE = "probe"
 
 
 def probe(folder: Path) -> None:
@@ -16,20 +17,24 @@ def probe(folder: Path) -> None:
     Raises:
       StorageError: one of that is refused.
     """
-    first, second = (folder / f"{_PROBE}.{os.getpid()}.{i}" for i in range(2))
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with first.open("wb") as file:
+        first, file = create(folder, _PROBE)
+        made.append(first)
+        with file:
             # Longer than what some file systems keep beside the name.
             file.write(bytes(64 * 1024))
             file.flush()
             os.fsync(file.fileno())
+        second = first.with_name(f".renamed{first.name}")
+        made.append(second)
         first.rename(second)
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageError(f"workdir={folder} cannot be written to: {reason}") from error
     finally:
-        for path in (first, second):
+        for path in made:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 

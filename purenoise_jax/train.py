@@ -21,6 +21,7 @@ from purenoise_jax.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.console import Display
 from purenoise_jax.experiment import Experiment, Phase
 from purenoise_jax.numerics import numeric_settings
+from purenoise_jax.paths import workdir_path
 from purenoise_jax.skipped import SkippedSteps
 from purenoise_jax.step import TrainState
 from purenoise_jax.stop import StopRequest
@@ -53,15 +54,16 @@ def train_and_evaluate(
       The state after the last step.
 
     Raises:
-      ConfigError: a field is not legal, or the workdir is that of another run.
+      ConfigError: a field or the workdir's path is not legal.
       DataError: the data set is missing, damaged or mislabelled.
-      CheckpointError: no checkpoint can be used although there are some, or it is of another run.
+      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+        checkpoint is of another run.
       StorageError: the workdir cannot be written to, or lacks the room.
       NonFiniteError: several steps in a row had a NaN or an infinity and were skipped.
       InUseError: another run is at work in the workdir.
       Stopped: a signal came; what was computed is saved.
     """
-    display, workdir = display or Display(active=False), Path(workdir).expanduser()
+    display, workdir = display or Display(active=False), workdir_path(workdir)
     again = partial(how_to_go_on, config, workdir)
     with StopRequest(again) as stop, contextlib.ExitStack() as held:
         return _train(config, workdir, display, at_end, stop, held)

@@ -16,6 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from purenoise_jax.files import append_whole, read_bytes, write_atomically
+from purenoise_jax.files import read_json as read_json
+from purenoise_jax.files import write_json as write_json
+
 METRICS = "metrics.jsonl"
 
 
@@ -68,7 +72,10 @@ class MetricsWriter:
                 self._events.close()
 
     def _cut(self) -> None:
-        kept = [r for r in read_metrics(self.path) if r["step"] <= self._step]
+        records, odd = _read(self.path)
+        if odd:
+            self._warn(f"warning: {self.path}: {odd} lines are no records and are left out")
+        kept = [r for r in records if r["step"] <= self._step]
         write_atomically(self.path, "".join(_line(record) for record in kept))
         self._is_cut = True
 
@@ -99,37 +106,33 @@ class MetricsWriter:
         self._events.flush()
 
 
-def append_whole(path: Path, text: str) -> None:
-    """Appends lines to a file, all of them or none.
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; lines that are none, as one torn by a kill, are left out.
+
+    Args:
+      path: of the file, which need not be there.
 
     Raises:
-      OSError: they could not be written, and what was of them has been taken back.
+      OSError: it cannot be read, or is no plain file.
     """
-    with path.open("ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        data = memoryview(text.encode())
-        try:
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            with contextlib.suppress(OSError):
-                file.truncate(end)
-            raise
+    return _read(path)[0]
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; lines that are none, as one torn by a kill, are left out."""
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records, and how many lines are none, beside a last one without its end."""
     if not path.exists():
-        return []
-    records = []
-    for line in path.read_bytes().splitlines():
+        return [], 0
+    records, odd = [], 0
+    for line in read_bytes(path).splitlines(keepends=True):
         try:
-            record = json.loads(line, parse_constant=_refuse)
+            record = json.loads(line, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            record = None
+        if isinstance(record, dict) and type(record.get("step")) is int:
             records.append(record)
-    return records
+        else:
+            odd += line.endswith(b"\n")
+    return records, odd
 
 
 def _refuse(constant: str) -> None:
@@ -137,24 +140,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _finite(text: str) -> float:
+    """A number; one beyond a float's range would become infinity, which could not be written."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def state_digest(state: Any) -> str:

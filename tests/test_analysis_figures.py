@@ -1,6 +1,9 @@
 """The numbers in the figures that need no data: curves, confusion, groups, class accuracy."""
 
+import base64
 import json
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options, save
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.analysis.outcome import outcome
+from purenoise_jax.analysis.page import render
 from purenoise_jax.errors import ConfigError, DataError
 from tests.fake_runs import diagonal, write_run
 
@@ -195,3 +199,41 @@ def test_a_damaged_summary_is_named(text, tmp_path):
     (path / "summary.json").write_text(text)
     with pytest.raises(ConfigError, match=r"summary\.json is damaged"):
         load_runs([path])
+
+
+ODD = ["caf\udce9", "$x^$", "x\x1b[31m", "größer", "_hidden"]
+SHOWN = [r"caf\udce9", "$x^$", r"x\x1b[31m", "größer", "_hidden"]
+
+
+def test_odd_names_of_classes_and_runs(tmp_path):
+    """Bytes that are no text, formulas, control characters, names that a legend would leave out."""
+    paths = [
+        write_run(tmp_path / name, counts=COUNTS, evaluations={4: diagonal(SHARES)}, names=ODD)
+        for name in ("_first", "$\\bad$", "$")
+    ]
+    runs = load_runs(paths)
+    for name in WITHOUT_DATA:
+        drawing, numbers = draw(name, runs, tmp_path)
+        assert list(numbers) == ["_first", "$\\bad$", "$"]
+        for legend in drawing.figure.legends:
+            drawing.figure.draw_without_rendering()
+            assert len(legend.get_texts()) == 3
+    _, numbers = draw("confusion", runs[:1], tmp_path)
+    assert sorted(numbers["_first"]["class_names"]) == sorted(SHOWN)
+    for svg in (render(runs), render(runs[:1])):
+        pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", svg)
+        assert len(pictures) >= 3
+        for picture in pictures:
+            ElementTree.fromstring(base64.b64decode(picture))
+
+
+def test_figures_and_reports_replace_links_and_do_not_follow_them(tmp_path):
+    path = write_run(tmp_path / "run", counts=COUNTS, evaluations={4: diagonal(SHARES)})
+    (tmp_path / "figures").mkdir()
+    for suffix in ("png", "pdf", "json"):
+        (tmp_path / f"victim.{suffix}").write_text("precious")
+        (tmp_path / f"figures/groups.{suffix}").symlink_to(f"../victim.{suffix}")
+    draw("groups", load_runs([path]), tmp_path)
+    for suffix in ("png", "pdf", "json"):
+        assert (tmp_path / f"victim.{suffix}").read_text() == "precious"
+        assert not (tmp_path / f"figures/groups.{suffix}").is_symlink()

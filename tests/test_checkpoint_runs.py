@@ -171,6 +171,17 @@ def test_verify_command(finished, run_copy, capsys):
     assert cli.main(["checkpoint"]) == 2
 
 
+def test_verify_shows_names_of_files_as_they_are(finished, run_copy, capsys):
+    """Square brackets are no markup, and control characters do not reach the terminal."""
+    (step_folder(run_copy, 5) / "[b]x[@]\x1b[2J").write_text("x")
+    (run_copy / "checkpoints/quarantine").mkdir()
+    (run_copy / "checkpoints/quarantine/[red]7\x1b]0;\n").mkdir()
+    assert cli.main(["checkpoint", "verify", str(run_copy)]) == 4
+    out = capsys.readouterr().out
+    assert r"[b]x[@]\x1b[2J is not in manifest.json" in " ".join(out.split())
+    assert "set aside in quarantine/: [red]7\\x1b]0;\n" in out and "\x1b" not in out
+
+
 def test_a_figure_says_which_checkpoint_it_could_not_use(finished, run_copy, capsys):
     (step_folder(run_copy, 12) / "record.json").unlink()
     assert int(load_runs([run_copy])[0].state().step) == 11

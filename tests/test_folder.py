@@ -45,7 +45,7 @@ def test_order_labels_and_pixels(root: pathlib.Path) -> None:
 
 def test_validation_split(root: pathlib.Path) -> None:
     save(root, "val/cat/v.png", pixels(5))
-    with pytest.raises(DataError, match="train and val differ: dog"):
+    with pytest.raises(DataError, match="train and val differ: only train has 'dog'"):
         load_folder(name="", path=str(root))
     save(root, "val/dog/v.png", pixels(6))
     dataset = load_folder(name="x", path=str(root))
@@ -278,7 +278,7 @@ def test_missing_parts(root: pathlib.Path) -> None:
     with pytest.raises(DataError, match="train: there is no such folder"):
         load_folder(name="", path=str(root / "train"))
     (root / "test" / "owl").mkdir()
-    with pytest.raises(DataError, match="train and test differ: owl"):
+    with pytest.raises(DataError, match="train and test differ: only test has 'owl'"):
         load_folder(name="", path=str(root))
     (root / "train" / "owl").mkdir()
     with pytest.raises(DataError, match=r"train.owl: holds no \.png"):
@@ -286,3 +286,43 @@ def test_missing_parts(root: pathlib.Path) -> None:
     (root / "empty" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no class folders"):
         load_folder(name="", path=str(root / "empty"))
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_an_accent_stored_in_two_ways_is_one_class(root: pathlib.Path) -> None:
+    """As when one split was copied from a Mac; classes keep their order on every machine."""
+    save(root, f"train/{COMPOSED}/a.png", pixels(7))
+    save(root, f"test/{DECOMPOSED}/a.png", pixels(8))
+    dataset = load_folder(name="", path=str(root))
+    assert dataset.class_names == (COMPOSED, "cat", "dog") == tuple(sorted(dataset.class_names))
+    np.testing.assert_array_equal(dataset.train_images[0], pixels(7))
+    np.testing.assert_array_equal(dataset.test_images[0], pixels(8))
+    np.testing.assert_array_equal(dataset.test_labels, [0, 1, 2])
+
+
+def test_two_folders_that_differ_in_an_accent_only_are_refused(root: pathlib.Path) -> None:
+    for name in (COMPOSED, DECOMPOSED):
+        save(root, f"train/{name}/a.png", pixels(7))
+    with pytest.raises(DataError, match=r"accents stored in two ways: .*cafe\\u0301.*caf\\xe9"):
+        load_folder(name="", path=str(root))
+
+
+def test_names_that_look_the_same_are_shown_with_their_code_points(root: pathlib.Path) -> None:
+    (root / "train/dog").rename(root / "train/d\u043eg")
+    (root / "train/cat").rename(root / "train/cat ")
+    message = r"only train has 'cat ', 'd\u043eg' \('d\\u043eg'\); only test has 'cat', 'dog'$"
+    with pytest.raises(DataError, match=message):
+        load_folder(name="", path=str(root))
+    for i in range(9):
+        (root / f"test/x{i}").mkdir()
+    with pytest.raises(DataError, match=r"'x0', 'x1', 'x2' and 6 more$"):
+        load_folder(name="", path=str(root))
+
+
+def test_a_name_that_is_not_utf8(root: pathlib.Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    for split in ("train", "test"):
+        save(root, f"{split}/{name}/a.png", pixels(7))
+    assert load_folder(name="", path=str(root)).class_names == ("caf\udce9", "cat", "dog")

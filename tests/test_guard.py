@@ -306,8 +306,13 @@ def test_a_run_without_such_steps_has_no_log(npz, tmp_path):
 
 
 def test_a_log_that_cannot_be_written_costs_a_warning(poisoned, tmp_path):
-    (tmp_path / "skipped.jsonl").mkdir()
-    display = Notes()
+    class Spoiler(Notes):
+        def doing(self, what):
+            # Once it trains: what is there at the start is refused.
+            if what == "compiling":
+                (tmp_path / "skipped.jsonl").mkdir(exist_ok=True)
+
+    display = Spoiler()
     train_and_evaluate(poisoned([0, 5, 6, 8]), tmp_path, display)
     assert summary(tmp_path)["skipped_steps"] == 4
     (warning,) = [line for line in display.warnings if "cannot be written" in line]

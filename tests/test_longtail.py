@@ -196,6 +196,62 @@ def test_bad_index_files_are_refused(tmp_path, content, message):
         read_indices(str(tmp_path / "absent.txt"), 10)
 
 
+def npy(header: str, rest: bytes = b"") -> bytes:
+    """A .npy file with a header of our own."""
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + rest
+
+
+HOSTILE = {
+    "a zip": (lambda path: np.savez(path.with_suffix(".npz"), np.arange(3)), "magic string"),
+    "objects": (lambda path: np.save(path, np.array([{}]), allow_pickle=True), "allow_pickle"),
+    "a huge shape": (
+        lambda path: path.write_bytes(npy(f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({2**61},)}}")),
+        "cannot be read as a list of integers",
+    ),
+    "nested brackets": (
+        lambda path: path.write_bytes(npy("{'descr': '<i8', 'shape': " + "(" * 3000)),
+        "cannot be read as a list of integers",
+    ),
+    "nested signs": (
+        lambda path: path.write_bytes(npy("-" * 9000 + "1")),
+        "cannot be read as a list of integers",
+    ),
+    "an odd type": (
+        lambda path: path.write_bytes(
+            npy("{'descr': [('a', 3)], 'fortran_order': False, 'shape': (1,)}", bytes(8))
+        ),
+        "cannot be read as a list of integers",
+    ),
+    "more behind it": (
+        lambda path: path.write_bytes(
+            npy("{'descr': '<i8', 'fortran_order': False, 'shape': (1,)}", bytes(9))
+        ),
+        "it holds more data than its header says",
+    ),
+    "half of it": (
+        lambda path: path.write_bytes(
+            npy("{'descr': '<i8', 'fortran_order': False, 'shape': (2,)}", bytes(8))
+        ),
+        "cannot be read as a list of integers",
+    ),
+    "a pipe": (lambda path: os.mkfifo(path), "is a named pipe"),
+    "a folder": (lambda path: path.mkdir(), "is a folder, not a plain file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_npy_is_refused_in_one_line(tmp_path, case):
+    make, message = HOSTILE[case]
+    path = tmp_path / "subset.npy"
+    make(path)
+    if case == "a zip":
+        path.with_suffix(".npz").rename(path)
+    with pytest.raises(DataError, match=message) as refusal:
+        read_indices(str(path), 10)
+    assert str(refusal.value).startswith(f"data.indices={path}: cannot be read as a list of")
+
+
 @pytest.mark.skipif(
     not os.environ.get("PURENOISE_JAX_CIFAR"),
     reason="PURENOISE_JAX_CIFAR does not name a folder with the official CIFAR files",

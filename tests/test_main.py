@@ -1,9 +1,11 @@
 """The command line: what it says of mistakes, in one line, before anything is compiled."""
 
 import json
+import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -214,3 +216,81 @@ def test_output_that_is_not_a_terminal_is_plain_and_short(npz, tmp_path):
     assert any("24 12 6 3" in line for line in lines)
     assert any("erm from epoch 0 (step 0), open from epoch 2 (step 6)" in line for line in lines)
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 12
+
+
+ENDING = {
+    "sys.exit(0)": "(SystemExit: 0)",
+    "sys.exit()": "(SystemExit: )",
+    r"sys.exit('two\nlines \x1b[31m')": r"(SystemExit: two lines \x1b[31m)",
+    "raise KeyboardInterrupt('mine')": "(KeyboardInterrupt: mine)",
+}
+
+
+@pytest.mark.parametrize("statement", ENDING)
+@pytest.mark.parametrize("place", ["def get_config(arg=None):\n    ", ""])
+def test_a_config_file_that_ends_the_program_is_no_run_that_is_done(
+    statement, place, tmp_path, capsys
+):
+    path = tmp_path / "ends.py"
+    path.write_text(f"import sys\n{place}{statement}\n")
+    error = error_of(capsys, 2, "--config", path, "--workdir", tmp_path / "run")
+    assert f"{path}: the config file ends the program {ENDING[statement]}" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_the_config_file_is_read(tmp_path, capsys):
+    path = tmp_path / "waits.py"
+    path.write_text("raise KeyboardInterrupt\n")
+    assert call("--config", path, "--workdir", tmp_path / "run") == 130
+    assert capsys.readouterr() == ("", "interrupted before it began\n")
+
+
+def test_a_config_file_is_read_once(tmp_path, capsys):
+    path = tmp_path / "prints.py"
+    path.write_text(
+        "from purenoise_jax.config import default_config\n"
+        "def get_config(arg=None):\n    print('hello')\n    return default_config()\n"
+    )
+    values = cli.parse(["main", "--config", str(path), "--config.seed=7", "--workdir", "x"])
+    assert (values.config.seed, values.workdir) == (7, "x")
+    assert capsys.readouterr().out == "hello\n"
+
+
+def test_python_may_take_warnings_for_errors():
+    """`python -W error`: the library's way of loading a config file is deprecated."""
+    command = [sys.executable, "-W", "error", "-m", "purenoise_jax.main"]
+    done = subprocess.run(
+        [*command, "--config", "configs/digits_lt.py", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    assert "--workdir" in done.stdout
+
+
+def test_a_user_that_does_not_exist_is_refused_in_every_path(npz, capsys, no_compilation):
+    nobody = "~no-such-user/x"
+    config = ["--config", f"tests/tiny_cli.py:{npz}"]
+    for field, more in {
+        "workdir": ["--workdir", nobody],
+        "data.path": [f"--config.data.path={nobody}"],
+        "data.indices": [f"--config.data.indices={nobody}", "--config.data.profile=exp"],
+        "init_from": [f"--config.init_from={nobody}", "--config.init_epoch=1"],
+    }.items():
+        error = error_of(capsys, 2, *config, "--workdir", "unused", *more)
+        assert f"{field}={nobody}: there is no user 'no-such-user'" in error
+
+
+@pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"l\xe4uf")])
+def test_a_workdir_that_cannot_work_is_refused_before_data_are_read(name, tmp_path, capsys):
+    error = error_of(
+        capsys, 2, "--config", "tests/tiny_cli.py:absent", "--workdir", tmp_path / name
+    )
+    assert "workdir=" in error and "absent" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_steps_that_may_not_be_compiled_are_refused_at_the_start(tmp_path, capsys):
+    with jax.disable_jit():
+        error = error_of(
+            capsys, 2, "--config", "tests/tiny_cli.py:absent", "--workdir", tmp_path / "run"
+        )
+    assert "JAX_DISABLE_JIT is set" in error and not (tmp_path / "run").exists()

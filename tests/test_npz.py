@@ -1,3 +1,4 @@
+import os
 import pathlib
 import pickle
 import zipfile
@@ -175,3 +176,35 @@ def test_damage_is_noticed_or_harmless(tmp_path: pathlib.Path, save: Any) -> Non
         np.testing.assert_array_equal(dataset.test_images, wanted.test_images)
         np.testing.assert_array_equal(dataset.test_labels, wanted.test_labels)
     assert refused > 200
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_in_members_of_every_compression_is_noticed(
+    tmp_path: pathlib.Path, method: int
+) -> None:
+    path = tmp_path / "tiny.npz"
+    with zipfile.ZipFile(write(tmp_path)) as bundle:
+        members = {name: bundle.read(name) for name in bundle.namelist()}
+    with zipfile.ZipFile(path, "w", method) as bundle:
+        for name, content in members.items():
+            bundle.writestr(name, content)
+    wanted = load_npz(name="", path=str(path))
+    good, refused = path.read_bytes(), 0
+    for place in range(30, len(good), 11):
+        damaged = bytearray(good)
+        damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            dataset = load_npz(name="", path=str(path))
+        except DataError:
+            refused += 1
+            continue
+        np.testing.assert_array_equal(dataset.train_images, wanted.train_images)
+        np.testing.assert_array_equal(dataset.train_labels, wanted.train_labels)
+    assert refused > 20
+
+
+def test_a_pipe_is_refused(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "tiny.npz")
+    with pytest.raises(DataError, match=r"tiny\.npz: cannot be read as \.npz: .* is a named pipe"):
+        load_npz(name="", path=str(tmp_path / "tiny.npz"))

@@ -375,12 +375,13 @@ def out(trained, tiny_table, tmp_path, capsys):
 def test_a_summary_of_another_run_or_a_damaged_one_is_refused(out, capsys):
     path = next(out.glob("*-erm-*/seed0/summary.json"))
     whole = path.read_text()
-    for text, message in (
-        (whole[:100], "is damaged"),
-        (whole.replace('"config_hash": "', '"config_hash": "0'), "is of a run with another config"),
+    other = whole.replace('"config_hash": "', '"config_hash": "0')
+    for text, message, code in (
+        (whole[:100], "is damaged", 2),
+        (other, "is of a run with another config", 4),
     ):
         path.write_text(text)
-        assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1", "--only-table"]) == 2
+        assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1", "--only-table"]) == code
         error = capsys.readouterr().err
         assert message in error and str(path) in error and error.count("\n") == 1
 

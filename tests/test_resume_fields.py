@@ -15,7 +15,7 @@ from purenoise_jax.config import (
     fixed_fields,
     flatten,
 )
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import CheckpointError
 from purenoise_jax.legal import Epochs, Integer, Names, OneOf, PerChannel, Real, Switch, Text
 from purenoise_jax.methods import METHODS
 from purenoise_jax.resume import CONFIG_FILE, refuse_other_run, saved_config
@@ -86,7 +86,7 @@ def test_a_changed_field_is_refused_unless_it_is_free(path, tmp_path):
         refuse_other_run(changed, workdir)
         assert path == "num_epochs" or config_hash(changed) == config_hash(config)
     else:
-        with pytest.raises(ConfigError) as refusal:
+        with pytest.raises(CheckpointError) as refusal:
             refuse_other_run(changed, workdir)
         message = str(refusal.value)
         there = fixed_fields(config).get(path, field_of(path).default)
@@ -129,7 +129,7 @@ def test_a_phase_more_or_less_is_refused(tmp_path):
     write_json(tmp_path / CONFIG_FILE, saved_config(config))
     config.phases.deferred = ConfigDict({"start_epoch": 160, "methods": ("open",)})
     with pytest.raises(
-        ConfigError, match=r"phases\.deferred\.methods: None there, \['open'\] here"
+        CheckpointError, match=r"phases\.deferred\.methods: None there, \['open'\] here"
     ):
         refuse_other_run(config, tmp_path)
     assert len(flatten(config)) == len(field_paths()) + 2
@@ -157,7 +157,7 @@ def test_a_run_from_before_a_field_was_added_goes_on_with_its_hash(path, tmp_pat
     refuse_other_run(added, tmp_path)
     assert config_hash(added) == before
     changed = with_value(default_config(), path, (2,))
-    with pytest.raises(ConfigError, match=rf"{path}: \[1\] there, \[2\] here"):
+    with pytest.raises(CheckpointError, match=rf"{path}: \[1\] there, \[2\] here"):
         refuse_other_run(changed, tmp_path)
     assert config_hash(changed) != before
 

@@ -3,11 +3,13 @@
 import errno
 import json
 import math
+import os
 import resource
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import chex
 import jax
@@ -19,9 +21,10 @@ from purenoise_jax import metrics, storage, writer
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, StorageError
-from purenoise_jax.main import main
+from purenoise_jax.main import main, write_report
 from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
+from tests.fake_runs import diagonal, write_run
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
@@ -105,19 +108,24 @@ def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_
     assert [r["step"] for r in writer.read_metrics(log.path)] == [1, 2, 3, 4]
 
 
-def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path):
+def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, monkeypatch):
     """And once they can, what the run does again is not there twice."""
     config = tiny_config(npz, num_epochs=3)
     train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/9")
-    (tmp_path / "metrics.jsonl").rename(tmp_path / "aside")
-    (tmp_path / "metrics.jsonl").mkdir()
+    read_bytes, broken = writer.read_bytes, [True]
+
+    def read(path):
+        if broken and path.name == writer.METRICS:
+            raise OSError(errno.EIO, "broken", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(writer, "read_bytes", read)
 
     class Mender(Notes):
         def doing(self, what):
             if what.startswith("evaluating"):
-                (tmp_path / "metrics.jsonl").rmdir()
-                (tmp_path / "aside").rename(tmp_path / "metrics.jsonl")
+                broken.clear()
 
     display = Mender()
     train_and_evaluate(config, tmp_path, display)
@@ -251,3 +259,90 @@ def test_a_folder_of_the_users_is_not_removed(npz, tmp_path, capsys, monkeypatch
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "mine")]
     assert main(["main", *arguments]) == 5
     assert (tmp_path / "mine").is_dir()
+
+
+ODD = {
+    "a pipe for config.json": ("config.json", os.mkfifo, "config.json is a named pipe"),
+    "a pipe for metrics.jsonl": ("metrics.jsonl", os.mkfifo, "metrics.jsonl is a named pipe"),
+    "a folder for metrics.jsonl": ("metrics.jsonl", Path.mkdir, "metrics.jsonl is a folder"),
+    "a pipe for skipped.jsonl": ("skipped.jsonl", os.mkfifo, "skipped.jsonl is a named pipe"),
+    "a link for tensorboard": (
+        "tensorboard", lambda path: path.symlink_to(".."), "tensorboard is a symbolic link"
+    ),
+    "a link for checkpoints": (
+        "checkpoints", lambda path: path.symlink_to(".."), "checkpoints is a symbolic link"
+    ),
+    "a pipe for the lock": ("run.lock", os.mkfifo, "run.lock: cannot be opened: File"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_a_workdir_with_pipes_and_links_is_refused_in_one_line(npz, tmp_path, capsys, case):
+    name, make, message = ODD[case]
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run" / name)
+    # Before the data are read, but for the lock.
+    path = npz if name == "run.lock" else "absent"
+    arguments = ["--config", f"tests/tiny_cli.py:{path}", "--workdir", str(tmp_path / "run")]
+    assert main(["main", *arguments]) == 5
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert {p.name for p in (tmp_path / "run").iterdir()} <= {name, "run.lock"}
+
+
+def test_what_links_in_a_workdir_lead_to_is_never_written(npz, tmp_path):
+    """Neither that of links in place of files, nor that of temporaries a killed run has left."""
+    workdir = tmp_path / "disk/run"
+    workdir.mkdir(parents=True)
+    # A link in place of the workdir or of a folder above it is a user's way to a larger disk.
+    (tmp_path / "runs").symlink_to("disk")
+    names = ("metrics.jsonl", "summary.json", "skipped.jsonl", "report.html", "config.json.tmp",
+             "metrics.jsonl.tmp", "summary.json.tmp", "report.html.tmp")  # fmt: skip
+    for name in names:
+        (tmp_path / f"victim.{name}").write_text("precious")
+        (workdir / name).symlink_to(f"../../victim.{name}")
+    left = workdir / f".config.json.{'0' * 16}.tmp"
+    left.write_text("half")
+    config = tiny_config(npz, num_epochs=3)
+    display = Notes()
+    train_and_evaluate(
+        config,
+        tmp_path / "runs/run",
+        display,
+        lambda experiment: write_report(workdir, display, False, experiment),
+    )
+    for name in names:
+        assert (tmp_path / f"victim.{name}").read_text() == "precious"
+    for name in ("config.json", "metrics.jsonl", "summary.json", "report.html"):
+        assert not (workdir / name).is_symlink() and (workdir / name).stat().st_size > 100
+    assert not left.exists()
+    assert sum("no records" in line for line in display.warnings) <= 1
+
+
+def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_json = writer.write_json
+
+    def write(path, value):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            write_json(path, value)
+
+    monkeypatch.setattr(writer, "write_json", write)
+    arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
+    assert main(["main", *arguments]) == 5
+    error = capsys.readouterr().err
+    assert error == f"error: {tmp_path / 'run/config.json'}: No space left on device\n"
+
+
+def test_a_workdir_of_another_run_is_exit_code_4(tmp_path, capsys):
+    workdir = write_run(tmp_path / "run", counts=[9, 3], evaluations={4: diagonal([0.5, 0.5])})
+    config = ["--config", "tests/tiny_cli.py:absent", "--workdir", str(workdir)]
+    assert main(["main", *config]) == 4
+    assert "is of another run; " in capsys.readouterr().err
+    (workdir / "config.json").unlink()
+    (workdir / "checkpoints/3").mkdir(parents=True)
+    assert main(["main", *config]) == 4
+    assert "has checkpoints but no config.json" in capsys.readouterr().err

@@ -195,7 +195,7 @@ def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, 
     train_and_evaluate(tiny_config(npz, num_epochs=5), tmp_path / "open")
     assert summary(tmp_path / "open")["init_from"] == origin
     other = tiny_config(npz, num_epochs=6, init_from=str(workdir), init_epoch=2)
-    with pytest.raises(ConfigError, match=r"began from \{'workdir': .*/erm'"):
+    with pytest.raises(CheckpointError, match=r"began from \{'workdir': .*/erm'"):
         train_and_evaluate(other, tmp_path / "open")
     assert Checkpoints(tmp_path / "erm").steps() == [3, 6], "source untouched"
 
@@ -337,7 +337,7 @@ def test_init_from_nothing_is_refused(npz, tmp_path):
     ],
 )
 def test_workdir_of_another_run_is_refused(through, npz, overrides, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         train_and_evaluate(tiny_config(npz, **overrides), through[1])
 
 

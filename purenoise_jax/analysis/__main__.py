@@ -18,7 +18,9 @@ from purenoise_jax.analysis.load import Run, load_runs
 from purenoise_jax.analysis.page import write_report
 from purenoise_jax.background import leave
 from purenoise_jax.command import Parser, run_command
-from purenoise_jax.errors import ConfigError, PureNoiseError, unknown
+from purenoise_jax.console import show
+from purenoise_jax.errors import ConfigError, PureNoiseError, one_line, unknown
+from purenoise_jax.paths import expand
 
 REPORT, ALL = "report", "all"
 MORE = {
@@ -116,10 +118,10 @@ def _analyse(argv: Sequence[str]) -> int:
     )
     _refuse_unused(args.figure, options)
     runs = load_runs(args.runs, args.data)
-    out = Path(args.out).expanduser() if args.out else None
+    out = expand(args.out, "--out") if args.out else None
     compile_cache.enable()
     if args.figure == REPORT:
-        print(write_report(runs, out))
+        show(one_line(write_report(runs, out)))
     elif args.figure == ALL:
         _draw_all(runs, options, out)
     else:
@@ -130,7 +132,7 @@ def _analyse(argv: Sequence[str]) -> int:
 def _draw(name: str, runs: Sequence[Run], options: Options, out: Path | None) -> None:
     drawing = FIGURES[name].draw(runs, options)
     for path in save(drawing, out or runs[0].path / "figures", name):
-        print(path)
+        show(one_line(path))
 
 
 def _draw_all(runs: Sequence[Run], options: Options, out: Path | None) -> None:
@@ -140,7 +142,7 @@ def _draw_all(runs: Sequence[Run], options: Options, out: Path | None) -> None:
             _draw(name, runs, options, out)
             drawn += 1
         except PureNoiseError as error:
-            print(f"{name}: not drawn: {error}")
+            show(one_line(f"{name}: not drawn: {error}"))
     if not drawn:
         raise ConfigError("none of the figures can be drawn, see above")
 
@@ -149,7 +151,7 @@ def _named_file(text: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
         raise ConfigError(f"--indices={text} is not legal; legal: NAME=FILE")
-    return name, str(Path(file).expanduser())
+    return name, str(expand(file, f"--indices={name}"))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax import rng
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.augment import normalize
@@ -158,7 +158,9 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 axes.set_yticks([])
                 axes.set_ylim(top=1.2 * axes.get_ylim()[1])  # room for the numbers
                 title = title.format(layer=path)
-                axes.set_title(f"{run.label}: {title}" if len(runs) > 1 else title, fontsize=10)
+                axes.set_title(
+                    f"{literal(run.label)}: {title}" if len(runs) > 1 else title, fontsize=10
+                )
                 axes.annotate(
                     _caption(numbers[run.label][stage]),
                     (0.98, 0.97),

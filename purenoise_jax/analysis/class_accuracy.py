@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.outcome import Outcome, outcome
 
@@ -54,7 +54,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 ls="-" if few else "",
                 alpha=1 if few else 0.8,
                 lw=1,
-                label=label,
+                label=literal(label),
             )
         axes.set_xscale("log")
         axes.set_ylim(-4, 104)

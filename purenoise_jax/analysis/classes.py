@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from purenoise_jax.analysis.drawing import literal
 from purenoise_jax.analysis.load import Run
 
 # Nine of Paul Tol's "muted" scheme, made for colour-blind readers, and an orange for the tenth.
@@ -36,11 +37,11 @@ def class_axis(axes: Axes, run: Run, order: np.ndarray) -> None:
     if len(order) > NAMED:
         axes.set_xlabel("class, most training images first")
         return
-    names = run.experiment.dataset.class_names
+    names = run.class_names
     slanted = max(len(names[c]) for c in order) > 2
     axes.set_xticks(
         range(len(order)),
-        [names[c] for c in order],
+        [literal(names[c]) for c in order],
         rotation=40 if slanted else 0,
         ha="right" if slanted else "center",
         rotation_mode="anchor",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
 from purenoise_jax.analysis.load import Run
 
 PANELS = (
@@ -40,7 +40,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                     lw=3 - 1.5 * (i + 1) / len(runs),
                     # A rate holds for its whole epoch, a loss is a mean over it.
                     drawstyle="steps-pre" if name == "train/learning_rate" else "default",
-                    label=run.label,
+                    label=literal(run.label),
                 )
             there = [epoch for run in runs for epoch in numbers[run.label][name][0]]
             for start in starts:

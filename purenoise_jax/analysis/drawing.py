@@ -1,6 +1,7 @@
 """What all figures share: their looks, what they are asked for, and how they are saved."""
 
 import dataclasses
+import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,7 +12,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.load import Run
-from purenoise_jax.writer import write_json
+from purenoise_jax.files import write_atomically, write_json
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -69,6 +70,13 @@ def styled() -> AbstractContextManager[None]:
     return mpl.rc_context(STYLE)
 
 
+def literal(text: str) -> str:
+    """Text that a user chose, for a figure: no dollar starts a formula, no underscore hides it."""
+    text = text.replace("$", r"\$")
+    # Matplotlib leaves out of a legend what begins with an underscore.
+    return f" {text}" if text.startswith("_") else text
+
+
 def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     """Writes NAME.png, NAME.pdf and NAME.json.
 
@@ -82,9 +90,12 @@ def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "json")]
+    png, pdf = io.BytesIO(), io.BytesIO()
     with styled():
-        drawing.figure.savefig(paths[0])
+        drawing.figure.savefig(png, format="png")
         # Without a date, so that the same figure is the same file.
-        drawing.figure.savefig(paths[1], metadata={"CreationDate": None})
+        drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    write_atomically(paths[0], png.getvalue())
+    write_atomically(paths[1], pdf.getvalue())
     write_json(paths[2], drawing.numbers)
     return paths

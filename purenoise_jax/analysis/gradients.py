@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 
 from purenoise_jax import rng
 from purenoise_jax.analysis.classes import by_frequency, class_axis
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import (
     Network,
     noise_methods,
@@ -233,7 +233,7 @@ def _figure(runs: Sequence[Run], numbers: dict[str, Any]) -> Figure:
                 _bars(axes, run, numbers[run.label], part, name)
                 times = "" if ratio is None else f", ratio {ratio:.3g}"
                 axes.set_title(f"{PANELS[name]}\n{part}{times}", fontsize=10)
-            row[0].set_ylabel(f"{run.label}\n({run.config.model.noise_grad})")
+            row[0].set_ylabel(f"{literal(run.label)}\n({run.config.model.noise_grad})")
         epochs = sorted({numbers[run.label]["epoch"] for run in runs})
         figure.suptitle(
             f"after epoch {', '.join(f'{epoch:g}' for epoch in epochs)}, {BATCHES} batches "

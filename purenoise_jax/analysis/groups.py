@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.outcome import Outcome, outcome
 from purenoise_jax.errors import ConfigError
@@ -33,7 +33,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             places = np.arange(NUM_GROUPS) + (i - (len(runs) - 1) / 2) * width
             shares = known["accuracy"]
             heights = [0.0 if share is None else 100 * share for share in shares]
-            bars = axes.bar(places, heights, width * 0.92, label=label)
+            bars = axes.bar(places, heights, width * 0.92, label=literal(label))
             texts = ["\N{EN DASH}" if share is None else f"{100 * share:.1f}" for share in shares]
             axes.bar_label(bars, texts, fontsize=8 if len(runs) < 4 else 6, padding=2)
         names = _names([known["images"] for known in numbers.values()])

@@ -98,7 +98,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 
 
 def _sheet(part: SubFigure, run: Run, shown: Shown, rows: int, *, named: bool) -> dict[str, Any]:
-    training, names = run.experiment.training, run.experiment.dataset.class_names
+    training, names = run.experiment.training, run.class_names
     counts = training.stats.class_counts
     there = sorted(set(shown.labels.tolist()), key=lambda k: (-counts[k], k))
     chosen = sorted(set(np.linspace(0, len(there) - 1, COLUMNS).round().astype(int)))

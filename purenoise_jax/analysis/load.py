@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint import Checkpoints, check_same
 from purenoise_jax.config import ALWAYS, FIELDS, default_config, validate
 from purenoise_jax.console import show_error
-from purenoise_jax.errors import CheckpointError, ConfigError
+from purenoise_jax.errors import CheckpointError, ConfigError, harmless
 from purenoise_jax.experiment import Experiment, build
+from purenoise_jax.files import read_json
+from purenoise_jax.paths import expand
 from purenoise_jax.resume import CONFIG_FILE
 from purenoise_jax.step import TrainState
-from purenoise_jax.writer import read_json, read_metrics
+from purenoise_jax.writer import read_metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Run:
 
     Attributes:
       path: of the workdir.
-      label: tells the run from the others of a figure.
+      label: tells the run from the others of a figure; harmless, as are `class_names`.
       config: as it was trained, with `data.path` replaced where that was asked for.
       metrics: the records of metrics.jsonl, an epoch each.
       summary: of summary.json; None while the run is not finished.
@@ -47,6 +49,11 @@ class Run:
         config = self.config.copy_and_resolve_references()
         config.num_devices = 1
         return build(config)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes as figures show them; see `errors.harmless`."""
+        return [harmless(name) for name in self.experiment.dataset.class_names]
 
     @functools.cached_property
     def recorded(self) -> dict[str, Any]:
@@ -114,7 +121,7 @@ def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
     Raises:
       ConfigError: a folder is not the workdir of a run, naming it.
     """
-    folders = [Path(path).expanduser() for path in paths]
+    folders = [expand(path, "RUN") for path in paths]
     labels = _labels(folders)
     return [_load(folder, labels[i], data_path) for i, folder in enumerate(folders)]
 
@@ -188,5 +195,5 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     for depth in range(1, max(map(len, parts), default=1)):
         labels = ["/".join(p[-depth:]) for p in parts]
         if len(set(labels)) == len(labels):
-            return labels
-    return [str(folder) for folder in folders]
+            return [harmless(label) for label in labels]
+    return [harmless(str(folder)) for folder in folders]

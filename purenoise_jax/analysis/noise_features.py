@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
 
@@ -117,7 +117,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             axes.set_title(title, fontsize=10)
             axes.grid(axis="y", visible=False)
             axes.margins(x=0.25)
-        panels[0].set_yticks(range(len(runs)), [run.label for run in runs])
+        panels[0].set_yticks(range(len(runs)), [literal(run.label) for run in runs])
         panels[0].invert_yaxis()
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return Drawing(figure, numbers)

@@ -10,6 +10,7 @@ from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.cifar import LAYOUTS
 from purenoise_jax.data.sources import load
 from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.paths import expand
 
 # The classes of the two are disjoint (Krizhevsky 2009).
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}
@@ -59,7 +60,7 @@ def _load(run: Run, options: Options) -> np.ndarray:
             f"(source {data.source!r}): give --ood and --ood_data, or --ood {NONE}"
         )
     if options.ood_path or name not in LAYOUTS:
-        path = Path(options.ood_path).expanduser()
+        path = expand(options.ood_path, "--ood_data")
         source = _source(name, path)
         if source == "auto" and not name:
             raise ConfigError(f"--ood is missing: the name of the data set at {path}")
@@ -67,7 +68,7 @@ def _load(run: Run, options: Options) -> np.ndarray:
         return load(source, name=name, path=where, **size).test_images
     if not data.path or data.source == "tfds":
         return load(data.source, name=name, path=data.path, **size).test_images
-    own = Path(data.path).expanduser().resolve()
+    own = expand(data.path, "data.path").resolve()
     missing = []
     for path in (own, own.parent):
         try:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from purenoise_jax.analysis.load import Run
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.errors import ConfigError, DataError, harmless
 
 # summary.json marks these, as it also has those of the validation set.
 MARKED = ("accuracy", "nll", "ece")
@@ -30,7 +30,7 @@ class Outcome:
       numbers: by the names of `metrics.summarize`, and confusion_matrix; what does not exist is
         left out.
       class_counts: K, training images per class.
-      class_names: K.
+      class_names: K, harmless (see `errors.harmless`).
     """
 
     epoch: float
@@ -82,7 +82,7 @@ def outcome(run: Run) -> Outcome:
 def _classes(run: Run) -> tuple[list[int], list[str]]:
     known = run.recorded
     if "class_counts" in known and "class_names" in known:
-        return list(known["class_counts"]), list(known["class_names"])
+        return list(known["class_counts"]), [harmless(name) for name in known["class_names"]]
     try:
         experiment = run.experiment
     except DataError:
@@ -91,4 +91,4 @@ def _classes(run: Run) -> tuple[list[int], list[str]]:
         # Names are not in a checkpoint; the labels themselves will do.
         counts = list(known["class_counts"])
         return counts, [str(k) for k in range(len(counts))]
-    return experiment.training.stats.class_counts.tolist(), list(experiment.dataset.class_names)
+    return experiment.training.stats.class_counts.tolist(), run.class_names

@@ -19,7 +19,7 @@ from purenoise_jax.analysis.outcome import Outcome, outcome
 from purenoise_jax.config import config_hash
 from purenoise_jax.errors import ConfigError, PureNoiseError
 from purenoise_jax.experiment import Experiment
-from purenoise_jax.writer import write_atomically
+from purenoise_jax.files import write_atomically
 
 NAME = "report.html"
 TEMPLATE = "report.html.j2"

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.classes import by_frequency, class_axis
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import Network
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.ood import ood_images
@@ -59,7 +59,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         counts = run.experiment.training.stats.class_counts
         predicted = {k: count_predictions(network.evaluate(x).logits) for k, x in inputs.items()}
         numbers[run.label] = {
-            "class_names": list(run.experiment.dataset.class_names),
+            "class_names": run.class_names,
             "class_counts": counts.tolist(),
             **{kind: row.tolist() for kind, row in predicted.items()},
             **{f"{kind}_rare_share": rare_share(row, counts) for kind, row in predicted.items()},
@@ -81,6 +81,8 @@ def _figure(runs: Sequence[Run], numbers: dict[str, Any]) -> Figure:
                 )
                 axes.grid(axis="x", visible=False)
                 class_axis(axes, run, order)
-                axes.set_title(f"{run.label}: {TITLES[kind]}" if len(runs) > 1 else TITLES[kind])
+                axes.set_title(
+                    f"{literal(run.label)}: {TITLES[kind]}" if len(runs) > 1 else TITLES[kind]
+                )
             row[0].set_ylabel("predicted (% of images)")
     return figure

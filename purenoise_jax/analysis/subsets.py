@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib_venn import venn2, venn3
 
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
+from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.longtail import RULES, long_tail_indices, read_indices
 from purenoise_jax.errors import ConfigError
@@ -62,7 +62,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         names = [SOURCES.get(name, name) for name in sets]
         diagram(
             list(sets.values()),
-            [f"{name}\n{len(s):,}" for name, s in zip(names, sets.values(), strict=True)],
+            [f"{literal(name)}\n{len(s):,}" for name, s in zip(names, sets.values(), strict=True)],
             set_colors=COLORS[: len(sets)],
             alpha=0.45,
             ax=axes,

@@ -17,7 +17,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
+from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import Network
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.ood import ood_images
@@ -98,7 +98,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         for axes, run in zip(panels, runs, strict=False):
             placed, labels = points(run, options)
             numbers[run.label] = {
-                "class_names": list(run.experiment.dataset.class_names),
+                "class_names": run.class_names,
                 "labels": labels.tolist(),
                 "points": placed.astype(float).tolist(),
             }
@@ -118,14 +118,14 @@ def _scatter(axes: Axes, run: Run, placed: np.ndarray, labels: np.ndarray) -> No
     for kind, (_, marker, color) in KINDS.items():
         x, y = placed[labels == kind].T
         axes.scatter(x, y, s=28, color=color, marker=marker, linewidths=1.1, zorder=3)
-    axes.set_title(run.label)
+    axes.set_title(literal(run.label))
     axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
     axes.spines[["top", "right"]].set_visible(True)
 
 
 def _legend(run: Run, labels: np.ndarray) -> list[Line2D]:
     counts = run.experiment.training.stats.class_counts
-    order, names = by_frequency(counts), run.experiment.dataset.class_names
+    order, names = by_frequency(counts), run.class_names
     colors = class_colors(len(order))
     # Of many classes a few stand for all: every tenth or so, first and last among them.
     shown = np.unique(np.linspace(0, len(order) - 1, min(len(order), NAMED)).round().astype(int))
@@ -133,7 +133,9 @@ def _legend(run: Run, labels: np.ndarray) -> list[Line2D]:
     def entry(label: str, marker: str, color: str) -> Line2D:
         return Line2D([], [], ls="", marker=marker, color=color, markersize=5, label=label)
 
-    entries = [entry(f"{names[order[i]]} ({counts[order[i]]})", "o", colors[i]) for i in shown]
+    entries = [
+        entry(literal(f"{names[order[i]]} ({counts[order[i]]})"), "o", colors[i]) for i in shown
+    ]
     for kind, (label, marker, color) in KINDS.items():
         if (labels == kind).any():
             entries.append(entry(label, marker, color))

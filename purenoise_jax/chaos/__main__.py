@@ -13,13 +13,11 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 import jax
-from rich.console import Console
 
 from purenoise_jax.background import leave
 from purenoise_jax.bad_values import field_paths
@@ -30,8 +28,9 @@ from purenoise_jax.chaos.progress import Shown
 from purenoise_jax.chaos.scene import Result, Scene
 from purenoise_jax.chaos.table import WIDTH, show
 from purenoise_jax.command import Parser, run_command
-from purenoise_jax.console import duration, show_error
+from purenoise_jax.console import SafeConsole, duration, show_error, show_traceback
 from purenoise_jax.errors import ConfigError, StorageError, unknown
+from purenoise_jax.paths import expand
 
 HELD, BROKEN = 0, 1
 MOST_JOBS = 4
@@ -144,10 +143,10 @@ def _chaos(argv: Sequence[str]) -> int:
     chosen = _chosen(args)
     if not hasattr(os, "fork"):
         raise ConfigError("this operating system cannot fork processes")
-    console = Console(highlight=False)
+    console = SafeConsole()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    folder, made = _make_folder(Path(args.dir).expanduser())
+        console = SafeConsole(width=WIDTH)
+    folder, made = _make_folder(expand(args.dir, "--dir"))
     console.print(f"runs are in {folder}, on {_file_system(folder)}", soft_wrap=True)
     started = time.monotonic()
     remove = False
@@ -165,14 +164,14 @@ def _chaos(argv: Sequence[str]) -> int:
                 "file_system": _file_system(folder),
                 "results": [dataclasses.asdict(result) for result in results],
             }
-            Path(args.json).expanduser().write_text(json.dumps(told, indent=2) + "\n")
+            expand(args.json, "--json").write_text(json.dumps(told, indent=2) + "\n")
         show(console, f"{_file_system(folder)}, {duration(seconds)}", results)
         if not held:
             show_error("not all promises held")
         return HELD if held else BROKEN
     except (Hung, Refused, RuntimeError) as error:
         if args.debug:
-            traceback.print_exc()
+            show_traceback()
         show_error(f"error: {error}")
         return BROKEN
     except KeyboardInterrupt:

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from purenoise_jax.chaos.scene import Result
+from purenoise_jax.console import SafeConsole
 
 WIDTH = 100
 
 
-def show(console: Console, title: str, results: Sequence[Result]) -> None:
+def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
     """Prints what each torment came to, and below what did not hold.
 
     Args:

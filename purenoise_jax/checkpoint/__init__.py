@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.errors import CheckpointError, StorageError, shown
+from purenoise_jax.files import read_json
 
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
@@ -138,11 +139,11 @@ class Checkpoints:
         Raises:
           StorageError: the file system refuses.
         """
-        for name in (STAGING, TRASH, QUARANTINE):
+        for name in ("", STAGING, TRASH, QUARANTINE):
             folder = self.folder / name
             if folder.is_symlink():
                 raise StorageError(f"{folder} is a symbolic link; what it leads to is left alone")
-            if name == QUARANTINE:
+            if name in ("", QUARANTINE):
                 continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +221,7 @@ class Checkpoints:
             )
         self._refuse_damage(step, RECORD)
         try:
-            record = manifest.read_json(self.folder / str(step) / RECORD)
+            record = read_json(self.folder / str(step) / RECORD, manifest.LARGEST_JSON)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.folder / str(step)}: {RECORD}: {error}") from error
         if not (isinstance(record, dict) and isinstance(record.get("leaves"), dict)) or not (

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from purenoise_jax.checkpoint import FOLDER, QUARANTINE, Checkpoints, manifest
 from purenoise_jax.command import Parser, run_command
-from purenoise_jax.errors import CheckpointError
+from purenoise_jax.console import SafeConsole
+from purenoise_jax.errors import CheckpointError, one_line
+from purenoise_jax.paths import expand
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
-def verify(folder: Path, console: Console) -> int:
+def verify(folder: Path, console: SafeConsole) -> int:
     """Prints a line for every checkpoint and returns the exit code.
 
     Args:
@@ -66,14 +67,14 @@ def verify(folder: Path, console: Console) -> int:
             # Pruned meanwhile by a run that is at work.
             continue
         damaged += why is not None
-        verdict = Text(f"damaged: {why}", "red") if why else Text("whole", "green")
+        verdict = Text(one_line(f"damaged: {why}"), "red") if why else Text("whole", "green")
         table.add_row(f"{step:,}", epoch, f"{size / 1e6:,.1f}", verdict)
-    console.print(str(checkpoints.folder), markup=False, soft_wrap=True)
+    console.print(one_line(checkpoints.folder), soft_wrap=True)
     console.print(table)
     aside = checkpoints.folder / QUARANTINE
     if aside.is_dir() and any(aside.iterdir()):
-        names = ", ".join(sorted(path.name for path in aside.iterdir()))
-        console.print(f"set aside in {QUARANTINE}/: {names}", markup=False, soft_wrap=True)
+        names = one_line(", ".join(sorted(path.name for path in aside.iterdir())))
+        console.print(f"set aside in {QUARANTINE}/: {names}", soft_wrap=True)
     return CheckpointError.exit_code if damaged else 0
 
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 
     def run() -> int:
         args = parser().parse_args(argv[1:])
-        return verify(Path(args.folder).expanduser(), Console(soft_wrap=False, highlight=False))
+        return verify(expand(args.folder, "DIR"), SafeConsole())
 
     return run_command(run, debug="--debug" in argv, interrupted="interrupted")
 

@@ -6,7 +6,6 @@ lists is there, unchanged, and nothing else is.
 """
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -14,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.writer import write_json
+from purenoise_jax.files import open_plain, read_json, write_json
 
 NAME = "manifest.json"
 _THREADS = 4
-_LARGEST_JSON = 32 * 2**20
+# Beyond anything that we write.
+LARGEST_JSON = 32 * 2**20
 
 
 def seal(folder: Path) -> None:
@@ -89,18 +89,6 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
     return None
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file of a checkpoint.
-
-    Raises:
-      OSError: it is not there, or cannot be read.
-      ValueError: it is not JSON, or larger than anything that we write.
-    """
-    if path.stat().st_size > _LARGEST_JSON:
-        raise ValueError(f"{path.stat().st_size:,} bytes are too many")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def sync_folder(folder: Path) -> None:
     """Has the names within a folder written to the disk itself."""
     if os.name == "nt":  # Windows cannot open a folder.
@@ -117,7 +105,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]] | str:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return f"{NAME} is not a plain file"
-        content = read_json(path)
+        content = read_json(path, LARGEST_JSON)
         listed = content["files"]
         if content["name"] != path.parent.name:
             return f"{NAME} is that of {content['name']!r:.40}"
@@ -160,7 +148,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _entry(path: Path, sync: bool = False) -> dict[str, Any]:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if sync:
             os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,8 @@ from purenoise_jax.data.cifar_names import CIFAR10_CLASSES, CIFAR100_CLASSES
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.unpickle import unpickle_arrays
 from purenoise_jax.errors import ConfigError, DataError, unknown
+from purenoise_jax.files import read_bytes
+from purenoise_jax.paths import expand
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -151,7 +153,7 @@ def load_cifar(*, name: str, path: str, image_size: int = 0) -> Dataset:
         raise ConfigError(
             f"data.path is empty: give the folder or archive with the official files of {name}"
         )
-    return read_cifar(pathlib.Path(path).expanduser(), layout)
+    return read_cifar(expand(path, "data.path"), layout)
 
 
 def find_layout(name: str) -> Layout:
@@ -263,7 +265,7 @@ def _read_folder(folder: pathlib.Path, sizes: dict[str, tuple[int, int]]) -> dic
                 raise DataError(
                     f"{path}: has {size} bytes, expected {size_range(smallest, largest)}"
                 )
-            contents[file] = path.read_bytes()
+            contents[file] = read_bytes(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     return contents

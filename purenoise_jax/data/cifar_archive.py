@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from purenoise_jax.errors import DataError
+from purenoise_jax.files import open_plain
 
 # The official archives hold a readme and lists of class names next to the batches.
 _SMALL_MEMBER = 1 << 20
@@ -62,7 +63,7 @@ def archive_folder(path: pathlib.Path) -> str:
         DataError: The file cannot be read as a .tar.gz.
     """
     try:
-        with gzip.open(path) as stream:
+        with open_plain(path) as file, gzip.open(file) as stream:
             capped = io.BufferedReader(_Capped(stream, _OVERHEAD))
             with tarfile.open(fileobj=capped, mode="r|") as tar:
                 member = tar.next()
@@ -99,7 +100,7 @@ def read_members(
     limit = sum(largest for _, largest in wanted.values()) + _OVERHEAD
     found: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as stream:
+        with open_plain(path) as file, gzip.open(file) as stream:
             capped = io.BufferedReader(_Capped(stream, limit), 1 << 20)
             with tarfile.open(fileobj=capped, mode="r|") as tar:
                 seen: set[str] = set()

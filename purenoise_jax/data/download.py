@@ -14,10 +14,11 @@ import urllib.request
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
+from purenoise_jax.console import SafeConsole
 from purenoise_jax.errors import DataError
+from purenoise_jax.paths import expand
 
 CACHE_VARIABLE = "PURENOISE_JAX_CACHE"
 _CONNECT_SECONDS = 6.0
@@ -62,7 +63,7 @@ ARCHIVES: dict[str, Archive] = {
 def cache_folder() -> pathlib.Path:
     """Returns the cache folder: `$PURENOISE_JAX_CACHE`, else `~/.cache/purenoise_jax`."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    return pathlib.Path(chosen or "~/.cache/purenoise_jax").expanduser()
+    return expand(chosen or "~/.cache/purenoise_jax", CACHE_VARIABLE)
 
 
 def cached_archive(archive: Archive, folder: pathlib.Path | None = None) -> pathlib.Path:
@@ -158,7 +159,7 @@ def _copy(answer: Any, out: IO[bytes], archive: Archive) -> None:
         raise DataError(f"the server offers {announced} bytes ({kind}), expected {archive.size}")
     digest = hashlib.sha256()
     size = 0
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with Progress(
         "{task.description}",
         BarColumn(),

@@ -6,12 +6,15 @@ al. 2020 (the first-n rule).
 
 import hashlib
 import math
+from typing import IO
 
 import numpy as np
 
 from purenoise_jax.data.labels import as_labels
+from purenoise_jax.data.npy import DAMAGE, read_array
 from purenoise_jax.errors import ConfigError, DataError, unknown
 from purenoise_jax.exact import as_meant
+from purenoise_jax.files import open_plain
 
 PROFILES = ("exp", "step", "natural")
 RULES = ("cao", "first")
@@ -101,6 +104,10 @@ def long_tail_indices(
     each class's indices with one numpy `RandomState(seed)` and keeps the first n; "first" keeps
     the first n in file order. Profile "natural" keeps every image.
 
+        >>> labels = np.repeat(np.arange(10), 5000)
+        >>> np.bincount(labels[long_tail_indices(labels, imbalance_ratio=100)])
+        array([5000, 2997, 1796, 1077,  645,  387,  232,  139,   83,   50])
+
     Args:
       labels: int[N] or int[N, 1] in [0, K), in the data set's original file order.
       imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
@@ -179,8 +186,9 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
       DataError: the file cannot be read, or an index is not legal.
     """
     try:
-        raw = np.load(path, allow_pickle=False) if path.endswith(".npy") else _read_lines(path)
-    except (OSError, ValueError, EOFError, ArithmeticError, MemoryError) as error:
+        with open_plain(path) as file:
+            raw = read_array(file, "it") if path.endswith(".npy") else _read_lines(file)
+    except DAMAGE as error:
         raise DataError(
             f"data.indices={path}: cannot be read as a list of integers: {error}"
         ) from None
@@ -199,9 +207,9 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     return indices
 
 
-def _read_lines(path: str) -> np.ndarray:
-    with open(path, encoding="utf-8") as file:
-        return np.array([int(line) for line in file if line.strip()], np.int64)
+def _read_lines(file: IO[bytes]) -> np.ndarray:
+    lines = file.read().decode("utf-8").splitlines()
+    return np.array([int(line) for line in lines if line.strip()], np.int64)
 
 
 def fingerprint(indices: np.ndarray) -> str:

@@ -2,36 +2,19 @@
 
 import os
 import pathlib
-import struct
-import tokenize
 import zipfile
-import zlib
 
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.labels import as_labels
-from purenoise_jax.errors import ConfigError, DataError, all_faults
+from purenoise_jax.data.npy import DAMAGE, read_array
+from purenoise_jax.errors import ConfigError, DataError, StorageError, all_faults
+from purenoise_jax.files import open_plain
+from purenoise_jax.paths import expand
 
 _REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = ("val_images", "val_labels")
-
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    tokenize.TokenError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    NotImplementedError,
-    RuntimeError,
-    SyntaxError,
-    MemoryError,
-)
 
 
 def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
@@ -58,7 +41,7 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     del image_size
     if not path:
         raise ConfigError("data.path is empty: give the .npz file to read")
-    file = pathlib.Path(path).expanduser()
+    file = expand(path, "data.path")
     arrays = _read_arrays(file)
 
     images = {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
@@ -91,7 +74,7 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
 
 def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(file) as bundle:
+        with open_plain(file) as opened, zipfile.ZipFile(opened) as bundle:
             names = bundle.namelist()
             missing = [key for key in _REQUIRED if f"{key}.npy" not in names]
             if missing:
@@ -110,7 +93,9 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
             return {key: _read_array(bundle, key) for key in keys}
     except DataError:
         raise
-    except _DAMAGE as error:
+    except StorageError as error:
+        raise DataError(f"{file}: cannot be read as .npz: {error}") from error
+    except (zipfile.BadZipFile, *DAMAGE) as error:
         raise DataError(
             f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
         ) from error
@@ -122,11 +107,7 @@ def _memory() -> int:
 
 def _read_array(bundle: zipfile.ZipFile, key: str) -> np.ndarray:
     with bundle.open(f"{key}.npy") as member:
-        array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
-        # Only reading on to the end makes zipfile compare the check sum.
-        if member.read(1):
-            raise DataError(f"{bundle.filename}: {key} holds more data than its header says")
-    return array
+        return read_array(member, key)
 
 
 def _with_channel(images: np.ndarray) -> np.ndarray:

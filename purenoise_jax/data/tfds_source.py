@@ -17,6 +17,8 @@ from purenoise_jax.data.decode import decode_image, depth_fault
 from purenoise_jax.data.resize import resize_square
 from purenoise_jax.data.splits import refuse_odd_splits
 from purenoise_jax.errors import ConfigError, DataError, all_faults, shown
+from purenoise_jax.files import read_bytes
+from purenoise_jax.paths import expand
 
 _FORMATS = ("array_record", "parquet")
 _INFO_FILE = "dataset_info.json"
@@ -173,7 +175,7 @@ def has_readable(name: str) -> bool:
 
 def _data_dir(path: str) -> pathlib.Path:
     chosen = path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser()
+    return expand(chosen, "data.path" if path else "TFDS_DATA_DIR")
 
 
 def _versions(folder: pathlib.Path, version: str) -> list[pathlib.Path]:
@@ -198,7 +200,7 @@ def _how_to_prepare(name: str) -> str:
 
 def _read_json(file: pathlib.Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(read_bytes(file))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read ({error})") from error
 
