@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError, DataError
 
 
@@ -65,7 +66,7 @@ def draw_noise(
             f"mean and std must be [{shape[-1]}], one per channel, got {np.shape(mean)} and "
             f"{np.shape(std)}"
         )
-    noise = jax.random.normal(key, shape, dtype)
+    noise = rng.normal(key, shape, dtype)
     channels = (1, 1, 1, shape[-1])
     noise = noise * jnp.asarray(std, dtype).reshape(channels)
     noise = noise + jnp.asarray(mean, dtype).reshape(channels)
@@ -84,7 +85,7 @@ def add_noise(key: jax.Array, images: jax.Array, *, std: ArrayLike, clip: bool =
     Returns:
       [B, H, W, C], of the images' dtype.
     """
-    noise = jax.random.normal(key, images.shape, images.dtype)
+    noise = rng.normal(key, images.shape, images.dtype)
     noisy = images + noise * jnp.asarray(std, images.dtype)
     return jnp.clip(noisy, 0, 1) if clip else noisy
 
@@ -98,7 +99,7 @@ def choose_rows(key: jax.Array, labels: jax.Array, replace_probs: ArrayLike) -> 
       replace_probs: f32[K] in [0, 1], by class; see `purenoise_jax.replace_probs`.
     """
     probs = jnp.asarray(replace_probs, jnp.float32)[labels]
-    return jax.random.uniform(key, labels.shape) < probs
+    return rng.uniform(key, labels.shape) < probs
 
 
 def replace_with_noise(
@@ -133,7 +134,7 @@ def replace_with_noise(
     """
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise DataError(f"images must be float[B, H, W, C], got {images.dtype}{images.shape}")
-    choice_key, pixel_key = jax.random.split(key)
+    choice_key, pixel_key = rng.split(key)
     noise_mask = choose_rows(choice_key, labels, replace_probs)
     noise = draw_noise(pixel_key, images.shape, mean=mean, std=std, clip=clip, dtype=images.dtype)
     return jnp.where(noise_mask[:, None, None, None], noise, images), noise_mask
