@@ -10,7 +10,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 LAYERS = [
     ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
      "xla", "compile_cache", "rng", "numerics", "noise", "schedules", "metrics",
-     "optimizer",
+     "optimizer", "config_files", "config_parts",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "models.norm", "models.heads", "models.conv",
      "models.dropout", "legal", "contradictions"],
