@@ -214,3 +214,16 @@ def test_output_that_is_not_a_terminal_is_plain_and_short(npz, tmp_path):
     assert any("24 12 6 3" in line for line in lines)
     assert any("erm from epoch 0 (step 0), open from epoch 2 (step 6)" in line for line in lines)
     assert json.loads((tmp_path / "summary.json").read_text())["steps"] == 12
+
+
+def test_a_fault_of_ours_is_exit_code_1_with_its_traceback(monkeypatch, capsys):
+    def fail(argv):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli, "leave", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "unforeseen" in told
