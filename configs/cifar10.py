@@ -13,7 +13,7 @@ unless told otherwise. Its weight decay of 2e-4 goes with preset=rescience; the 
 
 from ml_collections import ConfigDict
 
-from configs import common
+from purenoise_jax import config_parts as common
 from purenoise_jax.config import default_config
 from purenoise_jax.errors import ConfigError
 

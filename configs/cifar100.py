@@ -8,9 +8,9 @@ flip and crop.
 
 from ml_collections import ConfigDict
 
-from configs.cifar10 import cifar_balanced
+from purenoise_jax.config_parts import beside
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    return cifar_balanced(arg, "cifar100")
+    return beside(__file__, "cifar10").cifar_balanced(arg, "cifar100")

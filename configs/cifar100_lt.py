@@ -8,9 +8,9 @@ reproduction 52.1 % (one run).
 
 from ml_collections import ConfigDict
 
-from configs.cifar10_lt import cifar_lt
+from purenoise_jax.config_parts import beside
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """See the top of the file."""
-    return cifar_lt(arg, "cifar100")
+    return beside(__file__, "cifar10_lt").cifar_lt(arg, "cifar100")

@@ -13,7 +13,7 @@ listing and the reproduction stop everything (preset=rescience, with the reprodu
 
 from ml_collections import ConfigDict
 
-from configs import common
+from purenoise_jax import config_parts as common
 from purenoise_jax.config import default_config
 
 

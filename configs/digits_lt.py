@@ -7,7 +7,7 @@ Arguments after a colon: method=open|erm|rs|drs   epochs=60   ir=50
 
 from ml_collections import ConfigDict
 
-from configs import common
+from purenoise_jax import config_parts as common
 from purenoise_jax.config import default_config
 
 

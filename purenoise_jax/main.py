@@ -16,7 +16,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from purenoise_jax import compile_cache
+from purenoise_jax import compile_cache, config_files
 from purenoise_jax.background import leave
 from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
 from purenoise_jax.command import run_command
@@ -32,9 +32,10 @@ Trains an image classifier on long-tailed data; by default with pure noise image
 
 usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE ...]
 
-  --config FILE[:ARGS]      a Python file with get_config(arg), such as configs/digits_lt.py;
+  --config FILE[:ARGS]      a Python file with get_config(arg), or the name of one that comes with
+                            the package: @NAMES@;
                             what may stand behind the colon is at the top of each file:
-                            configs/cifar10_lt.py:method=drs,preset=rescience,epochs=20
+                            cifar10_lt:method=drs,preset=rescience,epochs=20
   --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
                             summary.json and report.html go; the same command once more continues
                             where the run stopped
@@ -69,7 +70,8 @@ FLAG_NAMES = (
 def help_text(config: ConfigDict) -> str:
     """Usage, and every config field with its value, what is legal and what it means."""
     values = flatten(config)
-    lines = [USAGE, "fields, with the value that the config gives them:"]
+    usage = USAGE.replace("@NAMES@", ", ".join(config_files.names()))
+    lines = [usage, "fields, with the value that the config gives them:"]
     for path, value in values.items():
         field = field_of(path)
         lines.append(f"  {path}={value!r}")
@@ -87,6 +89,7 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     Raises:
       ConfigError: one line that says what is wrong.
     """
+    argv = config_files.with_paths(argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "output folder", flag_values=values)
     flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
@@ -185,11 +188,6 @@ def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         found.append(path)
     if len(found) > 1:
         raise ConfigError(f"--config is given twice: {found[0]} and {found[1]}")
-    for value in found:
-        path = value.partition(":")[0]
-        if not Path(path).is_file():
-            hint = " (its path may not hold a colon)" if value.count(":") > 1 else ""
-            raise ConfigError(f"--config={path}: there is no such file{hint}")
     return [argv[0], *(f"--config={value}" for value in found)], others
 
 
@@ -260,14 +258,14 @@ def _run(argv: Sequence[str]) -> int:
     validate(values.config)
     workdir = workdir_path(values.workdir)
     try:
-        _train(values, workdir)
+        _train(values, workdir, config_files.told(argv))
     except KeyboardInterrupt:
         again = how_to_go_on(values.config, workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 
 
-def _train(values: flags.FlagValues, workdir: Path) -> None:
+def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None:
     with connect(
         values.coordinator,
         values.num_processes,
@@ -279,6 +277,8 @@ def _train(values: flags.FlagValues, workdir: Path) -> None:
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)
+        for line in told:
+            display.note(line)
         at_end = None
         if values.config.report:
             at_end = partial(write_report, workdir, display, values.debug)

@@ -22,6 +22,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Now, as a test may change the environment, for programs that it starts, before any asks for them.
+jax.devices()
 
 # Files go to the workers in this order, the rest as they come: one that takes a minute and comes
 # last leaves the other workers idle.

@@ -149,19 +149,89 @@ def test_a_process_that_is_killed_is_the_exit_code():
     assert local.wait(processes) == 137
 
 
-# What stands in for SLURM: `srun` runs the next line of a file, `scontrol` writes down its call.
+SCRIPT = Path(local.__file__).with_name("slurm.sbatch").resolve()
+KILL = "kill -{0} $$; sleep 9"
+# What processes of a job do -> its exit code; 100 = all were stopped by a signal.
+ENDS = {
+    "done": (["exit 0", "exit 0"], 0),
+    "all stopped": (["exit 143", "exit 143"], 100),
+    "one done, one stopped": (["exit 0", "exit 143"], 100),
+    "stopped while it starts": ([KILL.format("USR1"), KILL.format("TERM")], 100),
+    "interrupted": (["exit 130", "exit 130"], 130),
+    "killed, and the other left": ([KILL.format("KILL"), "exit 1"], 137),
+    "killed, and the other ended": ([KILL.format("KILL"), "exit 143"], 137),
+    "crashed": (["exit 143", KILL.format("SEGV")], 139),
+    "not to be started": (["exit 143", "no-such-program"], 127),
+    **{
+        f"refused with {code}": (["exit 143", f"exit {code}"], code) for code in range(1, 8)
+    },
+    "refused in two ways": (["exit 2", "exit 3"], 3),
+}  # fmt: skip
+
+
+def shell(code, *arguments, **more):
+    """Runs a line with the functions of the batch script."""
+    return subprocess.run(
+        ["bash", "-c", f"source {SCRIPT}; {code}", "test", *arguments],
+        capture_output=True, text=True, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_only_a_job_that_was_stopped_as_a_whole_counts_as_stopped(case):
+    """Real processes; srun returns the largest code of all tasks."""
+    processes, expected = ENDS[case]
+    largest = max(shell('process bash -c "$1"', line).returncode for line in processes)
+    assert (largest == 100) == (expected == 100)
+    assert int(shell(f"job_code {largest}").stdout) == (143 if expected == 100 else expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_process_of_a_job_hears_signals_and_its_shell_outlives_it(number):
+    program = (
+        "import signal, sys, time; "
+        f"signal.signal({int(number)}, lambda *_: sys.exit(3)); print(flush=True); time.sleep(60)"
+    )
+    line = f'source {SCRIPT}; process "$@"'
+    with subprocess.Popen(
+        ["bash", "-c", line, "test", sys.executable, "-c", program],
+        stdout=subprocess.PIPE, process_group=0,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        os.killpg(process.pid, number)
+        assert process.wait(timeout=30) == 103
+
+
+def test_errors_of_srun_itself_are_passed_on():
+    # Its own, out of memory, and a shell that was ended before it could start anything.
+    assert [int(shell(f"job_code {code}").stdout) for code in (1, 253, 143)] == [1, 253, 143]
+
+
+# What stands in for SLURM: `srun` runs the job's two processes, `python` in them does the next line
+# of a file, and `scontrol` writes down its call.
 SRUN = """#!/bin/bash
-line=$(head -n 1 "$FAKE/plan")
+while [[ $1 == --* ]]; do shift; done
+largest=0
+for SLURM_PROCID in 0 1; do
+    export SLURM_PROCID
+    "$@" || { code=$?; largest=$((code > largest ? code : largest)); }
+done
 sed -i 1d "$FAKE/plan"
-eval "$line"
+exit $largest
+"""
+PYTHON = """#!/bin/bash
+line=$(head -n 1 "$FAKE/plan")
+if ((SLURM_PROCID == 0)); then eval "${line%|*}"; else eval "${line#*|}"; fi
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then echo "   JobState=$(cat "$FAKE/state") Reason=None"; else echo "$*" >> "$FAKE/calls"; fi
 """
 SAVE = "mkdir -p runs/x/checkpoints/{0} runs/x/checkpoints/staging; exit 143"
+AFRESH = "rm -rf runs/x/checkpoints; mkdir -p runs/x/checkpoints/{0}; exit 143"
 CASES = {
     "done": (["exit 0"], "RUNNING", [0], 0),
     "a config error": (["exit 2"], "RUNNING", [2], 0),
+    "a config error of one process": (["exit 143|exit 2"], "RUNNING", [2], 0),
     "killed": (["exit 137"], "RUNNING", [137], 0),
     "stopped after a first checkpoint": ([SAVE.format(90), "exit 0"], "RUNNING", [0, 0], 1),
     "steps are numbers": ([SAVE.format(n) for n in (90, 100, 1000, 10000, 100000)], "RUNNING", [0] * 5, 5),
@@ -171,38 +241,47 @@ CASES = {
     "progress counts anew": (
         [SAVE.format(n) for n in (1, 1, 1, 1, 2, 2, 2, 2, 2)], "RUNNING", [0] * 8 + [143], 8,
     ),
+    "from scratch, behind what was there": (
+        [AFRESH.format(5), AFRESH.format(7), "exit 0"], "RUNNING", [0, 0, 0], 2,
+    ),
+    "a checkpoint that is lost again and again": (
+        [AFRESH.format(n) for n in (90, 80, 90, 80, 90)], "RUNNING", [0, 0, 0, 0, 143], 4,
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_slurm_script(case, tmp_path):
     plan, state, codes, requeued = CASES[case]
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PYTHON)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     (tmp_path / "plan").write_text("\n".join(plan) + "\n")
     (tmp_path / "state").write_text(state)
+    if case.startswith("from scratch"):
+        (tmp_path / "runs/x/checkpoints/1000").mkdir(parents=True)
     environment = {
         **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FAKE": str(tmp_path),
         "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "17",
     }  # fmt: skip
-    script = Path(local.__file__).with_name("slurm.sbatch").resolve()
     workdir = ["--workdir=runs/x"] if len(case) % 2 else ["--workdir", "runs/x"]
     for code in codes:
         done = subprocess.run(
-            ["bash", str(script), "--config", "a b.py", *workdir],
+            ["bash", str(SCRIPT), "--config", "a b.py", *workdir],
             env=environment, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
     calls = tmp_path / "calls"
     assert (calls.read_text() if calls.exists() else "") == "requeue 17\n" * requeued
     if codes[-1] == 143 and state == "RUNNING":
-        assert "no new checkpoint in" in done.stderr
+        assert "no new one in" in done.stderr
+    elif codes[-1] != 2:
+        assert done.stderr == "" and "line" not in done.stdout
     if codes[-1] != 0 or requeued < len(codes):
         assert not list(tmp_path.glob("*.idle"))
 
 
 def test_slurm_sends_a_signal_early_enough():
-    script = Path(local.__file__).with_name("slurm.sbatch").read_text()
+    script = SCRIPT.read_text()
     # Without "B:", which would send it to the script alone.
     assert "#SBATCH --signal=USR1@" in script and "#SBATCH --open-mode=append" in script

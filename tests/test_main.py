@@ -294,3 +294,16 @@ def test_steps_that_may_not_be_compiled_are_refused_at_the_start(tmp_path, capsy
             capsys, 2, "--config", "tests/tiny_cli.py:absent", "--workdir", tmp_path / "run"
         )
     assert "JAX_DISABLE_JIT is set" in error and not (tmp_path / "run").exists()
+
+
+def test_a_fault_of_ours_is_exit_code_1_with_its_traceback(monkeypatch, capsys):
+    def fail(argv):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli, "leave", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        cli.run()
+    assert ended.value.code == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "unforeseen" in told

@@ -15,6 +15,7 @@ from launch.tables import TABLES
 from purenoise_jax import main as cli
 from purenoise_jax.config import FIELDS, validate
 from purenoise_jax.data.sources import SOURCES
+from purenoise_jax.errors import INTERRUPTED, TERMINATED, PureNoiseError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -75,3 +76,14 @@ def test_all_public_names_can_be_imported():
     for name in ("AuxBatchNorm", "DARBatchNorm", "create_model", "long_tail_indices",
                  "replace_probs", "replace_with_noise"):  # fmt: skip
         assert name in purenoise_jax.__all__ and callable(getattr(purenoise_jax, name))
+
+
+def test_its_exit_codes_are_those_of_the_errors():
+    table = README.partition("| exit code | |")[2].partition("\n\n")[0]
+    listed = {
+        int(code) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for code in row.split(",")
+    }
+    own = {error.exit_code for error in PureNoiseError.__subclasses__()}
+    assert listed == {0, INTERRUPTED, TERMINATED} | own
+    for code in sorted(own):
+        assert re.search(rf"\b{code} \w", cli.USAGE.partition("exit codes:")[2])

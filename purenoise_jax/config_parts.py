@@ -1,5 +1,8 @@
 """What config files share: their arguments, and how a method is laid out over a schedule."""
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -27,6 +30,27 @@ AUGMENTS: dict[str, tuple[str, ...]] = {
 # The reproduction draws noise from the constants that it normalises with.
 RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
 PRESETS = ("paper", "rescience")
+
+
+def beside(file: str, name: str) -> ModuleType:
+    """Another config file of the same folder, as a module.
+
+    It is found by its place, as config files are read by path and belong to no package.
+
+    Args:
+      file: path of the one that asks, `__file__`.
+      name: of the other, without ".py".
+
+    Raises:
+      ConfigError: it is not there.
+    """
+    path = Path(file).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_beside", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path}: there is no such file, and {Path(file).name} needs it")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
