@@ -79,6 +79,10 @@ def long_tail_indices(
     each class's indices with one numpy `RandomState(seed)` and keeps the first n; "first" keeps
     the first n in file order. Profile "natural" keeps every image.
 
+        >>> labels = np.repeat(np.arange(10), 5000)
+        >>> np.bincount(labels[long_tail_indices(labels, imbalance_ratio=100)])
+        array([5000, 2997, 1796, 1077,  645,  387,  232,  139,   83,   50])
+
     Args:
       labels: int[N] in [0, K), in the data set's original file order.
       imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
