@@ -1,6 +1,7 @@
 """Long-tailed image classification with pure noise images (OPeN) and DAR-BN."""
 
 from purenoise_jax.data.longtail import long_tail_indices
+from purenoise_jax.data.sampling import balanced_indices
 from purenoise_jax.models import AuxBatchNorm, BatchNorm, DARBatchNorm, create_model
 from purenoise_jax.noise import replace_probs, replace_with_noise
 
@@ -8,6 +9,7 @@ __all__ = [
     "AuxBatchNorm",
     "BatchNorm",
     "DARBatchNorm",
+    "balanced_indices",
     "create_model",
     "long_tail_indices",
     "replace_probs",

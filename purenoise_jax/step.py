@@ -165,6 +165,9 @@ def make_update(
                 image: jax.Array, noise_mask: jax.Array | None = None
             ) -> tuple[jax.Array, dict[str, jax.Array]]:
                 nonlocal batch_stats, calls
+                # The norms select padding out, but the first weights meet the pixels before any
+                # norm: a zero gradient times a NaN pixel would be NaN.
+                image = jnp.where(valid.reshape(-1, *(1,) * (image.ndim - 1)), image, 0)
                 out, updated = model.apply(
                     {"params": params, "batch_stats": batch_stats},
                     normalize(image, loader.mean, loader.std),

@@ -38,9 +38,9 @@ def test_thirty_steps_in_float64_are_the_same_on_every_number_of_devices(network
 class OfOneDevice(DARBatchNorm):
     """As if every device normalised by the moments of the first of two."""
 
-    def moments(self, x, per_image, weight, average, prefix=""):
-        first = jnp.arange(weight.size) < weight.size // 2
-        return super().moments(x, per_image, weight & first, average, prefix)
+    def moments(self, batch, images, selected, average, prefix=""):
+        first = jnp.arange(selected.size) < selected.size // 2
+        return super().moments(batch, images, selected & first, average, prefix)
 
 
 def test_one_step_in_float32_is_the_same_to_rounding():

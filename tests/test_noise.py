@@ -8,6 +8,7 @@ import pytest
 
 from purenoise_jax import replace_probs, replace_with_noise
 from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.noise import add_noise, choose_rows, draw_noise
 
 CIFAR10_LT = np.array([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
 MEAN, STD = np.array([0.2, 0.5, 0.7], np.float32), np.array([0.05, 0.1, 0.2], np.float32)
@@ -37,22 +38,41 @@ def test_the_largest_class_keeps_its_images_wherever_it_stands():
     assert replace_probs([424, 2423, 1499, 2078, 227], 1 / 3)[1] == 0
 
 
-@pytest.mark.parametrize("delta", [-0.1, 1.1, float("nan"), 7.0])
+@pytest.mark.parametrize("delta", [-0.1, 1.1, float("nan"), 7.0, True, "0.3", None, [0.3]])
 def test_delta_outside_the_unit_interval_is_refused(delta):
-    with pytest.raises(ConfigError, match=r"delta=.* must lie in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"^delta=.* must lie in \[0, 1\]"):
         replace_probs(CIFAR10_LT, delta)
 
 
-@pytest.mark.parametrize("counts", [[], [0, 5], [5, -3], [[1, 2]], [float("nan"), 2]])
-def test_class_counts_below_one_are_refused(counts):
-    with pytest.raises(DataError, match="class_counts must be numbers"):
+@pytest.mark.parametrize(
+    ("counts", "got"),
+    [
+        ([], r"float64\[0\]"),
+        ([0, 5, 0], r"0, 0$"),
+        ([5, -3], "-3$"),
+        ([[1, 2]], r"int64\[1, 2\]"),
+        (7, r"int64\[\]"),
+        ([float("nan"), 2], r"float64\[2\]"),
+        ([5.0, 2.0], r"float64\[2\]"),
+        ([True, True], r"bool\[2\]"),
+        (["5", "2"], r"<U1\[2\]"),
+        ([[1], [1, 2]], "inhomogeneous"),
+    ],
+)
+def test_class_counts_other_than_whole_numbers_from_one_are_refused(counts, got):
+    with pytest.raises(DataError, match=f"^class_counts must be .*got.* ?{got}"):
         replace_probs(counts, 0.3)
+
+
+def test_class_counts_that_are_not_known_yet_are_refused():
+    with pytest.raises(DataError, match=r"class_counts must be .*got int32\[2\]"):
+        jax.jit(lambda counts: replace_probs(counts, 0.3))(np.array([5, 2]))
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "mean", "message"),
     [((4, 6, 6, 3), jnp.uint8, MEAN, "images must be float"), ((4, 6, 6), float, MEAN, "images"),
-     ((4, 6, 6, 3), float, [0.5], r"mean and std must be \[3\]")],
+     ((4, 6, 6, 3), float, [0.5], r"mean must be float\[3\]")],
 )  # fmt: skip
 def test_arrays_of_another_kind_are_refused(shape, dtype, mean, message):
     images = jnp.zeros(shape, dtype)
@@ -60,6 +80,119 @@ def test_arrays_of_another_kind_are_refused(shape, dtype, mean, message):
         replace_with_noise(
             jax.random.key(0), images, jnp.zeros(4, int), replace_probs=[0.5], mean=mean, std=STD
         )
+
+
+KEY = jax.random.key(0)
+FINE = {"images": np.full((4, 6, 6, 3), 0.5, np.float32), "labels": np.array([0, 1, 2, 0])}
+FINE |= {"replace_probs": np.array([0.0, 0.5, 1.0], np.float32), "mean": MEAN, "std": STD}
+# What is wrong by shape or dtype, and what by value.
+WRONG_KIND = [
+    ("labels", np.array([True, False, True, True]), r"labels must be int\[4\], got bool\[4\]$"),
+    ("labels", np.array([0.0, 1, 2, 0], np.float32), r"labels must be int\[4\], got float32\[4\]$"),
+    ("labels", np.array([[0], [1], [2], [0]]), r"got int.*\[4, 1\]; pass labels\[:, 0\]$"),
+    ("labels", np.eye(3)[[0, 1, 2, 0]], r"got float.*\[4, 3\]; pass labels.argmax\(-1\), not one-hot$"),
+    ("labels", np.array([0, 1, 2]), r"labels must be int\[4\], got int.*\[3\]$"),
+    ("labels", np.array(1), r"labels must be int\[4\], got int.*\[\]$"),
+    ("replace_probs", np.array([True, False, True]), r"replace_probs must be float\[K\] in \[0, 1\], got bool\[3\]$"),
+    ("replace_probs", np.ones((3, 1), np.float32), r"got float32\[3, 1\]$"),
+    ("replace_probs", np.ones(0, np.float32), r"got float32\[0\]$"),
+    ("mean", np.float32(0.5), r"mean must be float\[3\], one finite number per channel, got float32\[\]$"),
+    ("std", np.ones(4, np.float32), r"std must be float\[3\], .* got float32\[4\]$"),
+    ("std", np.ones(3, bool), r"std must be float\[3\], .* got bool\[3\]$"),
+    ("images", np.zeros((4, 6, 6, 3), np.uint8), r"images must be float\[B, H, W, C\], got uint8\[4, 6, 6, 3\]$"),
+]  # fmt: skip
+WRONG_TEXT = [
+    ("labels", np.array(list("abca")), r"labels must be int\[4\], got <U1\[4\]$"),
+    ("labels", [[0], [1, 2], [2], [0]], "^labels must be an array, got"),
+    ("replace_probs", ["0", "1", "1"], r"got <U1\[3\]$"),
+]
+NAN = float("nan")
+WRONG_VALUE = [
+    ("labels", np.array([0, 1, 3, -1]), r"labels must lie in 0\.\.2, but 2 do not; the first are \[2\] = 3, \[3\] = -1$"),
+    ("replace_probs", np.float32([0, 1.5, NAN]), r"replace_probs must be float\[K\] in \[0, 1\], got 1\.5, nan$"),
+    ("replace_probs", np.float32([0, -0.5, 1]), r"got -0\.5$"),
+    ("mean", np.float32([0.5, NAN, 0.5]), r"mean must be .*, got nan$"),
+    ("std", np.float32([0.5, -1, np.inf]), r"std must be .*, of at least 0, got -1, inf$"),
+    ("images", np.full((4, 6, 6, 3), -2.1, np.float32), r"images must lie in \[0, 1\], got -2\.1 to -2\.1; normalise them afterwards"),
+    ("images", np.full((4, 6, 6, 3), NAN, np.float32), r"images must lie in \[0, 1\], got nan"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_KIND + WRONG_VALUE)
+def test_an_argument_of_another_kind_or_range_is_refused_by_name(name, value, message, array):
+    with pytest.raises(DataError, match=message):
+        replace_with_noise(KEY, **{**FINE, name: array(value)})
+
+
+def test_a_label_that_would_wrap_around_is_refused():
+    labels = np.array([0, 1, 2**32, 0])
+    with pytest.raises(DataError, match=r"do not; the first are \[2\] = 4294967296$"):
+        choose_rows(KEY, labels, FINE["replace_probs"])
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_TEXT)
+def test_text_and_ragged_lists_are_refused_by_name(name, value, message):
+    with pytest.raises(DataError, match=message):
+        replace_with_noise(KEY, **{**FINE, name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "message"), WRONG_KIND)
+def test_shapes_and_dtypes_are_checked_under_jit_too(name, value, message):
+    with pytest.raises(DataError, match=message.replace("$", r"(\n|$)")):
+        jax.eval_shape(lambda arguments: replace_with_noise(KEY, **arguments), FINE | {name: value})
+
+
+def test_lists_are_taken_and_nothing_is_clipped_that_need_not_lie_in_the_unit_interval():
+    lists = {
+        "labels": [0, 1, 2, 0],
+        "replace_probs": [0, 0, 1],
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+    }
+    images, noise_mask = replace_with_noise(KEY, FINE["images"] - 9, clip=False, **lists)
+    assert noise_mask.tolist() == [False, False, True, False]
+    assert (images[:2] == -8.5).all() and images[2].min() < 0
+    wide = FINE["images"].astype(np.float64)  # as numpy makes them
+    assert replace_with_noise(KEY, wide, **lists)[0].dtype == jnp.float32
+
+
+def test_known_images_are_looked_at_under_jit():
+    with pytest.raises(DataError, match=r"images must lie in \[0, 1\]"):
+        jax.jit(lambda key: replace_with_noise(key, **{**FINE, "images": FINE["images"] * 3}))(KEY)
+
+
+def test_under_jit_labels_and_probabilities_are_taken_as_the_docstring_says():
+    labels = np.array([0, 3, 99, -1, -3, -4])
+    once = jax.jit(choose_rows)
+    np.testing.assert_array_equal(
+        once(KEY, labels, np.float32([0, 0, 1])), [False, True, True, True, False, False]
+    )
+    probs = np.float32([NAN, 1.5, -0.5])
+    np.testing.assert_array_equal(
+        once(KEY, np.arange(6) % 3, probs), [False, True, False, False, True, False]
+    )
+
+
+def test_draws_of_another_shape_or_dtype_are_refused():
+    for shape, dtype in (((4, 3), jnp.float32), ((4, 2, 2, 3), jnp.int32)):
+        with pytest.raises(DataError, match=r"^noise must be float\[B, H, W, C\], got"):
+            draw_noise(KEY, shape, mean=MEAN, std=STD, dtype=dtype)
+
+
+@pytest.mark.parametrize("std", [-0.1, NAN, "0.1", True, [0.1, 0.2, 0.3]])
+def test_additive_noise_takes_one_deviation_of_at_least_zero(std):
+    with pytest.raises(DataError, match=r"^std must be a finite number of at least 0, got"):
+        add_noise(KEY, FINE["images"], std=std)
+    assert (add_noise(KEY, FINE["images"], std=0) == 0.5).all()
+
+
+def test_additive_noise_takes_images_as_replacement_does():
+    with pytest.raises(DataError, match=r"^images must be float"):
+        add_noise(KEY, np.zeros((4, 6, 6, 3), np.uint8), std=0.1)
+    with pytest.raises(DataError, match=r"^images must lie in \[0, 1\]"):
+        add_noise(KEY, FINE["images"] + 1, std=0.1)
+    assert add_noise(KEY, FINE["images"] + 1, std=0.1, clip=False).max() > 1
 
 
 def batch(rows):

@@ -1,11 +1,12 @@
 """What the README says is what there is."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 import purenoise_jax
 from benchmarks import run
@@ -24,19 +25,40 @@ README = (ROOT / "README.md").read_text()
 def test_the_library_example_runs():
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     head, tail = code.split("probs = ")
+    rng = np.random.default_rng(0)
     scope: dict = {
         "class_counts": [50, 10, 5],
         "key": jax.random.key(0),
-        "images": jnp.full((8, 6, 6, 3), 0.5),
-        "labels": jnp.arange(8) % 3,
-        "mean": np.full(3, 0.5),
-        "std": np.full(3, 0.2),
+        "epoch": 7,
+        "batch_size": 60,
+        "train_images": rng.random((65, 6, 6, 3), np.float32),
+        "train_labels": np.repeat(np.arange(3), [50, 10, 5]),
+        "mean": np.full(3, 0.5, np.float32),
+        "std": np.full(3, 0.2, np.float32),
     }
     exec(head, scope)
-    scope["variables"] = scope["Net"]().init(jax.random.key(1), scope["images"])
-    exec("probs = " + tail, scope)
-    assert scope["logits"].shape == (8, 10) and scope["noise_mask"].shape == (8,)
+    scope["variables"] = scope["Net"]().init(jax.random.key(1), scope["train_images"][:1])
+    with jax.numpy_rank_promotion("allow"):
+        exec("probs = " + tail, scope)
+    assert scope["logits"].shape == (60, 10) and scope["noise_mask"].shape == (60,)
     assert set(scope["updated"]["batch_stats"]["DARBatchNorm_0"]) == {"mean", "var"}
+    drawn = np.bincount(scope["train_labels"][scope["order"]])
+    assert len(scope["order"]) == 65 and (drawn > 10).all()
+    noise = np.asarray(scope["noise_mask"])
+    assert noise.any() and not noise[scope["train_labels"][scope["rows"]] == 0].any()
+    # Not clipped into a pile: noise of images in [0, 1] has hardly a pixel at the very ends.
+    assert ((scope["images"][noise] == 0) | (scope["images"][noise] == 1)).mean() < 0.05
+
+
+def test_the_defaults_that_differ_from_flax_are_those_it_names():
+    ours, theirs = purenoise_jax.BatchNorm(), nn.BatchNorm()
+    fields = [f.name for f in dataclasses.fields(theirs) if f.name not in ("parent", "name")]
+    assert [f for f in fields if getattr(ours, f) != getattr(theirs, f)] == ["momentum"]
+    for norm in (purenoise_jax.DARBatchNorm, purenoise_jax.AuxBatchNorm):
+        names = [f.name for f in dataclasses.fields(norm)]
+        assert names[: len(fields)] == fields
+    said = f"`momentum` is {ours.momentum} (there {theirs.momentum})"
+    assert said in " ".join(README.split())
 
 
 def test_its_commands_parse_and_its_fields_exist():
@@ -73,7 +95,7 @@ def test_every_source_is_described():
 
 
 def test_all_public_names_can_be_imported():
-    for name in ("AuxBatchNorm", "DARBatchNorm", "create_model", "long_tail_indices",
+    for name in ("AuxBatchNorm", "DARBatchNorm", "balanced_indices", "create_model", "long_tail_indices",
                  "replace_probs", "replace_with_noise"):  # fmt: skip
         assert name in purenoise_jax.__all__ and callable(getattr(purenoise_jax, name))
 

@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from purenoise_jax import balanced_indices, rng
 from purenoise_jax.data.sampling import EpochSampler, class_draws, pad_rows
+from purenoise_jax.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4), [60, 25, 10, 5])
 UNIFORM = np.full(4, 0.25, np.float32)
@@ -94,3 +96,46 @@ def test_a_class_of_probability_zero_at_the_end_is_never_drawn():
 def test_one_image_per_class():
     flat = draws([0.5, 0.5], [1, 1], num_draws=50)
     assert set(flat.tolist()) == {0, 1}
+
+
+def test_balanced_indices_are_those_of_a_balanced_epoch_of_a_run():
+    index, valid = EpochSampler(LABELS, 4, 16, seed=3).epoch(5, UNIFORM)
+    key = rng.at(rng.stream(3, "sampling"), 5)
+    for labels in (LABELS, LABELS.tolist(), LABELS.astype(np.uint64), jax.numpy.asarray(LABELS)):
+        drawn = balanced_indices(key, labels)
+        assert drawn.dtype == np.int32
+        np.testing.assert_array_equal(drawn, index[valid])
+
+
+def test_balanced_indices_are_as_many_as_are_asked_for_and_new_with_every_key():
+    one, other = (balanced_indices(jax.random.key(k), LABELS, num_draws=4000) for k in (0, 1))
+    assert one.shape == (4000,) and (one != other).any()
+    assert all(within_4_sigma(n, 0.25, 4000) for n in np.bincount(LABELS[one]))
+    assert set(one.tolist()) == set(range(100))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], r"labels must be int\[N\], got float64\[0\]"),
+        (np.zeros(0, int), r"labels must be int\[N\] of known values, got int64\[0\]"),
+        ([0, 2, 4], r"classes \[1, 3\] have no image"),
+        ([0, 2**31 - 1], r"classes \[1, 2\] have no image"),
+        ([0, -1], r"\[1\] = -1"),
+        ([0.0, 1.0], r"got float64\[2\]"),
+        ([True, False], r"got bool\[2\]"),
+        ([[0], [1]], r"got int64\[2, 1\]; pass labels\[:, 0\]"),
+        (["cat", "dog"], r"got <U3\[2\]"),
+    ],
+)
+def test_balanced_indices_of_other_labels_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        balanced_indices(jax.random.key(0), labels)
+
+
+def test_balanced_indices_refuse_other_arguments():
+    for draws in (0, -1, 2.5, True, "3"):
+        with pytest.raises(ConfigError, match=r"num_draws=.* must be an integer of at least 1"):
+            balanced_indices(jax.random.key(0), LABELS, num_draws=draws)
+    with pytest.raises(DataError, match=r"labels must be int.* of known values"):
+        jax.jit(lambda labels: balanced_indices(jax.random.key(0), labels))(LABELS)

@@ -25,7 +25,7 @@ from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.augment import normalize
 from purenoise_jax.models.capture import norm_inputs
-from purenoise_jax.models.norm import image_moments, pooled_moments, standardize
+from purenoise_jax.models.moments import image_moments, pooled_moments, standardize
 
 EPSILON = 1e-5
 BINS = 80
@@ -54,12 +54,12 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
     Returns:
       As plain batch norm and as DAR-BN, [B, H, W, C] each, before scale and shift.
     """
-    per_image = image_moments(x)
+    images = image_moments(x)
     one, zero = jnp.ones((1, x.shape[-1]), x.dtype), jnp.zeros((1, x.shape[-1]), x.dtype)
-    mean, var, _ = pooled_moments(*per_image, jnp.ones_like(noise))
+    mean, var, _ = pooled_moments(images, jnp.ones_like(noise))
     bn = standardize(x, mean[None], var[None], one, zero, EPSILON)
-    noise_mean, noise_var, _ = pooled_moments(*per_image, noise)
-    mean, var, _ = pooled_moments(*per_image, ~noise)
+    noise_mean, noise_var, _ = pooled_moments(images, noise)
+    mean, var, _ = pooled_moments(images, ~noise)
     mean = jnp.where(noise[:, None], noise_mean[None], mean[None])
     var = jnp.where(noise[:, None], noise_var[None], var[None])
     return bn, standardize(x, mean, var, one, zero, EPSILON)

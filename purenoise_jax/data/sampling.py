@@ -9,9 +9,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from purenoise_jax import rng
+from purenoise_jax.array_checks import check_labels
 from purenoise_jax.data.labels import as_labels
+from purenoise_jax.errors import ConfigError, DataError, shown
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
@@ -55,6 +58,59 @@ def class_draws(
     first = jnp.cumsum(counts) - counts
     within = rng.randint(image_key, (num_draws,), 0, counts[label])
     return by_class[first[label] + within]
+
+
+def balanced_indices(
+    key: jax.Array, labels: ArrayLike, *, num_draws: int | None = None
+) -> np.ndarray:
+    """The images of one class-balanced epoch: every class is drawn equally often on average.
+
+    Draws with replacement: first a class, all alike, then one of its images uniformly.
+
+        >>> import jax, numpy as np
+        >>> labels = np.repeat([0, 1, 2], [6000, 600, 60])
+        >>> index = balanced_indices(jax.random.key(0), labels)
+        >>> (np.bincount(labels[index]) / len(index)).round(1).tolist()
+        [0.3, 0.3, 0.3]
+
+    Args:
+      key: typed key, used up here; another one for every epoch.
+      labels: int[N] in [0, K), of the training images. Their values must be known, so this is not
+        for use under `jit`.
+      num_draws: M, at least 1; None = N, as many as there are images.
+
+    Returns:
+      i32[M], indices of images.
+
+    Raises:
+      DataError: `labels` are not integers [N] from 0, there are none, or a class below the largest
+        label has no image.
+      ConfigError: `num_draws` is not a positive integer.
+    """
+    known = check_labels(labels)
+    if isinstance(known, jax.core.Tracer) or not known.size:
+        raise DataError(
+            f"labels must be int[N] of known values, got {known.dtype}{list(known.shape)}"
+        )
+    known = np.asarray(known).astype(np.int64)
+    # With more classes than images one is empty; a count for each might not fit into memory.
+    empty = np.setdiff1d(np.arange(min(int(known.max()) + 1, len(known) + 1)), known)
+    if empty.size:
+        raise DataError(
+            f"labels must name every class from 0, but classes {empty[:10].tolist()} have no image"
+        )
+    counts = np.bincount(known)
+    draws = len(known) if num_draws is None else num_draws
+    if not isinstance(draws, int | np.integer) or isinstance(draws, bool) or draws < 1:
+        raise ConfigError(f"num_draws={shown(num_draws)} must be an integer of at least 1")
+    flat = class_draws(
+        key,
+        jnp.asarray(np.full(len(counts), 1 / len(counts), np.float32)),
+        jnp.asarray(np.argsort(known, kind="stable"), jnp.int32),
+        jnp.asarray(counts, jnp.int32),
+        num_draws=int(draws),
+    )
+    return np.asarray(flat)
 
 
 class EpochSampler:

@@ -40,6 +40,11 @@ def create_model(
 ) -> nn.Module:
     """Creates a model.
 
+        >>> import jax, jax.numpy as jnp
+        >>> model = create_model("resnet8", num_classes=10, norm="dar_bn")
+        >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+        >>> logits, outputs = model.apply(variables, jnp.zeros((4, 32, 32, 3)), train=False)
+
     `model.apply(variables, images, noise_mask=None, valid=None, train=...)` returns
     `(logits, {"features": ...})`; a training call needs `mutable=["batch_stats"]` and, for a model
     with dropout, `rngs={"dropout": key}`.
@@ -50,8 +55,8 @@ def create_model(
       norm: one of `NORMS`.
       noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto" =
         as the papers have each of them: "affine_stop" with "dar_bn", else "none".
-      dtype: "float32" or "bfloat16", of activations, convolutions and the head's product.
-        Parameters, moments, statistics, features and the logits handed out are float32.
+      dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
+        statistics, features and the head's product are float32.
 
     Raises:
       ConfigError: a name is unknown.

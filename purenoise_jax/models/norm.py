@@ -1,103 +1,40 @@
 """Batch normalisation for batches that mix natural images, pure noise images and padding.
 
-The three layers share one call signature and the variable names of `flax.linen.BatchNorm`, so one
-can stand where another stood and checkpoints interchange.
+The three layers share one call signature, and take the arguments and have the variable names of
+`flax.linen.BatchNorm`, so that one can stand where another stood and checkpoints interchange.
 
-How the moments are made: every image is reduced once to its per-channel mean and variance
-(`image_moments`, [B, C]); the masks then only weight these tiny arrays (`pooled_moments`), and the
-activations are touched a second time by one fused multiply-add. No rows are gathered or scattered,
-shapes stay fixed, and over a batch that is sharded across devices the same sums are global without
-any axis name.
+The moments come from `models/moments.py`. Over a batch that `jax.jit` shards across devices they
+are global without any axis name; where a function sees a part of the batch only (under `jax.pmap`,
+`jax.shard_map` or a named `jax.vmap`), `axis_name` makes them global.
 
 Source: Zada, Benou and Irani 2022, section 4 (DAR-BN, equations 8-13, listing 1); Xie et al. 2020
 for the auxiliary layer.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
-from jax.typing import ArrayLike
 
-from purenoise_jax.errors import unknown
-from purenoise_jax.xla import materialize
+from purenoise_jax.errors import DataError, unknown
+from purenoise_jax.models.moments import (
+    ImageMoments,
+    image_moments,
+    pooled_moments,
+    standardize,
+)
+from purenoise_jax.models.norm_batch import NormBatch, arrange
 
-# Where the auxiliary layer of `AuxBatchNorm` may come from that a checkpoint does not have.
+# How to initialise auxiliary layers that are missing from a checkpoint.
 AUX_STARTS = ("fresh", "copy")
 AUX_PREFIX = "aux_"
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
-
-
-def image_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of every image over its spatial positions.
-
-    Sums are taken around the image's first pixel, so that activations with a mean far from zero
-    lose little to cancellation although the data is read only once.
-
-    Args:
-      x: [B, ..., C], float32 or wider.
-
-    Returns:
-      mean [B, C] and variance [B, C], the dtype of `x`. The variance may be below zero by rounding.
-    """
-    rows = x.reshape(x.shape[0], -1, x.shape[-1])
-    # The result does not depend on the shift, so neither does the gradient.
-    shift = jax.lax.stop_gradient(rows[:, :1])
-    # Two differences, so that each is part of its sum and neither is written to memory.
-    mean = (rows - materialize(shift)).mean(axis=1)
-    return mean + shift[:, 0], jnp.square(rows - shift).mean(axis=1) - jnp.square(mean)
-
-
-def pooled_moments(
-    mean: jax.Array, var: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Moments of the union of the selected images, from each image's own moments.
-
-    Args:
-      mean: [B, C], per-image means.
-      var: [B, C], per-image biased variances.
-      weight: bool[B], True for the images that count. May select none: the moments are then zero.
-
-    Returns:
-      mean [C], biased variance [C] (never negative), and the number of selected images [].
-    """
-    weight = weight.astype(mean.dtype)
-    count = weight.sum()
-    share = (weight / jnp.maximum(count, 1))[:, None]
-    pooled_mean = (share * mean).sum(axis=0)
-    spread = var + jnp.square(mean - pooled_mean[None])
-    return pooled_mean, jnp.maximum((share * spread).sum(axis=0), 0), count
-
-
-def standardize(
-    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
-) -> jax.Array:
-    """Centres, scales and shifts with moments and affine parameters that may differ by row.
-
-    Args:
-      x: [B, ..., C].
-      mean: [B, C] or [1, C].
-      var: likewise.
-      scale: likewise.
-      bias: likewise.
-      epsilon: added to the variance.
-
-    Returns:
-      (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
-    """
-    between = (1,) * (x.ndim - 2)
-
-    def spread(row: jax.Array) -> jax.Array:
-        return row.reshape(row.shape[0], *between, row.shape[1])
-
-    gain = jax.lax.rsqrt(var + epsilon) * scale
-    # In memory: else their choice by row, down to the draw of the mask, is made again for every
-    # activation. By row even if all rows share them: else a CPU sums their gradients on one thread.
-    mean, gain, bias = materialize((mean, gain, bias), rows=x.shape[0])
-    return (x - spread(mean)) * spread(gain) + spread(bias)
+# Mean and variance, or scale and bias.
+Pair = tuple[jax.Array, jax.Array]
 
 
 class BatchNorm(nn.Module):
@@ -106,31 +43,57 @@ class BatchNorm(nn.Module):
     The paper's "Standard BN" baseline: noise images enter the batch moments and the running
     statistics.
 
+        >>> import jax, jax.numpy as jnp
+        >>> layer, x = BatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> y, updated = layer.apply(variables, x, mutable=["batch_stats"])
+
+    All attributes but the last two are those of `flax.linen.BatchNorm`, in its order. Two defaults
+    differ from it: `momentum` is 0.99 there, and the running variance is the biased one there.
+    `partial(BatchNorm, momentum=0.99, unbiased=False)` has Flax's.
+
     Attributes:
-      noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
-        (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all but
-        to the affine parameters; "full_stop" = nothing.
+      use_running_average: True normalises with the running statistics, as in evaluation; may be
+        given at the call instead, which then decides. None at both places means False.
+      axis: the feature axis or axes of the input. Rows lie along the first of the other axes.
       momentum: share of the old running statistic that is kept (0.9 here is PyTorch's 0.1).
       epsilon: added to the variance.
       dtype: of the output; None promotes the input with `param_dtype`. Moments, statistics and
         parameters are float32 (wider if the input is) whatever this is.
-      param_dtype: of the parameters and running statistics.
-      use_running_average: True for evaluation; may be given at the call instead.
-      scale_init, bias_init: initialisers of the affine parameters.
-
-    The running variance is the unbiased one, as PyTorch's; `flax.linen.BatchNorm` keeps the biased.
+      param_dtype: of the parameters; of the running statistics too unless it is below float32.
+      use_bias: False leaves out the shift.
+      use_scale: False leaves out the scale.
+      bias_init: initialiser of the shift.
+      scale_init: initialiser of the scale.
+      axis_name: name of the axis along which `jax.pmap`, `jax.shard_map` or `jax.vmap` has divided
+        the batch: moments are then those of all its rows. None: those of the rows at hand. Not
+        needed for arrays that `jax.jit` shards.
+      axis_index_groups: groups of indices along `axis_name` that share moments; None = all do.
+      use_fast_variance: True reads the activations once for both moments; see `image_moments`.
+      force_float32_reductions: False makes moments in the dtype of the input, and keeps statistics
+        in `param_dtype`.
+      unbiased: True keeps the unbiased running variance, as PyTorch does; False the biased one.
+      noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
+        (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all but
+        to the affine parameters; "full_stop" = nothing.
     """
 
+    use_running_average: bool | None = None
+    axis: int | Sequence[int] = -1
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Dtype | None = None
     param_dtype: Dtype = jnp.float32
-    use_running_average: bool | None = None
-    scale_init: Initializer = nn.initializers.ones
+    use_bias: bool = True
+    use_scale: bool = True
     bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    axis_name: str | None = None
+    axis_index_groups: Any = None
+    use_fast_variance: bool = True
+    force_float32_reductions: bool = True
+    unbiased: bool = True
     noise_grad: str = "none"
-
-    image_moments = staticmethod(image_moments)
 
     @nn.compact
     def __call__(
@@ -139,94 +102,138 @@ class BatchNorm(nn.Module):
         noise_mask: jax.Array | None = None,
         valid: jax.Array | None = None,
         use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
     ) -> jax.Array:
         """Normalises a batch.
 
+        Padding rows, and elements that are masked out, enter no moment and no gradient whatever
+        they hold, NaN included. Their own output is finite and means nothing.
+
         Args:
-          x: [B, ..., C] activations, any float dtype.
+          x: [B, ..., C] activations, real numbers; features elsewhere with `axis`.
           noise_mask: bool[B], True = the row is pure noise; None = no row is.
-          valid: bool[B], True = a real row, False = padding, which enters no moment and whose
-            output means nothing; None = all rows are real.
+          valid: bool[B], True = a real row, False = padding; None = all rows are real.
           use_running_average: True normalises with the running statistics and updates nothing.
+          mask: bool of the rank of `x`, broadcastable to it; True = the element enters the moments,
+            unless its row is padding; None = all do.
 
         Returns:
-          [B, ..., C] of `dtype`.
+          Of the shape of `x`, of `dtype`.
 
         Raises:
-          ConfigError: `noise_grad` is unknown.
-          ValueError: a mask has another shape or dtype.
+          ConfigError: `noise_grad` is unknown, or `axis` leaves no other axis of `x`.
+          DataError: `x` is complex, or a mask has another shape or dtype.
         """
         if self.noise_grad not in NOISE_GRADS:
             raise unknown("noise_grad", self.noise_grad, NOISE_GRADS)
         if use_running_average is None:
             use_running_average = bool(self.use_running_average)
-        noise_mask, valid = (_check_mask(mask, x.shape[0]) for mask in (noise_mask, valid))
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        everything = jnp.ones(x.shape[:1], bool) if valid is None else valid
-        y = self.route(wide, noise_mask, everything, use_running_average)
-        if self.noise_grad == "full_stop" and noise_mask is not None:
-            rows = noise_mask.reshape(-1, *(1,) * (x.ndim - 1))
-            y = jnp.where(rows, jax.lax.stop_gradient(y), y)
-        return y.astype(self.dtype or jnp.promote_types(x.dtype, self.param_dtype))
-
-    def route(
-        self, x: jax.Array, noise_mask: jax.Array | None, valid: jax.Array, average: bool
-    ) -> jax.Array:
-        """Decides which rows share moments; the only part in which the layers differ."""
-        scale, bias = self.affine(x.shape[-1])
-        noise_scale, noise_bias = self.of_noise(scale, bias)
-        mean, var = self.moments(x, lambda: self.image_moments(x), valid, average)
-        if noise_mask is None or noise_scale is scale:
-            scale, bias = scale[None], bias[None]
-        else:
-            pick = _picker(noise_mask)
-            scale, bias = pick(noise_scale, scale), pick(noise_bias, bias)
-        return standardize(x, mean[None], var[None], scale, bias, self.epsilon)
-
-    def affine(self, channels: int, prefix: str = "") -> tuple[jax.Array, jax.Array]:
-        """Creates or reads the affine parameters, [C] each."""
-        shape = (channels,)
-        return (
-            self.param(prefix + "scale", self.scale_init, shape, self.param_dtype),
-            self.param(prefix + "bias", self.bias_init, shape, self.param_dtype),
+        x = jnp.asarray(x)
+        if jnp.iscomplexobj(x):
+            raise DataError(f"x must be real, got {x.dtype}{list(x.shape)}")
+        batch = arrange(
+            x,
+            axis=self.axis,
+            noise_mask=noise_mask,
+            valid=valid,
+            mask=mask,
+            dtype=_wide(x.dtype) if self.force_float32_reductions else _inexact(x.dtype),
         )
+        y = self.route(batch, use_running_average)
+        if self.noise_grad == "full_stop" and batch.noise is not None:
+            y = jnp.where(batch.by_row(batch.noise), jax.lax.stop_gradient(y), y)
+        dtype = self.dtype
+        if dtype is None and (self.use_scale or self.use_bias):
+            dtype = jnp.promote_types(x.dtype, self.param_dtype)
+        return batch.as_given(y).astype(dtype or _inexact(x.dtype))
 
-    def of_noise(self, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Affine parameters as noise rows see them: constants where they must not learn."""
-        if self.noise_grad == "affine_stop":
-            return jax.lax.stop_gradient((scale, bias))
-        return scale, bias
+    def route(self, batch: NormBatch, average: bool) -> jax.Array:
+        """Decides which rows share moments; the only part in which the layers differ.
+
+        Args:
+          batch: the rows to normalise.
+          average: normalise with the running statistics.
+
+        Returns:
+          [B, ..., C], of the dtype of `batch.x`.
+        """
+        affine = self.affine(batch)
+        images = None if average else self.image_moments(batch)
+        mean, var = self.moments(batch, images, batch.valid, average)
+        if batch.noise is None or self.noise_grad != "affine_stop":
+            scale, bias = (parameter[None] for parameter in affine)
+        else:
+            scale, bias = _choose(batch.noise, self.for_noise(affine), affine)
+        return standardize(batch.x, mean[None], var[None], scale, bias, self.epsilon)
+
+    def affine(self, batch: NormBatch, prefix: str = "") -> Pair:
+        """Creates or reads scale and bias, [C] each; ones and zeros where there are none."""
+        made = []
+        for name, used, init, constant in (
+            ("scale", self.use_scale, self.scale_init, jnp.ones),
+            ("bias", self.use_bias, self.bias_init, jnp.zeros),
+        ):
+            arguments = (batch.features, self.param_dtype)
+            value = self.param(prefix + name, init, *arguments) if used else constant(*arguments)
+            made.append(value.reshape(-1))
+        return made[0], made[1]
+
+    def for_noise(self, affine: Pair) -> Pair:
+        """Affine parameters of noise rows: constants where these rows must not train them."""
+        return jax.lax.stop_gradient(affine) if self.noise_grad == "affine_stop" else affine
+
+    def image_moments(self, batch: NormBatch) -> ImageMoments:
+        """The moments of each image alone."""
+        return image_moments(batch.x, batch.mask, fast=self.use_fast_variance)
+
+    def pooled(
+        self, images: ImageMoments, selected: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The moments of the selected images together, of all devices along `axis_name`."""
+        if self.axis_name is None or self.is_initializing():
+            return pooled_moments(images, selected)
+        total = partial(
+            jax.lax.psum, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
+        )
+        return pooled_moments(images, selected, total)
 
     def moments(
         self,
-        x: jax.Array,
-        per_image: Callable[[], tuple[jax.Array, jax.Array]],
-        weight: jax.Array,
+        batch: NormBatch,
+        images: ImageMoments | None,
+        selected: jax.Array,
         average: bool,
         prefix: str = "",
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> Pair:
         """The moments [C] to normalise with; in training also updates the running statistics.
 
         Without a selected row the running statistics stay as they are.
+
+        Args:
+          batch: the rows to normalise.
+          images: the moments of each image; not needed with `average`.
+          selected: bool[B], the rows that these moments are of.
+          average: read the running statistics only.
+          prefix: of the names of the variables.
         """
-        shape = (x.shape[-1],)
+        dtype = self.param_dtype
+        if self.force_float32_reductions:
+            dtype = jnp.promote_types(dtype, jnp.float32)
         running_mean = self.variable(
-            "batch_stats", prefix + "mean", jnp.zeros, shape, self.param_dtype
+            "batch_stats", prefix + "mean", jnp.zeros, batch.features, dtype
         )
-        running_var = self.variable(
-            "batch_stats", prefix + "var", jnp.ones, shape, self.param_dtype
-        )
-        if average:
-            return running_mean.value, running_var.value
-        image_mean, image_var = per_image()
-        mean, var, images = pooled_moments(image_mean, image_var, weight)
+        running_var = self.variable("batch_stats", prefix + "var", jnp.ones, batch.features, dtype)
+        if average or images is None:
+            return running_mean.value.reshape(-1), running_var.value.reshape(-1)
+        mean, var, count = self.pooled(images, selected)
         if not self.is_initializing():
-            # In float from the start: rows x positions can pass the range of an int32.
-            count = images * (x.size / (x.shape[0] * x.shape[-1]))
-            unbiased = var * count / jnp.maximum(count - 1, 1)
-            for running, new in ((running_mean, mean), (running_var, unbiased)):
-                mixed = self.momentum * running.value + (1 - self.momentum) * new
-                running.value = jnp.where(images > 0, mixed, running.value).astype(self.param_dtype)
+            kept = var * count / jnp.maximum(count - 1, 1) if self.unbiased else var
+            for running, new in ((running_mean, mean), (running_var, kept)):
+                old = running.value.reshape(-1)
+                mixed = self.momentum * old + (1 - self.momentum) * new
+                mixed = jnp.where(count > 0, mixed, old).astype(dtype)
+                running.value = mixed.reshape(batch.features)
         return mean, var
 
 
@@ -237,30 +244,30 @@ class AuxBatchNorm(BatchNorm):
     own moments, running statistics (`aux_mean`, `aux_var`) and affine parameters (`aux_scale`,
     `aux_bias`). The auxiliary variables exist whether or not a noise mask is given.
 
+        >>> import jax, jax.numpy as jnp
+        >>> layer, x = AuxBatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
+        >>> variables, noise_mask = layer.init(jax.random.key(0), x), jnp.arange(8) < 2
+        >>> y, updated = layer.apply(variables, x, noise_mask, mutable=["batch_stats"])
+
     `noise_grad` is "none" by default, as in the papers; "affine_stop" leaves the auxiliary affine
-    parameters without a gradient, "full_stop" lets nothing of a noise row's loss through.
+    parameters without a gradient, "full_stop" lets nothing of a noise row's loss through. The other
+    attributes are those of `BatchNorm`.
 
     Source: Xie et al. 2020; Zada et al. 2022, section 6 (normalisation ablation).
     """
 
-    def route(
-        self, x: jax.Array, noise_mask: jax.Array | None, valid: jax.Array, average: bool
-    ) -> jax.Array:
+    def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Routes noise rows through the auxiliary layer."""
-        noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask
-        channels = x.shape[-1]
-        scale, bias = self.affine(channels)
-        noise_scale, noise_bias = self.of_noise(*self.affine(channels, AUX_PREFIX))
-        per_image = _once(lambda: self.image_moments(x))
-        mean, var = self.moments(x, per_image, valid & ~noise, average)
-        noise_mean, noise_var = self.moments(x, per_image, valid & noise, average, AUX_PREFIX)
-        pick = _picker(noise)
+        noise = jnp.zeros_like(batch.valid) if batch.noise is None else batch.noise
+        affine = self.affine(batch)
+        noise_affine = self.for_noise(self.affine(batch, AUX_PREFIX))
+        images = None if average else self.image_moments(batch)
+        moments = self.moments(batch, images, batch.valid & ~noise, average)
+        noise_moments = self.moments(batch, images, batch.valid & noise, average, AUX_PREFIX)
         return standardize(
-            x,
-            pick(noise_mean, mean),
-            pick(noise_var, var),
-            pick(noise_scale, scale),
-            pick(noise_bias, bias),
+            batch.x,
+            *_choose(noise, noise_moments, moments),
+            *_choose(noise, noise_affine, affine),
             self.epsilon,
         )
 
@@ -271,7 +278,13 @@ class DARBatchNorm(BatchNorm):
     Natural rows are normalised exactly as if the noise rows were not there, and they alone update
     `batch_stats`. Noise rows are normalised by their own moments, then scaled and shifted by the
     affine parameters that the natural rows learn. In evaluation natural rows use the running
-    statistics; noise rows, which have none, always use the moments of the noise in the batch.
+    statistics; noise rows, which have none, always use the moments of the noise in the batch (with
+    `axis_name`, of the noise along that axis).
+
+        >>> import jax, jax.numpy as jnp
+        >>> layer, x = DARBatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
+        >>> variables, noise_mask = layer.init(jax.random.key(0), x), jnp.arange(8) < 2
+        >>> y, updated = layer.apply(variables, x, noise_mask, mutable=["batch_stats"])
 
     Attributes:
       noise_grad: what of a noise row's loss flows back through this layer. The paper says two
@@ -282,58 +295,44 @@ class DARBatchNorm(BatchNorm):
         networks of the paper noise images train the last linear layer only;
         "none": nothing is stopped.
 
+    The other attributes are those of `BatchNorm`.
+
     Source: Zada et al. 2022, section 4, equations 8-13, listing 1. Equations 6 and 12 subtract the
     shift; like the paper's code, this layer adds it.
     """
 
     noise_grad: str = "affine_stop"
 
-    def route(
-        self, x: jax.Array, noise_mask: jax.Array | None, valid: jax.Array, average: bool
-    ) -> jax.Array:
+    def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Routes noise rows past the affine parameters, or past the gradient altogether."""
-        if noise_mask is None:
-            return super().route(x, None, valid, average)
-        scale, bias = self.affine(x.shape[-1])
-        noise_scale, noise_bias = self.of_noise(scale, bias)
-        per_image = _once(lambda: self.image_moments(x))
-        mean, var = self.moments(x, per_image, valid & ~noise_mask, average)
-        image_mean, image_var = per_image()
-        noise_mean, noise_var, _ = pooled_moments(image_mean, image_var, valid & noise_mask)
-        pick = _picker(noise_mask)
+        if batch.noise is None:
+            return super().route(batch, average)
+        affine = self.affine(batch)
+        images = self.image_moments(batch)
+        moments = self.moments(batch, images, batch.valid & ~batch.noise, average)
+        noise_mean, noise_var, _ = self.pooled(images, batch.valid & batch.noise)
         return standardize(
-            x,
-            pick(noise_mean, mean),
-            pick(noise_var, var),
-            pick(noise_scale, scale),
-            pick(noise_bias, bias),
+            batch.x,
+            *_choose(batch.noise, (noise_mean, noise_var), moments),
+            *_choose(batch.noise, self.for_noise(affine), affine),
             self.epsilon,
         )
 
 
-def _check_mask(mask: ArrayLike | None, rows: int) -> jax.Array | None:
-    if mask is None:
-        return None
-    mask = jnp.asarray(mask)
-    if mask.shape != (rows,) or mask.dtype != jnp.bool_:
-        raise ValueError(f"a mask must be bool[{rows}], got {mask.dtype}{list(mask.shape)}")
-    return mask
+def _choose(noise: jax.Array, for_noise: Pair, for_natural: Pair) -> Pair:
+    """Gives every row its own copy, [B, C], of the noise rows' or natural rows' quantities [C]."""
+
+    def by_row(of_noise: jax.Array, of_natural: jax.Array) -> jax.Array:
+        return jnp.where(noise[:, None], of_noise[None], of_natural[None])
+
+    return by_row(for_noise[0], for_natural[0]), by_row(for_noise[1], for_natural[1])
 
 
-def _picker(noise: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Gives every row [B, C] its own copy of a noise [C] or a natural [C] quantity."""
-    return lambda for_noise, for_natural: jnp.where(
-        noise[:, None], for_noise[None], for_natural[None]
-    )
+def _wide(dtype: Dtype) -> Dtype:
+    """Float32, or wider if the input is."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
-def _once(make: Callable[[], Any]) -> Callable[[], Any]:
-    """Computes on first use, so that evaluation without noise reads no activation twice."""
-    made: list[Any] = []
-
-    def get() -> Any:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get
+def _inexact(dtype: Dtype) -> Dtype:
+    """The input's dtype, float32 for integers."""
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.dtype(jnp.float32)

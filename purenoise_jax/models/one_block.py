@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
@@ -35,6 +36,6 @@ class OneBlock(nn.Module):
         norm = self.norm(use_running_average=not train, name="norm")
         x = nn.relu(norm(x, noise_mask, valid)).reshape(len(x), -1)
         features = nn.relu(nn.Dense(256, dtype=self.dtype, name="hidden")(x))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(features), {
-            "features": features
-        }
+        # In float32 whatever the activations are, as `Linear`.
+        features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        return nn.Dense(self.num_classes, name="head")(features), {"features": features}

@@ -96,7 +96,7 @@ class ResNetCifar(nn.Module):
                 name = f"stage{stage}_block{block}"
                 x = BasicBlock(width, stride, conv, norm, name=name)(x, noise_mask, valid)
         features = pool(x)
-        logits = Linear(self.num_classes, HE_FAN_IN, self.dtype, name="head")(features)
+        logits = Linear(self.num_classes, HE_FAN_IN, name="head")(features)
         return logits, {"features": features}
 
 

@@ -106,5 +106,5 @@ class WideResNet(nn.Module):
                 )(x, noise_mask, valid)
         x = nn.relu(norm(name="bn_final")(x, noise_mask, valid))
         features = pool(x)
-        logits = Linear(self.num_classes, dtype=self.dtype, name="head")(features)
+        logits = Linear(self.num_classes, name="head")(features)
         return logits, {"features": features}

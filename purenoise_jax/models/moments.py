@@ -1,0 +1,138 @@
+"""Mean and variance of a batch by channel, from those of each of its images.
+
+Every image is reduced once to its per-channel mean and variance (`image_moments`, [B, C]); the
+masks then only weight these tiny arrays (`pooled_moments`), and `standardize` touches the
+activations a second time, with one fused multiply-add. No rows are gathered or scattered, and
+shapes stay fixed.
+
+Rows that do not count are selected out with `jnp.where`, never multiplied by zero: zero times NaN
+is NaN. The selection stands before each square, because the gradient of a square of NaN is NaN even
+where its value is selected out.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.xla import materialize
+
+
+class ImageMoments(NamedTuple):
+    """Moments of every image over its positions.
+
+    Attributes:
+      mean: [B, C].
+      var: [B, C], biased. May be below zero by rounding.
+      positions: [B, 1] or [B, C], how many the moments are made from.
+    """
+
+    mean: jax.Array
+    var: jax.Array
+    positions: jax.Array
+
+
+def image_moments(
+    x: jax.Array, mask: jax.Array | None = None, *, fast: bool = True
+) -> ImageMoments:
+    """Moments of every image over its spatial positions.
+
+    The fast form takes sums around the image's first pixel, so that activations with a mean far
+    from zero lose little to cancellation although the data is read only once. The other form reads
+    the data twice, the second time for the squares around the mean.
+
+    Args:
+      x: [B, ..., C], finite where `mask` is False.
+      mask: bool[B, ..., C], True = the element counts; None = all do. Always takes two readings.
+      fast: read the data once.
+
+    Returns:
+      `ImageMoments` of the dtype of `x`, counts in float32 or wider. Where no element of an image
+      counts, its moments are zero.
+    """
+    positions = math.prod(x.shape[1:-1])
+    rows = x.reshape(x.shape[0], positions, x.shape[-1])
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    if mask is not None:
+        chosen = mask.reshape(rows.shape)
+        count = chosen.sum(axis=1, dtype=wide)
+
+        def over_positions(values: jax.Array) -> jax.Array:
+            total = jnp.where(chosen, values, 0).sum(axis=1)
+            return (total / jnp.maximum(count, 1)).astype(x.dtype)
+
+        mean = over_positions(rows)
+        return ImageMoments(mean, over_positions(jnp.square(rows - mean[:, None])), count)
+    count = jnp.full((x.shape[0], 1), positions, wide)
+    if not fast:
+        mean = rows.mean(axis=1)
+        return ImageMoments(mean, jnp.square(rows - mean[:, None]).mean(axis=1), count)
+    # The result does not depend on the shift, so neither does the gradient.
+    shift = jax.lax.stop_gradient(rows[:, :1])
+    # Written twice so that each subtraction fuses into its reduction.
+    mean = (rows - materialize(shift)).mean(axis=1)
+    var = jnp.square(rows - shift).mean(axis=1) - jnp.square(mean)
+    return ImageMoments(mean + shift[:, 0], var, count)
+
+
+def unchanged(local: jax.Array) -> jax.Array:
+    """The sum over one device alone."""
+    return local
+
+
+def pooled_moments(
+    images: ImageMoments,
+    selected: jax.Array,
+    total: Callable[[jax.Array], jax.Array] = unchanged,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Moments of the union of the selected images, each weighted by its number of positions.
+
+    Args:
+      images: moments of each image. Those of images that are not selected may be NaN or infinite.
+      selected: bool[B], True for the images that count. May select none: the moments are then zero.
+      total: sums over devices, where each has a part of the batch: `jax.lax.psum` over an axis.
+        They may hold different numbers of selected images, some none.
+
+    Returns:
+      mean [C], biased variance [C] (never negative), and the number of selected positions, [1] or
+      [C].
+    """
+    weight = jnp.where(selected[:, None], images.positions, 0)
+    counts = weight > 0
+    count = total(weight.sum(axis=0))
+    share = (weight / jnp.maximum(count, 1)[None]).astype(images.mean.dtype)
+    mean = total((share * jnp.where(counts, images.mean, 0)).sum(axis=0))
+    deviation = jnp.where(counts, images.mean, mean[None]) - mean[None]
+    spread = jnp.where(counts, images.var, 0) + jnp.square(deviation)
+    return mean, jnp.maximum(total((share * spread).sum(axis=0)), 0), count
+
+
+def standardize(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """Centres, scales and shifts with moments and affine parameters that may differ by row.
+
+    Args:
+      x: [B, ..., C].
+      mean: [B, C] or [1, C].
+      var: [B, C] or [1, C].
+      scale: [B, C] or [1, C].
+      bias: [B, C] or [1, C].
+      epsilon: added to the variance.
+
+    Returns:
+      (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
+    """
+    between = (1,) * (x.ndim - 2)
+
+    def spread(row: jax.Array) -> jax.Array:
+        return row.reshape(row.shape[0], *between, row.shape[1])
+
+    gain = jax.lax.rsqrt(var + epsilon) * scale
+    # Written to memory, because otherwise XLA on a CPU repeats the choice by row, down to the draw
+    # of the mask, for every activation. Repeated for every row even where all rows share them,
+    # because otherwise a CPU sums their gradients on one thread.
+    mean, gain, bias = materialize((mean, gain, bias), rows=x.shape[0])
+    return (x - spread(mean)) * spread(gain) + spread(bias)

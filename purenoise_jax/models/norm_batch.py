@@ -1,0 +1,130 @@
+"""The input of a normalisation layer, checked and in the one form in which the layers compute."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Dtype
+from jax.typing import ArrayLike
+
+from purenoise_jax.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class NormBatch:
+    """Rows first, features last; what is masked out is zero.
+
+    Attributes:
+      x: [B, ..., C].
+      noise: bool[B], True = the row is pure noise; None = no row is.
+      valid: bool[B], True = a real row, False = padding.
+      mask: bool[B, ..., C], True = the element enters the moments; None = all of a real row do.
+      features: shape of the variables of the layer, of C elements.
+      order: the axes of the layer's input in the order that they have here.
+    """
+
+    x: jax.Array
+    noise: jax.Array | None
+    valid: jax.Array
+    mask: jax.Array | None
+    features: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def by_row(self, flags: jax.Array) -> jax.Array:
+        """Flags bool[B] in a shape that broadcasts over `x`."""
+        return flags.reshape(-1, *(1,) * (self.x.ndim - 1))
+
+    def as_given(self, y: jax.Array) -> jax.Array:
+        """An array of the shape of `x` in the layout of the layer's input."""
+        lead = self.x.shape[:-1]
+        back = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return y.reshape(*lead, *self.features).transpose(back)
+
+
+def arrange(
+    x: jax.Array,
+    *,
+    axis: int | Sequence[int],
+    noise_mask: ArrayLike | None,
+    valid: ArrayLike | None,
+    mask: ArrayLike | None,
+    dtype: Dtype,
+) -> NormBatch:
+    """Checks the input of a layer and puts it in order.
+
+    Args:
+      x: real numbers, features along `axis`, rows along the first of the other axes.
+      axis: one or more axes.
+      noise_mask: bool[B] or None.
+      valid: bool[B] or None.
+      mask: bool of the rank of `x`, broadcastable to it, or None.
+      dtype: in which the layer computes.
+
+    Raises:
+      ConfigError: `axis` names no axis of `x`, or all of them.
+      DataError: a mask has another shape or dtype.
+    """
+    order, last = _features_last(x, axis)
+    turned = x.transpose(order)
+    lead, features = turned.shape[: x.ndim - last], turned.shape[x.ndim - last :]
+    channels_last = (*lead, math.prod(features))
+    noise, real = (
+        _row_mask(name, flags, lead[0])
+        for name, flags in (("noise_mask", noise_mask), ("valid", valid))
+    )
+    counted = None
+    if mask is not None:
+        counted = _element_mask(mask, x).transpose(order).reshape(channels_last)
+    batch = NormBatch(
+        x=turned.reshape(channels_last).astype(dtype),
+        noise=noise,
+        valid=jnp.ones(lead[:1], bool) if real is None else real,
+        mask=counted,
+        features=features,
+        order=order,
+    )
+    if real is None and counted is None:
+        return batch
+    chosen = batch.by_row(batch.valid)
+    if counted is not None:
+        chosen = counted = counted & chosen
+    return dataclasses.replace(batch, x=jnp.where(chosen, batch.x, 0), mask=counted)
+
+
+def _features_last(x: jax.Array, axis: int | Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """The axes of `x`, features last, and how many of them are features."""
+    named = np.atleast_1d(np.asarray(axis)).tolist()
+    legal = all(isinstance(i, int) and -x.ndim <= i < x.ndim for i in named)
+    features = sorted({i % x.ndim for i in named}) if legal else []
+    others = [i for i in range(x.ndim) if i not in features]
+    if not features or not others:
+        raise ConfigError(
+            f"axis={axis} must name feature axes of x{list(x.shape)} and leave one for its rows"
+        )
+    return (*others, *features), len(features)
+
+
+def _row_mask(name: str, flags: ArrayLike | None, rows: int) -> jax.Array | None:
+    if flags is None:
+        return None
+    flags = jnp.asarray(flags)
+    if flags.shape != (rows,) or flags.dtype != jnp.bool_:
+        raise DataError(f"{name} must be bool[{rows}], got {flags.dtype}{list(flags.shape)}")
+    return flags
+
+
+def _element_mask(mask: ArrayLike, x: jax.Array) -> jax.Array:
+    mask = jnp.asarray(mask)
+    # No shorter mask: bool[B] would be taken for one of the last axis where that is as long.
+    fits = mask.ndim == x.ndim and all(
+        m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)
+    )
+    if not fits or mask.dtype != jnp.bool_:
+        raise DataError(
+            f"mask must be bool with an axis for each of x{list(x.shape)}, of its length or of 1, "
+            f"got {mask.dtype}{list(mask.shape)}; a mask of rows is `valid`"
+        )
+    return jnp.broadcast_to(mask, x.shape)
