@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.errors import CheckpointError
+
 
 class Sums(NamedTuple):
     """What is summed over steps; each is a scalar.
@@ -71,9 +73,19 @@ class Totals(NamedTuple):
 
         Records of the first version have the sum of the steps' mean losses. All steps but an
         epoch's last have the same number of rows, so that the sum over rows follows from it.
+
+        Raises:
+          CheckpointError: a sum is missing or is no number, or a skipped step is not of the epoch.
         """
-        if "row_loss" not in values:
-            rows, steps = values["natural"] + values["noise"], max(values["steps"], 1)
-            values = {**values, "row_loss": float(values["loss"]) * rows / steps}
-        sums = {n: jnp.asarray(float(values[n]), x.dtype) for n, x in self.sums._asdict().items()}
-        return Totals(Sums(**sums), self.skipped.at[np.asarray(values["skipped"], int)].set(True))
+        try:
+            if "row_loss" not in values:
+                rows, steps = values["natural"] + values["noise"], max(values["steps"], 1)
+                values = {**values, "row_loss": float(values["loss"]) * rows / steps}
+            dtypes = {name: x.dtype for name, x in self.sums._asdict().items()}
+            sums = {name: np.asarray(float(values[name]), t) for name, t in dtypes.items()}
+            skipped = np.zeros(self.skipped.size, bool)
+            skipped[np.asarray(values["skipped"], int)] = True
+        except (LookupError, TypeError, ValueError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"the totals of a checkpoint's epoch: {reason}") from error
+        return Totals(Sums(**jax.tree.map(jnp.asarray, sums)), jnp.asarray(skipped))

@@ -119,6 +119,7 @@ def test_metrics_of_the_run_that_it_started_from_are_not_missed(finished, tmp_pa
     ("change", "message"),
     [
         ({"totals": None}, r"record has totals=None, which is not legal; legal: an object"),
+        ({"totals": {}}, r"totals of a checkpoint's epoch: KeyError"),
         ({"totals": {"loss": "high"}}, r"totals=\{'loss': 'high'\}"),
         ({"seconds": "9"}, r"seconds='9'"),
         ({"steps_per_epoch": 3.0}, r"steps_per_epoch=3.0"),

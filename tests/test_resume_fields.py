@@ -120,7 +120,7 @@ def test_drops_that_neither_run_has_reached_may_still_be_planned(there, here, sa
     if same:
         refuse_other_run(configs[1], tmp_path)
     else:
-        with pytest.raises(ConfigError, match=r"optimizer\.milestones: .* there, .* here"):
+        with pytest.raises(CheckpointError, match=r"optimizer\.milestones: .* there, .* here"):
             refuse_other_run(configs[1], tmp_path)
 
 
