@@ -362,12 +362,10 @@ def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
       fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
     """
     named = _methods(fixed)
-    idle = {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
+    idle = _idle(fixed)
 
     def is_used(path: str, value: Any) -> bool:
-        if path in idle:
-            return False
-        return _is_argument_of(named, path) and value != _value_without(path)
+        return path not in idle and _is_argument_of(named, path) and value != _value_without(path)
 
     return {path: value for path, value in fixed.items() if is_used(path, value)}
 
@@ -380,11 +378,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
       here: from `fixed_fields`.
     """
     there, here = used_fields(there), used_fields(here)
-    # Arguments of a method that only one run has are left to the difference in its phases.
+    # What only one run has a use for is left to the difference that it comes from: arguments of a
+    # method to the phases, the ratio to the profile.
+    idle = _idle(there) | _idle(here)
     named = _methods(there) & _methods(here)
     values = [
         (path, *(side.get(path, _value_without(path, None)) for side in (there, here)))
-        for path in sorted({*there, *here})
+        for path in sorted({*there, *here} - idle)
         if _is_argument_of(named, path)
     ]
     return [f"{path}: {a!r} there, {b!r} here" for path, a, b in values if a != b]
@@ -394,6 +394,11 @@ def config_hash(config: ConfigDict) -> str:
     """Sha256, in hex, over the fixed fields that a run uses and the number of epochs."""
     fields = {**fixed_fields(config), "num_epochs": config.num_epochs}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _idle(fixed: Mapping[str, Any]) -> set[str]:
+    """Fields that a run has no use for: the ratio, where every image is kept."""
+    return {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
 
 
 def _methods(fixed: Mapping[str, Any]) -> set[str]:

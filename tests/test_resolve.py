@@ -11,7 +11,7 @@ from rich.console import Console
 from configs import cifar10, cifar10_lt, cifar100_lt, digits_lt
 from purenoise_jax.config import config_hash, default_config, fixed_fields, flatten, validate
 from purenoise_jax.console import Display
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
 from purenoise_jax.report import subset_line
 from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD, flat_data, kept_lines, resolved
@@ -140,7 +140,8 @@ def test_where_every_image_is_kept_the_ratio_is_no_part_of_a_run(tmp_path):
     write_json(tmp_path / CONFIG_FILE, saved)
     refuse_other_run(config, tmp_path)
     asked = config_with(OWN | {"data.imbalance_ratio": 100.0})
-    with pytest.raises(ConfigError, match=r"data\.profile: 'natural' there, 'exp' here"):
+    refusal = r"of another run; data\.profile: 'natural' there, 'exp' here; choose"
+    with pytest.raises(CheckpointError, match=refusal):
         refuse_other_run(resolved(asked, recorded_fields(asked, tmp_path)), tmp_path)
 
 
@@ -184,7 +185,7 @@ def test_a_run_of_the_first_release_goes_on_as_it_was_recorded(npz, tmp_path):
     assert "exp, ratio 100: 126 of 400 images" in text
     assert "keeps data.profile=exp, data.imbalance_ratio=100.0 as recorded" in text
     assert state_digest(again) == state_digest(begun)
-    with pytest.raises(ConfigError, match=r"data\.profile: 'exp' there, 'natural' here"):
+    with pytest.raises(CheckpointError, match=r"data\.profile: 'exp' there, 'natural' here"):
         train_and_evaluate(open_config(npz, **{"data.profile": "natural"}), tmp_path)
     # A second stage takes over what its first stage had.
     second = open_config(npz, init_from=str(tmp_path), init_epoch=1)
