@@ -10,7 +10,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 LAYERS = [
     ["errors", "files", "paths", "console", "data.npy", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
      "xla", "compile_cache", "rng", "numerics", "noise", "array_checks", "schedules", "metrics",
-     "optimizer", "config_files", "config_parts",
+     "optimizer", "config_files",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
      "data.dataset", "data.labels", "models.norm", "models.norm_batch", "models.moments", "models.heads", "models.conv",
      "models.dropout", "legal", "exact"],
@@ -18,7 +18,7 @@ LAYERS = [
      "data.decode", "data.digits", "data.download", "data.folder", "data.image_files", "data.npz",
      "data.splits", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
-     "models.capture", "models.one_block", "resolve"],
+     "models.capture", "models.one_block", "resolve", "config_parts"],
     ["methods", "methods.erm", "methods.noise_source", "methods.pure_noise",
      "methods.appended_noise", "methods.resampling", "data.pipeline", "checkpoint",
      "checkpoint.manifest", "writer"],
