@@ -17,6 +17,7 @@ from purenoise_jax.config import flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.numerics import numeric_settings
 from purenoise_jax.resume import Start
 from purenoise_jax.stop import StopRequest
 from purenoise_jax.writer import METRICS, read_metrics
@@ -36,6 +37,8 @@ class Beginning:
       versions: of what computes.
       fresh: it starts from scratch although there may have been something.
       lost: it has written metrics before, and has no checkpoint.
+      without_metrics: epochs of this run, counted from 1, that are trained and have no line in
+        metrics.jsonl, such as after somebody deleted it.
     """
 
     experiment: Experiment
@@ -44,6 +47,7 @@ class Beginning:
     versions: dict[str, str]
     fresh: bool
     lost: bool = False
+    without_metrics: tuple[int, ...] = ()
 
     @property
     def step(self) -> int:
@@ -53,7 +57,11 @@ class Beginning:
     @property
     def environment(self) -> dict[str, Any]:
         """What has to be the same for a result that is the same to the last bit."""
-        found = {**self.versions, "devices": self.experiment.placement.mesh.size}
+        found = {
+            **self.versions,
+            **numeric_settings(),
+            "devices": self.experiment.placement.mesh.size,
+        }
         if jax.default_backend() == "cpu":
             # Each of them sums up a share of its own.
             found["cores"] = _cores()
@@ -76,6 +84,13 @@ class Beginning:
         if self.step:
             epoch = self.step / self.experiment.steps_per_epoch
             lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
+        if self.without_metrics:
+            gaps = ", ".join(map(str, self.without_metrics[:5]))
+            more = ", ..." if len(self.without_metrics) > 5 else ""
+            lines.append(
+                f"{METRICS} has no line for {len(self.without_metrics)} of the epochs before "
+                f"({gaps}{more}); figures will leave them out"
+            )
         there, here = self.start.environment or self.environment, self.environment
         changed = [
             f"{name} {there[name]} before, {here[name]} now"
@@ -121,6 +136,7 @@ def begin(
             "config": {k: v for k, v in flatten(config).items() if k not in LOCAL_FIELDS},
             "data": experiment.identity,
             "versions": versions,
+            "settings": numeric_settings(),
         }
     )
     checkpoints = Checkpoints(
@@ -159,7 +175,8 @@ def begin(
     read_start = processes.together(lambda: stop.waiting(find_start))
     start = processes.together(lambda: stop.waiting(read_start))
     lost = start.state is None and not fresh and _has_metrics(workdir)
-    beginning = Beginning(experiment, checkpoints, start, versions, fresh, lost)
+    gaps = _without_metrics(workdir, start, steps_per_epoch)
+    beginning = Beginning(experiment, checkpoints, start, versions, fresh, lost, gaps)
     step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(
@@ -190,8 +207,23 @@ def _cores() -> int:
 
 
 def _has_metrics(workdir: Path) -> bool:
+    return bool(_epochs_with_metrics(workdir))
+
+
+def _without_metrics(workdir: Path, start: Start, steps_per_epoch: int) -> tuple[int, ...]:
+    """The epochs that this run has ended, counted from 1, and that metrics.jsonl does not have."""
+    if start.state is None:
+        return ()
+    # Epochs before those of `init_from` are in that run's file.
+    first = 0 if start.init_from is None else start.init_from["epoch"]
+    ended = (int(start.state.step) - (not start.epoch_ended)) // steps_per_epoch
+    there = _epochs_with_metrics(workdir)
+    # None where the file cannot be read: the writer will say so.
+    return () if there is None else tuple(e for e in range(first + 1, ended + 1) if e not in there)
+
+
+def _epochs_with_metrics(workdir: Path) -> set[Any] | None:
     try:
-        return bool(read_metrics(workdir / METRICS))
+        return {record.get("epoch") for record in read_metrics(workdir / METRICS)}
     except OSError:
-        # The writer will say so.
-        return False
+        return None

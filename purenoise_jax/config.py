@@ -8,8 +8,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 from ml_collections import ConfigDict
 
@@ -28,6 +28,8 @@ from purenoise_jax.optimizer import OPTIMIZERS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
+# Stands for "every run has this field" in `Field.absent`; it equals no JSON value.
+ALWAYS: Final = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +41,16 @@ class Field:
       help: what it means, for `--help`.
       legal: what is legal.
       fixed: part of what a run is: hashed, and the same for as long as the run lives.
+      absent: for a field that came after the first release, the value that runs without it have.
+        Such a field is compared and hashed only where it has another value, so that it leaves
+        older runs and their hashes as they are. It stays what it is if the default changes.
     """
 
     default: Any
     help: str
     legal: Legal
     fixed: bool = True
+    absent: Any = ALWAYS
 
 
 def _noise_fields(method: str) -> dict[str, Field]:
@@ -305,13 +311,71 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
 
 
 def fixed_fields(config: ConfigDict) -> dict[str, Any]:
-    """The fields that define what a run computes, JSON types only."""
+    """The fields that define what a run computes, by dotted path; JSON types only."""
     flat = flatten(config)
     chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
-    return json.loads(json.dumps(chosen))
+    return used_fields(json.loads(json.dumps(chosen)))
+
+
+def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out what has no part in a run, so that two runs that compute the same compare equal.
+
+    That is the arguments of methods that no phase names, and fields that have the value which a
+    run has without them (see `Field.absent`).
+
+    Args:
+      fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
+    """
+    named = _methods(fixed)
+
+    def is_used(path: str, value: Any) -> bool:
+        return _is_argument_of(named, path) and value != _value_without(path)
+
+    return {path: value for path, value in fixed.items() if is_used(path, value)}
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Names the fields in which two runs differ, each with both values.
+
+    Args:
+      there: from `fixed_fields`, of this or an earlier version.
+      here: from `fixed_fields`.
+    """
+    there, here = used_fields(there), used_fields(here)
+    # Arguments of a method that only one run has are left to the difference in its phases.
+    named = _methods(there) & _methods(here)
+    values = [
+        (path, *(side.get(path, _value_without(path, None)) for side in (there, here)))
+        for path in sorted({*there, *here})
+        if _is_argument_of(named, path)
+    ]
+    return [f"{path}: {a!r} there, {b!r} here" for path, a, b in values if a != b]
 
 
 def config_hash(config: ConfigDict) -> str:
-    """Sha256, in hex, over the fixed fields and the number of epochs."""
+    """Sha256, in hex, over the fixed fields that a run uses and the number of epochs."""
     fields = {**fixed_fields(config), "num_epochs": config.num_epochs}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _methods(fixed: Mapping[str, Any]) -> set[str]:
+    """The methods that phases name."""
+    return {
+        method
+        for path, methods in fixed.items()
+        if path.startswith("phases.") and path.endswith(".methods") and isinstance(methods, list)
+        for method in methods
+    }
+
+
+def _is_argument_of(methods: Collection[str], path: str) -> bool:
+    """Whether a field belongs to one of the methods, or to none at all."""
+    return not path.startswith("method.") or path.split(".")[1] in methods
+
+
+def _value_without(path: str, always: Any = ALWAYS) -> Any:
+    """The value, in JSON's types, of runs that have no such field; `always` if all runs have it."""
+    absent = FIELDS[path].absent if path in FIELDS else ALWAYS
+    if absent is ALWAYS:
+        return always
+    return list(absent) if isinstance(absent, tuple) else absent

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from purenoise_jax import rng
 from purenoise_jax.array_checks import (
     as_array,
     check_labels,
@@ -90,7 +91,7 @@ def draw_noise(
     per_channel = f"float[{shape[-1]}], one finite number per channel"
     check_numbers("mean", mean, shape=shape[-1:], wanted=per_channel)
     check_numbers("std", std, shape=shape[-1:], wanted=f"{per_channel}, of at least 0", low=0)
-    noise = jax.random.normal(key, shape, dtype)
+    noise = rng.normal(key, shape, dtype)
     channels = (1, 1, 1, shape[-1])
     noise = noise * jnp.asarray(std, dtype).reshape(channels)
     noise = noise + jnp.asarray(mean, dtype).reshape(channels)
@@ -120,7 +121,7 @@ def add_noise(key: jax.Array, images: jax.Array, *, std: ArrayLike, clip: bool =
     """
     images = _float_images(images, clip)
     check_numbers("std", std, shape=(), wanted="a finite number of at least 0", low=0)
-    noise = jax.random.normal(key, images.shape, images.dtype)
+    noise = rng.normal(key, images.shape, images.dtype)
     noisy = images + noise * jnp.asarray(std, images.dtype)
     return jnp.clip(noisy, 0, 1) if clip else noisy
 
@@ -145,7 +146,7 @@ def choose_rows(key: jax.Array, labels: jax.Array, replace_probs: ArrayLike) -> 
     probs = _check_probs(replace_probs)
     labels = jnp.asarray(check_labels(labels, num_classes=len(probs)))
     probs = jnp.asarray(probs, jnp.float32)[labels]
-    return jax.random.uniform(key, labels.shape) < probs
+    return rng.uniform(key, labels.shape) < probs
 
 
 def replace_with_noise(
@@ -191,7 +192,7 @@ def replace_with_noise(
     images = _float_images(images, clip)
     probs = _check_probs(replace_probs)
     checked = jnp.asarray(check_labels(labels, rows=len(images), num_classes=len(probs)))
-    choice_key, pixel_key = jax.random.split(key)
+    choice_key, pixel_key = rng.split(key)
     noise_mask = choose_rows(choice_key, checked, probs)
     noise = draw_noise(pixel_key, images.shape, mean=mean, std=std, clip=clip, dtype=images.dtype)
     return jnp.where(noise_mask[:, None, None, None], noise, images), noise_mask

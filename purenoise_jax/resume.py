@@ -20,9 +20,10 @@ from purenoise_jax.checkpoint import (
     Checkpoints,
     check_same,
 )
-from purenoise_jax.config import config_hash, fixed_fields
+from purenoise_jax.config import config_hash, differences, fixed_fields
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
+from purenoise_jax.record_fields import check_fields
 from purenoise_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -109,14 +110,9 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
         return
     try:
         there = dict(writer.read_json(path)["fixed"].items())
+        differing = differences(there, fixed_fields(config))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
-    here = fixed_fields(config)
-    differing = [
-        f"{name}: {there.get(name)!r} there, {here.get(name)!r} here"
-        for name in sorted({*there, *here})
-        if there.get(name) != here.get(name)
-    ]
     if differing:
         raise ConfigError(
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
@@ -161,7 +157,9 @@ def find_start(
     if own is not None:
         record = checkpoints.record(own)
         here = {**identity, "steps_per_epoch": steps_per_epoch}
-        check_same(record, here, str(checkpoints.folder / str(own)))
+        where = str(checkpoints.folder / str(own))
+        check_fields(record, where)
+        check_same(record, here, where)
         began = record["init_from"] or "random parameters"
         if origin and not _holds(record["init_from"], origin):
             raise ConfigError(

@@ -100,12 +100,13 @@ def make_batches(recipe: Recipe, loader: Loader, seed: int) -> Callable[..., Bat
         batch = loader.gather(rng.at(augment_stream, step), images, labels, index, valid)
         transform_key = rng.at(transform_stream, step)
         for i, transform in enumerate(recipe.transforms):
-            batch = transform(jax.random.fold_in(transform_key, i), batch)
+            batch = transform(rng.at(transform_key, i), batch)
         return batch
 
     return batch_of
 
 
+@rng.fixed_bits
 def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple, seed: int) -> Any:
     """The state before the first step, not yet placed on devices."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
@@ -174,7 +175,7 @@ def make_update(
                     valid,
                     train=True,
                     mutable=["batch_stats"],
-                    rngs={"dropout": jax.random.fold_in(dropout_key, calls)},
+                    rngs={"dropout": rng.at(dropout_key, calls)},
                 )
                 batch_stats, calls = updated["batch_stats"], calls + 1
                 return out

@@ -20,6 +20,7 @@ from purenoise_jax.clock import Clock
 from purenoise_jax.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.console import Display
 from purenoise_jax.experiment import Experiment, Phase
+from purenoise_jax.numerics import numeric_settings
 from purenoise_jax.skipped import SkippedSteps
 from purenoise_jax.step import TrainState
 from purenoise_jax.stop import StopRequest
@@ -269,6 +270,7 @@ def _train(
             "images_per_second": clock.images_per_second,
             "seconds": seconds,
             "versions": beginning.versions,
+            "settings": numeric_settings(),
         }
         writer.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"

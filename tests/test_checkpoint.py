@@ -402,6 +402,26 @@ def test_a_record_that_is_none_of_ours_is_refused(copy, text):
         Checkpoints(copy).record(3)
 
 
+@pytest.mark.parametrize("number", [0, 2, "1", None, 1.0, True])
+def test_a_format_that_this_version_does_not_read_is_named(copy, number):
+    folder = step_folder(copy)
+    record = json.loads((folder / "record.json").read_text())
+    assert record["format"] == 1
+    (folder / "record.json").write_text(json.dumps({**record, "format": number}))
+    manifest.seal(folder)
+    with pytest.raises(CheckpointError, match=rf"has format {number!r}; this version reads 1 to 1"):
+        Checkpoints(copy).record(3)
+
+
+def test_a_record_without_a_format_is_of_the_first(copy):
+    folder = step_folder(copy)
+    record = json.loads((folder / "record.json").read_text())
+    del record["format"]
+    (folder / "record.json").write_text(json.dumps(record))
+    manifest.seal(folder)
+    assert Checkpoints(copy).record(3) == record
+
+
 def test_a_record_of_gigabytes_is_not_read(copy):
     folder = step_folder(copy)
     with (folder / "record.json").open("ab") as file:

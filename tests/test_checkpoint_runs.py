@@ -1,11 +1,12 @@
 """Runs over checkpoints that do not all hold: what they start from, and what they say of it."""
 
+import json
 import shutil
 
 import pytest
 
 from purenoise_jax.analysis.load import load_runs
-from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
+from purenoise_jax.checkpoint import QUARANTINE, Checkpoints, manifest
 from purenoise_jax.checkpoint import __main__ as cli
 from purenoise_jax.errors import CheckpointError
 from purenoise_jax.train import train_and_evaluate
@@ -71,6 +72,76 @@ def test_a_run_never_starts_over_unless_told_to(finished, run_copy):
     aside = {p.name for p in (run_copy / "checkpoints" / QUARANTINE).iterdir()}
     assert {"1", "12", "metrics.jsonl", "summary.json"} <= aside
     assert [r["step"] for r in read_metrics(run_copy / "metrics.jsonl")] == [3, 6, 9, 12]
+
+
+def rewind(run, step):
+    """Takes a finished run back to a step, as if it had been killed there."""
+    for later in [s for s in Checkpoints(run).steps() if s > step]:
+        shutil.rmtree(step_folder(run, later))
+    (run / "summary.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("step", "kept", "said"),
+    [
+        (6, [], "has no line for 2 of the epochs before (1, 2)"),
+        # Step 5 lies within epoch 2, which has no line yet.
+        (5, [], "has no line for 1 of the epochs before (1)"),
+        (9, [1, 3], "has no line for 1 of the epochs before (2)"),
+        (9, [1, 2, 3], None),
+    ],
+)
+def test_lost_metrics_are_said(finished, run_copy, step, kept, said):
+    rewind(run_copy, step)
+    lines = (run_copy / "metrics.jsonl").read_text().splitlines(keepends=True)
+    if kept:
+        (run_copy / "metrics.jsonl").write_text("".join(lines[epoch - 1] for epoch in kept))
+    else:
+        (run_copy / "metrics.jsonl").unlink()
+    notes = Notes()
+    train_and_evaluate(finished[0], run_copy, notes)
+    found = [line for line in notes.lines if "has no line for" in line]
+    assert bool(found) == bool(said) and all(said in line for line in found)
+
+
+def test_metrics_of_the_run_that_it_started_from_are_not_missed(finished, tmp_path):
+    config, whole, _ = finished
+    second = config.copy_and_resolve_references()
+    second.update_from_flattened_dict({"init_from": str(whole), "init_epoch": 2})
+    notes = Notes()
+    train_and_evaluate(second, tmp_path / "run", notes)
+    rewind(tmp_path / "run", 9)
+    train_and_evaluate(second, tmp_path / "run", notes)
+    assert not any("has no line for" in line for line in notes.lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"totals": None}, r"record has totals=None, which is not legal; legal: an object"),
+        ({"totals": {"loss": "high"}}, r"totals=\{'loss': 'high'\}"),
+        ({"seconds": "9"}, r"seconds='9'"),
+        ({"steps_per_epoch": 3.0}, r"steps_per_epoch=3.0"),
+        ({"epoch_ended": 1}, r"epoch_ended=1"),
+        ({"init_from": {"workdir": "/x"}}, r"init_from="),
+        ({"environment": []}, r"environment="),
+        ({"skipped_steps": True}, r"skipped_steps=True"),
+        ({"format": 7}, r"has format 7; this version reads 1 to"),
+        ("seconds", r"record lacks seconds, so that another version"),
+        ("environment", r"record lacks environment"),
+    ],
+)
+def test_a_whole_record_of_another_version_is_one_line(finished, run_copy, change, message):
+    path = step_folder(run_copy, 12) / "record.json"
+    record = json.loads(path.read_text())
+    if isinstance(change, str):
+        del record[change]
+    else:
+        record |= change
+    path.write_text(json.dumps(record))
+    manifest.seal(path.parent)
+    with pytest.raises(CheckpointError, match=message):
+        train_and_evaluate(finished[0], run_copy)
 
 
 def test_a_damaged_source_of_a_second_stage_is_refused(finished, tmp_path):

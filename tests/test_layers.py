@@ -9,11 +9,11 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A module may import those of its own row or of a lower one.
 LAYERS = [
     ["errors", "background", "peers", "cluster", "stop", "lock", "storage", "processes",
-     "xla", "compile_cache", "rng", "noise", "array_checks", "schedules", "metrics",
+     "xla", "compile_cache", "rng", "numerics", "noise", "array_checks", "schedules", "metrics",
      "optimizer",
      "data.longtail", "data.sampling", "data.augment", "data.autoaugment", "data.color",
-     "data.dataset", "models.norm", "models.norm_batch", "models.moments",
-     "models.heads", "models.conv", "legal", "contradictions"],
+     "data.dataset", "models.norm", "models.norm_batch", "models.moments", "models.heads",
+     "models.conv", "models.dropout", "legal", "contradictions"],
     ["recipe", "data.cifar", "data.cifar_archive", "data.cifar_checksums", "data.cifar_names",
      "data.digits", "data.download", "data.folder", "data.npz", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
@@ -23,7 +23,7 @@ LAYERS = [
      "checkpoint.manifest", "writer"],
     ["totals", "step", "compile_steps", "evaluate", "aux_start"],
     ["config", "bad_values", "console", "command", "clock", "experiment", "report", "resume", "begin",
-     "skipped",
+     "skipped", "record_fields",
      "train"],
     ["analysis.load"],
     ["analysis.drawing", "analysis.outcome"],

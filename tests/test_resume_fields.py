@@ -6,11 +6,20 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.bad_values import field_paths, with_value
-from purenoise_jax.config import FIELDS, config_hash, default_config, field_of, flatten
+from purenoise_jax.config import (
+    FIELDS,
+    Field,
+    config_hash,
+    default_config,
+    field_of,
+    fixed_fields,
+    flatten,
+)
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.legal import Epochs, Integer, Names, OneOf, PerChannel, Real, Switch, Text
+from purenoise_jax.methods import METHODS
 from purenoise_jax.resume import CONFIG_FILE, refuse_other_run, saved_config
-from purenoise_jax.writer import write_json
+from purenoise_jax.writer import read_json, write_json
 
 # What a run may change: how long it is, where it runs and reads from, what it keeps and shows. Data
 # from another path are told by their content and the choice of images.
@@ -51,9 +60,17 @@ def test_every_field_is_declared_fixed_or_free():
         assert type(field_of(path).fixed) is bool
 
 
+def config_using(path):
+    """The default config; for an argument of a method, one with a phase that names the method."""
+    config = default_config()
+    if path.startswith("method."):
+        config.phases.initial.methods = (path.split(".")[1],)
+    return config
+
+
 @pytest.mark.parametrize("path", field_paths())
 def test_a_changed_field_is_refused_unless_it_is_free(path, tmp_path):
-    config, value = default_config(), another(path)
+    config, value = config_using(path), another(path)
     workdir = tmp_path / "run"
     workdir.mkdir()
     write_json(workdir / CONFIG_FILE, saved_config(config))
@@ -85,3 +102,46 @@ def test_a_phase_more_or_less_is_refused(tmp_path):
     ):
         refuse_other_run(config, tmp_path)
     assert len(flatten(config)) == len(field_paths()) + 2
+
+
+def test_arguments_of_methods_that_no_phase_names_are_no_part_of_a_run():
+    config = default_config()
+    assert not [path for path in fixed_fields(config) if path.startswith("method.")]
+    changed = with_value(config, "method.open.delta", 0.5)
+    assert config_hash(changed) == config_hash(config)
+    config.phases.initial.methods = ("open",)
+    used = {path.split(".")[1] for path in fixed_fields(config) if path.startswith("method.")}
+    assert used == {"open"}
+
+
+@pytest.mark.parametrize("path", ["new_field", "method.erm.argument"])
+def test_a_run_from_before_a_field_was_added_goes_on_with_its_hash(path, tmp_path, monkeypatch):
+    config = default_config()
+    write_json(tmp_path / CONFIG_FILE, saved_config(config))
+    before = config_hash(config)
+    # The default may be another than the value that older runs have.
+    field = Field((2,), "an added field", Epochs(), absent=(1,))
+    monkeypatch.setitem(FIELDS, path, field)
+    added = with_value(default_config(), path, (1,))
+    refuse_other_run(added, tmp_path)
+    assert config_hash(added) == before
+    changed = with_value(default_config(), path, (2,))
+    with pytest.raises(ConfigError, match=rf"{path}: \[1\] there, \[2\] here"):
+        refuse_other_run(changed, tmp_path)
+    assert config_hash(changed) != before
+
+
+def test_a_config_that_lists_unused_methods_is_that_of_the_same_run(tmp_path):
+    """As the first release wrote it: with the arguments of all methods."""
+    config = default_config()
+    saved = saved_config(config)
+    flat = flatten(config)
+    saved["fixed"] |= {path: flat[path] for path in flat if path.startswith("method.")}
+    write_json(tmp_path / CONFIG_FILE, saved)
+    assert "method.open.delta" in read_json(tmp_path / CONFIG_FILE)["fixed"]
+    refuse_other_run(config, tmp_path)
+
+
+def test_a_method_is_named_in_fields_as_in_phases():
+    """`used_fields` goes by the name, so that another would leave arguments uncompared."""
+    assert {path.split(".")[1] for path in FIELDS if path.startswith("method.")} <= set(METHODS)

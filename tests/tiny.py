@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from purenoise_jax import DARBatchNorm
 from purenoise_jax.config import default_config
 from purenoise_jax.models import MODELS
+from purenoise_jax.models.dropout import Dropout
 
 COUNTS = (24, 12, 6, 3)
 STEPS_PER_EPOCH = 3  # 45 images in batches of 16, the last with 13
@@ -92,7 +93,7 @@ class TinyNet(nn.Module):
         x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(images)
         norm = self.norm(use_running_average=not train, name="norm")
         x = nn.relu(norm(x, noise_mask, valid))
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        x = Dropout(self.dropout_rate, deterministic=not train)(x)
         b, h, w, c = x.shape
         features = x.reshape(b, 2, h // 2, 2, w // 2, c).mean(axis=(2, 4)).reshape(b, -1)
         return nn.Dense(self.num_classes, name="head")(features), {"features": features}

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from purenoise_jax import rng
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
 from purenoise_jax.analysis.features import Network, noisy_batches
 from purenoise_jax.analysis.load import Run
@@ -82,7 +83,7 @@ def stages(run: Run, options: Options) -> tuple[str, Stages]:
             batch["noise_mask"],
             batch["valid"],
             train=True,
-            rngs={"dropout": jax.random.key(options.seed)},
+            rngs={"dropout": rng.root(options.seed)},
         )
 
     # Without jit, whose results come with their names sorted rather than in the order of the calls.

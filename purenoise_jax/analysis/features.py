@@ -109,7 +109,7 @@ class Network:
           batch: from `training_batches`.
           seed: of dropout.
         """
-        outputs = self._train(self.variables, batch, jax.random.key(seed))
+        outputs = self._train(self.variables, batch, rng.root(seed))
         return Outputs(*map(np.asarray, outputs))
 
     def images(self, images: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ class Network:
           seed: the same seed gives the same noise.
         """
         shape = (count, *self.experiment.training.stats.image_shape)
-        noise = run_noise(self.run).draw(jax.random.key(seed), shape)
+        noise = run_noise(self.run).draw(rng.root(seed), shape)
         loader = self.experiment.loader
         return np.asarray(normalize(noise, loader.mean, loader.std))
 
@@ -218,7 +218,7 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
         rows = jnp.arange(len(image))
         batch = loader.gather(augment_key, image, label, rows, valid)
         for i, transform in enumerate(recipe.transforms):
-            batch = transform(jax.random.fold_in(transform_key, i), batch)
+            batch = transform(rng.at(transform_key, i), batch)
         return {"noise_mask": jnp.zeros_like(valid), **batch}
 
     make = jax.jit(make, compiler_options=compiler_options())

@@ -35,6 +35,7 @@ import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from purenoise_jax import rng
 from purenoise_jax.analysis.classes import by_frequency, class_axis
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
 from purenoise_jax.analysis.features import (
@@ -92,7 +93,7 @@ def row_gradient(network: Network, seed: int) -> Gradient:
     gradient = jax.jit(jax.grad(loss), compiler_options=compiler_options())
 
     def of_rows(batch: Batch, rows: jax.Array, number: int) -> dict:
-        key = jax.random.fold_in(jax.random.key(seed), number)
+        key = rng.at(rng.root(seed), number)
         return gradient(network.state.params, batch, rows, key)
 
     return of_rows

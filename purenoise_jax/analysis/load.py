@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint import Checkpoints, check_same
-from purenoise_jax.config import default_config, validate
+from purenoise_jax.config import ALWAYS, FIELDS, default_config, validate
 from purenoise_jax.console import show_error
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment, build
@@ -165,8 +165,11 @@ def _read_summary(file: Path) -> dict[str, Any] | None:
 
 
 def _read_config(file: Path) -> ConfigDict:
-    # A field that is younger than the run has its default, which is what the run did.
     config = default_config()
+    # Fields that came after the run was started have the value that stands for what it did.
+    for path, field in FIELDS.items():
+        if field.absent is not ALWAYS:
+            config.update_from_flattened_dict({path: field.absent})
     del config["phases"]
     config.update(_tuples(read_json(file)["config"]))
     return config

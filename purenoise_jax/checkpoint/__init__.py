@@ -22,11 +22,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
-from purenoise_jax.errors import CheckpointError, StorageError
+from purenoise_jax.errors import CheckpointError, StorageError, shown
 
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
 STATE, RECORD = "state", "record.json"
+# Of what a step's folder holds; a record without a number is of the first format.
+FORMAT = 1
 
 
 class Checkpoints:
@@ -171,7 +173,9 @@ class Checkpoints:
         try:
             if first:
                 staged.mkdir(parents=True)
-                text = json.dumps({**record, "leaves": describe(state)}, allow_nan=False)
+                text = json.dumps(
+                    {"format": FORMAT, **record, "leaves": describe(state)}, allow_nan=False
+                )
                 # Not yet to the disk itself, which the run would wait for; sealing does that.
                 (staged / RECORD).write_text(text + "\n", encoding="utf-8")
             self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
@@ -208,7 +212,7 @@ class Checkpoints:
         """The JSON record of a checkpoint.
 
         Raises:
-          CheckpointError: there is none, or it is damaged.
+          CheckpointError: there is none, it is damaged, or another version wrote its format.
         """
         if step not in self.steps():
             raise CheckpointError(
@@ -223,6 +227,12 @@ class Checkpoints:
             isinstance(record.get("epoch"), int | float)
         ):
             raise CheckpointError(f"{self.folder / str(step)}: {RECORD} is not one of ours")
+        number = record.get("format", 1)
+        if type(number) is not int or not 1 <= number <= FORMAT:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: has format {shown(number)}; this version reads "
+                f"1 to {FORMAT}; continue with the version of purenoise_jax that wrote it"
+            )
         return record
 
     def restore(self, step: int, target: Any) -> Any:

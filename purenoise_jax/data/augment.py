@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from purenoise_jax import rng
 from purenoise_jax.data.autoaugment import autoaugment
 from purenoise_jax.data.color import (
     JitterParams,
@@ -222,7 +223,7 @@ def random_flip(key: jax.Array, images: jax.Array, *, p: float = 0.5) -> jax.Arr
     Raises:
         DataError: `images` has another shape.
     """
-    return flip(images, jax.random.uniform(key, (images.shape[0],), jnp.float32) < p)
+    return flip(images, rng.uniform(key, (images.shape[0],)) < p)
 
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
@@ -239,7 +240,7 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.A
     Raises:
         DataError: `images` has another shape.
     """
-    top, left = jax.random.randint(key, (2, images.shape[0]), 0, 2 * padding + 1, jnp.int32)
+    top, left = rng.randint(key, (2, images.shape[0]), 0, 2 * padding + 1)
     return crop(images, top, left, padding)
 
 
@@ -259,9 +260,9 @@ def random_cutout(key: jax.Array, images: jax.Array, *, size: int = 16) -> jax.A
     """
     check_images(images)
     batch, height, width, _ = images.shape
-    key_y, key_x = jax.random.split(key)
-    center_y = jax.random.randint(key_y, (batch,), 0, height, jnp.int32)
-    center_x = jax.random.randint(key_x, (batch,), 0, width, jnp.int32)
+    key_y, key_x = rng.split(key)
+    center_y = rng.randint(key_y, (batch,), 0, height)
+    center_x = rng.randint(key_x, (batch,), 0, width)
     return cutout(images, center_y, center_x, size)
 
 
@@ -289,7 +290,7 @@ def random_blur(
         ConfigError: `kernel_size` is even or not positive.
         DataError: `images` has another shape.
     """
-    u = jax.random.uniform(key, (2, images.shape[0]), jnp.float32)
+    u = rng.uniform(key, (2, images.shape[0]))
     blurred = gaussian_blur(images, sigma[0] + u[1] * (sigma[1] - sigma[0]), kernel_size)
     return jnp.where(per_image(u[0] < p), blurred, images)
 
@@ -309,7 +310,7 @@ def simclr(key: jax.Array, images: jax.Array) -> jax.Array:
     Raises:
         DataError: `images` has another shape.
     """
-    key_jitter, key_gray, key_blur = jax.random.split(key, 3)
+    key_jitter, key_gray, key_blur = rng.split(key, 3)
     images = random_color_jitter(key_jitter, images)
     images = random_grayscale(key_gray, images)
     return random_blur(key_blur, images)
@@ -402,7 +403,7 @@ def make_augment(
 
     def augment(key: jax.Array, images: jax.Array) -> jax.Array:
         for salt, step in steps:
-            images = step(jax.random.fold_in(key, salt), images)
+            images = step(rng.at(key, salt), images)
         return jnp.clip(images, 0, 1)
 
     return augment

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax import rng
 from purenoise_jax.data.color import check_images
 
 LEVELS = 10
@@ -176,10 +177,10 @@ def sample_policy(key: jax.Array, batch: int) -> OpParams:
         Parameters of shape [2, B] for `transform_twice`; `Op.IDENTITY` where an operation of the
         sub-policy does not apply. All 25 sub-policies are equally likely, and so are the signs.
     """
-    key_row, key_apply, key_sign = jax.random.split(key, 3)
-    row = jax.random.randint(key_row, (batch,), 0, len(POLICY), jnp.int32)
-    u = jax.random.uniform(key_apply, (2, batch), jnp.float32)
-    negative = jax.random.randint(key_sign, (2, batch), 0, 2, jnp.int32) == 0
+    key_row, key_apply, key_sign = rng.split(key, 3)
+    row = rng.randint(key_row, (batch,), 0, len(POLICY))
+    u = rng.uniform(key_apply, (2, batch))
+    negative = rng.randint(key_sign, (2, batch), 0, 2) == 0
     op, p, level = (
         jnp.asarray(np.array([[step[i] for step in pair] for pair in POLICY], dtype).T)[:, row]
         for i, dtype in enumerate((np.int32, np.float32, np.int32))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax import rng
 from purenoise_jax.errors import DataError
 
 # ITU-R 601 weights, rounded as torchvision rounds them; they sum to 0.9999.
@@ -232,9 +233,9 @@ def sample_color_jitter(
     Returns:
         Parameters of shape [B], every one of the 24 orders equally likely.
     """
-    key_order, key_uniform = jax.random.split(key)
-    u = jax.random.uniform(key_uniform, (5, batch), jnp.float32)
-    order = jax.random.randint(key_order, (batch,), 0, len(JITTER_ORDERS), jnp.int32)
+    key_order, key_uniform = rng.split(key)
+    u = rng.uniform(key_uniform, (5, batch))
+    order = rng.randint(key_order, (batch,), 0, len(JITTER_ORDERS))
 
     def factor(row: jax.Array, strength: float) -> jax.Array:
         low = max(0.0, 1.0 - strength)
@@ -303,7 +304,7 @@ def random_grayscale(key: jax.Array, images: jax.Array, *, p: float = 0.2) -> ja
     Raises:
         DataError: `images` has another shape.
     """
-    change = jax.random.uniform(key, (images.shape[0],), jnp.float32) < p
+    change = rng.uniform(key, (images.shape[0],)) < p
     return jnp.where(per_image(change), to_grayscale(images), images)
 
 

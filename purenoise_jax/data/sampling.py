@@ -24,7 +24,7 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 @partial(jax.jit, static_argnames=("num_images",))
 def permutation(key: jax.Array, *, num_images: int) -> jax.Array:
     """Every image once, in random order: i32[num_images]."""
-    return jax.random.permutation(key, num_images)
+    return rng.permutation(key, num_images)
 
 
 @partial(jax.jit, static_argnames=("num_draws",))
@@ -48,14 +48,14 @@ def class_draws(
     Returns:
       i32[M], indices of images.
     """
-    class_key, image_key = jax.random.split(key)
+    class_key, image_key = rng.split(key)
     # Inverse transform; the clip keeps a draw at the rounded top end off classes without images.
     edges = jnp.cumsum(class_probs)
-    uniform = jax.random.uniform(class_key, (num_draws,)) * edges[-1]
+    uniform = rng.uniform(class_key, (num_draws,)) * edges[-1]
     last = jnp.max(jnp.where(class_probs > 0, jnp.arange(class_probs.size), 0))
     label = jnp.minimum(jnp.searchsorted(edges, uniform, side="right"), last)
     first = jnp.cumsum(counts) - counts
-    within = jax.random.randint(image_key, (num_draws,), 0, counts[label])
+    within = rng.randint(image_key, (num_draws,), 0, counts[label])
     return by_class[first[label] + within]
 
 

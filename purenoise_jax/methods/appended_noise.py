@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods.noise_source import noise_source
 from purenoise_jax.recipe import Batch, DataStats, Recipe
@@ -54,10 +55,8 @@ def append_noise(
     def append(key: jax.Array, batch: Batch) -> Batch:
         valid = batch["valid"]
         rows, num_noise = valid.size, math.floor(share * valid.size)
-        label_key, pixel_key = jax.random.split(key)
-        label = jax.random.randint(
-            label_key, (num_noise,), 0, stats.num_classes, batch["label"].dtype
-        )
+        label_key, pixel_key = rng.split(key)
+        label = rng.randint(label_key, (num_noise,), 0, stats.num_classes)
         # The share of the real rows, which with padding are fewer than the batch holds.
         wanted = jnp.floor(valid.sum() * jnp.float32(share))
         added = {

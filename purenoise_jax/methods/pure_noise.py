@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods.noise_source import noise_source
 from purenoise_jax.methods.resampling import balance
@@ -60,7 +61,7 @@ def pure_noise(
     def replace(key: jax.Array, batch: Batch) -> Batch:
         image = batch["image"]
         # Drawn for all rows whatever their labels, so that shapes are fixed.
-        choice_key, pixel_key = jax.random.split(key)
+        choice_key, pixel_key = rng.split(key)
         noise_mask = choose_rows(choice_key, batch["label"], probs)
         if additive_std:
             noise = add_noise(pixel_key, image, std=additive_std, clip=clip)

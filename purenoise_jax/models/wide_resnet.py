@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from purenoise_jax.models.conv import Conv
+from purenoise_jax.models.dropout import Dropout
 from purenoise_jax.models.heads import Linear
 from purenoise_jax.models.resnet_cifar import PAD_1, pool
 
@@ -39,7 +40,7 @@ class WideBlock(nn.Module):
         strides = (self.stride, self.stride)
         y = nn.relu(self.norm(name="bn1")(x, noise_mask, valid))
         y = self.conv(self.width, (3, 3), padding=PAD_1, strides=strides, name="conv1")(y)
-        y = nn.Dropout(self.dropout_rate, deterministic=not self.train)(y)
+        y = Dropout(self.dropout_rate, deterministic=not self.train)(y)
         y = nn.relu(self.norm(name="bn2")(y, noise_mask, valid))
         y = self.conv(self.width, (3, 3), padding=PAD_1, name="conv2")(y)
         if x.shape[-1] != self.width or self.stride != 1:
