@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
+from purenoise_jax.checkpoint import by_name
 from purenoise_jax.models.norm import AUX_PREFIX
 
 
 def needs_aux(leaves: Mapping[str, Any], target: Any) -> bool:
-    """Whether a checkpoint (path -> anything) lacks the auxiliary layers that a target has."""
-    return any(_is_aux(path) for path in _by_path(target)) and not any(map(_is_aux, leaves))
+    """Whether a checkpoint (name -> anything) lacks the auxiliary layers that a target has."""
+    return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
 
 
 def without_aux(tree: Any) -> Any:
@@ -44,22 +45,18 @@ def with_aux(state: Any, initial: Any, how: str) -> Any:
     Returns:
       A state with the structure of `initial`.
     """
-    there = _by_path(state)
+    there = by_name(state)
 
-    def leaf(path: Any, first: Any) -> Any:
-        key = jax.tree_util.keystr(path)
-        if not _is_aux(key):
-            return there[key]
-        natural = key.replace(f"'{AUX_PREFIX}", "'")
-        return first if how == "fresh" or key.startswith(".opt_state") else there[natural] + 0
+    def leaf(name: str, first: Any) -> Any:
+        if not _is_aux(name):
+            return there[name]
+        natural = name.replace(f"/{AUX_PREFIX}", "/")
+        return first if how == "fresh" or name.startswith("opt_state/") else there[natural] + 0
 
-    return jax.tree_util.tree_map_with_path(leaf, initial)
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+    wanted = by_name(initial)
+    leaves = [leaf(name, first) for name, first in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(initial), leaves)
 
 
-def _is_aux(key: str) -> bool:
-    return f"'{AUX_PREFIX}" in key
+def _is_aux(name: str) -> bool:
+    return f"/{AUX_PREFIX}" in name

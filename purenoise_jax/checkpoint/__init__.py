@@ -1,7 +1,8 @@
 """Checkpoints of a run: written by orbax, sealed with a manifest, numbered by completed steps.
 
-Each holds the four pytrees of `TrainState` and a JSON record that says which run it is of. Which
-one a run starts from is decided in `resume.py`: its own newest, else `init_from`, else none.
+Each holds the collections of a train state (parameters, statistics and the like, each a pytree) and
+a JSON record that says which run it is of. Which one a run starts from is decided in `resume.py`:
+its own newest, else `init_from`, else none.
 
 A step is written aside, sealed (see `manifest`) and only then renamed to its number, so that
 whatever is numbered was once complete; and it counts only while its manifest holds. Nothing is
@@ -9,8 +10,10 @@ deleted before what replaces it is complete, and what is deleted is renamed firs
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,8 +31,10 @@ from purenoise_jax.files import read_json
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
 STATE, RECORD = "state", "record.json"
-# Of what a step's folder holds; a record without a number is of the first format.
-FORMAT = 1
+# Of what a step's folder holds; a record without a number is of format 1. On disk the two differ
+# only in the names of arrays in the record: ".params['head']" in format 1, "params/head" in 2.
+# A collection without arrays is left out, so that a new one makes no older checkpoint unreadable.
+FORMAT = 2
 
 
 class Checkpoints:
@@ -159,7 +164,8 @@ class Checkpoints:
         background, and then older steps are pruned; `wait` waits for that.
 
         Args:
-          state: `TrainState`.
+          state: a dataclass of collections, such as `TrainState`, with the number of completed
+            steps in `step`.
           record: JSON values that say which run this is of.
 
         Raises:
@@ -179,7 +185,7 @@ class Checkpoints:
                 )
                 # Not yet to the disk itself, which the run would wait for; sealing does that.
                 (staged / RECORD).write_text(text + "\n", encoding="utf-8")
-            self._orbax.save(staged / STATE, args=ocp.args.StandardSave(state))
+            self._orbax.save(staged / STATE, args=ocp.args.StandardSave(collections(state)))
         except Exception as error:
             raise self._failure(step, error) from error
         self._whole.add(step)
@@ -234,6 +240,8 @@ class Checkpoints:
                 f"{self.folder / str(step)}: has format {shown(number)}; this version reads "
                 f"1 to {FORMAT}; continue with the version of purenoise_jax that wrote it"
             )
+        if number == 1:
+            record["leaves"] = {_name_of_format_1(k): v for k, v in record["leaves"].items()}
         return record
 
     def restore(self, step: int, target: Any) -> Any:
@@ -241,34 +249,35 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          target: a `TrainState` of `jax.ShapeDtypeStruct` with shardings; what is read has exactly
-            its structure, shapes and dtypes.
+          target: a dataclass of collections, such as `TrainState`, of `jax.ShapeDtypeStruct` with
+            shardings.
+
+        Returns:
+          The target with the arrays that were read, which have exactly its shapes and dtypes.
 
         Raises:
           CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
             dtypes, or numbers that are not finite.
         """
-        self._compare(self.record(step)["leaves"], describe(target), step)
+        wanted = describe(target)
+        self._compare(self.record(step)["leaves"], wanted, step)
         self._refuse_damage(step)
         path = self.folder / str(step) / STATE
         try:
             # What orbax says of the arrays themselves: it would cast them without a word.
             stored = self._orbax.metadata(path).item_metadata.tree
-            self._compare(_by_name(stored), _by_name(target), step)
-            state = self._orbax.restore(path, args=ocp.args.StandardRestore(target))
+            self._compare(describe(stored), wanted, step)
+            restored = self._orbax.restore(path, args=ocp.args.StandardRestore(collections(target)))
         except CheckpointError:
             raise
         except Exception as error:
             raise CheckpointError(
                 f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
             ) from error
-        leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-        for name, leaf in leaves:
+        for name, leaf in by_name(restored).items():
             if not np.isfinite(np.asarray(leaf.addressable_data(0))).all():
-                raise CheckpointError(
-                    f"{self.folder / str(step)}: {jax.tree_util.keystr(name)} is not finite"
-                )
-        return state
+                raise CheckpointError(f"{self.folder / str(step)}: {name} is not finite")
+        return dataclasses.replace(target, **restored)
 
     def close(self) -> None:
         """Lets go of the folder, once the last step saved is complete."""
@@ -329,10 +338,25 @@ def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[in
     return [step for step in steps[:-keep] if step not in named]
 
 
-def describe(state: Any) -> dict[str, str]:
-    """Path of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+def collections(state: Any) -> dict[str, Any]:
+    """The fields of a dataclass that hold arrays, each a pytree, by name."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: tree for name, tree in fields.items() if jax.tree.leaves(tree)}
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
+
+    Args:
+      tree: any pytree.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(map(_name, path)): leaf for path, leaf in leaves}
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """Name of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
+    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in by_name(tree).items()}
 
 
 def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
@@ -355,17 +379,14 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) ->
         raise CheckpointError(f"{where} is of another run: {parts}")
 
 
-def _by_name(tree: Any) -> dict[str, str]:
-    """As `describe`, with paths as orbax has them: fields and indices are all just names."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        "/".join(_name(key) for key in path): f"{np.dtype(x.dtype)}{list(x.shape)}"
-        for path, x in leaves
-    }
-
-
 def _name(key: Any) -> str:
     return str(next(getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)))
+
+
+def _name_of_format_1(path: str) -> str:
+    """The name of an array that format 1 wrote as ".opt_state[0].trace['head']['kernel']"."""
+    parts = re.findall(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]", path)
+    return "/".join("".join(part) for part in parts)
 
 
 def _delete(path: Path) -> None:
