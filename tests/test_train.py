@@ -294,7 +294,7 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     ("overrides", "message"),
     [
         ({"model.name": "resnet8"}, r'model: "tiny" there, "resnet8" here'),
-        ({"optimizer.name": "adam"}, r"arrays differ: \.opt_state"),
+        ({"optimizer.name": "adam"}, "arrays differ: opt_state"),
         ({"data.profile": "exp", "data.imbalance_ratio": 2.0},
          r"class_counts: \[24, 12, 6, 3\] there, \[3, 2, 1, 1\] here; dataset_fingerprint"),
         ({"data.normalize": "explicit", "data.normalize_mean": (0.1,) * 3,
