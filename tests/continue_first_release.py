@@ -1,0 +1,112 @@
+"""Shows that a run which the first release began goes on to the same last bit under this code.
+
+    python -m tests.continue_first_release FOLDER
+
+The first release, commit 803abee, is checked out and installed into an environment of its own in
+FOLDER. There it trains the digits twice: to the end, and until it is stopped within an epoch. This
+code then continues the second run. Both must end with the same state.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+COMMIT = "803abee"
+ROOT = Path(__file__).parent.parent
+EPOCHS = 8
+PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+
+def install(folder: Path) -> Path:
+    """Checks the first release out and installs it; returns its checkout.
+
+    The environment has the packages of this one, but for purenoise_jax itself.
+    """
+    checkout = folder / "checkout"
+    subprocess.run(["git", "clone", "-q", "--no-checkout", str(ROOT), str(checkout)], check=True)
+    subprocess.run(["git", "checkout", "-q", COMMIT], cwd=checkout, check=True)
+    venv.create(folder / "environment", with_pip=True)
+    pip = [str(folder / "environment/bin/python"), "-m", "pip", "install", "-q"]
+    frozen = subprocess.run(
+        [sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--exclude", "purenoise-jax"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    constraints = folder / "constraints.txt"
+    constraints.write_text("".join(f"{x}\n" for x in frozen.splitlines() if "==" in x))
+    subprocess.run([*pip, "-c", str(constraints), "-e", str(checkout)], check=True)
+    return checkout
+
+
+def command(python: Path | str, method: str, workdir: Path) -> list[str]:
+    """The command line of a run on the digits, with a checkpoint every few steps."""
+    config = f"configs/digits_lt.py:epochs={EPOCHS},method={method}"
+    return [
+        str(python), "-m", "purenoise_jax.main", "--config", config, "--workdir", str(workdir),
+        "--config.report=False", "--config.checkpoint.every_steps=5",
+    ]  # fmt: skip
+
+
+def train(python: Path | str, cwd: Path, method: str, workdir: Path) -> str:
+    """Trains to the end and returns the output."""
+    environment = {**os.environ, **PLAIN, "PYTHONPATH": str(cwd)}
+    done = subprocess.run(
+        command(python, method, workdir), cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-1000:]}")
+    return done.stdout
+
+
+def train_until(python: Path, cwd: Path, method: str, workdir: Path, step: int) -> int:
+    """Trains until a checkpoint of at least `step` is there, sends SIGTERM; the last step saved."""
+    environment = {**os.environ, **PLAIN, "PYTHONPATH": str(cwd)}
+    process = subprocess.Popen(
+        command(python, method, workdir), cwd=cwd, env=environment, stdout=subprocess.DEVNULL
+    )
+
+    def steps() -> list[int]:
+        names = (path.name for path in (workdir / "checkpoints").glob("[0-9]*"))
+        return sorted(map(int, names))
+
+    while not (steps() and steps()[-1] >= step) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    if process.wait() != 128 + signal.SIGTERM:
+        raise RuntimeError(f"the run of the first release ended with {process.returncode}")
+    return steps()[-1]
+
+
+def digest(workdir: Path) -> str:
+    """Sha256 of the last state of a finished run."""
+    return str(json.loads((workdir / "summary.json").read_text())["state_digest"])
+
+
+def show(folder: Path) -> bool:
+    """Prints a line a method; whether all ended with the same state."""
+    checkout = install(folder)
+    python = folder / "environment/bin/python"
+    same = True
+    for method, step in (("erm", 40), ("open", 80)):
+        whole, stopped = folder / f"{method}_whole", folder / f"{method}_stopped"
+        train(python, checkout, method, whole)
+        at = train_until(python, checkout, method, stopped, step)
+        said = train(sys.executable, ROOT, method, stopped)
+        same &= digest(whole) == digest(stopped) and f"continues at step {at}" in said
+        print(
+            f"{method}: {COMMIT} to the end {digest(whole)[:16]}; "
+            f"stopped at step {at} and continued by this code {digest(stopped)[:16]}"
+        )
+    return same
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]).resolve()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    sys.exit(not show(target))
