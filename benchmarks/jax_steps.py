@@ -19,7 +19,15 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import Batch, DataStats, Recipe
-from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step, make_update
+from purenoise_jax.step import (
+    Inputs,
+    Loader,
+    Rows,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_step,
+)
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
@@ -111,33 +119,35 @@ def step_program(
         recipe = build_recipe(["open"], stats, {"open": {**OPEN, "clip": True}})
     else:
         recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
-    make = make_step if guard else _unguarded
+    make: Callable[..., Any] = make_step if guard else _unguarded
     step = make(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
 
     rng = np.random.default_rng(0)
     count = ROWS * batch_size
     size = (count, image_size, image_size, 3)
     images = placement.replicate(rng.integers(0, 256, size, np.uint8))
-    labels = placement.replicate(rng.integers(0, num_classes, count).astype(np.int32))
-    index = placement.split_rows(np.arange(count, dtype=np.int32).reshape(ROWS, batch_size))
-    valid = placement.split_rows(np.ones((ROWS, batch_size), bool))
+    inputs = Inputs(
+        images, placement.replicate(rng.integers(0, num_classes, count).astype(np.int32))
+    )
+    epoch = Rows(
+        placement.split_rows(np.arange(count, dtype=np.int32).reshape(ROWS, batch_size)),
+        placement.split_rows(np.ones((ROWS, batch_size), bool)),
+    )
     init = partial(init_state, network, tx, stats.image_shape, 0)
     once = compiler_options(once=True)
     state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
     totals = jax.tree.map(placement.replicate, Totals.zero(ROWS))
 
-    def many(
-        state: TrainState, totals: Totals, images: Any, labels: Any, first: Any, count: Any
-    ) -> Any:
+    def many(state: TrainState, totals: Totals, inputs: Inputs, first: Any, count: Any) -> Any:
         def one(i: Any, carry: Any) -> Any:
-            row = i % ROWS
-            picked = (
-                jax.lax.with_sharding_constraint(
-                    jax.lax.dynamic_index_in_dim(rows, row, keepdims=False), placement.batch
-                )
-                for rows in (index, valid)
+            rows = jax.tree.map(
+                lambda all_rows: jax.lax.with_sharding_constraint(
+                    jax.lax.dynamic_index_in_dim(all_rows, i % ROWS, keepdims=False),
+                    placement.batch,
+                ),
+                epoch,
             )
-            return step(*carry, images, labels, *picked)
+            return step(*carry, inputs, rows)
 
         if steps_per_call == 1:
             return one(first, (state, totals))
@@ -152,16 +162,16 @@ def step_program(
             out_shardings=placement.replicated,
             compiler_options=compiler_options() if options is None else options,
         )
-        .lower(state, totals, images, labels, 0, steps_per_call)
+        .lower(state, totals, inputs, 0, steps_per_call)
         .compile()
     )
     compile_seconds = time.perf_counter() - started
     box = [state, totals]
-    rows = itertools.count(0, steps_per_call)
+    firsts = itertools.count(0, steps_per_call)
 
     def run() -> None:
         for _ in range(calls):
-            box[:] = compiled(*box, images, labels, next(rows), steps_per_call)
+            box[:] = compiled(*box, inputs, next(firsts), steps_per_call)
         jax.block_until_ready(box)
 
     cost = _cost(compiled)
@@ -181,11 +191,13 @@ def step_program(
     )
 
 
-def _unguarded(*arguments: Any) -> StepFn:
-    update = make_update(*arguments)
+def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, Totals]]:
+    guarded: TrainStep = make_step(*arguments)
 
-    def step(state: TrainState, totals: Totals, *data: jax.Array) -> tuple[TrainState, Totals]:
-        new, sums, _ = update(state, *data)
+    def step(
+        state: TrainState, totals: Totals, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, Totals]:
+        new, sums, _ = guarded.update(state, inputs, rows)
         return new, totals.add(sums, state.step, jnp.ones((), bool))
 
     return step

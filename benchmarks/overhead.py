@@ -23,7 +23,7 @@ from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.models import create_model
-from purenoise_jax.recipe import unchanged
+from purenoise_jax.recipe import current_variables, identity
 from purenoise_jax.step import Loader, TrainState
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.xla import compiler_options
@@ -145,7 +145,7 @@ def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Progr
         logits.block_until_ready()
 
     def whole() -> None:
-        evaluator(state, unchanged)
+        evaluator(current_variables(state), identity)
 
     facts = {"images": count, "batch_size": size}
     return {

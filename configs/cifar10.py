@@ -14,7 +14,7 @@ unless told otherwise. Its weight decay of 2e-4 goes with preset=rescience; the 
 from ml_collections import ConfigDict
 
 from purenoise_jax import config_parts as common
-from purenoise_jax.config import default_config
+from purenoise_jax.config import default_config, make_phase
 from purenoise_jax.errors import ConfigError
 
 METHODS = ("append", "erm")
@@ -53,8 +53,7 @@ def cifar_balanced(arg: str | None, name: str) -> ConfigDict:
         if args.start == 0:
             config.phases.initial.methods = ("append",)
         else:
-            noise = {"start_epoch": args.start, "methods": ("append",)}
-            config.phases.deferred = ConfigDict(noise)
+            config.phases.deferred = make_phase(args.start, ("append",))
             config.checkpoint.epochs = (args.start,)
             config.init_epoch = args.start
     config.data.name = name

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from purenoise_jax.data.pipeline import Placement
-from purenoise_jax.step import StepFn, TrainState
+from purenoise_jax.step import Inputs, Rows, TrainState, TrainStep
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import CompiledAhead, compiler_options
 
 
 def compile_steps(
-    step: StepFn, placement: Placement, *, looped: bool, shapes: tuple[Any, ...] | None = None
+    step: TrainStep, placement: Placement, *, looped: bool, shapes: tuple[Any, ...] | None = None
 ) -> "CompiledSteps":
     """Jits a step so that it runs several rows of an epoch in one call.
 
@@ -23,38 +23,34 @@ def compile_steps(
       looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
         a convolution's weight gradient is about 30 times slower inside such a loop, so there the
         rows are run one call at a time.
-      shapes: (state, totals, images, labels, index, valid) as shapes with places; if given, the
-        step is compiled in the background from now on, while the caller does other things.
+      shapes: (state, totals, inputs, rows of an epoch) as shapes with places; if given, the step is
+        compiled in the background from now on, while the caller does other things.
 
     Returns:
-      (state, totals, images, labels, index i32[steps, B], valid bool[steps, B], first, count) ->
-      (state, totals), which runs rows first .. first + count - 1. The state is donated.
+      (state, totals, inputs, rows of an epoch [steps, B], first, count) -> (state, totals), which
+      runs rows first .. first + count - 1. The state is donated.
     """
 
     def one(
         state: TrainState,
         totals: Totals,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
+        inputs: Inputs,
+        epoch: Rows,
         row: jax.Array,
     ) -> tuple[TrainState, Totals]:
-        index, valid = (
-            jax.lax.with_sharding_constraint(
-                jax.lax.dynamic_index_in_dim(rows, row, keepdims=False), placement.batch
-            )
-            for rows in (index, valid)
+        rows = jax.tree.map(
+            lambda all_rows: jax.lax.with_sharding_constraint(
+                jax.lax.dynamic_index_in_dim(all_rows, row, keepdims=False), placement.batch
+            ),
+            epoch,
         )
-        return step(state, totals, images, labels, index, valid)
+        return step(state, totals, inputs, rows)
 
     def many(
         state: TrainState,
         totals: Totals,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
+        inputs: Inputs,
+        epoch: Rows,
         first: jax.Array,
         count: jax.Array,
     ) -> tuple[TrainState, Totals]:
@@ -62,7 +58,7 @@ def compile_steps(
         return jax.lax.fori_loop(
             first,
             first + count,
-            lambda row, carry: one(carry[0], carry[1], images, labels, index, valid, row),
+            lambda row, carry: one(carry[0], carry[1], inputs, epoch, row),
             (state, totals),
         )
 

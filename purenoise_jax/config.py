@@ -6,10 +6,11 @@ anything is read, compiled or written.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Collection, Mapping
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -19,10 +20,21 @@ from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.pipeline import NORMALIZE
 from purenoise_jax.data.sources import SOURCES
 from purenoise_jax.errors import ConfigError, nearest, shown
-from purenoise_jax.legal import Epochs, Integer, Legal, Names, OneOf, PerChannel, Real, Switch, Text
-from purenoise_jax.methods import METHODS
-from purenoise_jax.methods.noise_source import SPACES, STATS
-from purenoise_jax.models import DTYPES, MODELS, NORMS
+from purenoise_jax.init_transforms import RESETS
+from purenoise_jax.legal import (
+    ALWAYS,
+    Epochs,
+    Integer,
+    Legal,
+    Names,
+    OneOf,
+    PerChannel,
+    Real,
+    Switch,
+    Text,
+)
+from purenoise_jax.methods import METHODS, arguments_of
+from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.numerics import MATMUL_PRECISIONS
 from purenoise_jax.optimizer import OPTIMIZERS
@@ -30,8 +42,6 @@ from purenoise_jax.resolve import AUTO, resolved
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
-# Stands for "every run has this field" in `Field.absent`; it equals no JSON value.
-ALWAYS: Final = object()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,30 +65,7 @@ class Field:
     absent: Any = ALWAYS
 
 
-def _noise_fields(method: str) -> dict[str, Field]:
-    """What every method that draws noise lets the user choose about it."""
-    return {
-        f"method.{method}.space": Field(
-            "pixel", "noise is normalised with the images, or enters raw", OneOf(SPACES)
-        ),
-        f"method.{method}.noise_stats": Field(
-            "train_subset", "whose mean and standard deviation noise has", OneOf(STATS)
-        ),
-        f"method.{method}.mean": Field(
-            (),
-            "for explicit: one number per channel",
-            PerChannel(Real(-math.inf)),
-        ),
-        f"method.{method}.std": Field(
-            (),
-            "for explicit: one number per channel",
-            PerChannel(Real(0)),
-        ),
-        f"method.{method}.clip": Field(True, "clip noise to [0, 1]", Switch()),
-    }
-
-
-FIELDS: dict[str, Field] = {
+_STATIC_FIELDS: dict[str, Field] = {
     "seed": Field(0, "of everything random but the choice of the subset", Integer(0, MAX_SEED)),
     "num_epochs": Field(
         200,
@@ -185,6 +172,12 @@ FIELDS: dict[str, Field] = {
         PerChannel(Real(0, above=True)),
     ),
     "model.name": Field("wrn28_10", "network", OneOf(MODELS)),
+    "model.head": Field(
+        "linear",
+        "classifier; cosine = of features and weights of length 1, without a bias",
+        OneOf(HEADS),
+        absent="linear",
+    ),
     "model.norm": Field("dar_bn", "normalisation layer", OneOf(NORMS)),
     "model.noise_grad": Field(
         "auto",
@@ -192,17 +185,6 @@ FIELDS: dict[str, Field] = {
         "none (nothing is stopped)",
         OneOf(("auto", *NOISE_GRADS)),
     ),
-    "method.open.delta": Field(1 / 3, "ratio between pure noise and natural images", Real(0, 1)),
-    **_noise_fields("open"),
-    "method.open.additive_std": Field(
-        0.0,
-        "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]",
-        Real(0),
-    ),
-    "method.append.share": Field(
-        0.25, "appended noise images over natural ones", Real(0, 1, above=True)
-    ),
-    **_noise_fields("append"),
     "optimizer.name": Field("sgd", "optimiser", OneOf(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "after the warm-up", Real(0, above=True)),
     "optimizer.momentum": Field(0.9, "of sgd", Real(0, 1, below=True)),
@@ -247,11 +229,69 @@ FIELDS: dict[str, Field] = {
 }
 
 
+class _Fields(Mapping[str, Field]):
+    """All fields by dotted path: those of this module, and the arguments of every method.
+
+    The latter are read off the methods' signatures each time, so that a config file may add a
+    method of its own to `METHODS`.
+    """
+
+    def __getitem__(self, path: str) -> Field:
+        parts = path.split(".")
+        if parts[0] != "method" or len(parts) != 3:
+            return _STATIC_FIELDS[path]
+        argument = arguments_of(METHODS[parts[1]])[parts[2]]
+        return Field(argument.default, argument.help, argument.legal, absent=argument.absent)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _STATIC_FIELDS
+        for method in METHODS:
+            yield from (f"method.{method}.{name}" for name in arguments_of(METHODS[method]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+FIELDS = _Fields()
+
 # Of every entry of `phases`, which has as many as a config gives it.
 PHASE_FIELDS: dict[str, Field] = {
     "start_epoch": Field(0, "the first epoch of the phase, counted from 0", Integer(0)),
     "methods": Field(("erm",), "that train from then on", Names(METHODS, needed=True)),
+    "reset": Field(
+        (), "starts anew at the start of the phase, from the run's seed", Names(RESETS), absent=()
+    ),
+    "learning_rate": Field(
+        0.0,
+        "0 = the run's schedule goes on; above = the phase has its own, with this rate",
+        Real(0),
+        absent=0.0,
+    ),
+    "warmup_epochs": Field(0, "of the phase's own schedule", Integer(0), absent=0),
+    "milestones": Field(
+        (),
+        "of the phase's own schedule, in epochs after its start",
+        Epochs(increasing=True),
+        absent=(),
+    ),
+    "gamma": Field(0.1, "of the phase's own schedule", Real(0, above=True), absent=0.1),
 }
+
+
+def make_phase(start_epoch: int, methods: tuple[str, ...], **own: Any) -> ConfigDict:
+    """A phase of a config, all fields at their default but those that are given.
+
+    Args:
+      start_epoch: its first epoch, counted from 0.
+      methods: that train from then on.
+      **own: other fields of `PHASE_FIELDS`, such as `reset` or `learning_rate`.
+    """
+    return ConfigDict(phase_values({"start_epoch": start_epoch, "methods": methods, **own}))
+
+
+def phase_values(phase: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
+    """All fields of a phase; those that a config leaves out have their defaults."""
+    return {name: phase.get(name, field.default) for name, field in PHASE_FIELDS.items()}
 
 
 def field_of(path: str) -> Field | None:
@@ -272,7 +312,7 @@ def default_config() -> ConfigDict:
                 node[name] = ConfigDict()
             node = node[name]
         node[leaf] = field.default
-    config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": ("erm",)}})
+    config.phases = ConfigDict({"initial": make_phase(0, ("erm",))})
     return config
 
 
@@ -328,10 +368,11 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
     for name, phase in phases.items():
         path = f"phases.{name}"
         keys = set(phase) if isinstance(phase, ConfigDict) else set()
-        if keys != set(PHASE_FIELDS):
-            raise ConfigError(f"{path} must have start_epoch and methods, and nothing else")
-        for leaf, field in PHASE_FIELDS.items():
-            _check(f"{path}.{leaf}", field, phase[leaf])
+        if not {"start_epoch", "methods"} <= keys <= {*PHASE_FIELDS}:
+            legal = ", ".join(PHASE_FIELDS)
+            raise ConfigError(f"{path} must have start_epoch and methods; legal: {legal}")
+        for leaf, value in phase_values(phase).items():
+            _check(f"{path}.{leaf}", PHASE_FIELDS[leaf], value)
         start = phase.start_epoch
         if start >= num_epochs:
             raise ConfigError(
@@ -343,6 +384,28 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
         starts[start] = name
     if 0 not in starts:
         raise ConfigError("phases: none starts at epoch 0")
+    ends = dict(itertools.pairwise([*sorted(starts), num_epochs]))
+    for start, name in starts.items():
+        _validate_schedule(f"phases.{name}", phase_values(phases[name]), ends[start] - start)
+
+
+def _validate_schedule(path: str, phase: Mapping[str, Any], num_epochs: int) -> None:
+    """Refuses a schedule of a phase's own that is not used, or not seen to its end."""
+    own = {name: phase[name] for name in ("warmup_epochs", "milestones", "gamma")}
+    if not phase["learning_rate"]:
+        for name, value in own.items():
+            if value != PHASE_FIELDS[name].default:
+                raise ConfigError(
+                    f"{path}.{name}={value} is used with {path}.learning_rate above 0 only"
+                )
+        return
+    last = max((phase["warmup_epochs"], *(m + 1 for m in phase["milestones"])))
+    if last > num_epochs:
+        raise ConfigError(
+            f"{path}: its schedule of warmup_epochs={phase['warmup_epochs']} and "
+            f"milestones={phase['milestones']}, counted from its start, goes beyond its "
+            f"{num_epochs} epochs"
+        )
 
 
 def fixed_fields(config: ConfigDict) -> dict[str, Any]:
@@ -418,7 +481,8 @@ def _is_argument_of(methods: Collection[str], path: str) -> bool:
 
 def _value_without(path: str, always: Any = ALWAYS) -> Any:
     """The value, in JSON's types, of runs that have no such field; `always` if all runs have it."""
-    absent = FIELDS[path].absent if path in FIELDS else ALWAYS
+    field = field_of(path)
+    absent = ALWAYS if field is None else field.absent
     if absent is ALWAYS:
         return always
     return list(absent) if isinstance(absent, tuple) else absent

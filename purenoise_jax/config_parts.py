@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config import make_phase
 from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD
 
@@ -114,14 +115,14 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
     config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
-    config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": initial}})
+    config.phases = ConfigDict({"initial": make_phase(0, initial)})
     if deferred:
         if epochs < 2:
             raise ConfigError(
                 f"config argument epochs={epochs} leaves no epoch for {method} after plain "
                 "training; legal: at least 2"
             )
-        config.phases.deferred = ConfigDict({"start_epoch": first_drop, "methods": deferred})
+        config.phases.deferred = make_phase(first_drop, deferred)
 
 
 def set_preset(config: ConfigDict, preset: str) -> None:

@@ -6,7 +6,8 @@ What depends on the data as well is refused where the data are known: `experimen
 from ml_collections import ConfigDict
 
 from purenoise_jax.errors import ConfigError
-from purenoise_jax.methods.appended_noise import num_noise_rows
+from purenoise_jax.legal import refuse_idle_statistics
+from purenoise_jax.methods import check_arguments
 
 
 def refuse_contradictions(config: ConfigDict) -> None:
@@ -24,24 +25,13 @@ def refuse_contradictions(config: ConfigDict) -> None:
             "else nothing is left to train"
         )
     data, opt = config.data, config.optimizer
-    _refuse_idle_statistics(
+    refuse_idle_statistics(
         "data.normalize",
         data.normalize,
         {"data.normalize_mean": data.normalize_mean, "data.normalize_std": data.normalize_std},
     )
-    used = {method for phase in config.phases.values() for method in phase.methods}
-    for name in sorted(used & set(config.method)):
-        method = config.method[name]
-        _refuse_idle_statistics(
-            f"method.{name}.noise_stats",
-            method.noise_stats,
-            {f"method.{name}.mean": method.mean, f"method.{name}.std": method.std},
-        )
-    if "append" in used and num_noise_rows(config.method.append.share, config.batch_size) < 1:
-        raise ConfigError(
-            f"method.append.share={config.method.append.share} of batch_size={config.batch_size} "
-            f"is less than one noise image; legal: at least {1 / config.batch_size:g}"
-        )
+    for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
+        check_arguments(name, config.method.get(name, {}), config.batch_size)
     if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
         raise ConfigError(
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
@@ -75,18 +65,3 @@ def refuse_unfinished_schedule(config: ConfigDict) -> None:
             "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
             f"{config.num_epochs}, or more epochs"
         )
-
-
-def _refuse_idle_statistics(field: str, choice: str, given: dict[str, tuple[float, ...]]) -> None:
-    """Refuses numbers that nobody would use, and explicit statistics without numbers."""
-    mean, std = given.values()
-    if choice != "explicit":
-        for name, values in given.items():
-            if values:
-                raise ConfigError(
-                    f"{name}={values} is used with {field}=explicit only, which is {choice!r}; "
-                    f"leave {name} at (), or set {field}"
-                )
-    elif not mean or len(mean) != len(std):
-        names = " and ".join(f"{name}={values}" for name, values in given.items())
-        raise ConfigError(f"{field}=explicit needs one number per channel in both {names}")

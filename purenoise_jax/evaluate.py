@@ -1,6 +1,6 @@
 """Exact evaluation over a whole data set in fixed-shape batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.numerics import with_precision
-from purenoise_jax.step import Loader, TrainState
+from purenoise_jax.step import Loader
 from purenoise_jax.xla import compiler_options
 
 ECE_BINS = 15
@@ -95,17 +95,16 @@ class Evaluator:
             compiler_options=compiler_options(),
         )
 
-    def __call__(self, state: TrainState, postprocess: Postprocess) -> Counts:
-        """Evaluates with the running statistics of a state.
+    def __call__(self, variables: Mapping[str, Any], postprocess: Postprocess) -> Counts:
+        """Evaluates a network with its running statistics.
 
         Args:
-          state: what to evaluate.
+          variables: "params" and "batch_stats", see `recipe.current_variables`.
           postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
 
         Returns:
           Counts on the host.
         """
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
         return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
 
 

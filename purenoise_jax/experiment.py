@@ -1,6 +1,7 @@
 """From a config to everything that a run is made of. Below this, nothing sees a config."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from purenoise_jax.checkpoint import collections
+from purenoise_jax.config import phase_values
 from purenoise_jax.data import sources
 from purenoise_jax.data.augment import check_sizes, make_augment
 from purenoise_jax.data.dataset import Dataset, limit_test
@@ -15,27 +18,40 @@ from purenoise_jax.data.pipeline import Placement, TrainingSet, make_training_se
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.frozen_networks import digest, load_frozen
+from purenoise_jax.init_transforms import reset
 from purenoise_jax.legal import MAX_INT
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import create_model
-from purenoise_jax.numerics import with_precision
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.paths import expand
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.resolve import resolved
 from purenoise_jax.schedules import by_step, learning_rates
-from purenoise_jax.step import Loader, StepFn, TrainState, init_state, make_step
+from purenoise_jax.step import (
+    Inputs,
+    Loader,
+    Rows,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_step,
+)
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`."""
+    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`.
+
+    At its start, the parts of the state in `reset` become those of the run's beginning.
+    """
 
     start: int
     methods: tuple[str, ...]
     recipe: Recipe
+    reset: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +71,7 @@ class Experiment:
       loader: how images become a batch.
       identity: JSON values that say which model and data a checkpoint is of.
       matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
+      frozen: name -> variables, on the host, of the networks that methods ask and do not train.
     """
 
     seed: int
@@ -69,6 +86,7 @@ class Experiment:
     loader: Loader
     identity: dict[str, Any]
     matmul_precision: str = "default"
+    frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,6 +106,12 @@ class Experiment:
         )
         return make()
 
+    def enter(self, phase: Phase, state: TrainState) -> TrainState:
+        """The state with which a phase begins, from that before it."""
+        if not phase.reset:
+            return state
+        return reset(state, self.init(), phase.reset)
+
     def target(self) -> TrainState:
         """The shapes, dtypes and places of a state."""
         return jax.tree.map(
@@ -99,14 +123,21 @@ class Experiment:
         """What a state takes, in memory or on disk."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.target()))
 
-    def step_fn(self, phase: Phase) -> StepFn:
+    def step_fn(self, phase: Phase) -> TrainStep:
         """The training step of a phase, not yet compiled."""
         lr_fn = by_step(self.rates, self.steps_per_epoch)
-        step = make_step(self.model, self.tx, lr_fn, phase.recipe, self.loader, self.seed)
-        return with_precision(step, self.matmul_precision)
+        return make_step(
+            self.model,
+            self.tx,
+            lr_fn,
+            phase.recipe,
+            self.loader,
+            self.seed,
+            self.matmul_precision,
+        )
 
     def step_shapes(self) -> tuple[Any, ...]:
-        """Shapes, dtypes and places of the first six arguments of `compile_steps`' result."""
+        """Shapes, dtypes and places of the arrays that `compile_steps`' result takes."""
         placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
 
         def on_all(array: Any) -> jax.ShapeDtypeStruct:
@@ -115,11 +146,16 @@ class Experiment:
         return (
             self.target(),
             jax.tree.map(on_all, jax.eval_shape(lambda: Totals.zero(rows[0]))),
-            on_all(self.training.images),
-            on_all(self.training.labels),
-            jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),
-            jax.ShapeDtypeStruct(rows, np.bool_, sharding=placement.rows),
+            jax.tree.map(on_all, self.inputs()),
+            Rows(
+                jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),
+                jax.ShapeDtypeStruct(rows, np.bool_, sharding=placement.rows),
+            ),
         )
+
+    def inputs(self) -> Inputs:
+        """All that every step reads, on the host."""
+        return Inputs(self.training.images, self.training.labels, dict(self.frozen))
 
     def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
         """An evaluator for the test set, and one for the validation set if there is one."""
@@ -143,7 +179,9 @@ class Experiment:
         }
 
     def _init(self) -> TrainState:
-        return init_state(self.model, self.tx, self.training.stats.image_shape, self.seed)
+        memory = {name: m for phase in self.phases for name, m in phase.recipe.memory.items()}
+        shape = self.training.stats.image_shape
+        return init_state(self.model, self.tx, shape, self.seed, memory)
 
 
 def build(config: ConfigDict) -> Experiment:
@@ -183,9 +221,15 @@ def build(config: ConfigDict) -> Experiment:
     placement.check_fits([training.images, dataset.test_images, dataset.val_images])
     stats = training.stats
     arguments = config.method.to_dict()
+    fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
     phases = tuple(
-        Phase(p.start_epoch, p.methods, build_recipe(p.methods, stats, arguments))
-        for p in sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
+        Phase(
+            p["start_epoch"],
+            p["methods"],
+            build_recipe(p["methods"], stats, arguments),
+            p["reset"],
+        )
+        for p in fields
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     check_sizes(data.augment, *stats.image_shape[:2], **sizes)
@@ -196,7 +240,9 @@ def build(config: ConfigDict) -> Experiment:
             f"num_epochs={config.num_epochs} of {sampler.steps} steps each are more steps than "
             f"can be counted; legal: at most {MAX_INT // sampler.steps}"
         )
-    return Experiment(
+    for phase in phases:
+        _check_requirements(phase, config.model)
+    experiment = Experiment(
         seed=config.seed,
         placement=placement,
         dataset=dataset,
@@ -209,15 +255,10 @@ def build(config: ConfigDict) -> Experiment:
             norm=config.model.norm,
             noise_grad=config.model.noise_grad,
             dtype=config.dtype,
+            head=config.model.head,
         ),
         tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
-        rates=learning_rates(
-            config.num_epochs,
-            learning_rate=opt.learning_rate,
-            warmup_epochs=opt.warmup_epochs,
-            milestones=opt.milestones,
-            gamma=opt.gamma,
-        ),
+        rates=_rates(config.num_epochs, opt, fields),
         loader=Loader(
             augment=augment,
             mean=stats.normalize_mean,
@@ -235,6 +276,54 @@ def build(config: ConfigDict) -> Experiment:
             "normalize_std": stats.normalize_std.tolist(),
         },
         matmul_precision=config.matmul_precision,
+    )
+    return _with_frozen_networks(experiment)
+
+
+def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The learning rate of every epoch, f64[E]: the run's schedule, or that of a phase's own."""
+
+    def schedule(epochs: int, of: Mapping[str, Any]) -> np.ndarray:
+        return learning_rates(
+            epochs,
+            learning_rate=of["learning_rate"],
+            warmup_epochs=of["warmup_epochs"],
+            milestones=of["milestones"],
+            gamma=of["gamma"],
+        )
+
+    rates = schedule(num_epochs, opt)
+    ends = [phase["start_epoch"] for phase in phases[1:]] + [num_epochs]
+    for phase, end in zip(phases, ends, strict=True):
+        if phase["learning_rate"]:
+            start = phase["start_epoch"]
+            rates[start:end] = schedule(end - start, phase)
+    return rates
+
+
+def _check_requirements(phase: Phase, model: ConfigDict) -> None:
+    """Refuses a model that lacks what a method of a phase cannot do without."""
+    for name, value in phase.recipe.requires.items():
+        if model[name] != value:
+            raise ConfigError(
+                f"model.{name}={model[name]}, but the phase of {' + '.join(phase.methods)} from "
+                f"epoch {phase.start} needs model.{name}={value}"
+            )
+
+
+def _with_frozen_networks(experiment: Experiment) -> Experiment:
+    """Loads the networks that methods name, and makes them part of what the run is."""
+    wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
+    if not wanted:
+        return experiment
+    target = collections(experiment.target())
+    target = {name: target[name] for name in ("params", "batch_stats") if name in target}
+    same = ("model", "image_shape", "num_classes", "normalize_mean", "normalize_std")
+    identity = {name: experiment.identity[name] for name in same}
+    frozen = {name: load_frozen(name, run, target, identity) for name, run in wanted.items()}
+    digests = {name: digest(variables) for name, variables in frozen.items()}
+    return dataclasses.replace(
+        experiment, frozen=frozen, identity={**experiment.identity, "frozen": digests}
     )
 
 

@@ -7,13 +7,16 @@ import dataclasses
 import itertools
 import math
 import unicodedata
-from collections.abc import Collection
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Protocol
 
-from purenoise_jax.errors import nearest
+from purenoise_jax.errors import ConfigError, nearest
 
 MAX_INT = 2**31 - 1  # steps and sizes are 32-bit on the devices
 MAX_TEXT = 4096
+# Stands for "every run has this field", where fields say what runs without them have; it equals no
+# JSON value.
+ALWAYS: Final = object()
 # What does not fit into float32 would become zero or infinite without a word.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
@@ -211,3 +214,27 @@ def _is_float32(value: Any) -> bool:
     if type(value) not in (int, float):
         return False
     return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
+
+
+def refuse_idle_statistics(field: str, choice: str, given: Mapping[str, Any]) -> None:
+    """Refuses numbers that nobody would use, and explicit statistics without numbers.
+
+    Args:
+      field: path of the choice.
+      choice: its value; "explicit" wants numbers.
+      given: path -> one number per channel or (), of the mean and of the standard deviation.
+
+    Raises:
+      ConfigError: naming both fields.
+    """
+    mean, std = given.values()
+    if choice != "explicit":
+        for name, values in given.items():
+            if values:
+                raise ConfigError(
+                    f"{name}={values} is used with {field}=explicit only, which is {choice!r}; "
+                    f"leave {name} at (), or set {field}"
+                )
+    elif not mean or len(mean) != len(std):
+        names = " and ".join(f"{name}={values}" for name, values in given.items())
+        raise ConfigError(f"{field}=explicit needs one number per channel in both {names}")

@@ -7,11 +7,15 @@ applying one after the other.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
+
+from purenoise_jax.networks import Networks
 
 # A training batch:
 #   image       f32[B, H, W, C]  augmented, pixel space [0, 1]
@@ -21,12 +25,53 @@ import optax
 #   noise_mask  bool[B]          True = pure noise; the entry is absent while no row can be
 Batch = Mapping[str, jax.Array]
 Params = Any
+Aux = tuple[Any, jax.Array]  # batch statistics after the step, logits [B, K]
+
+
+class Outcome(NamedTuple):
+    """Rows of a batch after the objective.
+
+    Attributes:
+      losses: f32[B], in nats where the loss is a cross-entropy.
+      logits: f32[B, K], from which the training accuracy is counted.
+      weights: f32[B], of the losses in their mean; None = all 1.
+    """
+
+    losses: jax.Array
+    logits: jax.Array
+    weights: jax.Array | None = None
+
+
+class LossFn(Protocol):
+    """The loss of a step as a function of the parameters."""
+
+    def __call__(
+        self, params: Params, row_weights: jax.Array | None = None
+    ) -> tuple[jax.Array, Aux]:
+        """The loss [] and what comes with it; `row_weights` f32[B] replace the rows' weights.
+
+        With row weights the mean is over their sum.
+        """
+        ...
+
+
+class Memory(NamedTuple):
+    """A pytree that a run carries beside its parameters, in `TrainState.extra`.
+
+    Attributes:
+      init: variables {"params", "batch_stats"} -> the tree before the first step.
+      update: (tree, variables after the step, completed steps before it i32[]) -> the next tree.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, jax.Array], Any]
+
+
 Transform = Callable[[jax.Array, Batch], Batch]
-Forward = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-Objective = Callable[[Forward, Batch, jax.Array], tuple[jax.Array, jax.Array]]
-LossFn = Callable[[Params], tuple[jax.Array, Any]]
-Gradient = Callable[[LossFn, Params], tuple[tuple[jax.Array, Any], Params]]
+Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
+Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +106,36 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, target)
 
 
-def classify(forward: Forward, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One forward pass: logits [B, K] of the batch and no auxiliary loss, zeros [B]."""
+def supervised(recipe: "Recipe", networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
+    """One forward pass, and the recipe's loss of every row weighted by its class."""
     del key
-    logits, _ = forward(batch["image"], batch.get("noise_mask"))
-    return logits, jax.numpy.zeros(logits.shape[0], logits.dtype)
+    logits, _ = networks.forward(batch["image"], batch.get("noise_mask"))
+    losses = recipe.loss(logits, batch["target"])
+    return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype))
 
 
-def differentiate(loss_fn: LossFn, params: Params) -> tuple[tuple[jax.Array, Any], Params]:
+def value_and_grad(
+    loss_fn: LossFn, params: Params, batch: Batch
+) -> tuple[tuple[jax.Array, Aux], Params]:
     """The plain gradient."""
+    del batch
     return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
 
-def everything(path: tuple[str, ...]) -> bool:
+def all_trainable(path: tuple[str, ...]) -> bool:
     """All parameters train."""
     del path
     return True
 
 
-def unchanged(logits: jax.Array) -> jax.Array:
+def identity(logits: jax.Array) -> jax.Array:
     """Logits as the model gives them."""
     return logits
+
+
+def current_variables(state: Any) -> dict[str, Any]:
+    """The parameters and running statistics of the last step."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,20 +146,42 @@ class Recipe:
       class_probs: f32[K], the probability of each class in draws with replacement; None = every
         image once an epoch.
       transforms: applied in order to the augmented batch in pixel space, each with its own key.
+      generators: applied after them, each with its own key; they may ask the networks.
       loss: (logits [B, K], target [B, K]) -> losses [B].
-      class_weights: f32[K], multiplied into the loss of each row by its label; None = all 1.
-      objective: (forward, batch, key) -> (logits [B, K], auxiliary losses [B]). `forward(images,
-        noise_mask=None)` normalises, runs the model in training mode and keeps its statistics.
-      gradient: (loss_fn, params) -> ((loss, aux), gradient).
-      trainable: tells by its path whether a parameter is updated.
+      class_weights: f32[K], the weight of each row by its label; None = all 1.
+      weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
+        PyTorch's weighted cross-entropy is; False = by the number of rows.
+      objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets.
+      gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
+      trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to the
+        forward pass, so that its gradient costs nothing.
+      train_mode: False runs batch norm and dropout in evaluation mode.
+      frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
+      memory: name -> `Memory`.
+      eval_variables: (state) -> the variables to evaluate with.
       postprocess: logits [B, K] -> logits [B, K], in evaluation.
+      requires: argument of the model -> the value without which the method means nothing, such as
+        {"head": "cosine"}.
     """
 
     class_probs: np.ndarray | None = None
     transforms: tuple[Transform, ...] = ()
+    generators: tuple[Generator, ...] = ()
     loss: Loss = cross_entropy
     class_weights: np.ndarray | None = None
-    objective: Objective = classify
-    gradient: Gradient = differentiate
-    trainable: Callable[[tuple[str, ...]], bool] = everything
-    postprocess: Callable[[jax.Array], jax.Array] = unchanged
+    weighted_mean: bool = False
+    objective: Objective = supervised
+    gradient: Gradient = value_and_grad
+    trainable: Callable[[tuple[str, ...]], bool] = all_trainable
+    train_mode: bool = True
+    frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
+    eval_variables: Callable[[Any], dict[str, Any]] = current_variables
+    postprocess: Callable[[jax.Array], jax.Array] = identity
+    requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:
+        """The weights [B] of rows with labels i32[B]; None where all weigh the same."""
+        if self.class_weights is None:
+            return None
+        return jnp.asarray(self.class_weights, dtype)[label]

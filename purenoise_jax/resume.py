@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax import lock, skipped, writer
-from purenoise_jax.aux_start import needs_aux, with_aux, without_aux
 from purenoise_jax.checkpoint import (
     FOLDER,
     STAGING,
@@ -23,6 +22,7 @@ from purenoise_jax.checkpoint import (
 from purenoise_jax.config import config_hash, differences, fixed_fields, flatten
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import Experiment
+from purenoise_jax.init_transforms import needs_aux, with_aux, without_aux
 from purenoise_jax.record_fields import check_fields
 from purenoise_jax.resolve import resolved
 from purenoise_jax.step import TrainState
@@ -178,7 +178,7 @@ def find_start(
       checkpoints: of this run.
       init_from: workdir of another run, or "".
       init_epoch: its completed epochs.
-      init_aux_bn: see `aux_start.with_aux`; for a checkpoint without auxiliary layers.
+      init_aux_bn: see `init_transforms.with_aux`; for a checkpoint without auxiliary layers.
       fresh: a start from scratch is wanted, where there is nothing to go on from.
       over: and even where there is.
 

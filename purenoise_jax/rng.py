@@ -25,7 +25,15 @@ T = TypeVar("T")
 KEY_IMPL = "threefry2x32"
 
 # The number, not the position, is part of the definition of a run: append, never renumber.
-STREAMS = {"params": 0, "sampling": 1, "augment": 2, "transforms": 3, "dropout": 4, "objective": 5}
+STREAMS = {
+    "params": 0,
+    "sampling": 1,
+    "augment": 2,
+    "transforms": 3,
+    "dropout": 4,
+    "objective": 5,
+    "generators": 6,
+}
 
 
 def root(seed: int) -> jax.Array:

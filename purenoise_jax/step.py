@@ -1,9 +1,13 @@
-"""One training step, built once per phase; see `compile_steps` for how it is run."""
+"""One training step, built once per phase; see `compile_steps` for how it is run.
+
+Read `TrainStep` from top to bottom: batch, loss, gradient, update, and the check for NaN.
+"""
 
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import chex
@@ -17,7 +21,9 @@ from jax.typing import DTypeLike
 from purenoise_jax import rng
 from purenoise_jax.data.augment import normalize, to_float
 from purenoise_jax.models.norm import AUX_PREFIX
-from purenoise_jax.recipe import Batch, Recipe
+from purenoise_jax.networks import Networks
+from purenoise_jax.numerics import with_precision
+from purenoise_jax.recipe import Aux, Batch, Memory, Params, Recipe, all_trainable
 from purenoise_jax.totals import Sums, Totals
 from purenoise_jax.xla import materialize
 
@@ -31,12 +37,42 @@ class TrainState:
       params: parameters.
       batch_stats: running statistics of the normalisation layers.
       opt_state: state of the optimiser.
+      extra: the memories of the methods by name, see `recipe.Memory`.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    extra: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Inputs:
+    """All that every step reads and none changes.
+
+    Attributes:
+      images: uint8[N, H, W, C], the training set.
+      labels: i32[N].
+      frozen: name -> variables of the networks that `Recipe.frozen` names.
+    """
+
+    images: Any
+    labels: Any
+    frozen: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Rows:
+    """Which images a step takes.
+
+    Attributes:
+      index: i32[B], into the training set.
+      valid: bool[B], False for padding.
+    """
+
+    index: Any
+    valid: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +91,10 @@ class Loader:
     std: np.ndarray
     num_classes: int
     dtype: DTypeLike = jnp.float32
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Pixels in [0, 1] as the network wants them, [B, H, W, C]."""
+        return normalize(images, self.mean, self.std)
 
     def gather(
         self,
@@ -76,39 +116,23 @@ class Loader:
         }
 
 
-UpdateFn = Callable[..., tuple[TrainState, Sums, Any]]
-StepFn = Callable[..., tuple[TrainState, Totals]]
-
-
-def make_batches(recipe: Recipe, loader: Loader, seed: int) -> Callable[..., Batch]:
-    """Builds what lays out the batch of a step, before the network sees it.
+@rng.fixed_bits
+def init_state(
+    model: Any,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    memory: Mapping[str, Memory] = MappingProxyType({}),
+) -> TrainState:
+    """The state before the first step, not yet placed on devices.
 
     Args:
-      recipe: what the phase's methods made of the step.
-      loader: turns indices into a batch.
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      image_shape: (H, W, C).
       seed: the run's seed.
-
-    Returns:
-      A pure function (step i32[], images uint8[N, H, W, C], labels i32[N], index i32[B],
-      valid bool[B]) -> `recipe.Batch`.
+      memory: of the recipes of all phases, so that the state has one structure throughout.
     """
-    augment_stream, transform_stream = (rng.stream(seed, s) for s in ("augment", "transforms"))
-
-    def batch_of(
-        step: jax.Array, images: jax.Array, labels: jax.Array, index: jax.Array, valid: jax.Array
-    ) -> Batch:
-        batch = loader.gather(rng.at(augment_stream, step), images, labels, index, valid)
-        transform_key = rng.at(transform_stream, step)
-        for i, transform in enumerate(recipe.transforms):
-            batch = transform(rng.at(transform_key, i), batch)
-        return batch
-
-    return batch_of
-
-
-@rng.fixed_bits
-def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple, seed: int) -> Any:
-    """The state before the first step, not yet placed on devices."""
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(rng.stream(seed, "params"), image, train=False)
     return TrainState(
@@ -116,107 +140,166 @@ def init_state(model: Any, tx: optax.GradientTransformation, image_shape: tuple,
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
+        extra={name: entry.init(variables) for name, entry in memory.items()},
     )
 
 
-def make_update(
-    model: Any,
-    tx: optax.GradientTransformation,
-    lr_fn: Callable[[jax.Array], jax.Array],
-    recipe: Recipe,
-    loader: Loader,
-    seed: int,
-) -> UpdateFn:
-    """Builds what a step of one phase does to the state, whether or not that is finite.
+# Compared by identity, as functions are, so that `jax.jit` takes it for one.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """The training step of one phase, a pure function of its arguments.
 
-    Args:
+    Attributes:
       model: from `create_model`.
       tx: from `make_optimizer`; gives directions, not yet times the learning rate.
       lr_fn: learning rate as a function of the completed steps.
       recipe: what the phase's methods made of the step.
       loader: turns indices into a batch.
-      seed: the run's seed.
-
-    Returns:
-      A pure function (state, images uint8[N, H, W, C], labels i32[N], index i32[B],
-      valid bool[B]) -> (state, `Sums` of this step alone, gradient). The loss is the mean over
-      valid rows, noise included.
+      keys: stream -> its typed key, see `rng.STREAMS`.
+      matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
     """
-    batch_of = make_batches(recipe, loader, seed)
-    streams = [rng.stream(seed, name) for name in ("dropout", "objective")]
+
+    model: Any
+    tx: optax.GradientTransformation
+    lr_fn: Callable[[jax.Array], jax.Array]
+    recipe: Recipe
+    loader: Loader
+    keys: Mapping[str, jax.Array]
+    matmul_precision: str = "default"
+
+    def __call__(
+        self, state: TrainState, totals: Totals, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, Totals]:
+        """Trains on one batch; the result is kept only if all of it is finite."""
+        update = with_precision(self.update, self.matmul_precision)
+        new, sums, grads = update(state, inputs, rows)
+        kept, finite = keep_finite(state, new, sums, grads)
+        return kept, totals.add(sums, state.step, finite)
+
+    def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
+        """The rows of a step as the transforms leave them; see `recipe.Batch`."""
+        batch = self.loader.gather(
+            rng.at(self.keys["augment"], step), inputs.images, inputs.labels, rows.index, rows.valid
+        )
+        key = rng.at(self.keys["transforms"], step)
+        for i, transform in enumerate(self.recipe.transforms):
+            batch = transform(rng.at(key, i), batch)
+        return batch
+
+    def generate(self, state: TrainState, inputs: Inputs, batch: Batch) -> Batch:
+        """The batch as the generators leave it."""
+        key = rng.at(self.keys["generators"], state.step)
+        for i, generator in enumerate(self.recipe.generators):
+            networks = self.networks(state.params, state, inputs, batch)
+            batch = generator(rng.at(key, i), batch, networks)
+        return batch
+
+    def networks(self, params: Params, state: TrainState, inputs: Inputs, batch: Batch) -> Networks:
+        """The networks of a step, the one that trains with these parameters."""
+        return Networks(
+            self.model,
+            self.loader.normalize,
+            params,
+            state.batch_stats,
+            valid=batch["valid"],
+            dropout_key=rng.at(self.keys["dropout"], state.step),
+            train=self.recipe.train_mode,
+            frozen=inputs.frozen,
+        )
+
+    def loss(
+        self,
+        params: Params,
+        row_weights: jax.Array | None,
+        state: TrainState,
+        inputs: Inputs,
+        batch: Batch,
+    ) -> tuple[jax.Array, Aux]:
+        """The mean loss of the valid rows, noise included; see `recipe.LossFn`."""
+        recipe, valid = self.recipe, batch["valid"]
+        networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
+        key = rng.at(self.keys["objective"], state.step)
+        outcome = recipe.objective(recipe, networks, batch, key)
+        weights = outcome.weights if row_weights is None else row_weights
+        losses = outcome.losses if weights is None else outcome.losses * weights
+        chex.assert_shape(losses, valid.shape)
+        total = jnp.where(valid, losses, 0).sum()
+        if weights is not None and (recipe.weighted_mean or row_weights is not None):
+            size = jnp.where(valid, weights, 0).sum()
+            mean = total / jnp.where(size > 0, size, 1)
+        else:
+            mean = total / jnp.maximum(valid.sum(), 1)
+        return mean, (networks.batch_stats, outcome.logits)
 
     def update(
-        state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
-    ) -> tuple[TrainState, Sums, Any]:
-        chex.assert_equal_shape([index, valid])
-        dropout_key, objective_key = (rng.at(s, state.step) for s in streams)
-        batch = materialize(batch_of(state.step, images, labels, index, valid))
-        # A transform may have appended rows.
-        noise_mask, valid = batch.get("noise_mask"), batch["valid"]
+        self, state: TrainState, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, Sums, Params]:
+        """One batch through the network and the optimiser, whether or not that is finite.
 
-        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            batch_stats, calls = state.batch_stats, 0
+        Returns:
+          The next state, the `Sums` of this step alone, and the gradient.
+        """
+        chex.assert_equal_shape([rows.index, rows.valid])
+        batch = self.batch(state.step, inputs, rows)
+        batch = materialize(self.generate(state, inputs, batch))
 
-            def forward(
-                image: jax.Array, noise_mask: jax.Array | None = None
-            ) -> tuple[jax.Array, dict[str, jax.Array]]:
-                nonlocal batch_stats, calls
-                # The norms select padding out, but the first weights meet the pixels before any
-                # norm: a zero gradient times a NaN pixel would be NaN.
-                image = jnp.where(valid.reshape(-1, *(1,) * (image.ndim - 1)), image, 0)
-                out, updated = model.apply(
-                    {"params": params, "batch_stats": batch_stats},
-                    normalize(image, loader.mean, loader.std),
-                    noise_mask,
-                    valid,
-                    train=True,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": rng.at(dropout_key, calls)},
-                )
-                batch_stats, calls = updated["batch_stats"], calls + 1
-                return out
+        def loss_fn(params: Params, row_weights: jax.Array | None = None) -> tuple[jax.Array, Aux]:
+            return self.loss(params, row_weights, state, inputs, batch)
 
-            logits, auxiliary = recipe.objective(forward, batch, objective_key)
-            losses = recipe.loss(logits, batch["target"])
-            if recipe.class_weights is not None:
-                losses = losses * jnp.asarray(recipe.class_weights, losses.dtype)[batch["label"]]
-            chex.assert_shape([losses, auxiliary], valid.shape)
-            total = jnp.where(valid, losses + auxiliary, 0).sum()
-            return total / jnp.maximum(valid.sum(), 1), (batch_stats, logits)
+        (loss, (batch_stats, logits)), grads = self.recipe.gradient(loss_fn, state.params, batch)
+        params, opt_state = self._optimize(state, grads, batch)
+        variables = {"params": params, "batch_stats": batch_stats}
+        extra = {
+            name: self.recipe.memory[name].update(tree, variables, state.step)
+            if name in self.recipe.memory
+            else tree
+            for name, tree in state.extra.items()
+        }
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
+        return new, _sums(loss, logits, batch), grads
 
-        (loss, (batch_stats, logits)), grads = recipe.gradient(loss_fn, state.params)
+    def _optimize(
+        self, state: TrainState, grads: Params, batch: Batch
+    ) -> tuple[Params, optax.OptState]:
+        """The parameters and the optimiser's state after a step."""
 
-        def in_use(path: Any, param: jax.Array) -> jax.Array:
-            # As in PyTorch, a parameter that no row came by does not decay either.
-            idle = noise_mask is None and path[-1].key.startswith(AUX_PREFIX)
+        def decayed(path: Any, param: jax.Array) -> jax.Array:
+            # As in PyTorch, parameters unused in this step get no weight decay.
+            idle = "noise_mask" not in batch and path[-1].key.startswith(AUX_PREFIX)
             return jnp.zeros_like(param) if idle else param
 
-        decaying = jax.tree_util.tree_map_with_path(in_use, state.params)
-        updates, opt_state = tx.update(grads, state.opt_state, decaying)
-        lr = lr_fn(state.step)
+        decaying = jax.tree_util.tree_map_with_path(decayed, state.params)
+        updates, opt_state = self.tx.update(grads, state.opt_state, decaying)
+        lr = self.lr_fn(state.step)
 
-        def apply(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:
-            if not recipe.trainable(tuple(str(entry.key) for entry in path)):
-                return param
-            return (param - lr * update).astype(param.dtype)
+        def move(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:
+            return (param - lr * update).astype(param.dtype) if self._trains(path) else param
 
-        params = jax.tree_util.tree_map_with_path(apply, state.params, updates)
-        noise = jnp.zeros_like(valid) if noise_mask is None else noise_mask & valid
-        natural = valid & ~noise
-        sums = Sums(
-            row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
-            steps=jnp.ones((), jnp.int32),
-            natural=natural.sum(dtype=jnp.int32),
-            noise=noise.sum(dtype=jnp.int32),
-            correct=(natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
+        return jax.tree_util.tree_map_with_path(move, state.params, updates), opt_state
+
+    def _trains(self, path: Any) -> bool:
+        return self.recipe.trainable(tuple(str(entry.key) for entry in path))
+
+    def _frozen_as_constants(self, params: Params) -> Params:
+        if self.recipe.trainable is all_trainable:
+            return params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if self._trains(path) else jax.lax.stop_gradient(x), params
         )
-        return TrainState(state.step + 1, params, batch_stats, opt_state), sums, grads
 
-    return update
+
+def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> Sums:
+    """What a step adds to the totals of its epoch."""
+    valid = batch["valid"]
+    noise = batch["noise_mask"] & valid if "noise_mask" in batch else jnp.zeros_like(valid)
+    natural = valid & ~noise
+    return Sums(
+        row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
+        steps=jnp.ones((), jnp.int32),
+        natural=natural.sum(dtype=jnp.int32),
+        noise=noise.sum(dtype=jnp.int32),
+        correct=(natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
+    )
 
 
 def all_finite(tree: Any) -> jax.Array:
@@ -251,14 +334,14 @@ def keep_finite(
       and which, bool[].
     """
     # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
-    kept = materialize((new.params, new.batch_stats, new.opt_state))
+    kept = materialize((new.params, new.batch_stats, new.opt_state, new.extra))
     finite = all_finite((sums.row_loss, grads, kept))
-    params, batch_stats, opt_state = jax.tree.map(
+    params, batch_stats, opt_state, extra = jax.tree.map(
         lambda after, before: jnp.where(finite, after, before),
         kept,
-        (old.params, old.batch_stats, old.opt_state),
+        (old.params, old.batch_stats, old.opt_state, old.extra),
     )
-    return TrainState(new.step, params, batch_stats, opt_state), finite
+    return TrainState(new.step, params, batch_stats, opt_state, extra), finite
 
 
 def make_step(
@@ -268,26 +351,19 @@ def make_step(
     recipe: Recipe,
     loader: Loader,
     seed: int,
-) -> StepFn:
-    """Builds the training step of one phase: `make_update`, kept if it is finite.
+    matmul_precision: str = "default",
+) -> TrainStep:
+    """Builds the training step of one phase; see `TrainStep` for the arguments.
 
     Args:
-      model: see `make_update`, as all others.
-      tx: likewise.
-      lr_fn: likewise.
-      recipe: likewise.
-      loader: likewise.
-      seed: likewise.
-
-    Returns:
-      A pure function (state, totals, images uint8[N, H, W, C], labels i32[N], index i32[B],
-      valid bool[B]) -> (state, totals).
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      lr_fn: learning rate as a function of the completed steps.
+      recipe: what the phase's methods made of the step.
+      loader: turns indices into a batch.
+      seed: the run's seed.
+      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
-    update = make_update(model, tx, lr_fn, recipe, loader, seed)
-
-    def step(state: TrainState, totals: Totals, *data: jax.Array) -> tuple[TrainState, Totals]:
-        new, sums, grads = update(state, *data)
-        kept, finite = keep_finite(state, new, sums, grads)
-        return kept, totals.add(sums, state.step, finite)
-
-    return step
+    names = ("augment", "transforms", "generators", "dropout", "objective")
+    keys = {name: rng.stream(seed, name) for name in names}
+    return TrainStep(model, tx, lr_fn, recipe, loader, keys, matmul_precision)

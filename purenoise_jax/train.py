@@ -23,7 +23,7 @@ from purenoise_jax.experiment import Experiment, Phase
 from purenoise_jax.numerics import numeric_settings
 from purenoise_jax.paths import workdir_path
 from purenoise_jax.skipped import SkippedSteps
-from purenoise_jax.step import TrainState
+from purenoise_jax.step import Rows, TrainState
 from purenoise_jax.stop import StopRequest
 from purenoise_jax.totals import Totals
 
@@ -134,8 +134,7 @@ def _train(
     for line in beginning.told():
         display.note(line)
 
-    images = placement.replicate(experiment.training.images)
-    labels = placement.replicate(experiment.training.labels)
+    inputs = jax.tree.map(placement.replicate, experiment.inputs())
     evaluators = experiment.evaluators(config.eval.batch_size)
     clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
     skipped = SkippedSteps(
@@ -203,9 +202,11 @@ def _train(
             clock.start()
         running = phase.start
         index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
-        rows = placement.split_rows(index), placement.split_rows(valid)
+        rows = Rows(placement.split_rows(index), placement.split_rows(valid))
         look_for_skipped = partial(skipped.check, epoch=epoch, index=index, valid=valid)
         if step == epoch * steps_per_epoch:
+            if epoch == phase.start:
+                state = experiment.enter(phase, state)
             totals = Totals.zero(steps_per_epoch)
         totals = jax.tree.map(placement.replicate, totals)
         count = 0
@@ -222,7 +223,7 @@ def _train(
                 count = min(
                     count, config.checkpoint.every_steps - step % config.checkpoint.every_steps
                 )
-            state, totals = run_steps(state, totals, images, labels, *rows, row, count)
+            state, totals = run_steps(state, totals, inputs, rows, row, count)
             step, epoch_ended = step + count, False
             # One call behind, so that the device always has the next one waiting.
             look_for_skipped(before)

@@ -149,9 +149,11 @@ def _finite(text: str) -> float:
 
 
 def state_digest(state: Any) -> str:
-    """Sha256, in hex, over params, batch statistics and optimiser state, to compare two runs."""
+    """Sha256, in hex, over all arrays of a state but its step, to compare two runs."""
     digest = hashlib.sha256()
     trees = {k: getattr(state, k) for k in ("params", "batch_stats", "opt_state")}
+    if state.extra:
+        trees["extra"] = state.extra
     for path, leaf in jax.tree_util.tree_flatten_with_path(trees)[0]:
         array = np.asarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype}{array.shape}".encode())

@@ -29,7 +29,7 @@ from purenoise_jax.models.wide_resnet import WideResNet
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats
 from purenoise_jax.schedules import by_step
-from purenoise_jax.step import Loader, TrainState, init_state, make_batches, make_step, make_update
+from purenoise_jax.step import Inputs, Loader, Rows, TrainState, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 from tests.tiny import TinyNet
@@ -83,21 +83,20 @@ def train(
     state = jax.tree.map(placement.replicate, first)
     check_dtype(state, dtype)
     sampler = EpochSampler(LABELS, 3, ROWS, seed=0)
-    images, labels = placement.replicate(IMAGES), placement.replicate(LABELS)
+    inputs = Inputs(placement.replicate(IMAGES), placement.replicate(LABELS))
     runners, losses = {}, []
     for epoch in range(-(-steps // STEPS)):
         recipe = build_recipe(phases[epoch], STATS, {"open": {"delta": 0.8}})
         if phases[epoch] not in runners:
             parts = (model, tx, by_step(RATES, STEPS), recipe, loader, 0)
-            data = (images, labels, LABELS[:ROWS], LABELS[:ROWS] >= 0)
-            batch = jax.eval_shape(make_batches(recipe, loader, 0), state.step, *data)
-            check_dtype((batch, jax.eval_shape(make_update(*parts), state, *data)), dtype)
-            step = make_step(*parts)
+            step, data = make_step(*parts), (inputs, Rows(LABELS[:ROWS], LABELS[:ROWS] >= 0))
+            batch = jax.eval_shape(step.batch, state.step, *data)
+            check_dtype((batch, jax.eval_shape(step.update, state, *data)), dtype)
             runners[phases[epoch]] = compile_steps(step, placement, looped=False)
-        rows = map(placement.split_rows, sampler.epoch(epoch, recipe.class_probs))
+        rows = Rows(*map(placement.split_rows, sampler.epoch(epoch, recipe.class_probs)))
         totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
         count = min(STEPS, steps - epoch * STEPS)
-        state, totals = runners[phases[epoch]](state, totals, images, labels, *rows, 0, count)
+        state, totals = runners[phases[epoch]](state, totals, inputs, rows, 0, count)
         losses.append(totals.sums.row_loss)
         assert jnp.finfo(totals.sums.row_loss.dtype).bits >= jnp.finfo(dtype).bits
         assert not totals.skipped.any()

@@ -15,6 +15,7 @@ from purenoise_jax.config import default_config
 from purenoise_jax.data.longtail import long_tail_indices
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.experiment import build
+from purenoise_jax.step import Inputs, Rows
 from purenoise_jax.totals import Totals
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 
@@ -33,9 +34,9 @@ def images_in_a_step(run, epoch):
     experiment = build(run.config)
     phase, caught = experiment.phase_of(epoch), []
 
-    def catch(forward, batch, key):
+    def catch(recipe, networks, batch, key):
         caught.append(batch)
-        return phase.recipe.objective(forward, batch, key)
+        return phase.recipe.objective(recipe, networks, batch, key)
 
     recipe = dataclasses.replace(phase.recipe, objective=catch)
     step = experiment.step_fn(dataclasses.replace(phase, recipe=recipe))
@@ -43,9 +44,10 @@ def images_in_a_step(run, epoch):
     state = experiment.init().replace(step=number)
     index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
     training = experiment.training
-    data = jnp.asarray(training.images), jnp.asarray(training.labels)
+    inputs = Inputs(jnp.asarray(training.images), jnp.asarray(training.labels))
     # Not jitted, so that the batch is there to be caught.
-    step(state, Totals.zero(STEPS_PER_EPOCH), *data, jnp.asarray(index[0]), jnp.asarray(valid[0]))
+    rows = Rows(jnp.asarray(index[0]), jnp.asarray(valid[0]))
+    step(state, Totals.zero(STEPS_PER_EPOCH), inputs, rows)
     return {name: np.asarray(array)[valid[0]] for name, array in caught[0].items()}
 
 

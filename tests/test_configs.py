@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
-from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, validate
+from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, make_phase, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.recipe import DataStats
@@ -35,15 +35,15 @@ def test_every_method_at_every_length(module, method, epochs):
 def test_the_papers_schedule():
     config = cifar10_lt.get_config()
     assert config.num_epochs == 200 and config.batch_size == 128
-    assert config.phases.initial.to_dict() == {"start_epoch": 0, "methods": ("erm",)}
-    assert config.phases.deferred.to_dict() == {"start_epoch": 160, "methods": ("open",)}
+    assert config.phases.initial.to_dict() == make_phase(0, ("erm",)).to_dict()
+    assert config.phases.deferred.to_dict() == make_phase(160, ("open",)).to_dict()
     opt = config.optimizer
     assert (opt.learning_rate, opt.momentum, opt.weight_decay) == (0.1, 0.9, 2e-4)
     assert (opt.warmup_epochs, opt.milestones, opt.gamma) == (5, (160, 180), 0.01)
     assert config.checkpoint.epochs == (160,)
     assert config.data.augment == ("flip", "crop", "cutout", "simclr")
     assert config.model.to_dict() == {
-        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "auto"}  # fmt: skip
+        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "auto", "head": "linear"}  # fmt: skip
     assert config.method.open.delta == 1 / 3
 
 

@@ -16,8 +16,8 @@ from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe, unchanged
-from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.recipe import DataStats, Recipe, current_variables, identity
+from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import TinyNet, tiny_config, write_npz
@@ -95,7 +95,8 @@ def steps_on(count, steps=3):
     )()
     step = make_step(model, tx, lambda step: 0.05, RECIPE, LOADER, seed=0)
     run = compile_steps(step, placement, looped=False)
-    data = (placement.replicate(IMAGES), placement.replicate(LABELS), *rows(placement))
+    inputs = Inputs(placement.replicate(IMAGES), placement.replicate(LABELS))
+    data = (inputs, Rows(*rows(placement)))
     state, totals = run(
         state, jax.tree.map(placement.replicate, Totals.zero(steps)), *data, 0, steps
     )
@@ -122,7 +123,7 @@ def test_evaluation_counts_every_image_once(devices):
         evaluator = Evaluator(
             model, IMAGES, LABELS, loader=LOADER, placement=placement, batch_size=batch_size
         )
-        return evaluator(state, unchanged)
+        return evaluator(current_variables(state), identity)
 
     # 67 images; a batch size that is not divisible by the devices is rounded up.
     counts, other = evaluate(10), evaluate(67)

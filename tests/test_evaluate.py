@@ -1,7 +1,5 @@
 """Evaluation against the same numbers computed with numpy from the images themselves."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.evaluate import ECE_BINS, Evaluator, confidence_bin
 from purenoise_jax.metrics import calibration_error
-from purenoise_jax.recipe import unchanged
+from purenoise_jax.recipe import identity
 from purenoise_jax.step import Loader
 
 RNG = np.random.default_rng(0)
@@ -32,7 +30,7 @@ def no_augmentation(key, images):
     raise AssertionError("evaluation augments nothing")
 
 
-def evaluate(postprocess=unchanged, params=0.0, batch_size=10):
+def evaluate(postprocess=identity, params=0.0, batch_size=10):
     evaluator = Evaluator(
         MeanColour,
         IMAGES,
@@ -41,7 +39,7 @@ def evaluate(postprocess=unchanged, params=0.0, batch_size=10):
         placement=Placement(8, 1),
         batch_size=batch_size,
     )
-    return evaluator(SimpleNamespace(params=jnp.float32(params), batch_stats={}), postprocess)
+    return evaluator({"params": jnp.float32(params), "batch_stats": {}}, postprocess)
 
 
 def by_numpy(shift=0.0):

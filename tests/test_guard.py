@@ -24,8 +24,8 @@ from purenoise_jax.experiment import build
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import NORMS
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, classify, cross_entropy
-from purenoise_jax.step import Loader, all_finite, init_state, make_step, make_update
+from purenoise_jax.recipe import DataStats, Outcome, cross_entropy, supervised
+from purenoise_jax.step import Inputs, Loader, Rows, all_finite, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest
@@ -50,9 +50,10 @@ def nan_pixel(recipe):
         nan = jnp.where(batch["label"] == BAD, jnp.nan, 0)
         return {**batch, "image": batch["image"].at[:, 3, 3, 0].add(nan)}
 
-    def objective(forward, batch, key):
-        logits, auxiliary = classify(forward, batch, key)
-        return jnp.nan_to_num(logits), auxiliary
+    def objective(recipe, networks, batch, key):
+        logits, _ = networks.forward(batch["image"], batch.get("noise_mask"))
+        logits = jnp.nan_to_num(logits)
+        return Outcome(recipe.loss(logits, batch["target"]), logits)
 
     return dataclasses.replace(
         recipe, transforms=(*recipe.transforms, transform), objective=objective
@@ -80,10 +81,10 @@ def infinite_gradient(recipe):
 def nan_statistic(recipe):
     """And nothing else: a second pass whose output is not used."""
 
-    def objective(forward, batch, key):
-        result = classify(forward, batch, key)
+    def objective(recipe, networks, batch, key):
+        result = supervised(recipe, networks, batch, key)
         nan = jnp.where((batch["label"] == BAD).any(), jnp.nan, 0)
-        forward(batch["image"] + nan, batch["noise_mask"])
+        networks.forward(batch["image"] + nan, batch["noise_mask"])
         return result
 
     return dataclasses.replace(recipe, objective=objective)
@@ -101,7 +102,7 @@ def overflow(recipe):
 def frozen_gradient(recipe):
     """Of a parameter that does not train, with an optimiser that remembers nothing."""
 
-    def gradient(loss_fn, params):
+    def gradient(loss_fn, params, batch):
         found, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
         nan = jnp.where(found[0] > 1e3, jnp.nan, 0)
         grads["conv"] = jax.tree.map(lambda g: g + nan, grads["conv"])
@@ -138,8 +139,10 @@ def test_a_step_that_is_not_finite_changes_nothing(fault, norm, optimizer, devic
     index = np.stack([SPOILED, CLEAN, SPOILED, SPOILED, CLEAN])
     if fault is overflow:
         index[1] = index[4] = SPOILED
-    data = [placement.replicate(x) for x in (IMAGES, LABELS)]
-    data += [placement.split_rows(x) for x in (index, np.ones(index.shape, bool))]
+    data = (
+        Inputs(*map(placement.replicate, (IMAGES, LABELS))),
+        Rows(*map(placement.split_rows, (index, np.ones(index.shape, bool)))),
+    )
     state = jax.jit(
         partial(init_state, model, tx, (8, 8, 3), 0), out_shardings=placement.replicated
     )()
@@ -169,9 +172,9 @@ def test_the_loss_does_not_tell(fault):
     """It is finite although what the step would keep is not."""
     model, tx = TinyNet(num_classes=3), make_optimizer("sgd", momentum=0.9, weight_decay=0)
     recipe = fault(build_recipe(["open"], STATS, {}))
-    update = jax.jit(make_update(model, tx, lambda step: 0.1, recipe, LOADER, seed=0))
+    update = jax.jit(make_step(model, tx, lambda step: 0.1, recipe, LOADER, seed=0).update)
     state = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0))()
-    new, sums, grads = update(state, IMAGES, LABELS, SPOILED, np.ones(ROWS, bool))
+    new, sums, grads = update(state, Inputs(IMAGES, LABELS), Rows(SPOILED, np.ones(ROWS, bool)))
     assert np.isfinite(sums.row_loss)
     assert not all_finite((new, grads))
     assert all_finite(grads) == (fault is nan_statistic)

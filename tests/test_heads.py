@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from purenoise_jax.models import create_model
-from purenoise_jax.models.heads import Linear
+from purenoise_jax.models.heads import Cosine, Linear
 from purenoise_jax.models.norm import DARBatchNorm
 from purenoise_jax.models.one_block import OneBlock
 
@@ -79,3 +79,26 @@ def test_of_wider_features_it_is_as_wide():
         head = Linear(4)
         variables = head.init(jax.random.key(0), features)
         assert head.apply(variables, features).dtype == jnp.float64
+
+
+def test_cosines_against_numpy():
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(5, 7)).astype(np.float32)
+    head = Cosine(CLASSES)
+    variables = head.init(jax.random.key(0), features)
+    kernel = np.asarray(variables["params"]["kernel"], np.float64)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-6)
+    longer = {"params": {"kernel": jnp.asarray(3 * kernel, jnp.float32)}}
+    wide = features.astype(np.float64)
+    expected = (wide @ kernel) / np.linalg.norm(wide, axis=1)[:, None]
+    for given in (variables, longer):
+        np.testing.assert_allclose(head.apply(given, features), expected, rtol=1e-5, atol=1e-6)
+    assert head.apply(variables, jnp.asarray(features, jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_a_feature_of_zeros_has_no_cosine_and_no_gradient():
+    head, features = Cosine(CLASSES), jnp.zeros((2, 7)).at[1].set(1.0)
+    variables = head.init(jax.random.key(0), features)
+    assert not head.apply(variables, features)[0].any()
+    slope = jax.grad(lambda x: head.apply(variables, x).sum())(features)
+    assert not slope[0].any() and np.isfinite(slope).all()

@@ -15,7 +15,7 @@ from purenoise_jax.methods import build_recipe, noise_source
 from purenoise_jax.noise import replace_with_noise
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats
-from purenoise_jax.step import Loader, init_state, make_step
+from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -146,11 +146,11 @@ def test_the_step_counts_and_learns_from_appended_rows():
         step = make_step(model, tx, lambda step: 0.05, recipe, loader, seed=0)
         index = np.arange(16, dtype=np.int32)[None]
         valid = np.arange(16)[None] < valid_rows
-        data = [placement.replicate(x) for x in (images, labels)]
-        rows = [placement.split_rows(x) for x in (index, valid)]
+        inputs = Inputs(*map(placement.replicate, (images, labels)))
+        rows = Rows(*map(placement.split_rows, (index, valid)))
         zero = jax.tree.map(placement.replicate, Totals.zero(1))
         run_steps = compile_steps(step, placement, looped=False)
-        return jax.device_get(run_steps(state, zero, *data, *rows, 0, 1))
+        return jax.device_get(run_steps(state, zero, inputs, rows, 0, 1))
 
     state, totals = run(1, 16)
     assert (totals.sums.natural, totals.sums.noise) == (16, 4)

@@ -1,12 +1,14 @@
 """Which fields a started run may change: each is declared, and the declaration is kept."""
 
 import math
+from typing import Annotated
 
 import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.bad_values import field_paths, with_value
 from purenoise_jax.config import (
+    _STATIC_FIELDS,
     FIELDS,
     Field,
     config_hash,
@@ -145,18 +147,26 @@ def test_arguments_of_methods_that_no_phase_names_are_no_part_of_a_run():
     assert used == {"open"}
 
 
+def with_argument(recipe, stats, *, argument: Annotated[tuple, Epochs(), "added", (1,)] = (2,)):
+    return recipe
+
+
 @pytest.mark.parametrize("path", ["new_field", "method.erm.argument"])
 def test_a_run_from_before_a_field_was_added_goes_on_with_its_hash(path, tmp_path, monkeypatch):
     config = default_config()
     write_json(tmp_path / CONFIG_FILE, saved_config(config))
     before = config_hash(config)
-    # The default may be another than the value that older runs have.
-    field = Field((2,), "an added field", Epochs(), absent=(1,))
-    monkeypatch.setitem(FIELDS, path, field)
-    added = with_value(default_config(), path, (1,))
-    refuse_other_run(added, tmp_path)
-    assert config_hash(added) == before
-    changed = with_value(default_config(), path, (2,))
+    # The default is another than the value that older runs have.
+    added = Field((2,), "an added field", Epochs(), absent=(1,))
+    monkeypatch.setitem(_STATIC_FIELDS, "new_field", added)
+    monkeypatch.setitem(METHODS, "erm", with_argument)
+    same = {"new_field": (1,), "method.erm.argument": (1,)}
+    old = default_config()
+    for name, value in same.items():
+        old = with_value(old, name, value)
+    refuse_other_run(old, tmp_path)
+    assert config_hash(old) == before
+    changed = with_value(old, path, (2,))
     with pytest.raises(CheckpointError, match=rf"{path}: \[1\] there, \[2\] here"):
         refuse_other_run(changed, tmp_path)
     assert config_hash(changed) != before

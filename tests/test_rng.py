@@ -21,7 +21,7 @@ from purenoise_jax.methods.appended_noise import append_noise
 from purenoise_jax.models import create_model
 from purenoise_jax.models.dropout import Dropout
 from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Loader, init_state, make_batches
+from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
 
 SETTINGS = {
     "JAX_DEFAULT_PRNG_IMPL": "rbg",
@@ -51,10 +51,11 @@ def draws():
     }
     recipe = append_noise(Recipe(), stats, share=0.5)
     loader = Loader(None, stats.normalize_mean, stats.normalize_std, 4)
-    batch = make_batches(recipe, loader, 0)(
-        jnp.int32(5), jnp.zeros((6, 8, 8, 3), jnp.uint8), labels, jnp.arange(6, dtype=jnp.int32),
-        jnp.ones(6, bool),
-    )  # fmt: skip
+    step = make_step(None, None, None, recipe, loader, 0)
+    inputs = Inputs(jnp.zeros((6, 8, 8, 3), jnp.uint8), labels)
+    batch = step.batch(
+        jnp.int32(5), inputs, Rows(jnp.arange(6, dtype=jnp.int32), jnp.ones(6, bool))
+    )
     model = create_model("resnet8", num_classes=4, norm="bn", noise_grad="auto", dtype="float32")
     params = init_state(model, _NoOptimizer, (8, 8, 3), 0).params
     dropped = Dropout(0.3, deterministic=False).apply(

@@ -19,10 +19,10 @@ from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe, classify
+from purenoise_jax.recipe import DataStats, Recipe, supervised
 from purenoise_jax.report import epoch_record
 from purenoise_jax.schedules import by_step
-from purenoise_jax.step import Loader, TrainState, init_state, make_step, make_update
+from purenoise_jax.step import Inputs, Loader, Rows, TrainState, init_state, make_step
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -39,6 +39,8 @@ MODEL = TinyNet(num_classes=CLASSES)
 TX = make_optimizer("sgd", momentum=0.9, weight_decay=DECAY)
 INDEX = np.arange(ROWS, dtype=np.int32)
 ALL = np.ones(ROWS, bool)
+DATA = Inputs(IMAGES, LABELS)
+ARGUMENTS = {"open": {"delta": 1.0}, "m2m": {"network": "none"}}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def run(state, recipe=None, index=INDEX, valid=ALL, model=MODEL, steps=1, lr=LR)
     step = jax.jit(make_step(model, TX, lambda step: lr, recipe or Recipe(), LOADER, seed=0))
     totals = Totals.zero(STEPS)
     for _ in range(steps):
-        state, totals = step(state, totals, IMAGES, LABELS, index, valid)
+        state, totals = step(state, totals, DATA, Rows(index, valid))
     return state, totals
 
 
@@ -177,9 +179,9 @@ def probe(recipe=None, loader=LOADER, lr_fn=lambda step: LR, at=(0,)):
     params = {"w": jnp.arange(3.0)}
     for step in at:
         model = Probe()
-        update = make_update(model, tx, lr_fn, recipe or Recipe(), loader, seed=7)
+        update = make_step(model, tx, lr_fn, recipe or Recipe(), loader, seed=7).update
         before = TrainState(jnp.int32(step), params, {"passes": 0}, tx.init(params))
-        after, _, grads = update(before, IMAGES, LABELS, INDEX, ALL)
+        after, _, grads = update(before, DATA, Rows(INDEX, ALL))
         found.append((model.seen, after, grads))
     return found
 
@@ -212,10 +214,10 @@ def test_every_transform_and_the_objective_draw_with_keys_of_their_own():
         keys.append(key)
         return batch
 
-    def twice(forward, batch, key):
+    def twice(recipe, networks, batch, key):
         keys.append(key)
-        forward(batch["image"])
-        return classify(forward, batch, key)
+        networks.forward(batch["image"])
+        return supervised(recipe, networks, batch, key)
 
     recipe = Recipe(transforms=(transform, transform), objective=twice)
     steps = (0, 1)
@@ -251,7 +253,7 @@ def test_an_epochs_loss_weighs_rows_not_batches(state):
     step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), LOADER, seed=0))
     totals, losses = Totals.zero(STEPS), []
     for rows, real in zip(index, valid, strict=True):
-        state, totals = step(state, totals, IMAGES, LABELS, rows, real)
+        state, totals = step(state, totals, DATA, Rows(rows, real))
         # By the network itself, of the real rows alone.
         image = normalize(to_float(jnp.asarray(IMAGES[rows[real]])), MEAN, STD)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -307,7 +309,7 @@ def test_steps_in_a_loop_are_the_same_steps(state):
         runner = compile_steps(step, placement, looped=looped)
         start = jax.tree.map(lambda x: placement.replicate(np.asarray(x)), state)
         totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
-        data = (IMAGES, LABELS, placement.split_rows(index), placement.split_rows(valid))
+        data = (DATA, Rows(placement.split_rows(index), placement.split_rows(valid)))
         mid, totals = runner(start, totals, *data, 1, 2)
         results.append(runner(mid, totals, *data, 3, 1))
     one_by_one, in_a_loop = results
@@ -318,7 +320,7 @@ def test_steps_in_a_loop_are_the_same_steps(state):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_steps(method, state):
-    new, totals = run(state, build_recipe([method], STATS, {"open": {"delta": 1.0}}), steps=2)
+    new, totals = run(state, build_recipe([method], STATS, ARGUMENTS), steps=2)
     chex.assert_tree_all_finite(new)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     assert not totals.skipped.any()

@@ -50,7 +50,8 @@ class Network:
         self.experiment = run.experiment
         self.state: TrainState = run.state(epoch)
         done = int(self.state.step) // self.experiment.steps_per_epoch
-        self.postprocess = self.experiment.phase_of(max(done - 1, 0)).recipe.postprocess
+        recipe = self.experiment.phase_of(max(done - 1, 0)).recipe
+        self.postprocess, self._eval_variables = recipe.postprocess, recipe.eval_variables
         model, loader = self.experiment.model, self.experiment.loader
 
         def evaluate(variables: Any, inputs: jax.Array, valid: jax.Array) -> Any:
@@ -74,8 +75,8 @@ class Network:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Parameters and running statistics."""
-        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        """Parameters and running statistics with which the run is evaluated."""
+        return self._eval_variables(self.state)
 
     def evaluate(self, inputs: np.ndarray) -> Outputs:
         """Features and logits in evaluation: running statistics, no dropout, no noise mask.

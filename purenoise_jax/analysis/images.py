@@ -14,7 +14,7 @@ from matplotlib.figure import Figure, SubFigure
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.errors import ConfigError
-from purenoise_jax.step import make_batches
+from purenoise_jax.step import Inputs, Rows
 
 COLUMNS, ROWS = 10, 5
 
@@ -62,10 +62,10 @@ def batch_of(run: Run, epoch: int | None = None) -> Shown:
     step = epoch * experiment.steps_per_epoch
     index, valid = (rows[0] for rows in experiment.sampler.epoch(epoch, phase.recipe.class_probs))
     training = experiment.training
-    make = jax.jit(make_batches(phase.recipe, experiment.loader, experiment.seed))
+    make = jax.jit(experiment.step_fn(phase).batch)
     # The rows alone go to the device, not the whole training set.
-    place = np.arange(len(index))
-    made = make(np.int32(step), training.images[index], training.labels[index], place, valid)
+    inputs = Inputs(training.images[index], training.labels[index])
+    made = make(np.int32(step), inputs, Rows(np.arange(len(index)), valid))
     batch = {name: np.asarray(array)[valid] for name, array in made.items()}
     noise = batch.get("noise_mask", np.zeros(len(batch["label"]), bool))
     return Shown(epoch, step, phase.methods, batch["image"], batch["label"], noise, index[valid])

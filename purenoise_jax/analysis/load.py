@@ -9,11 +9,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint import Checkpoints, check_same
-from purenoise_jax.config import ALWAYS, FIELDS, default_config, validate
+from purenoise_jax.config import FIELDS, default_config, validate
 from purenoise_jax.console import show_error
 from purenoise_jax.errors import CheckpointError, ConfigError, harmless
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.files import read_json
+from purenoise_jax.legal import ALWAYS
 from purenoise_jax.paths import expand
 from purenoise_jax.resume import CONFIG_FILE
 from purenoise_jax.step import TrainState

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.config import default_config
+from purenoise_jax.config import default_config, make_phase
 from purenoise_jax.models import MODELS
 from purenoise_jax.models.one_block import OneBlock
 
@@ -78,6 +78,6 @@ def config_of(case: Case, **overrides: Any) -> ConfigDict:
             "report": False,
         }
     )
-    config.phases.deferred = ConfigDict({"start_epoch": 2, "methods": ("open",)})
+    config.phases.deferred = make_phase(2, ("open",))
     config.update_from_flattened_dict(overrides)
     return config

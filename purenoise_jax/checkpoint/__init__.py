@@ -274,10 +274,46 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
             ) from error
-        for name, leaf in by_name(restored).items():
-            if not np.isfinite(np.asarray(leaf.addressable_data(0))).all():
-                raise CheckpointError(f"{self.folder / str(step)}: {name} is not finite")
+        self._refuse_non_finite(restored, step)
         return dataclasses.replace(target, **restored)
+
+    def restore_collections(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads some collections of a state and leaves out the others.
+
+        Args:
+          step: one of `steps()`.
+          target: name -> a pytree of `jax.ShapeDtypeStruct` with shardings.
+
+        Raises:
+          CheckpointError: as for `restore`, of these collections alone.
+        """
+        wanted = describe(target)
+        there = {
+            name: array
+            for name, array in self.record(step)["leaves"].items()
+            if name.partition("/")[0] in target
+        }
+        self._compare(there, wanted, step)
+        self._refuse_damage(step)
+        arguments = jax.tree.map(
+            lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), dict(target)
+        )
+        reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        try:
+            restored: dict[str, Any] = reader.restore(
+                self.folder / str(step) / STATE,
+                args=ocp.args.PyTreeRestore(
+                    item=dict(target), restore_args=arguments, partial_restore=True
+                ),
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
+            ) from error
+        finally:
+            reader.close()
+        self._refuse_non_finite(restored, step)
+        return restored
 
     def close(self) -> None:
         """Lets go of the folder, once the last step saved is complete."""
@@ -295,6 +331,11 @@ class Checkpoints:
             trashed = self.folder / TRASH / str(old)
             (self.folder / str(old)).rename(trashed)
             _delete(trashed)
+
+    def _refuse_non_finite(self, restored: Any, step: int) -> None:
+        for name, leaf in by_name(restored).items():
+            if not np.isfinite(np.asarray(leaf.addressable_data(0))).all():
+                raise CheckpointError(f"{self.folder / str(step)}: {name} is not finite")
 
     def _refuse_damage(self, step: int, only: str | None = None) -> None:
         damage = manifest.find_damage(self.folder / str(step), only)

@@ -1,24 +1,75 @@
 """Training methods by name."""
 
-import inspect
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from purenoise_jax.errors import ConfigError, unknown
-from purenoise_jax.methods.appended_noise import append_noise
+from purenoise_jax.methods import appended_noise, pure_noise
+from purenoise_jax.methods import arguments as signatures
+from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
+from purenoise_jax.methods.classifier_retraining import classifier_retraining
+from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
-from purenoise_jax.methods.pure_noise import pure_noise
+from purenoise_jax.methods.ldam import ldam
+from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.resampling import balance
+from purenoise_jax.methods.sam import sam
 from purenoise_jax.recipe import DataStats, Recipe
 
-METHODS: dict[str, Callable[..., Recipe]] = {
+Apply = Callable[..., Recipe]
+
+
+class Checked(NamedTuple):
+    """A method with a check of arguments that must go together.
+
+    Attributes:
+      apply: the method, a function (recipe, stats, *, arguments) -> recipe.
+      check: (arguments by name, batch size) -> None, or a ConfigError; before any data are read.
+    """
+
+    apply: Apply
+    check: Callable[[Mapping[str, Any], int], None]
+
+
+METHODS: dict[str, Apply | Checked] = {
     "erm": erm,
     "rs": balance,
     # What "rs" is called when it begins in a later phase.
     "drs": balance,
-    "open": pure_noise,
-    "append": append_noise,
+    "open": Checked(pure_noise.pure_noise, pure_noise.check),
+    "append": Checked(appended_noise.append_noise, appended_noise.check),
+    "ldam": ldam,
+    # Deferred re-weighting, where its phase begins later.
+    "drw": class_balanced_weights,
+    "sam": sam,
+    "ema": ema,
+    "crt": classifier_retraining,
+    "m2m": m2m,
 }
+
+
+def arguments_of(method: Apply | Checked) -> dict[str, signatures.Argument]:
+    """The arguments of an entry of `METHODS` by name; see `arguments.arguments_of`."""
+    return signatures.arguments_of(_apply_of(method))
+
+
+def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) -> None:
+    """Refuses arguments of a method that do not go together.
+
+    Args:
+      name: of `METHODS`.
+      arguments: all of the method, by name.
+      batch_size: rows of a step.
+
+    Raises:
+      ConfigError: naming them.
+    """
+    method = METHODS[name]
+    if isinstance(method, Checked):
+        method.check(arguments, batch_size)
 
 
 def build_recipe(
@@ -32,21 +83,46 @@ def build_recipe(
       arguments: by method name; a method without an entry has its defaults.
 
     Raises:
-      ConfigError: a method or an argument is unknown, or an argument is out of range.
+      ConfigError: a method or an argument is unknown, an argument is out of range, or two methods
+        set the same field of the recipe.
     """
-    recipe = Recipe()
+    recipe, setters = Recipe(), dict[str, str]()
     for name in names:
         if name not in METHODS:
             raise unknown("phases.*.methods", name, METHODS)
-        given = arguments.get(name, {})
-        legal = list(inspect.signature(METHODS[name]).parameters)[2:]
+        given, legal = arguments.get(name, {}), arguments_of(METHODS[name])
         foreign = sorted(set(given) - set(legal))
         if foreign:
             raise ConfigError(
                 f"method.{name}.{foreign[0]} is unknown; legal: {', '.join(legal) or 'none'}"
             )
-        recipe = METHODS[name](recipe, stats, **given)
+        before, recipe = recipe, _apply_of(METHODS[name])(recipe, stats, **given)
+        for field in dataclasses.fields(Recipe):
+            old, new = getattr(before, field.name), getattr(recipe, field.name)
+            if _extends(new, old):
+                continue
+            if field.name in setters:
+                raise ConfigError(
+                    f"methods {setters[field.name]} and {name} both set {field.name} of a step, so "
+                    "that one would undo the other; name one of them"
+                )
+            setters[field.name] = name
     return recipe
 
 
-__all__ = ["METHODS", "build_recipe"]
+def _extends(new: Any, old: Any) -> bool:
+    """Whether a field of a recipe keeps all that it was: the same value, or one with more in it."""
+    if isinstance(old, tuple):
+        return bool(new[: len(old)] == old)
+    if isinstance(old, Mapping):
+        return all(name in new and new[name] is value for name, value in old.items())
+    if isinstance(old, np.ndarray):
+        return isinstance(new, np.ndarray) and np.array_equal(new, old)
+    return new is old
+
+
+def _apply_of(method: Apply | Checked) -> Apply:
+    return method.apply if isinstance(method, Checked) else method
+
+
+__all__ = ["METHODS", "Checked", "arguments_of", "build_recipe", "check_arguments"]

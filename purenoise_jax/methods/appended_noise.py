@@ -6,7 +6,8 @@ the noise is appended and its labels are drawn uniformly is from Lee and Lee 202
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +16,46 @@ import numpy as np
 from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.exact import as_meant
-from purenoise_jax.methods.noise_source import noise_source
+from purenoise_jax.legal import Real
+from purenoise_jax.methods.noise_source import (
+    Clip,
+    Mean,
+    NoiseStats,
+    Space,
+    Std,
+    check_noise,
+    noise_source,
+)
 from purenoise_jax.recipe import Batch, DataStats, Recipe
+
+
+def check(arguments: Mapping[str, Any], batch_size: int) -> None:
+    """Refuses arguments that do not go together, or with the size of a batch.
+
+    Raises:
+      ConfigError: naming the arguments.
+    """
+    check_noise("append", arguments)
+    share = arguments["share"]
+    if num_noise_rows(share, batch_size) < 1:
+        raise ConfigError(
+            f"method.append.share={share} of batch_size={batch_size} is less than one noise image; "
+            f"legal: at least {1 / batch_size:g}"
+        )
 
 
 def append_noise(
     recipe: Recipe,
     stats: DataStats,
     *,
-    share: float = 0.25,
-    space: str = "pixel",
-    noise_stats: str = "train_subset",
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    clip: bool = True,
+    share: Annotated[
+        float, Real(0, 1, above=True), "appended noise images over natural ones"
+    ] = 0.25,
+    space: Space = "pixel",
+    noise_stats: NoiseStats = "train_subset",
+    mean: Mean = (),
+    std: Std = (),
+    clip: Clip = True,
 ) -> Recipe:
     """Appends noise images with uniformly drawn labels; natural rows stay as they are.
 

@@ -1,18 +1,29 @@
 """What the noise of a recipe looks like, and in which space it enters the network."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.typing import DTypeLike
 
 from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.legal import OneOf, PerChannel, Real, Switch, refuse_idle_statistics
 from purenoise_jax.noise import draw_noise
 from purenoise_jax.recipe import DataStats
 
 SPACES = ("pixel", "raw")
 STATS = ("train_subset", "full_train", "explicit")
+
+# Arguments of every method that draws noise.
+Space = Annotated[str, OneOf(SPACES), "noise is normalised with the images, or enters raw"]
+NoiseStats = Annotated[str, OneOf(STATS), "whose mean and standard deviation noise has"]
+Mean = Annotated[
+    Sequence[float], PerChannel(Real(-math.inf)), "for explicit: one number per channel"
+]
+Std = Annotated[Sequence[float], PerChannel(Real(0)), "for explicit: one number per channel"]
+Clip = Annotated[bool, Switch(), "clip noise to [0, 1]"]
 
 
 class NoiseSource(NamedTuple):
@@ -41,6 +52,20 @@ class NoiseSource(NamedTuple):
             # Undoes in advance the normalisation that all rows are about to get.
             noise = noise * self.normalize_std + self.normalize_mean
         return noise
+
+
+def check_noise(method: str, arguments: Mapping[str, Any]) -> None:
+    """Refuses numbers that nobody would use, and explicit statistics without numbers.
+
+    Args:
+      method: named in messages.
+      arguments: of the method, by name.
+
+    Raises:
+      ConfigError: naming both arguments.
+    """
+    names = {f"method.{method}.{name}": arguments[name] for name in ("mean", "std")}
+    refuse_idle_statistics(f"method.{method}.noise_stats", arguments["noise_stats"], names)
 
 
 def noise_source(

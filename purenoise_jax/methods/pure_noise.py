@@ -6,30 +6,50 @@ Lee 2023).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
-from purenoise_jax.methods.noise_source import noise_source
+from purenoise_jax.legal import Real
+from purenoise_jax.methods.noise_source import (
+    Clip,
+    Mean,
+    NoiseStats,
+    Space,
+    Std,
+    check_noise,
+    noise_source,
+)
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.noise import add_noise, choose_rows, replace_probs
 from purenoise_jax.recipe import Batch, DataStats, Recipe
+
+ADDITIVE_HELP = (
+    "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]"
+)
+
+
+def check(arguments: Mapping[str, Any], batch_size: int) -> None:
+    """Refuses arguments that do not go together; see `noise_source.check_noise`."""
+    del batch_size
+    check_noise("open", arguments)
 
 
 def pure_noise(
     recipe: Recipe,
     stats: DataStats,
     *,
-    delta: float = 1 / 3,
-    space: str = "pixel",
-    noise_stats: str = "train_subset",
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    clip: bool = True,
-    additive_std: float = 0.0,
+    delta: Annotated[float, Real(0, 1), "ratio between pure noise and natural images"] = 1 / 3,
+    space: Space = "pixel",
+    noise_stats: NoiseStats = "train_subset",
+    mean: Mean = (),
+    std: Std = (),
+    clip: Clip = True,
+    additive_std: Annotated[float, Real(0), ADDITIVE_HELP] = 0.0,
 ) -> Recipe:
     """Draws classes uniformly and replaces images of rare classes by noise.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.models.heads import HEADS
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
@@ -37,6 +38,7 @@ def create_model(
     norm: str = "dar_bn",
     noise_grad: str = "auto",
     dtype: str = "float32",
+    head: str = "linear",
 ) -> nn.Module:
     """Creates a model.
 
@@ -58,6 +60,8 @@ def create_model(
       dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
         statistics, features and the head's product are float32.
 
+      head: one of `HEADS`.
+
     Raises:
       ConfigError: a name is unknown.
     """
@@ -66,6 +70,7 @@ def create_model(
         ("model.norm", norm, NORMS),
         ("model.noise_grad", noise_grad, ("auto", *NOISE_GRADS)),
         ("dtype", dtype, DTYPES),
+        ("model.head", head, HEADS),
     ):
         if value not in legal:
             raise unknown(field, value, legal)
@@ -74,9 +79,14 @@ def create_model(
     arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
     if noise_grad != "auto":
         arguments["noise_grad"] = noise_grad
+    # Passed only where it is not the default, so that a network without a choice of head fits too.
+    chosen = {} if head == "linear" else {"head": HEADS[head]}
     return MODELS[name](
-        num_classes=num_classes, norm=partial(NORMS[norm], **arguments), dtype=DTYPES[dtype]
+        num_classes=num_classes,
+        norm=partial(NORMS[norm], **arguments),
+        dtype=DTYPES[dtype],
+        **chosen,
     )
 
 
-__all__ = ["MODELS", "NORMS", "AuxBatchNorm", "BatchNorm", "DARBatchNorm", "create_model"]
+__all__ = ["HEADS", "MODELS", "NORMS", "AuxBatchNorm", "BatchNorm", "DARBatchNorm", "create_model"]

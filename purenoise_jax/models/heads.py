@@ -1,6 +1,7 @@
 """Classifier heads."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +44,44 @@ class Linear(nn.Module):
             name="fc",
         )
         return dense(features.astype(jnp.promote_types(features.dtype, jnp.float32)))
+
+
+class Cosine(nn.Module):
+    """Cosines between features and one weight vector per class, without a bias.
+
+    Source: Cao et al. 2019, their code (NormedLinear).
+
+    Attributes:
+      num_classes: K.
+      kernel_init: unused, because only the direction of a weight vector counts; it is drawn
+        uniformly from [-1, 1] and starts with length 1, as the authors' does.
+    """
+
+    num_classes: int
+    kernel_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, F] to cosines [B, K] in [-1, 1], float32 or wider."""
+
+        def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+            drawn = jax.random.uniform(key, shape, dtype, -1, 1)
+            return drawn / jnp.linalg.norm(drawn, axis=0, keepdims=True)
+
+        wide = jnp.promote_types(features.dtype, jnp.float32)
+        kernel = self.param("kernel", init, (features.shape[-1], self.num_classes), jnp.float32)
+        return jnp.matmul(
+            _of_length_1(features.astype(wide), 1),
+            _of_length_1(kernel.astype(wide), 0),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+
+
+def _of_length_1(x: jax.Array, axis: int) -> jax.Array:
+    """Vectors scaled to length 1; a zero vector stays zero, with a gradient of zero."""
+    square = jnp.square(x).sum(axis=axis, keepdims=True)
+    inverse = jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
+    return x * inverse
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {"linear": Linear, "cosine": Cosine}

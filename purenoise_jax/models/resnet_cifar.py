@@ -52,12 +52,14 @@ class ResNetCifar(nn.Module):
       depth: 6n + 2.
       norm: makes a normalisation layer; called with `use_running_average` and `name`.
       dtype: of activations and convolutions; parameters stay float32.
+      head: makes a classifier, of `heads.HEADS`.
     """
 
     num_classes: int
     depth: int
     norm: Callable[..., nn.Module]
     dtype: Dtype = jnp.float32
+    head: Callable[..., nn.Module] = Linear
 
     @nn.compact
     def __call__(
@@ -96,7 +98,7 @@ class ResNetCifar(nn.Module):
                 name = f"stage{stage}_block{block}"
                 x = BasicBlock(width, stride, conv, norm, name=name)(x, noise_mask, valid)
         features = pool(x)
-        logits = Linear(self.num_classes, HE_FAN_IN, name="head")(features)
+        logits = self.head(self.num_classes, HE_FAN_IN, name="head")(features)
         return logits, {"features": features}
 
 

@@ -59,6 +59,7 @@ class WideResNet(nn.Module):
       dropout_rate: share of activations dropped in training, noise rows included; needs the
         "dropout" key.
       dtype: of activations and convolutions; parameters stay float32.
+      head: makes a classifier, of `heads.HEADS`.
     """
 
     num_classes: int
@@ -67,6 +68,7 @@ class WideResNet(nn.Module):
     norm: Callable[..., nn.Module]
     dropout_rate: float = 0.3
     dtype: Dtype = jnp.float32
+    head: Callable[..., nn.Module] = Linear
 
     @nn.compact
     def __call__(
@@ -106,5 +108,5 @@ class WideResNet(nn.Module):
                 )(x, noise_mask, valid)
         x = nn.relu(norm(name="bn_final")(x, noise_mask, valid))
         features = pool(x)
-        logits = Linear(self.num_classes, name="head")(features)
+        logits = self.head(self.num_classes, name="head")(features)
         return logits, {"features": features}

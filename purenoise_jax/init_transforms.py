@@ -1,17 +1,39 @@
-"""Starting a network with auxiliary batch norms from a checkpoint of one without them.
+"""Changes to a train state at a start: auxiliary layers that a checkpoint lacks, and resets.
 
-A phase without noise never touches the auxiliary layers, so the checkpoint of plain training is
-the same for all norms; what lacks are the noise rows' parameters and statistics.
+A phase without noise never touches the auxiliary layers, so the checkpoint of plain training is the
+same for all norms; only the noise rows' parameters and statistics are missing from it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 
 from purenoise_jax.checkpoint import by_name
 from purenoise_jax.models.norm import AUX_PREFIX
+
+# What a phase may reset at its start.
+RESETS = ("head", "opt_state")
+
+
+def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
+    """Gives parts of a state the values that they had before the first step.
+
+    Args:
+      state: a dataclass of collections, such as `TrainState`.
+      initial: of the same structure, before its first step.
+      names: of `RESETS`. "head" is the classifier with all that belongs to it, its momentum
+        included; "opt_state" the whole state of the optimiser.
+    """
+
+    def is_reset(name: str) -> bool:
+        parts = name.split("/")
+        return any(part in parts if part == "head" else part == parts[0] for part in names)
+
+    first = by_name(initial)
+    leaves = [first[name] if is_reset(name) else leaf for name, leaf in by_name(state).items()]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
 def needs_aux(leaves: Mapping[str, Any], target: Any) -> bool:

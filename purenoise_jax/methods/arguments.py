@@ -1,0 +1,56 @@
+"""Arguments of a method as its signature declares them: default, legal values and help."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, get_type_hints
+
+from purenoise_jax.legal import ALWAYS, Legal
+
+
+class Argument(NamedTuple):
+    """One argument of a method.
+
+    Attributes:
+        default: its value where a config gives none.
+        legal: the values that a config may give.
+        help: its meaning, for `--help`.
+        absent: the value of runs that began before the method had it, see `config.Field`.
+    """
+
+    default: Any
+    legal: Legal
+    help: str
+    absent: Any = ALWAYS
+
+
+@functools.cache
+def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
+    """Reads the keyword-only arguments of a method off its signature, by name.
+
+    Args:
+        method: a function (recipe, stats, *, name: Annotated[type, legal, help] = default, ...). An
+            argument that the method did not have from the beginning adds the value that runs
+            without it have: Annotated[type, legal, help, absent].
+
+    Raises:
+        TypeError: an argument lacks a default, its legal values or its help.
+
+    Example:
+        >>> from purenoise_jax.methods.sam import sam
+        >>> arguments_of(sam)["rho"].default
+        0.05
+    """
+    hints = get_type_hints(method, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(method).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        metadata = getattr(hints[name], "__metadata__", ())
+        if parameter.default is inspect.Parameter.empty or len(metadata) not in (2, 3):
+            raise TypeError(
+                f"{method.__name__}: {name} must be Annotated[type, legal values, help] with a "
+                "default"
+            )
+        found[name] = Argument(parameter.default, *metadata)
+    return found

@@ -1,0 +1,22 @@
+"""cRT: only the classifier trains, on balanced draws, over a fixed backbone.
+
+Source: Kang et al. 2020, section 4.1; Zhang et al. 2021 ("Bag of Tricks") for CIFAR.
+"""
+
+import dataclasses
+
+from purenoise_jax.methods.resampling import balance
+from purenoise_jax.recipe import DataStats, Recipe
+
+
+def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
+    """Trains the head with class-balanced draws; all else is a constant in evaluation mode.
+
+    A phase with this method usually resets the head and the optimiser at its start.
+
+    READING: the backbone's batch norm uses its running statistics, as in Kang et al.; the CIFAR
+    code of Zhang et al. leaves it in training mode.
+    """
+    return dataclasses.replace(
+        balance(recipe, stats), trainable=lambda path: path[0] == "head", train_mode=False
+    )

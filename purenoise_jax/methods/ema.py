@@ -1,0 +1,57 @@
+"""An exponential moving average of the weights, with which a run is evaluated.
+
+Source: Shwartz-Ziv et al. 2023, section 4, who give no decay.
+"""
+
+import dataclasses
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.legal import Real
+from purenoise_jax.recipe import DataStats, Memory, Recipe
+
+NAME = "ema"
+
+
+def ema(
+    recipe: Recipe,
+    stats: DataStats,
+    *,
+    decay: Annotated[float, Real(0, 1, below=True), "share of the average that stays"] = 0.999,
+) -> Recipe:
+    """Averages parameters and running statistics after every step; evaluation uses the average.
+
+    READING: after t averaged steps the share that stays is min(decay, (1 + t) / (10 + t)), the
+    customary warm-up, and the first step replaces the average, so that no initial weight is left
+    in it. A decay of 0 evaluates the last step.
+    """
+    del stats
+
+    def init(variables: Any) -> Any:
+        # Copies, because the steps donate the state that both lie in.
+        return {"steps": jnp.zeros((), jnp.int32), **jax.tree.map(jnp.copy, dict(variables))}
+
+    def update(average: Any, variables: Any, step: jax.Array) -> Any:
+        del step
+        count = average["steps"].astype(jnp.float32)
+        kept = jnp.where(count > 0, jnp.minimum(decay, (1 + count) / (10 + count)), 0)
+        mixed = {
+            name: jax.tree.map(
+                lambda old, new: (kept * old + (1 - kept) * new).astype(old.dtype),
+                average[name],
+                variables[name],
+            )
+            for name in variables
+        }
+        return {"steps": average["steps"] + 1, **mixed}
+
+    def eval_variables(state: Any) -> dict[str, Any]:
+        return {name: tree for name, tree in state.extra[NAME].items() if name != "steps"}
+
+    return dataclasses.replace(
+        recipe,
+        memory={**recipe.memory, NAME: Memory(init, update)},
+        eval_variables=eval_variables,
+    )

@@ -1,0 +1,90 @@
+"""M2m: images of frequent classes are translated into images of rare ones.
+
+Source: Kim et al. 2020, algorithm 1 and equations 1 to 5, and their code (train.py).
+"""
+
+import dataclasses
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax import rng
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.legal import Integer, Real, Text
+from purenoise_jax.methods.resampling import balance
+from purenoise_jax.networks import Networks
+from purenoise_jax.recipe import Batch, DataStats, Recipe, cross_entropy
+
+NAME = "m2m"
+
+
+def m2m(
+    recipe: Recipe,
+    stats: DataStats,
+    *,
+    network: Annotated[str, Text(), "workdir of a plainly trained run of the same model"] = "",
+    beta: Annotated[float, Real(0, 1, below=True), "of the chance to accept a translation"] = 0.999,
+    push: Annotated[float, Real(0), "weight of the logit of the class that is left"] = 0.5,
+    confidence: Annotated[float, Real(0, 1), "of the frozen network in the target class"] = 0.9,
+    num_steps: Annotated[int, Integer(1, 1000), "steps of the translation"] = 10,
+    step_size: Annotated[float, Real(0, above=True), "length of each, in pixels [0, 1]"] = 0.1,
+) -> Recipe:
+    """Draws classes evenly; drawn rows of rare classes may become translations of other rows.
+
+    A row of class k stays with probability n_k / n_max. Otherwise another row of the batch, of a
+    class with more images, is drawn with probability proportional to 1 - beta ** (n - n_k), and
+    moved along normalised gradients until the frozen network calls it k. It replaces the row if the
+    frozen network is confident, with probability 1 - beta ** (n - n_k); labels stay. Noise rows
+    are neither replaced nor translated.
+
+    READING: translation starts at the drawn image itself. The authors add a perturbation that their
+    code scales to almost nothing.
+
+    Raises:
+        ConfigError: no run is named.
+    """
+    if not network:
+        raise ConfigError(
+            "method.m2m.network='' names no run; legal: the workdir of a run of the same model"
+        )
+    counts = jnp.asarray(stats.class_counts, jnp.float32)
+
+    def translate(key: jax.Array, batch: Batch, networks: Networks) -> Batch:
+        stay_key, seed_key, accept_key = rng.split(key, 3)
+        image, label = batch["image"], batch["label"]
+        natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
+        size = counts[label]
+        stays = rng.uniform(stay_key, label.shape) < size / counts.max()
+        # [to, from]: how well one row may become the other.
+        chance = 1 - beta ** jnp.maximum(size[None] - size[:, None], 0)
+        chance = jnp.where(natural[None], chance, 0)
+        total = chance.sum(axis=1)
+        drawn = rng.uniform(seed_key, label.shape) * total
+        seed = jnp.argmax(jnp.cumsum(chance, axis=1) > drawn[:, None], axis=1)
+        start, left = image[seed], label[seed]
+
+        def energy(x: jax.Array) -> jax.Array:
+            logit = jnp.take_along_axis(networks.predict(x), left[:, None], axis=1)[:, 0]
+            target = cross_entropy(networks.frozen[NAME](x), batch["target"])
+            return (target + push * logit).sum()
+
+        def move(_: int, x: jax.Array) -> jax.Array:
+            slope = jax.grad(energy)(x)
+            norm = jnp.sqrt(jnp.square(slope).sum(axis=(1, 2, 3), keepdims=True))
+            return jnp.clip(x - step_size * slope / (norm + 1e-12), 0, 1)
+
+        moved = jax.lax.fori_loop(0, num_steps, move, start)
+        probability = jax.nn.softmax(networks.frozen[NAME](moved))
+        sure = jnp.take_along_axis(probability, label[:, None], axis=1)[:, 0] >= confidence
+        accepted = rng.uniform(accept_key, label.shape) < jnp.take_along_axis(
+            chance, seed[:, None], axis=1
+        ).squeeze(1)
+        replaced = natural & ~stays & (total > 0) & sure & accepted
+        return {**batch, "image": jnp.where(replaced[:, None, None, None], moved, image)}
+
+    return dataclasses.replace(
+        balance(recipe, stats),
+        generators=(*recipe.generators, translate),
+        frozen={**recipe.frozen, NAME: network},
+    )

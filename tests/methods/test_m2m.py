@@ -1,0 +1,126 @@
+"""A translation of three images by hand, and the rows that must stay."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purenoise_jax import rng
+from purenoise_jax.errors import ConfigError
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.m2m import NAME
+from purenoise_jax.networks import Networks
+from tests.linear_step import COUNTS, STATS, Linear, softmax
+
+LABELS = np.array([0, 1, 2], np.int32)
+ARGUMENTS = {
+    "network": "somewhere",
+    "beta": 0.9,
+    "confidence": 0.3,
+    "num_steps": 3,
+    "step_size": 0.2,
+}
+
+
+def networks_of(learner, frozen, rows):
+    return Networks(
+        Linear(),
+        lambda images: images,
+        {"head": {"kernel": jnp.asarray(learner)}},
+        {},
+        valid=jnp.ones(rows, bool),
+        dropout_key=rng.root(0),
+        frozen={NAME: {"params": {"head": {"kernel": jnp.asarray(frozen)}}, "batch_stats": {}}},
+    )
+
+
+def problem(seed=0):
+    draw = np.random.default_rng(seed)
+    images = draw.uniform(0.2, 0.8, (3, 2, 2, 3)).astype(np.float32)
+    learner, frozen = draw.normal(0, 0.5, (2, 12, 3)).astype(np.float32)
+    return images, learner, frozen
+
+
+def translate(images, learner, frozen, key, labels=LABELS, **changes):
+    recipe = build_recipe(["m2m"], STATS, {"m2m": {**ARGUMENTS, **changes}})
+    batch = {
+        "image": jnp.asarray(images),
+        "label": jnp.asarray(labels),
+        "target": jnp.eye(3)[labels],
+        "valid": jnp.ones(len(labels), bool),
+    }
+    networks = networks_of(learner, frozen, len(labels))
+    return np.asarray(recipe.generators[0](key, batch, networks)["image"])
+
+
+def by_hand(images, learner, frozen, key):
+    """The same in numpy, float64; the draws are those of the key."""
+    stay, seed, accept = (np.asarray(rng.uniform(k, (3,)), np.float64) for k in rng.split(key, 3))
+    size = COUNTS[LABELS].astype(float)
+    result, made = images.astype(np.float64).copy(), []
+    for row, k in enumerate(LABELS):
+        if stay[row] < size[row] / COUNTS.max():
+            continue
+        chance = 1 - 0.9 ** np.maximum(size - size[row], 0)
+        if chance.sum() == 0:
+            continue
+        source = int(np.argmax(np.cumsum(chance) > seed[row] * chance.sum()))
+        x = images[source].astype(np.float64).ravel()
+        for _ in range(3):
+            slope = frozen @ (softmax((x @ frozen)[None])[0] - np.eye(3)[k])
+            slope = slope + 0.5 * learner[:, LABELS[source]]
+            x = np.clip(x - 0.2 * slope / np.linalg.norm(slope), 0, 1)
+        if softmax((x @ frozen)[None])[0, k] >= 0.3 and accept[row] < chance[source]:
+            result[row] = x.reshape(2, 2, 3)
+            made.append(row)
+    return result, made
+
+
+def test_three_images_by_hand():
+    images, learner, frozen = problem()
+    seen = set()
+    for number in range(12):
+        key = rng.root(number)
+        expected, made = by_hand(images, learner, frozen, key)
+        seen |= set(made)
+        np.testing.assert_allclose(translate(images, learner, frozen, key), expected, atol=2e-6)
+    assert seen == {1, 2}, "rows of both rarer classes were translated"
+
+
+def test_confidence_that_nothing_reaches_leaves_all():
+    images, learner, frozen = problem()
+    for number in range(5):
+        found = translate(images, learner, frozen, rng.root(number), confidence=1.0)
+        np.testing.assert_array_equal(found, images)
+
+
+def test_of_one_class_nothing_is_translated():
+    images, learner, frozen = problem()
+    same = np.full(3, 2, np.int32)
+    found = translate(images, learner, frozen, rng.root(1), labels=same)
+    np.testing.assert_array_equal(found, images)
+
+
+def test_noise_and_padding_are_neither_replaced_nor_translated():
+    images, learner, frozen = problem()
+    recipe = build_recipe(["m2m"], STATS, {"m2m": {**ARGUMENTS, "confidence": 0.0}})
+    for name, mask in (("noise_mask", [True, False, False]), ("valid", [False, True, True])):
+        batch = {
+            "image": jnp.asarray(images).at[0].set(jnp.nan if name == "valid" else 0.5),
+            "label": jnp.asarray(LABELS),
+            "target": jnp.eye(3)[LABELS],
+            "valid": jnp.ones(3, bool),
+            name: jnp.asarray(mask),
+        }
+        changed = set()
+        for number in range(12):
+            made = recipe.generators[0](rng.root(number), batch, networks_of(learner, frozen, 3))
+            rows = ~np.isclose(made["image"], batch["image"], equal_nan=True).all(axis=(1, 2, 3))
+            changed |= set(np.flatnonzero(rows).tolist())
+            assert np.isfinite(np.asarray(made["image"])[1:]).all()
+        # The only row of the largest class may not be used, so that class 1 has no larger one.
+        assert changed == {2}, name
+
+
+def test_it_needs_a_network():
+    with pytest.raises(ConfigError, match=r"method\.m2m\.network='' names no run"):
+        build_recipe(["m2m"], STATS, {})
