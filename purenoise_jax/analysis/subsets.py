@@ -11,6 +11,7 @@ from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, st
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.longtail import RULES, long_tail_indices, read_indices
 from purenoise_jax.errors import ConfigError
+from purenoise_jax.resolve import resolved
 
 SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as M2m (first)"}
 
@@ -31,7 +32,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     if len(options.indices) > 1:
         raise ConfigError(f"--indices is given {len(options.indices)} times; legal: at most once")
     (run,) = runs
-    data = run.config.data
+    # A config that leaves the ratio open has that of its data set.
+    data = resolved(run.config).data
     if data.profile == "natural":
         raise ConfigError(f"{run.path} keeps every image (data.profile=natural): no subsets")
     dataset = run.experiment.dataset
