@@ -7,10 +7,10 @@ import chex
 import jax
 import numpy as np
 import pytest
+from purenoise_jax.aux_start import without_aux
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from purenoise_jax import begin, writer
-from purenoise_jax.aux_start import without_aux
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.errors import CheckpointError, ConfigError
