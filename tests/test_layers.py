@@ -15,7 +15,7 @@ LAYERS = [
      "data.dataset", "data.labels", "models.norm", "models.norm_batch", "models.moments", "models.heads", "models.conv",
      "models.dropout", "legal", "exact"],
     ["networks", "recipe", "data.cifar", "data.cifar_archive", "data.cifar_checksums", "data.cifar_names",
-     "data.decode", "data.digits", "data.download", "data.folder", "data.image_files", "data.npz",
+     "data.decode", "data.digits", "data.download", "data.folder", "data.image_files", "data.image_stack", "data.npz",
      "data.splits", "data.resize", "data.sources",
      "data.tfds_source", "data.unpickle", "models", "models.resnet_cifar", "models.wide_resnet",
      "models.capture", "models.one_block", "resolve"],

@@ -7,9 +7,9 @@ import unicodedata
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
-from purenoise_jax.data.decode import decode_image, depth_fault
+from purenoise_jax.data.decode import decode_image
 from purenoise_jax.data.image_files import images_of_class, is_class_folder, stray_images
-from purenoise_jax.data.resize import resize_square
+from purenoise_jax.data.image_stack import ImageStack
 from purenoise_jax.data.splits import refuse_odd_splits
 from purenoise_jax.errors import ConfigError, DataError, all_faults
 from purenoise_jax.files import read_bytes
@@ -145,37 +145,17 @@ def _read_split(
         labels += [label] * len(found)
         faults += more
 
-    images: np.ndarray | None = None
-    first = ""
-    odd_sizes: list[str] = []
-    largest: dict[str, int] = {}
+    stack = ImageStack(len(files), image_size)
     for index, file in enumerate(files):
         place = file.relative_to(split.parent).as_posix()
         try:
             decoded = decode_image(read_bytes(file))
         except OSError as error:
             faults.append(f"{place}: cannot be read ({error.strerror})")
-            continue
         except DataError as error:
             faults.append(f"{place}: {error}")
-            continue
-        if decoded.largest is not None:
-            largest[place] = decoded.largest
-        image = resize_square(decoded.pixels, image_size) if image_size else decoded.pixels
-        if images is None:
-            images, first = np.empty((len(files), *image.shape), np.uint8), place
-        if image.shape == images.shape[1:]:
-            images[index] = image
         else:
-            odd_sizes.append(f"{place}: is {image.shape[0]} x {image.shape[1]}")
-    if odd_sizes and images is not None:
-        several = f" ({len(odd_sizes)} images have another size)" if len(odd_sizes) > 1 else ""
-        faults.append(
-            f"{odd_sizes[0]} but {first} is {images.shape[1]} x {images.shape[2]}{several}; set "
-            "data.image_size to resize all images"
-        )
-    if largest and (fault := depth_fault(max(largest.values()))):
-        faults.append(f"{next(iter(largest))}: {fault}")
-    if images is None:
-        images = np.empty((0, 0, 0, 3), np.uint8)
+            stack.add(index, place, decoded.pixels, decoded.largest)
+    images, more = stack.finish()
+    faults += more
     return (images, np.array(labels, np.int32)), faults

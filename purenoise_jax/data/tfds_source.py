@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
-from purenoise_jax.data.decode import decode_image, depth_fault
-from purenoise_jax.data.resize import resize_square
+from purenoise_jax.data.decode import decode_image
+from purenoise_jax.data.image_stack import ImageStack
 from purenoise_jax.data.splits import refuse_odd_splits
 from purenoise_jax.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.files import read_bytes
@@ -296,12 +296,9 @@ def _read_split(
 
     feature = builder.info.features[image_key]
     encoded = isinstance(feature, tfds.features.Image)
-    images: np.ndarray | None = None
     labels: list[int] = []
     ids: list[bytes] = []
     faults: list[str] = []
-    odd_sizes: list[str] = []
-    largest: dict[str, int] = {}
     index = -1
     try:
         # TFDS would decode by rules of its own, which differ with what is installed.
@@ -314,6 +311,7 @@ def _read_split(
                 f"{folder}: {_INFO_FILE} says that split {split} has {said} examples, but {stored} "
                 "are stored"
             )
+        stack = ImageStack(count, image_size)
         for index in range(count):
             example = source[index]
             labels.append(int(example[label_key]))
@@ -322,22 +320,11 @@ def _read_split(
             place = f"example {index} of split {split}"
             if encoded:
                 try:
-                    image, deepest = _decode(example[image_key], feature.shape[-1])
+                    stack.add(index, place, *_decode(example[image_key], feature.shape[-1]))
                 except DataError as error:
                     faults.append(f"{place}: {error}")
-                    continue
-                if deepest is not None:
-                    largest[place] = deepest
             else:
-                image = np.asarray(example[image_key])
-            if image_size:
-                image = resize_square(image, image_size)
-            if images is None:
-                images, first = np.empty((count, *image.shape), np.uint8), place
-            if image.shape == images.shape[1:] and image.dtype == np.uint8:
-                images[index] = image
-            else:
-                odd_sizes.append(f"{place}: is {image.dtype}{list(image.shape)}")
+                stack.add(index, place, np.asarray(example[image_key]))
     except DataError:
         raise
     # The readers of the two formats raise errors of their own making for damaged records.
@@ -347,16 +334,8 @@ def _read_split(
         ) from error
     if not count:
         raise DataError(f"{folder}: split {split} is empty")
-    if odd_sizes and images is not None:
-        several = f" ({len(odd_sizes)} images differ)" if len(odd_sizes) > 1 else ""
-        faults.append(
-            f"{odd_sizes[0]} but {first} is uint8{list(images.shape[1:])}{several}; set "
-            "data.image_size to resize all images"
-        )
-    if largest and (fault := depth_fault(max(largest.values()))):
-        faults.append(f"{next(iter(largest))}: {fault}")
-    if images is None:
-        images = np.empty((0, 0, 0, 3), np.uint8)
+    images, more = stack.finish()
+    faults += more
     label_array = np.array(labels, np.int64)
     if len(ids) == count and not faults:
         order = np.array(sorted(range(count), key=ids.__getitem__))
