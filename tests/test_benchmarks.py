@@ -22,6 +22,8 @@ from benchmarks.suites import add_ratios
 from purenoise_jax.models import MODELS, create_model
 from tests.tiny import TinyNet
 
+pytestmark = pytest.mark.slow
+
 
 def test_programs_are_timed_in_turn_and_the_first_round_does_not_count():
     order = []

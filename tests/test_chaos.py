@@ -22,6 +22,8 @@ from purenoise_jax.chaos.damaged_starts import damage_and_start
 from purenoise_jax.chaos.scene import Reference, Result, Scene, digest, records
 from purenoise_jax.checkpoint import manifest
 
+pytestmark = pytest.mark.slow
+
 SHORT = [
     "--quick",
     "--kills",

@@ -422,20 +422,20 @@ def test_a_collection_without_arrays_is_not_stored(tmp_path):
     wider = make_wider(make_state(1), {})
     checkpoints = Checkpoints(tmp_path)
     restored = checkpoints.restore(1, target_of(wider))
-    assert restored.extra == {} and isinstance(restored, WiderState)
+    assert restored.added == {} and isinstance(restored, WiderState)
     chex.assert_trees_all_equal(restored.params, make_state(1).params)
-    with pytest.raises(CheckpointError, match=r"extra/mean: absent there, float32\[2\] here"):
+    with pytest.raises(CheckpointError, match=r"added/mean: absent there, float32\[2\] here"):
         checkpoints.restore(1, target_of(make_wider(make_state(1), {"mean": jnp.zeros(2)})))
 
 
 @flax.struct.dataclass
 class WiderState(TrainState):
-    extra: Any
+    added: Any = None
 
 
-def make_wider(state, extra):
+def make_wider(state, added):
     fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    return WiderState(**fields, extra=extra)
+    return WiderState(**fields, added=added)
 
 
 def test_a_record_of_gigabytes_is_not_read(copy):

@@ -176,6 +176,7 @@ def test_a_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
     assert contents(build(source, tmp_path / "again", "-t", "wheel")) == contents(wheel)
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_trains_from_an_empty_folder(installed, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"

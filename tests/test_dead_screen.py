@@ -19,6 +19,8 @@ from purenoise_jax.stop import StopRequest
 from purenoise_jax.writer import read_metrics
 from tests.tiny import write_npz
 
+pytestmark = pytest.mark.slow
+
 DEAD = [OSError(errno.EPIPE, "reader gone"), OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "")]
 
 

@@ -75,12 +75,12 @@ def test_all_products_of_step_and_evaluation_have_the_configs_precision(
     npz, precision, in_the_program
 ):
     experiment = build(tiny_config(npz, matmul_precision=precision))
-    state, totals, *data, index, valid = experiment.step_shapes()
-    rows = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in (index, valid)]
+    state, totals, inputs, epoch = experiment.step_shapes()
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), epoch)
     (evaluator, _) = experiment.evaluators(16).values()
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     programs = [
-        jax.jit(experiment.step_fn(phase)).lower(state, totals, *data, *rows)
+        jax.jit(experiment.step_fn(phase)).lower(state, totals, inputs, rows)
         for phase in experiment.phases
     ]
     recipe = experiment.phases[0].recipe

@@ -14,6 +14,8 @@ import pytest
 from purenoise_jax.models.norm import DARBatchNorm
 from tests.device_counts import difference, train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("network", "norm", "counts"),

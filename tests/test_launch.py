@@ -17,6 +17,8 @@ from launch import local
 from purenoise_jax.checkpoint import Checkpoints
 from tests.tiny import write_npz
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):

@@ -67,7 +67,7 @@ WRONG = {
     "unknown augmentation": (["--config.data.augment=('flip','mixup')"], "data.augment=('flip', 'mixup') is not legal"),
     "wrong tuple": (["--config.optimizer.milestones=(1.5,2)"], "optimizer.milestones=(1.5, 2) is not legal"),
     "phase beyond the end": (["--config.num_epochs=10"], "phases.deferred.start_epoch=160 must be below num_epochs=10"),
-    "unknown method": (["--config.phases.deferred.methods=('m2m',)"], "phases.deferred.methods=('m2m',) is not legal; legal: a tuple of erm, rs, drs, open"),
+    "unknown method": (["--config.phases.deferred.methods=('m3m',)"], "phases.deferred.methods=('m3m',) is not legal; legal: a tuple of erm, rs, drs, open"),
     "two phases at once": (["--config.phases.deferred.start_epoch=0"], "both start at epoch 0"),
     "batch and devices": (["--config.batch_size=30"], "batch_size=30 is not divisible by the 8 devices"),
     "too many devices": (["--config.num_devices=9"], "num_devices=9 but this machine has 8"),

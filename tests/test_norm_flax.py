@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 
+pytestmark = pytest.mark.slow
+
 LAYERS = (BatchNorm, AuxBatchNorm, DARBatchNorm)
 norms = pytest.mark.parametrize("norm", LAYERS)
 close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)

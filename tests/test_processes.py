@@ -19,6 +19,8 @@ from purenoise_jax.lock import WorkdirLock
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 HEARTBEAT = 5
 # Nobody is to wait for as long as JAX would by itself, which is 100 s and more; a machine that is

@@ -21,6 +21,8 @@ from purenoise_jax.data.longtail import fingerprint, read_indices
 from purenoise_jax.errors import ConfigError
 from tests.tiny import tiny_config, write_npz
 
+pytestmark = pytest.mark.slow
+
 PLANS = {
     "whole": Plan(),
     "rescience": Plan(preset="rescience"),

@@ -1,4 +1,4 @@
-"""The batch script on a real SLURM: `tests/local_slurm.sh pytest -n0 tests/test_slurm.py`."""
+"""The batch script on a real SLURM: `tests/local_slurm.sh pytest -m slow tests/test_slurm.py`."""
 
 import os
 import re
@@ -10,6 +10,8 @@ import pytest
 
 from purenoise_jax.checkpoint import Checkpoints
 from tests.tiny import write_npz
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "launch/slurm.sbatch"

@@ -314,6 +314,7 @@ def test_interrupted_it_says_how_to_go_on(
     assert capsys.readouterr().err == f"interrupted; {told}\n"
 
 
+@pytest.mark.slow
 def test_a_whole_network_with_two_kinds_of_statistics_goes_on_bitwise(npz, tmp_path):
     """Stopped within an epoch, and after two ends of epochs."""
     config = tiny_config(npz, **SELDOM, **{"model.name": "wrn10_1", "model.norm": "aux_bn"})

@@ -7,7 +7,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-from purenoise_jax.aux_start import without_aux
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from purenoise_jax import begin, writer
@@ -15,6 +14,7 @@ from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
+from purenoise_jax.init_transforms import without_aux
 from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest, versions

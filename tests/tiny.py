@@ -82,6 +82,7 @@ class TinyNet(nn.Module):
     norm: Callable[..., nn.Module] = DARBatchNorm
     dtype: Any = None
     dropout_rate: float = 0.0
+    head: Callable[..., nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(
@@ -98,7 +99,7 @@ class TinyNet(nn.Module):
         x = Dropout(self.dropout_rate, deterministic=not train)(x)
         b, h, w, c = x.shape
         features = x.reshape(b, 2, h // 2, 2, w // 2, c).mean(axis=(2, 4)).reshape(b, -1)
-        return nn.Dense(self.num_classes, name="head")(features), {"features": features}
+        return self.head(self.num_classes, name="head")(features), {"features": features}
 
 
 # A model of one's own is one line; with dropout, so that its keys are part of what is tested.

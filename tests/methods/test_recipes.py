@@ -148,8 +148,8 @@ def test_methods_train_together(npz, tmp_path):
     methods = ("ldam", "drw", "sam", "ema")
     config = tiny_config(
         npz,
-        **{"model.name": "resnet8", "model.head": "cosine", "phases.deferred.methods": methods,
-           "num_epochs": 3, "optimizer.milestones": (), "checkpoint.every_steps": 1, "checkpoint.keep": 9},
+        **{"model.head": "cosine", "phases.deferred.methods": methods, "num_epochs": 3,
+           "optimizer.milestones": (), "checkpoint.every_steps": 1, "checkpoint.keep": 9},
     )  # fmt: skip
     validate(config)
     whole = train_and_evaluate(config, tmp_path / "run")
