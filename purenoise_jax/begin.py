@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax import files, processes, resume, storage, writer
 from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
-from purenoise_jax.config import flatten, validate
+from purenoise_jax.config import field_of, flatten, validate
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
@@ -148,7 +148,7 @@ def begin(
     steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
     processes.agree(
         {
-            "config": {k: v for k, v in flatten(config).items() if k not in LOCAL_FIELDS},
+            "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
             "data": experiment.identity,
             "versions": versions,
             "settings": numeric_settings(),
@@ -213,6 +213,14 @@ def begin(
 
     processes.together(make_room)
     return beginning
+
+
+def _is_local(path: str) -> bool:
+    """Whether a field is a path that may differ between the processes of a run."""
+    if path in LOCAL_FIELDS:
+        return True
+    field = field_of(path)
+    return path.startswith("method.") and field is not None and not field.fixed
 
 
 def _cores() -> int:

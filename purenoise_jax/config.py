@@ -241,7 +241,9 @@ class _Fields(Mapping[str, Field]):
         if parts[0] != "method" or len(parts) != 3:
             return _STATIC_FIELDS[path]
         argument = arguments_of(METHODS[parts[1]])[parts[2]]
-        return Field(argument.default, argument.help, argument.legal, absent=argument.absent)
+        return Field(
+            argument.default, argument.help, argument.legal, argument.fixed, argument.absent
+        )
 
     def __iter__(self) -> Iterator[str]:
         yield from _STATIC_FIELDS

@@ -17,6 +17,8 @@ MAX_TEXT = 4096
 # Stands for "every run has this field", where fields say what runs without them have; it equals no
 # JSON value.
 ALWAYS: Final = object()
+# Marks a path, which may differ from machine to machine: what is found there is compared instead.
+LOCAL: Final = object()
 # What does not fit into float32 would become zero or infinite without a word.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 

@@ -28,7 +28,7 @@ from purenoise_jax.writer import read_json, write_json
 FREE = {
     "num_epochs", "num_devices", "steps_per_call", "init_from", "init_epoch", "init_aux_bn",
     "data.path", "data.indices", "checkpoint.epochs", "checkpoint.every_epochs",
-    "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
+    "method.m2m.network", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
 }  # fmt: skip
 
 

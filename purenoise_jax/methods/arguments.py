@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
-from purenoise_jax.legal import ALWAYS, Legal
+from purenoise_jax.legal import ALWAYS, LOCAL, Legal
 
 
 class Argument(NamedTuple):
@@ -16,12 +16,14 @@ class Argument(NamedTuple):
         legal: the values that a config may give.
         help: its meaning, for `--help`.
         absent: the value of runs that began before the method had it, see `config.Field`.
+        fixed: part of what a run is, see `config.Field`.
     """
 
     default: Any
     legal: Legal
     help: str
     absent: Any = ALWAYS
+    fixed: bool = True
 
 
 @functools.cache
@@ -31,7 +33,8 @@ def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
     Args:
         method: a function (recipe, stats, *, name: Annotated[type, legal, help] = default, ...). An
             argument that the method did not have from the beginning adds the value that runs
-            without it have: Annotated[type, legal, help, absent].
+            without it have: Annotated[type, legal, help, absent]. A path whose content the run
+            compares adds `legal.LOCAL`.
 
     Raises:
         TypeError: an argument lacks a default, its legal values or its help.
@@ -46,11 +49,15 @@ def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
     for name, parameter in inspect.signature(method).parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
-        metadata = getattr(hints[name], "__metadata__", ())
+        metadata: tuple[Any, ...] = getattr(hints[name], "__metadata__", ())
         if parameter.default is inspect.Parameter.empty or len(metadata) not in (2, 3):
             raise TypeError(
                 f"{method.__name__}: {name} must be Annotated[type, legal values, help] with a "
                 "default"
             )
-        found[name] = Argument(parameter.default, *metadata)
+        last = metadata[2] if len(metadata) == 3 else ALWAYS
+        absent = ALWAYS if last is LOCAL else last
+        found[name] = Argument(
+            parameter.default, metadata[0], metadata[1], absent, fixed=last is not LOCAL
+        )
     return found

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from purenoise_jax import rng
 from purenoise_jax.errors import ConfigError
-from purenoise_jax.legal import Integer, Real, Text
+from purenoise_jax.legal import LOCAL, Integer, Real, Text
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.networks import Networks
 from purenoise_jax.recipe import Batch, DataStats, Recipe, cross_entropy
@@ -23,7 +23,9 @@ def m2m(
     recipe: Recipe,
     stats: DataStats,
     *,
-    network: Annotated[str, Text(), "workdir of a plainly trained run of the same model"] = "",
+    network: Annotated[
+        str, Text(), "workdir of a plainly trained run of the same model", LOCAL
+    ] = "",
     beta: Annotated[float, Real(0, 1, below=True), "of the chance to accept a translation"] = 0.999,
     push: Annotated[float, Real(0), "weight of the logit of the class that is left"] = 0.5,
     confidence: Annotated[float, Real(0, 1), "of the frozen network in the target class"] = 0.9,

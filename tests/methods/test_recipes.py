@@ -94,7 +94,8 @@ def test_every_argument_is_a_field_with_the_default_of_its_signature():
         apply = getattr(method, "apply", method)
         for argument, found in arguments_of(apply).items():
             field = FIELDS[f"method.{name}.{argument}"]
-            assert (field.default, field.legal, field.help, field.absent) == found
+            taken = (field.default, field.legal, field.help, field.absent, field.fixed)
+            assert taken == found
             assert field.legal.allows(field.default)
             assert config.method[name][argument] == found.default
     with pytest.raises(KeyError):
@@ -176,11 +177,13 @@ def test_a_frozen_network_is_part_of_what_a_run_is(npz, tmp_path):
     train_and_evaluate(config, tmp_path / "run")
     record = read_json(tmp_path / "run/checkpoints/6/record.json")
     assert record["frozen"] == {NAME: digest(experiment.frozen[NAME])}
-    # The same run may not go on with another network in that folder.
+    # The run goes on where its network lies in another folder, but not with another network.
     (tmp_path / "erm").rename(tmp_path / "first")
+    config.num_epochs, config.method.m2m.network = 3, str(tmp_path / "first")
+    train_and_evaluate(config, tmp_path / "run")
     plain.seed = 1
     train_and_evaluate(plain, tmp_path / "erm")
-    config.num_epochs = 3
+    config.num_epochs, config.method.m2m.network = 4, str(tmp_path / "erm")
     with pytest.raises(CheckpointError, match="is of another run: frozen"):
         train_and_evaluate(config, tmp_path / "run")
 
