@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.config import make_phase
+from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD
 
@@ -31,6 +32,8 @@ AUGMENTS: dict[str, tuple[str, ...]] = {
 # The reproduction draws noise from the constants that it normalises with.
 RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
 PRESETS = ("paper", "rescience")
+# How many draws an epoch of class-balanced draws has: as many as there are images, or K * n_max.
+DRAWS = ("train_size", "balanced")
 
 
 def beside(file: str, name: str) -> ModuleType:
@@ -88,7 +91,19 @@ def choose(field: str, value: str, legal: Any) -> None:
         raise unknown(f"config argument {field}", value, legal)
 
 
-def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
+def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:
+    """K * n_max draws over as many draws as the training set has images, at least 1.
+
+    Args:
+      largest: n_max, images of the largest class.
+      num_classes: K.
+      imbalance_ratio: of the exponential profile.
+    """
+    counts = long_tail_counts(largest, num_classes, imbalance_ratio=imbalance_ratio)
+    return num_classes * largest / int(counts.sum())
+
+
+def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float = 1.0) -> None:
     """Lays out a method over the papers' schedule, scaled to `epochs`.
 
     At 200 epochs: warm-up over 5, the learning rate drops at 160 and 180, and at 160 the deferred
@@ -98,6 +113,8 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
       config: changed in place.
       method: one of `SCHEDULES`.
       epochs: at least 1.
+      balanced: the stretch of epochs that draw classes evenly: so many of ours, which have as many
+        draws as there are images, stand for one of them. See `balanced_factor`.
 
     Raises:
       ConfigError: the method is unknown, or there are too few epochs for it.
@@ -116,6 +133,13 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
     config.phases = ConfigDict({"initial": make_phase(0, initial)})
+    if balanced != 1:
+        if "erm" in initial and not deferred:
+            raise ConfigError(
+                f"config argument method={method} draws every image once an epoch, so that "
+                "draws=balanced has nothing to change; legal: draws=train_size"
+            )
+        _stretch(config, first_drop if deferred else 0, balanced)
     if deferred:
         if epochs < 2:
             raise ConfigError(
@@ -123,6 +147,18 @@ def set_schedule(config: ConfigDict, method: str, epochs: int) -> None:
                 "training; legal: at least 2"
             )
         config.phases.deferred = make_phase(first_drop, deferred)
+
+
+def _stretch(config: ConfigDict, start: int, factor: float) -> None:
+    """Makes all epochs from `start` on `factor` times as many, drops and warm-up included."""
+
+    def stretched(epoch: int) -> int:
+        return epoch if epoch <= start else start + round((epoch - start) * factor)
+
+    config.num_epochs = stretched(config.num_epochs)
+    config.optimizer.warmup_epochs = stretched(config.optimizer.warmup_epochs)
+    config.optimizer.milestones = tuple(map(stretched, config.optimizer.milestones))
+    config.checkpoint.epochs = tuple(map(stretched, config.checkpoint.epochs))
 
 
 def set_preset(config: ConfigDict, preset: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
 from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, make_phase, validate
+from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.recipe import DataStats
@@ -153,3 +154,38 @@ def test_one_epoch_is_not_enough_for_a_deferred_method():
     with pytest.raises(ConfigError, match=r"epochs=1 leaves no epoch for open .* at least 2"):
         cifar10_lt.get_config("epochs=1")
     validate(cifar10_lt.get_config("method=rs,epochs=1"))
+
+
+@pytest.mark.parametrize(
+    ("get", "name"), [(cifar10_lt.get_config, "cifar10"), (cifar100_lt.get_config, "cifar100")]
+)
+@pytest.mark.parametrize("ir", [100, 50, 10])
+def test_balanced_draws_are_those_of_the_papers_epochs(get, name, ir):
+    """K * n_max draws in each of the 40 deferred epochs, to half of an epoch of ours at each end."""
+    config, plain = get(f"draws=balanced,ir={ir}"), get(f"ir={ir}")
+    validate(config)
+    largest, classes = (5000, 10) if name == "cifar10" else (500, 100)
+    images = long_tail_counts(largest, classes, imbalance_ratio=ir).sum()
+    start = config.phases.deferred.start_epoch
+    assert start == plain.phases.deferred.start_epoch == 160 == config.checkpoint.epochs[0]
+    draws = (config.num_epochs - start) * images
+    assert abs(draws - 40 * classes * largest) <= images / 2
+    first, second = config.optimizer.milestones
+    assert first == 160 and abs((second - start) * images - 20 * classes * largest) <= images / 2
+    assert config.optimizer.warmup_epochs == 5
+    assert ir != 100 or name != "cifar10" or config.num_epochs == 321
+
+
+def test_balanced_draws_from_the_start_stretch_the_whole_schedule():
+    config = cifar10_lt.get_config("method=rs,draws=balanced,epochs=20")
+    factor = 50_000 / 12_406
+    assert config.num_epochs == round(20 * factor)
+    assert config.optimizer.milestones == (round(16 * factor), round(18 * factor))
+    validate(config)
+
+
+def test_balanced_draws_want_a_method_that_draws():
+    with pytest.raises(ConfigError, match="method=erm draws every image once"):
+        cifar10_lt.get_config("method=erm,draws=balanced")
+    with pytest.raises(ConfigError, match="draws='all' is unknown; legal: train_size, balanced"):
+        cifar10_lt.get_config("draws=all")
