@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from purenoise_jax.data.folder import load_folder
+from purenoise_jax.data.image_stack import ImageStack
 from purenoise_jax.errors import ConfigError, DataError
 
 
@@ -326,3 +327,16 @@ def test_a_name_that_is_not_utf8(root: pathlib.Path) -> None:
     for split in ("train", "test"):
         save(root, f"{split}/{name}/a.png", pixels(7))
     assert load_folder(name="", path=str(root)).class_names == ("caf\udce9", "cat", "dog")
+
+
+def test_what_is_no_image_at_all_is_a_fault_among_images():
+    """Damaged records of TFDS may hold anything."""
+    stack = ImageStack(3, 0)
+    stack.add(0, "first", np.zeros((4, 6, 3), np.uint8))
+    stack.add(1, "second", np.array(None))
+    stack.add(2, "third", np.zeros((4, 6, 1), np.float32))
+    _, faults = stack.finish()
+    assert faults == [
+        "second: is object[] but first is 4 x 6 (2 images differ); set data.image_size to resize "
+        "all images"
+    ]
