@@ -16,6 +16,8 @@ from purenoise_jax.models import create_model
 from purenoise_jax.models.capture import norm_inputs
 from tests.tiny_run import changed, train_tiny
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

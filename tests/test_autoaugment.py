@@ -15,6 +15,8 @@ from purenoise_jax.data.augment import AUGMENTATIONS, make_augment, to_float
 from purenoise_jax.data.autoaugment import Op, OpParams
 from purenoise_jax.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 # Name in the paper, name here.
 NAMES = {
     "ShX": Op.SHEAR_X,

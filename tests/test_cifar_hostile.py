@@ -17,6 +17,8 @@ from purenoise_jax.data.unpickle import unpickle_arrays
 from purenoise_jax.errors import DataError
 from tests import cifar_files as files
 
+pytestmark = pytest.mark.slow
+
 LAYOUT = files.small_layout("cifar10")
 BINARY, PYTHON = LAYOUT.forms
 

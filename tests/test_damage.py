@@ -25,6 +25,8 @@ from purenoise_jax.errors import DataError
 from tests import cifar_files
 from tests.test_tfds_source import prepare
 
+pytestmark = pytest.mark.slow
+
 FLIPS, CUTS = 200, 50
 LABELS = np.arange(12) % 3
 

@@ -22,6 +22,8 @@ from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import TinyNet, tiny_config, write_npz
 
+pytestmark = pytest.mark.slow
+
 ROWS = 24  # of which the last step has 5 padded: on eight devices one holds nothing but padding
 IMAGES = np.random.default_rng(0).integers(0, 256, (67, 8, 8, 3), np.uint8)
 LABELS = np.repeat(np.arange(3), [50, 12, 5]).astype(np.int32)

@@ -32,6 +32,8 @@ from purenoise_jax.writer import read_metrics, state_digest
 from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 
+pytestmark = pytest.mark.slow
+
 ROWS, BAD = 16, 2  # images of class 2 spoil the step that they are in
 IMAGES = np.random.default_rng(0).integers(0, 256, (4 * ROWS, 8, 8, 3), np.uint8)
 LABELS = np.arange(4 * ROWS, dtype=np.int32) % 2

@@ -184,6 +184,7 @@ def test_forward(name: str, mode: str) -> None:
         jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variant"), CASES)
 def test_gradient(name: str, variant: str) -> None:
     prefix = f"{name}/grad/{variant}"

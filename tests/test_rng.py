@@ -80,6 +80,7 @@ class _NoOptimizer:
     init = staticmethod(lambda params: ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_environment_changes_no_draw(name):
     done = subprocess.run(

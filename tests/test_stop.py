@@ -25,6 +25,8 @@ from purenoise_jax.train import train_and_evaluate
 from purenoise_jax.writer import read_metrics, state_digest
 from tests.tiny import tiny_config, write_npz
 
+pytestmark = pytest.mark.slow
+
 CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 
@@ -314,7 +316,6 @@ def test_interrupted_it_says_how_to_go_on(
     assert capsys.readouterr().err == f"interrupted; {told}\n"
 
 
-@pytest.mark.slow
 def test_a_whole_network_with_two_kinds_of_statistics_goes_on_bitwise(npz, tmp_path):
     """Stopped within an epoch, and after two ends of epochs."""
     config = tiny_config(npz, **SELDOM, **{"model.name": "wrn10_1", "model.norm": "aux_bn"})

@@ -59,8 +59,6 @@ class ImageStack:
 
 
 def _kind(image: np.ndarray) -> str:
-    height, width, channels = image.shape
-    size = f"{height} x {width}"
-    return (
-        size if (image.dtype, channels) == (np.uint8, 3) else f"{size} x {channels} {image.dtype}"
-    )
+    if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return f"{image.shape[0]} x {image.shape[1]}"
+    return f"{image.dtype}{list(image.shape)}"
