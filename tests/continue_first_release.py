@@ -4,7 +4,9 @@
 
 The first release, commit 803abee, is checked out and installed into an environment of its own in
 FOLDER. There it trains the digits twice: to the end, and until it is stopped within an epoch. This
-code then continues the second run. Both must end with the same state.
+code then continues the second run. Plain training must end with the same state, bit for bit. A run
+with noise may not: the selection of masked rows in the norms, which came after the release, rounds
+otherwise, so that its arrays are compared.
 """
 
 import json
@@ -16,6 +18,10 @@ import sys
 import time
 import venv
 from pathlib import Path
+
+from configs import digits_lt
+from purenoise_jax.checkpoint import Checkpoints, by_name
+from purenoise_jax.experiment import build
 
 COMMIT = "803abee"
 ROOT = Path(__file__).parent.parent
@@ -87,20 +93,35 @@ def digest(workdir: Path) -> str:
     return str(json.loads((workdir / "summary.json").read_text())["state_digest"])
 
 
+def largest_difference(method: str, one: Path, other: Path) -> float:
+    """Between the parameters at the end of two runs."""
+    target = build(digits_lt.get_config(f"epochs={EPOCHS},method={method}")).target()
+    states = []
+    for workdir in (one, other):
+        checkpoints = Checkpoints(workdir)
+        last = checkpoints.newest()
+        assert last is not None
+        states.append(by_name(checkpoints.restore(last, target).params))
+    return max(float(abs(states[0][name] - array).max()) for name, array in states[1].items())
+
+
 def show(folder: Path) -> bool:
     """Prints a line a method; whether all ended with the same state."""
     checkout = install(folder)
     python = folder / "environment/bin/python"
     same = True
-    for method, step in (("erm", 40), ("open", 80)):
+    for method, step, bitwise in (("erm", 40, True), ("open", 80, False)):
         whole, stopped = folder / f"{method}_whole", folder / f"{method}_stopped"
         train(python, checkout, method, whole)
         at = train_until(python, checkout, method, stopped, step)
         said = train(sys.executable, ROOT, method, stopped)
-        same &= digest(whole) == digest(stopped) and f"continues at step {at}" in said
+        differ = largest_difference(method, whole, stopped)
+        same &= f"continues at step {at}" in said
+        same &= digest(whole) == digest(stopped) if bitwise else differ < 1e-2
         print(
             f"{method}: {COMMIT} to the end {digest(whole)[:16]}; "
-            f"stopped at step {at} and continued by this code {digest(stopped)[:16]}"
+            f"stopped at step {at} and continued by this code {digest(stopped)[:16]}; "
+            f"largest difference of a parameter {differ:.1e}"
         )
     return same
 
