@@ -14,20 +14,14 @@ from flax import linen as nn
 from benchmarks.chips import forward_flops
 from benchmarks.timing import Program
 from purenoise_jax.data.augment import make_augment
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import Batch, BatchBuilder
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Batch, DataStats, Recipe
-from purenoise_jax.step import (
-    Inputs,
-    Loader,
-    Rows,
-    TrainState,
-    TrainStep,
-    init_state,
-    make_step,
-)
+from purenoise_jax.recipe import Recipe
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, TrainState, TrainStep, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
@@ -109,7 +103,7 @@ def step_program(
     network = _network(model, norm, dtype, num_classes)
     placement = Placement(batch_size, devices)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=2e-4)
-    loader = Loader(
+    batch_builder = BatchBuilder(
         make_augment(augment, crop_padding=4, cutout_size=16) if augment else None,
         stats.mean,
         stats.std,
@@ -120,7 +114,7 @@ def step_program(
     else:
         recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
     make: Callable[..., Any] = make_step if guard else _unguarded
-    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
+    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, batch_builder, 0)
 
     rng = np.random.default_rng(0)
     count = ROWS * batch_size

@@ -27,7 +27,7 @@ from benchmarks.suites import SUITES
 from benchmarks.timing import cpus
 from purenoise_jax.console import SafeConsole
 from purenoise_jax.models import MODELS, NORMS
-from purenoise_jax.writer import versions
+from purenoise_jax.provenance import versions
 
 
 def positive(text: str) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from purenoise_jax import files, processes, resume, storage, writer
+from purenoise_jax import files, processes, provenance, resume, storage
 from purenoise_jax.checkpoint import QUARANTINE, Checkpoints
 from purenoise_jax.config import field_of, flatten, validate
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.experiment import Experiment, build
 from purenoise_jax.lock import WorkdirLock
@@ -145,7 +146,7 @@ def begin(
     kept, config = kept_lines(config, recorded), resolved(config, recorded)
     resume.refuse_other_run(config, workdir)
     experiment = processes.together(lambda: stop.waiting(lambda: build(config)))
-    steps_per_epoch, versions = experiment.steps_per_epoch, writer.versions()
+    steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
     processes.agree(
         {
             "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
@@ -201,7 +202,7 @@ def begin(
         )
     several = jax.process_count() > 1 and start.state is not None
     # Each has read on its own, by a path that may be another machine's.
-    processes.agree({"step": step, "state": writer.state_digest(start.state) if several else None})
+    processes.agree({"step": step, "state": state_digest(start.state) if several else None})
 
     def make_room() -> None:
         if first:

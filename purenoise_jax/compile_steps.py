@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.sharding import Placement
 from purenoise_jax.step import Inputs, Rows, TrainState, TrainStep
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import CompiledAhead, compiler_options

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.data.augment import normalize, to_float
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.numerics import with_precision
-from purenoise_jax.step import Loader
+from purenoise_jax.sharding import Placement
 from purenoise_jax.xla import compiler_options
 
 ECE_BINS = 15
@@ -40,7 +40,7 @@ class Evaluator:
       model: from `create_model`.
       images: uint8[N, H, W, C].
       labels: int32[N] in [0, K).
-      loader: how images enter the network; its augmentation is not used.
+      batch_builder: how images enter the network; its augmentation is not used.
       placement: over which devices.
       batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
         few passes as that takes share the images evenly.
@@ -53,7 +53,7 @@ class Evaluator:
         images: np.ndarray,
         labels: np.ndarray,
         *,
-        loader: Loader,
+        batch_builder: BatchBuilder,
         placement: Placement,
         batch_size: int,
         matmul_precision: str = "default",
@@ -76,11 +76,11 @@ class Evaluator:
             def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 label = labels[index]
-                image = normalize(to_float(images[index]), loader.mean, loader.std)
+                image = normalize(to_float(images[index]), batch_builder.mean, batch_builder.std)
                 logits, _ = model.apply(variables, image, None, valid, train=False)
                 return _add(counts, postprocess(logits), label, valid), None
 
-            classes = loader.num_classes
+            classes = batch_builder.num_classes
             zero = Counts(
                 jnp.zeros((classes, classes), jnp.int32),
                 jnp.zeros((), jnp.float32),

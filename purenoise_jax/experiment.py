@@ -13,8 +13,9 @@ from purenoise_jax.checkpoint import collections
 from purenoise_jax.config import phase_values
 from purenoise_jax.data import sources
 from purenoise_jax.data.augment import check_sizes, make_augment
+from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import Dataset, limit_test
-from purenoise_jax.data.pipeline import Placement, TrainingSet, make_training_set
+from purenoise_jax.data.pipeline import TrainingSet, make_training_set
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.evaluate import Evaluator
@@ -28,15 +29,8 @@ from purenoise_jax.paths import expand
 from purenoise_jax.recipe import Recipe
 from purenoise_jax.resolve import resolved
 from purenoise_jax.schedules import by_step, learning_rates
-from purenoise_jax.step import (
-    Inputs,
-    Loader,
-    Rows,
-    TrainState,
-    TrainStep,
-    init_state,
-    make_step,
-)
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, TrainState, TrainStep, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.xla import compiler_options
 
@@ -68,7 +62,7 @@ class Experiment:
       model: from `create_model`.
       tx: from `make_optimizer`.
       rates: f64[E], the learning rate by epoch.
-      loader: how images become a batch.
+      batch_builder: how images become a batch.
       identity: JSON values that say which model and data a checkpoint is of.
       matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
       frozen: name -> variables, on the host, of the networks that methods ask and do not train.
@@ -83,7 +77,7 @@ class Experiment:
     model: Any
     tx: optax.GradientTransformation
     rates: np.ndarray
-    loader: Loader
+    batch_builder: BatchBuilder
     identity: dict[str, Any]
     matmul_precision: str = "default"
     frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -131,7 +125,7 @@ class Experiment:
             self.tx,
             lr_fn,
             phase.recipe,
-            self.loader,
+            self.batch_builder,
             self.seed,
             self.matmul_precision,
         )
@@ -169,7 +163,7 @@ class Experiment:
                 self.model,
                 images,
                 labels,
-                loader=self.loader,
+                batch_builder=self.batch_builder,
                 placement=self.placement,
                 batch_size=batch_size,
                 matmul_precision=self.matmul_precision,
@@ -259,7 +253,7 @@ def build(config: ConfigDict) -> Experiment:
         ),
         tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
         rates=_rates(config.num_epochs, opt, fields),
-        loader=Loader(
+        batch_builder=BatchBuilder(
             augment=augment,
             mean=stats.normalize_mean,
             std=stats.normalize_std,

@@ -15,15 +15,9 @@ import numpy as np
 import optax
 from jax.typing import DTypeLike
 
+from purenoise_jax.data.batch import Batch
 from purenoise_jax.networks import Networks
 
-# A training batch:
-#   image       f32[B, H, W, C]  augmented, pixel space [0, 1]
-#   label       i32[B]
-#   target      f32[B, K]        one-hot unless a transform softens it
-#   valid       bool[B]          False = padding
-#   noise_mask  bool[B]          True = pure noise; the entry is absent while no row can be
-Batch = Mapping[str, jax.Array]
 Params = Any
 Aux = tuple[Any, jax.Array]  # batch statistics after the step, logits [B, K]
 
@@ -72,33 +66,6 @@ Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
 Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataStats:
-    """What a method may know about the training set.
-
-    Attributes:
-      class_counts: int64[K], training images per class.
-      image_shape: (H, W, C).
-      mean, std: f32[C], per channel over the training subset, pixels in [0, 1].
-      full_mean, full_std: f32[C], the same over the whole training split that the subset is from.
-      normalize_mean, normalize_std: f32[C], with which images enter the network.
-    """
-
-    class_counts: np.ndarray
-    image_shape: tuple[int, int, int]
-    mean: np.ndarray
-    std: np.ndarray
-    full_mean: np.ndarray
-    full_std: np.ndarray
-    normalize_mean: np.ndarray
-    normalize_std: np.ndarray
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_counts)
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax import metrics, writer
+from purenoise_jax import metrics
 from purenoise_jax.clock import Clock
 from purenoise_jax.config import config_hash
 from purenoise_jax.console import class_counts_line, phases_line
+from purenoise_jax.digest import state_digest
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.experiment import Experiment, Phase
 from purenoise_jax.resolve import resolved
@@ -172,6 +173,6 @@ def make_summary(
         "steps": int(state.step),
         "seed": config.seed,
         "config_hash": config_hash(config),
-        "state_digest": writer.state_digest(jax.device_get(state)),
+        "state_digest": state_digest(jax.device_get(state)),
         "devices": experiment.placement.mesh.size,
     }

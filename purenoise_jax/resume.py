@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax import lock, skipped, writer
+from purenoise_jax import files, lock, skipped, writer
 from purenoise_jax.checkpoint import (
     FOLDER,
     STAGING,
@@ -98,7 +98,7 @@ def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         path = folder / CONFIG_FILE
         try:
             if path.is_file():
-                return flatten(writer.read_json(path)["config"])
+                return flatten(files.read_json(path)["config"])
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return {}
     return {}
@@ -114,7 +114,7 @@ def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:
       workdir: of the run, whose config.json is a sound one.
     """
     path = workdir / CONFIG_FILE
-    before = writer.read_json(path).get("named_epochs") if path.exists() else None
+    before = files.read_json(path).get("named_epochs") if path.exists() else None
     # Of a file that anybody may have edited, what cannot be meant is left out.
     kept = {e for e in before if type(e) is int} if isinstance(before, list) else set()
     return {*config.checkpoint.epochs, config.num_epochs} | kept
@@ -135,7 +135,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
             raise CheckpointError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
         return
     try:
-        saved = writer.read_json(path)
+        saved = files.read_json(path)
         there, here = dict(saved["fixed"].items()), fixed_fields(config)
         common = min(int(saved["config"]["num_epochs"]), config.num_epochs)
         differing = differences(*(_with_drops_before(common, side) for side in (there, here)))
@@ -281,7 +281,7 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
     checkpoints.quarantine(*paths)
     if fresh and job():
-        writer.write_json(workdir / FRESH_FILE, {"job": job()})
+        files.write_json(workdir / FRESH_FILE, {"job": job()})
 
 
 def job() -> str:
@@ -292,7 +292,7 @@ def job() -> str:
 def began_fresh(workdir: Path) -> bool:
     """Whether this job has started from scratch in a workdir before, and is to go on."""
     try:
-        return bool(job()) and writer.read_json(workdir / FRESH_FILE)["job"] == job()
+        return bool(job()) and files.read_json(workdir / FRESH_FILE)["job"] == job()
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 

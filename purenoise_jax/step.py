@@ -14,16 +14,14 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.typing import DTypeLike
 
 from purenoise_jax import rng
-from purenoise_jax.data.augment import normalize, to_float
+from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.networks import Networks
 from purenoise_jax.numerics import with_precision
-from purenoise_jax.recipe import Aux, Batch, Memory, Params, Recipe, all_trainable
+from purenoise_jax.recipe import Aux, Memory, Params, Recipe, all_trainable
 from purenoise_jax.totals import Sums, Totals
 from purenoise_jax.xla import materialize
 
@@ -75,47 +73,6 @@ class Rows:
     valid: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Loader:
-    """How rows of the data set become a batch.
-
-    Attributes:
-      augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
-      mean, std: f32[C], with which images enter the network.
-      num_classes: K.
-      dtype: of images and targets.
-    """
-
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None
-    mean: np.ndarray
-    std: np.ndarray
-    num_classes: int
-    dtype: DTypeLike = jnp.float32
-
-    def normalize(self, images: jax.Array) -> jax.Array:
-        """Pixels in [0, 1] as the network wants them, [B, H, W, C]."""
-        return normalize(images, self.mean, self.std)
-
-    def gather(
-        self,
-        key: jax.Array,
-        images: jax.Array,
-        labels: jax.Array,
-        index: jax.Array,
-        valid: jax.Array,
-    ) -> Batch:
-        """Reads and augments the rows of a step; see `recipe.Batch`."""
-        image, label = to_float(images[index], self.dtype), labels[index]
-        if self.augment is not None:
-            image = self.augment(key, image)
-        return {
-            "image": image,
-            "label": label,
-            "target": jax.nn.one_hot(label, self.num_classes, dtype=self.dtype),
-            "valid": valid,
-        }
-
-
 @rng.fixed_bits
 def init_state(
     model: Any,
@@ -154,7 +111,7 @@ class TrainStep:
       tx: from `make_optimizer`; gives directions, not yet times the learning rate.
       lr_fn: learning rate as a function of the completed steps.
       recipe: what the phase's methods made of the step.
-      loader: turns indices into a batch.
+      batch_builder: turns indices into a batch.
       keys: stream -> its typed key, see `rng.STREAMS`.
       matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
     """
@@ -163,7 +120,7 @@ class TrainStep:
     tx: optax.GradientTransformation
     lr_fn: Callable[[jax.Array], jax.Array]
     recipe: Recipe
-    loader: Loader
+    batch_builder: BatchBuilder
     keys: Mapping[str, jax.Array]
     matmul_precision: str = "default"
 
@@ -178,7 +135,7 @@ class TrainStep:
 
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
         """The rows of a step as the transforms leave them; see `recipe.Batch`."""
-        batch = self.loader.gather(
+        batch = self.batch_builder.make_batch(
             rng.at(self.keys["augment"], step), inputs.images, inputs.labels, rows.index, rows.valid
         )
         key = rng.at(self.keys["transforms"], step)
@@ -198,7 +155,7 @@ class TrainStep:
         """The networks of a step, the one that trains with these parameters."""
         return Networks(
             self.model,
-            self.loader.normalize,
+            self.batch_builder.normalize,
             params,
             state.batch_stats,
             valid=batch["valid"],
@@ -349,7 +306,7 @@ def make_step(
     tx: optax.GradientTransformation,
     lr_fn: Callable[[jax.Array], jax.Array],
     recipe: Recipe,
-    loader: Loader,
+    batch_builder: BatchBuilder,
     seed: int,
     matmul_precision: str = "default",
 ) -> TrainStep:
@@ -360,10 +317,10 @@ def make_step(
       tx: from `make_optimizer`.
       lr_fn: learning rate as a function of the completed steps.
       recipe: what the phase's methods made of the step.
-      loader: turns indices into a batch.
+      batch_builder: turns indices into a batch.
       seed: the run's seed.
       matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
     names = ("augment", "transforms", "generators", "dropout", "objective")
     keys = {name: rng.stream(seed, name) for name in names}
-    return TrainStep(model, tx, lr_fn, recipe, loader, keys, matmul_precision)
+    return TrainStep(model, tx, lr_fn, recipe, batch_builder, keys, matmul_precision)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from purenoise_jax import processes, report, resume, writer
+from purenoise_jax import files, processes, report, resume, writer
 from purenoise_jax.begin import begin
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.clock import Clock
@@ -126,7 +126,7 @@ def _train(
     log = None
     if first_process:
         named = resume.named_epochs(config, workdir)
-        writer.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config, named))
+        files.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config, named))
         # The record of an epoch whose end is still to come is written then.
         log = writer.MetricsWriter(workdir, step - (not start.epoch_ended), display.warn)
         held.callback(log.close)
@@ -276,7 +276,7 @@ def _train(
             "versions": beginning.versions,
             "settings": numeric_settings(),
         }
-        writer.write_json(workdir / "summary.json", summary)
+        files.write_json(workdir / "summary.json", summary)
     title = f"{workdir}, epoch {config.num_epochs}"
     display.table(title, evaluated["test"], experiment.dataset.class_names)
     if first_process and at_end is not None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.config import default_config
+from purenoise_jax.files import write_json
 from purenoise_jax.metrics import summarize
 from purenoise_jax.resume import CONFIG_FILE, saved_config
-from purenoise_jax.writer import write_json
 
 # Under which name summary.json has what metrics.jsonl has under another.
 MARKS = {"accuracy": "test_accuracy", "nll": "test_nll", "ece": "test_ece"}

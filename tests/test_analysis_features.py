@@ -11,10 +11,11 @@ import pytest
 from purenoise_jax.analysis import features, noise_features, predictions, tsne
 from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
 from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.features import training_batches
 from purenoise_jax.analysis.ood import ood_images
 from purenoise_jax.data.cifar import LAYOUTS, load_cifar
 from purenoise_jax.errors import CheckpointError, ConfigError, DataError
+from purenoise_jax.inference.network import Network
 from purenoise_jax.methods import build_recipe
 from tests import cifar_files as files
 from tests.tiny import COUNTS, write_npz

@@ -8,10 +8,11 @@ import pytest
 from purenoise_jax.analysis import activations, gradients, noise_features
 from purenoise_jax.analysis.catalog import FIGURES
 from purenoise_jax.analysis.drawing import Options
-from purenoise_jax.analysis.features import Network, training_batches
+from purenoise_jax.analysis.features import training_batches
 from purenoise_jax.analysis.gradients import Directions, row_gradient
-from purenoise_jax.data.augment import normalize
+from purenoise_jax.data.pixels import normalize
 from purenoise_jax.errors import ConfigError
+from purenoise_jax.inference.network import Network
 from purenoise_jax.models import create_model
 from purenoise_jax.models.capture import norm_inputs
 from tests.tiny_run import changed, train_tiny
@@ -93,9 +94,9 @@ def test_the_activations_figure(run, network):
     assert sum(share[k] * squares[k] for k in share) == pytest.approx(1, abs=1e-2)
     # What the layer was given is the convolution of what the network was given.
     (batch,) = training_batches(run, ("open",), 1, 1)
-    loader = run.experiment.loader
+    batch_builder = run.experiment.batch_builder
     x = jax.lax.conv_general_dilated(
-        normalize(batch["image"], loader.mean, loader.std),
+        normalize(batch["image"], batch_builder.mean, batch_builder.std),
         network.state.params["conv"]["kernel"], (1, 1), "SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
@@ -175,12 +176,12 @@ def test_the_class_components_add_up_to_the_gradient_of_a_step(run, network, bat
         gradient(batch, (batch["label"] == label).astype(jnp.float32), 2) for label in range(4)
     ]
     total = jax.tree.map(lambda *leaves: sum(leaves), *parts)
-    loader = run.experiment.loader
+    batch_builder = run.experiment.batch_builder
 
     def mean_loss(params):
         (logits, _), _ = run.experiment.model.apply(
             {"params": params, "batch_stats": network.state.batch_stats},
-            normalize(batch["image"], loader.mean, loader.std), batch["noise_mask"], batch["valid"],
+            normalize(batch["image"], batch_builder.mean, batch_builder.std), batch["noise_mask"], batch["valid"],
             train=True, mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(jax.random.key(0), 2)},
         )  # fmt: skip

@@ -8,9 +8,10 @@ import pytest
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.checkpoint import QUARANTINE, Checkpoints, manifest
 from purenoise_jax.checkpoint import __main__ as cli
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import CheckpointError
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest
+from purenoise_jax.writer import read_metrics
 from tests.notes import Notes
 from tests.step_folders import files_of, flip, step_folder
 from tests.tiny import tiny_config, write_npz

@@ -9,15 +9,17 @@ import pytest
 from purenoise_jax import rng
 from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.augment import make_augment
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe, current_variables, identity
-from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
+from purenoise_jax.recipe import Recipe, current_variables, identity
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
 from tests.tiny import TinyNet, tiny_config, write_npz
@@ -30,7 +32,7 @@ LABELS = np.repeat(np.arange(3), [50, 12, 5]).astype(np.int32)
 MEAN, STD = np.float32([0.5] * 3), np.float32([0.3] * 3)
 STATS = DataStats(np.array([50, 12, 5]), (8, 8, 3), MEAN, STD, MEAN, STD, MEAN, STD)
 AUGMENT = make_augment(("flip", "crop", "cutout", "simclr"), crop_padding=1, cutout_size=4)
-LOADER = Loader(augment=AUGMENT, mean=MEAN, std=STD, num_classes=3)
+BUILDER = BatchBuilder(augment=AUGMENT, mean=MEAN, std=STD, num_classes=3)
 RECIPE = build_recipe(["open"], STATS, {"open": {"delta": 0.8}})
 
 
@@ -51,7 +53,7 @@ def test_batches_are_the_same(devices):
                 jax.lax.with_sharding_constraint(x[-1], placement.batch) for x in (index, valid)
             )
             key = rng.stream(0, "augment")
-            loaded = LOADER.gather(key, jnp.asarray(IMAGES), jnp.asarray(LABELS), index, valid)
+            loaded = BUILDER.make_batch(key, jnp.asarray(IMAGES), jnp.asarray(LABELS), index, valid)
             return RECIPE.transforms[0](rng.stream(0, "transforms"), loaded)
 
         return jax.device_get(make(index, valid))
@@ -95,7 +97,7 @@ def steps_on(count, steps=3):
     state = jax.jit(
         lambda: init_state(model, tx, (8, 8, 3), 0), out_shardings=placement.replicated
     )()
-    step = make_step(model, tx, lambda step: 0.05, RECIPE, LOADER, seed=0)
+    step = make_step(model, tx, lambda step: 0.05, RECIPE, BUILDER, seed=0)
     run = compile_steps(step, placement, looped=False)
     inputs = Inputs(placement.replicate(IMAGES), placement.replicate(LABELS))
     data = (inputs, Rows(*rows(placement)))
@@ -123,7 +125,7 @@ def test_evaluation_counts_every_image_once(devices):
 
     def evaluate(batch_size):
         evaluator = Evaluator(
-            model, IMAGES, LABELS, loader=LOADER, placement=placement, batch_size=batch_size
+            model, IMAGES, LABELS, batch_builder=BUILDER, placement=placement, batch_size=batch_size
         )
         return evaluator(current_variables(state), identity)
 
@@ -152,7 +154,7 @@ def test_evaluation_shares_images_evenly_over_its_passes():
             None,
             images[:count],
             labels[:count],
-            loader=LOADER,
+            batch_builder=BUILDER,
             placement=placement,
             batch_size=batch_size,
         )

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.evaluate import ECE_BINS, Evaluator, confidence_bin
 from purenoise_jax.metrics import calibration_error
 from purenoise_jax.recipe import identity
-from purenoise_jax.step import Loader
+from purenoise_jax.sharding import Placement
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (37, 4, 4, 3), np.uint8)
@@ -35,7 +35,7 @@ def evaluate(postprocess=identity, params=0.0, batch_size=10):
         MeanColour,
         IMAGES,
         LABELS,
-        loader=Loader(no_augmentation, MEAN, STD, 3),
+        batch_builder=BatchBuilder(no_augmentation, MEAN, STD, 3),
         placement=Placement(8, 1),
         batch_size=batch_size,
     )

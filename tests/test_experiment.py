@@ -36,14 +36,14 @@ def test_the_network_gets_images_normalised_as_chosen(npz, choice):
     experiment = build(
         tiny_config(npz, **options, **{"data.profile": "exp", "data.imbalance_ratio": 3.0})
     )
-    stats, loader = experiment.training.stats, experiment.loader
+    stats, batch_builder = experiment.training.stats, experiment.batch_builder
     mean, std = {
         "train_subset": (stats.mean, stats.std),
         "full_train": (stats.full_mean, stats.full_std),
         "explicit": (np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 0.6, 0.7])),
     }[choice]
-    np.testing.assert_array_equal(loader.mean, mean)
-    np.testing.assert_array_equal(loader.std, std)
+    np.testing.assert_array_equal(batch_builder.mean, mean)
+    np.testing.assert_array_equal(batch_builder.std, std)
     assert (stats.mean != stats.full_mean).all(), "a mix-up would be seen"
     identity = experiment.identity
     assert (identity["normalize_mean"], identity["normalize_std"]) == (mean.tolist(), std.tolist())
@@ -52,10 +52,10 @@ def test_the_network_gets_images_normalised_as_chosen(npz, choice):
 def test_augmentations_keep_the_order_and_sizes_of_the_config(npz):
     names, sizes = ("cutout", "flip", "crop"), {"crop_padding": 3, "cutout_size": 6}
     options = {f"data.{name}": value for name, value in sizes.items()}
-    loader = build(tiny_config(npz, **{"data.augment": names, **options})).loader
+    batch_builder = build(tiny_config(npz, **{"data.augment": names, **options})).batch_builder
     images = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (8, 8, 8, 3)), jnp.float32)
     expected = make_augment(names, **sizes)(jax.random.key(0), images)
-    np.testing.assert_array_equal(loader.augment(jax.random.key(0), images), expected)
+    np.testing.assert_array_equal(batch_builder.augment(jax.random.key(0), images), expected)
 
 
 def test_phases_and_rates_begin_at_their_epochs(npz):

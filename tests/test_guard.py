@@ -18,17 +18,20 @@ from purenoise_jax.analysis.facts import provenance
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import NonFiniteError
 from purenoise_jax.experiment import build
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import NORMS
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Outcome, cross_entropy, supervised
-from purenoise_jax.step import Inputs, Loader, Rows, all_finite, init_state, make_step
+from purenoise_jax.recipe import Outcome, cross_entropy, supervised
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, all_finite, init_state, make_step
 from purenoise_jax.totals import Totals
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest
+from purenoise_jax.writer import read_metrics
 from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 
@@ -42,7 +45,7 @@ CLEAN = np.arange(ROWS, dtype=np.int32)
 SPOILED = np.append(CLEAN[1:], 4 * ROWS - 1).astype(np.int32)
 HALF = np.float32([0.5] * 3)
 STATS = DataStats(np.array([50, 12, 5]), (8, 8, 3), *[HALF] * 6)
-LOADER = Loader(augment=None, mean=HALF, std=HALF, num_classes=3)
+BUILDER = BatchBuilder(augment=None, mean=HALF, std=HALF, num_classes=3)
 
 
 def nan_pixel(recipe):
@@ -136,7 +139,7 @@ def test_a_step_that_is_not_finite_changes_nothing(fault, norm, optimizer, devic
     recipe = fault(build_recipe(["open"], STATS, {"open": {"delta": 0.5}}))
     # With SGD nothing short of the update overflows.
     rate = 1e10 if fault is overflow else 0.1
-    step = make_step(model, tx, lambda step: rate * (step >= 0), recipe, LOADER, seed=0)
+    step = make_step(model, tx, lambda step: rate * (step >= 0), recipe, BUILDER, seed=0)
     run = compile_steps(step, placement, looped=looped)
     index = np.stack([SPOILED, CLEAN, SPOILED, SPOILED, CLEAN])
     if fault is overflow:
@@ -174,7 +177,7 @@ def test_the_loss_does_not_tell(fault):
     """It is finite although what the step would keep is not."""
     model, tx = TinyNet(num_classes=3), make_optimizer("sgd", momentum=0.9, weight_decay=0)
     recipe = fault(build_recipe(["open"], STATS, {}))
-    update = jax.jit(make_step(model, tx, lambda step: 0.1, recipe, LOADER, seed=0).update)
+    update = jax.jit(make_step(model, tx, lambda step: 0.1, recipe, BUILDER, seed=0).update)
     state = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0))()
     new, sums, grads = update(state, Inputs(IMAGES, LABELS), Rows(SPOILED, np.ones(ROWS, bool)))
     assert np.isfinite(sums.row_loss)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from purenoise_jax import main as cli
 from purenoise_jax.config import default_config
+from purenoise_jax.files import write_json
 from purenoise_jax.resume import CONFIG_FILE, saved_config
-from purenoise_jax.writer import write_json
 from tests import cifar_files
 from tests.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.augment import normalize
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import build_recipe, noise_source
 from purenoise_jax.noise import replace_with_noise
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats
-from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, init_state, make_step
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -133,7 +134,7 @@ def test_the_step_counts_and_learns_from_appended_rows():
     """Loss is the mean over natural and noise rows; with full_stop, noise trains the head alone."""
     images = RNG.integers(0, 256, (64, 8, 8, 3), np.uint8)
     labels = RNG.integers(0, K, 64).astype(np.int32)
-    loader = Loader(augment=None, mean=MEAN, std=STD, num_classes=K)
+    batch_builder = BatchBuilder(augment=None, mean=MEAN, std=STD, num_classes=K)
     tx = make_optimizer("sgd", momentum=0.0, weight_decay=0.0)
     recipe = build_recipe(["append"], STATS, {})
 
@@ -143,7 +144,7 @@ def test_the_step_counts_and_learns_from_appended_rows():
         state = jax.jit(
             partial(init_state, model, tx, (8, 8, 3), 0), out_shardings=placement.replicated
         )()
-        step = make_step(model, tx, lambda step: 0.05, recipe, loader, seed=0)
+        step = make_step(model, tx, lambda step: 0.05, recipe, batch_builder, seed=0)
         index = np.arange(16, dtype=np.int32)[None]
         valid = np.arange(16)[None] < valid_rows
         inputs = Inputs(*map(placement.replicate, (images, labels)))

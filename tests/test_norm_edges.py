@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.data.pipeline import Placement
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
+from purenoise_jax.sharding import Placement
 
 ROWS = 8
 X = np.random.default_rng(0).normal(3, 2, (ROWS, 4, 4, 5)).astype(np.float32)

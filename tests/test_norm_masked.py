@@ -10,12 +10,13 @@ import numpy as np
 import optax
 import pytest
 
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.models import NORMS, create_model
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats
-from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
+from purenoise_jax.step import Inputs, Rows, init_state, make_step
 from tests.tiny import TinyNet
 
 ROWS = 8
@@ -168,8 +169,8 @@ def test_a_training_step_does_not_see_what_padding_holds(norm):
             return {**batch, "image": image}
 
         spoiling = dataclasses.replace(recipe, transforms=(*recipe.transforms, spoil))
-        loader = Loader(None, HALF, HALF, 3)
-        update = make_step(model, tx, lambda step: 0.1, spoiling, loader, 0).update
+        batch_builder = BatchBuilder(None, HALF, HALF, 3)
+        update = make_step(model, tx, lambda step: 0.1, spoiling, batch_builder, 0).update
         return update(state, Inputs(IMAGES, LABELS), Rows(np.arange(12, dtype=np.int32), REAL))
 
     clean = after(0.0)

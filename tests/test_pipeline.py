@@ -10,7 +10,8 @@ import pytest
 
 from purenoise_jax.data.cifar import load_cifar
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.pipeline import channel_moments, content_digest, make_training_set
+from purenoise_jax.data.pipeline import content_digest, make_training_set
+from purenoise_jax.data.statistics import channel_moments
 from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.methods import build_recipe, noise_source
 

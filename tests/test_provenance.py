@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import purenoise_jax
-from purenoise_jax import numerics, writer
+from purenoise_jax import files, numerics, provenance
 from purenoise_jax.numerics import numeric_settings
 from purenoise_jax.train import train_and_evaluate
 from tests.test_train import Notes
@@ -42,11 +42,11 @@ def checkout(folder: Path) -> Path:
 def test_the_commit_is_that_of_the_checkout(tmp_path):
     package = checkout(tmp_path)
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert writer._commit(package) == commit
+    assert provenance._commit(package) == commit
     (package / "untracked.py").touch()
-    assert writer._commit(package) == commit
+    assert provenance._commit(package) == commit
     (package / "__init__.py").write_text("changed\n")
-    assert writer._commit(package) == f"{commit}-dirty"
+    assert provenance._commit(package) == f"{commit}-dirty"
 
 
 def test_a_package_within_another_repository_has_no_commit(tmp_path):
@@ -55,10 +55,10 @@ def test_a_package_within_another_repository_has_no_commit(tmp_path):
     shutil.copytree(
         Path(purenoise_jax.__file__).parent, inner, ignore=shutil.ignore_patterns("__pycache__")
     )
-    assert writer._commit(inner) == "unknown"
+    assert provenance._commit(inner) == "unknown"
     git(tmp_path, "add", "-A")
     git(tmp_path, "commit", "-qm", "vendored")
-    assert writer._commit(inner) == "unknown"
+    assert provenance._commit(inner) == "unknown"
 
 
 def test_asking_for_the_commit_leaves_the_index_alone(tmp_path):
@@ -68,10 +68,10 @@ def test_asking_for_the_commit_leaves_the_index_alone(tmp_path):
     # A file that only seems changed makes git want to refresh the index.
     os.utime(package / "__init__.py", (1, 1))
     before = index.read_bytes()
-    assert writer._commit(package) == git(tmp_path, "rev-parse", "HEAD")
+    assert provenance._commit(package) == git(tmp_path, "rev-parse", "HEAD")
     assert index.read_bytes() == before
     (tmp_path / ".git/index.lock").touch()
-    assert "dirty" not in writer._commit(package)
+    assert "dirty" not in provenance._commit(package)
     assert index.read_bytes() == before
 
 
@@ -83,7 +83,7 @@ def test_variables_of_git_do_not_lead_to_another_repository(tmp_path, monkeypatc
     git(tmp_path / "other", "add", "-A")
     git(tmp_path / "other", "commit", "-qm", "second")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other/.git"))
-    assert writer._commit(package) == commit
+    assert provenance._commit(package) == commit
 
 
 def test_settings_that_change_numbers_are_recorded(monkeypatch):
@@ -112,7 +112,7 @@ def test_settings_that_change_numbers_are_recorded(monkeypatch):
 def test_a_run_that_goes_on_says_which_setting_has_changed(npz, tmp_path, monkeypatch):
     config = tiny_config(npz, num_epochs=3)
     train_and_evaluate(config, tmp_path)
-    summary = writer.read_json(tmp_path / "summary.json")
+    summary = files.read_json(tmp_path / "summary.json")
     assert summary["settings"] == numeric_settings()
     config.num_epochs = 4
     flags = os.environ["XLA_FLAGS"] + " --xla_cpu_enable_fast_math=true"
@@ -123,4 +123,4 @@ def test_a_run_that_goes_on_says_which_setting_has_changed(npz, tmp_path, monkey
     [line] = [line for line in notes.lines if line.startswith("changed since")]
     assert "xla_flags --xla_backend_optimization_level=0 before, " in line
     assert "--xla_cpu_enable_fast_math=true now" in line
-    assert numerics.numeric_settings() == writer.read_json(tmp_path / "summary.json")["settings"]
+    assert numerics.numeric_settings() == files.read_json(tmp_path / "summary.json")["settings"]

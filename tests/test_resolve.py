@@ -11,13 +11,14 @@ from rich.console import Console
 from configs import cifar10, cifar10_lt, cifar100_lt, digits_lt
 from purenoise_jax.config import config_hash, default_config, fixed_fields, flatten, validate
 from purenoise_jax.console import Display
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
+from purenoise_jax.files import read_json, write_json
 from purenoise_jax.report import subset_line
 from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD, flat_data, kept_lines, resolved
 from purenoise_jax.resume import CONFIG_FILE, recorded_fields, refuse_other_run, saved_config
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_json, state_digest, write_json
 from tests.tiny import tiny_config, write_npz
 
 OWN = {"data.source": "npz"}

@@ -18,10 +18,10 @@ from purenoise_jax.config import (
     flatten,
 )
 from purenoise_jax.errors import CheckpointError
+from purenoise_jax.files import read_json, write_json
 from purenoise_jax.legal import Epochs, Integer, Names, OneOf, PerChannel, Real, Switch, Text
 from purenoise_jax.methods import METHODS
 from purenoise_jax.resume import CONFIG_FILE, refuse_other_run, saved_config
-from purenoise_jax.writer import read_json, write_json
 
 # What a run may change: how long it is, where it runs and reads from, what it keeps and shows. Data
 # from another path are told by their content and the choice of images.

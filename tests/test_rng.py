@@ -16,12 +16,14 @@ from flax import linen as nn
 import purenoise_jax
 from purenoise_jax import replace_with_noise, rng
 from purenoise_jax.data.augment import AUGMENTATIONS, make_augment
+from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.appended_noise import append_noise
 from purenoise_jax.models import create_model
 from purenoise_jax.models.dropout import Dropout
-from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
+from purenoise_jax.recipe import Recipe
+from purenoise_jax.step import Inputs, Rows, init_state, make_step
 
 SETTINGS = {
     "JAX_DEFAULT_PRNG_IMPL": "rbg",
@@ -50,8 +52,8 @@ def draws():
         for name in AUGMENTATIONS
     }
     recipe = append_noise(Recipe(), stats, share=0.5)
-    loader = Loader(None, stats.normalize_mean, stats.normalize_std, 4)
-    step = make_step(None, None, None, recipe, loader, 0)
+    batch_builder = BatchBuilder(None, stats.normalize_mean, stats.normalize_std, 4)
+    step = make_step(None, None, None, recipe, batch_builder, 0)
     inputs = Inputs(jnp.zeros((6, 8, 8, 3), jnp.uint8), labels)
     batch = step.batch(
         jnp.int32(5), inputs, Rows(jnp.arange(6, dtype=jnp.int32), jnp.ones(6, bool))

@@ -13,16 +13,18 @@ import pytest
 
 from purenoise_jax import rng
 from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.augment import normalize, to_float
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe, current_variables, supervised
+from purenoise_jax.recipe import Recipe, current_variables, supervised
 from purenoise_jax.report import epoch_record
 from purenoise_jax.schedules import by_step
-from purenoise_jax.step import Inputs, Loader, Rows, TrainState, init_state, make_step
+from purenoise_jax.sharding import Placement
+from purenoise_jax.step import Inputs, Rows, TrainState, init_state, make_step
 from purenoise_jax.totals import Totals
 from tests.tiny import TinyNet
 
@@ -34,7 +36,7 @@ LABELS = RNG.integers(0, CLASSES, 40).astype(np.int32)
 LABELS[:3] = [0, 1, 2]
 MEAN, STD = np.float32([0.4, 0.5, 0.6]), np.float32([0.2, 0.3, 0.25])
 STATS = DataStats(np.array([30, 8, 2]), (8, 8, 3), MEAN, STD, MEAN, STD, MEAN, STD)
-LOADER = Loader(augment=None, mean=MEAN, std=STD, num_classes=CLASSES)
+BUILDER = BatchBuilder(augment=None, mean=MEAN, std=STD, num_classes=CLASSES)
 MODEL = TinyNet(num_classes=CLASSES)
 TX = make_optimizer("sgd", momentum=0.9, weight_decay=DECAY)
 INDEX = np.arange(ROWS, dtype=np.int32)
@@ -49,7 +51,7 @@ def state():
 
 
 def run(state, recipe=None, index=INDEX, valid=ALL, model=MODEL, steps=1, lr=LR, data=DATA):
-    step = jax.jit(make_step(model, TX, lambda step: lr, recipe or Recipe(), LOADER, seed=0))
+    step = jax.jit(make_step(model, TX, lambda step: lr, recipe or Recipe(), BUILDER, seed=0))
     totals = Totals.zero(STEPS)
     for _ in range(steps):
         state, totals = step(state, totals, data, Rows(index, valid))
@@ -126,7 +128,7 @@ def test_open_counts_noise_and_keeps_it_out_of_the_statistics(state):
     new, totals = run(state, recipe)
     assert int(totals.sums.noise) > 0 and int(totals.sums.noise + totals.sums.natural) == ROWS
     key = jax.random.fold_in(rng.at(rng.stream(0, "transforms"), 0), 0)
-    batch = LOADER.gather(key, IMAGES, LABELS, INDEX, ALL)
+    batch = BUILDER.make_batch(key, IMAGES, LABELS, INDEX, ALL)
     mask = np.asarray(recipe.transforms[0](key, batch)["noise_mask"])
     natural_only, _ = run(state, index=INDEX[~mask], valid=ALL[~mask])
     chex.assert_trees_all_close(
@@ -148,7 +150,7 @@ def test_raw_noise_enters_the_network_as_it_was_drawn():
     arguments = {"delta": 1.0, "space": "raw", "noise_stats": "explicit"}
     arguments |= {"mean": (0.49, 0.48, 0.45), "std": (0.2, 0.2, 0.2)}
     pixel = {**arguments, "space": "pixel"}
-    batch = LOADER.gather(jax.random.key(0), IMAGES, LABELS, INDEX, ALL)
+    batch = BUILDER.make_batch(jax.random.key(0), IMAGES, LABELS, INDEX, ALL)
     raw, drawn = (
         build_recipe(["open"], STATS, {"open": a}).transforms[0](jax.random.key(1), batch)
         for a in (arguments, pixel)
@@ -173,13 +175,13 @@ class Probe:
         return (logits, {}), {"batch_stats": {"passes": variables["batch_stats"]["passes"] + 1}}
 
 
-def probe(recipe=None, loader=LOADER, lr_fn=lambda step: LR, at=(0,)):
+def probe(recipe=None, batch_builder=BUILDER, lr_fn=lambda step: LR, at=(0,)):
     """What a `Probe` has seen at each of some steps, and the state after each."""
     tx, found = make_optimizer("sgd", momentum=0.0, weight_decay=0.0), []
     params = {"w": jnp.arange(3.0)}
     for step in at:
         model = Probe()
-        update = make_step(model, tx, lr_fn, recipe or Recipe(), loader, seed=7).update
+        update = make_step(model, tx, lr_fn, recipe or Recipe(), batch_builder, seed=7).update
         before = TrainState(jnp.int32(step), params, {"passes": 0}, tx.init(params))
         after, _, grads = update(before, DATA, Rows(INDEX, ALL))
         found.append((model.seen, after, grads))
@@ -196,9 +198,11 @@ def test_every_step_augments_and_drops_with_its_own_key():
     def shift(key, images):
         return images + rng.uniform(key, images.shape)
 
-    loader = dataclasses.replace(LOADER, augment=shift, mean=np.zeros(3, "f"), std=np.ones(3, "f"))
+    batch_builder = dataclasses.replace(
+        BUILDER, augment=shift, mean=np.zeros(3, "f"), std=np.ones(3, "f")
+    )
     steps = (0, 1, 5)
-    seen = [found[0][0] for found in probe(loader=loader, at=steps)]
+    seen = [found[0][0] for found in probe(batch_builder=batch_builder, at=steps)]
     for step, (image, dropout_key) in zip(steps, seen, strict=True):
         drawn = rng.uniform(rng.at(rng.stream(7, "augment"), step), image.shape)
         np.testing.assert_allclose(image, IMAGES[INDEX] / np.float32(255) + drawn, atol=1e-6)
@@ -250,7 +254,7 @@ def test_the_learning_rate_is_that_of_the_step_itself():
 def test_an_epochs_loss_weighs_rows_not_batches(state):
     """Three batches of 12 rows and one of 4."""
     index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
-    step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), LOADER, seed=0))
+    step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), BUILDER, seed=0))
     totals, losses = Totals.zero(STEPS), []
     for rows, real in zip(index, valid, strict=True):
         state, totals = step(state, totals, DATA, Rows(rows, real))
@@ -303,7 +307,7 @@ def test_class_weights_select_rows(state):
 def test_steps_in_a_loop_are_the_same_steps(state):
     index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
     placement = Placement(ROWS, 1)
-    step = make_step(MODEL, TX, lambda step: LR, build_recipe(["open"], STATS, {}), LOADER, seed=0)
+    step = make_step(MODEL, TX, lambda step: LR, build_recipe(["open"], STATS, {}), BUILDER, seed=0)
     results = []
     for looped in (False, True):
         runner = compile_steps(step, placement, looped=looped)

@@ -18,11 +18,12 @@ from purenoise_jax import stop as stop_module
 from purenoise_jax.background import Background
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.console import Display
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import Stopped
 from purenoise_jax.resume import FRESH_FILE
 from purenoise_jax.stop import SIGNALS, StopRequest
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest
+from purenoise_jax.writer import read_metrics
 from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax import metrics, storage, writer
+from purenoise_jax import files, metrics, storage, writer
 from purenoise_jax.analysis.load import load_runs
 from purenoise_jax.console import Display
 from purenoise_jax.errors import ConfigError, StorageError
@@ -323,7 +323,7 @@ def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, mon
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    write_json = writer.write_json
+    write_json = files.write_json
 
     def write(path, value):
         with monkeypatch.context() as patch:

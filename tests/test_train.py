@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purenoise_jax import begin, writer
+from purenoise_jax import begin, files, writer
 from purenoise_jax.checkpoint import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.digest import state_digest
 from purenoise_jax.errors import CheckpointError, ConfigError
 from purenoise_jax.experiment import build
 from purenoise_jax.init_transforms import without_aux
+from purenoise_jax.provenance import versions
 from purenoise_jax.resume import find_start
 from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics, state_digest, versions
+from purenoise_jax.writer import read_metrics
 from tests.notes import Notes
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
 
@@ -170,9 +172,9 @@ def test_more_epochs_continue_a_finished_run(npz, tmp_path):
     # Epoch 2 is named, 4 was the last once; the others are the two newest.
     assert Checkpoints(tmp_path).steps() == [6, 12, 21, 24]
     path = tmp_path / "config.json"
-    saved = writer.read_json(path)
+    saved = files.read_json(path)
     saved["named_epochs"].append("eight")
-    writer.write_json(path, saved)
+    files.write_json(path, saved)
     train_and_evaluate(tiny_config(npz, num_epochs=11), tmp_path)
     assert Checkpoints(tmp_path).steps() == [6, 12, 24, 30, 33]
     with pytest.raises(

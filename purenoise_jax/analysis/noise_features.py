@@ -22,8 +22,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network, noisy_batches
+from purenoise_jax.analysis.features import noisy_batches
 from purenoise_jax.analysis.load import Run
+from purenoise_jax.inference.network import Network
 
 IMAGES = 1000
 BATCHES = 8

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.classes import by_frequency, class_axis
 from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.ood import ood_images
+from purenoise_jax.inference.network import Network
 
 IMAGES = 1000
 TITLES = {"noise": "pure noise", "ood": "out-of-distribution images"}

@@ -18,9 +18,9 @@ from threadpoolctl import threadpool_limits
 
 from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
 from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network
 from purenoise_jax.analysis.load import Run
 from purenoise_jax.analysis.ood import ood_images
+from purenoise_jax.inference.network import Network
 
 IMAGES = 50
 PERPLEXITY = 30.0

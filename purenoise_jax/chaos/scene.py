@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from purenoise_jax.chaos.births import ForkServer, Victim
 from purenoise_jax.chaos.case import CASES, Case
 from purenoise_jax.chaos.order import Order
-from purenoise_jax.writer import read_json, read_metrics
+from purenoise_jax.files import read_json
+from purenoise_jax.writer import read_metrics
 
 T = TypeVar("T")
 S = TypeVar("S")

@@ -4,10 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 
-import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.longtail import (
@@ -17,8 +14,8 @@ from purenoise_jax.data.longtail import (
     read_indices,
     thin,
 )
+from purenoise_jax.data.statistics import DataStats, channel_moments
 from purenoise_jax.errors import ConfigError, DataError, unknown
-from purenoise_jax.recipe import DataStats
 
 NORMALIZE = ("train_subset", "full_train", "explicit")
 
@@ -40,26 +37,6 @@ class TrainingSet:
     stats: DataStats
     fingerprint: str
     content: str
-
-
-def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, pixels in [0, 1] (equation 2).
-
-    Exact: computed from the histogram of each channel.
-
-    Args:
-      images: uint8[N, H, W, C].
-
-    Returns:
-      mean f32[C] and std f32[C].
-    """
-    values = np.arange(256) / 255
-    mean, std = [], []
-    for channel in np.moveaxis(images, -1, 0):
-        share = np.bincount(channel.ravel(), minlength=256) / channel.size
-        mean.append(share @ values)
-        std.append(np.sqrt(share @ np.square(values - mean[-1])))
-    return np.array(mean, np.float32), np.array(std, np.float32)
 
 
 def make_training_set(
@@ -173,69 +150,3 @@ def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
         digest.update(np.ascontiguousarray(images))
         digest.update(np.ascontiguousarray(labels, "<i4"))
     return digest.hexdigest()
-
-
-class Placement:
-    """Where arrays live: one mesh axis over all devices of all processes.
-
-    Args:
-      batch_size: B; must be divisible by the number of devices.
-      num_devices: how many devices to use; 0 = all there are.
-
-    Raises:
-      ConfigError: more devices are wanted than there are, or B is not divisible by them.
-    """
-
-    def __init__(self, batch_size: int, num_devices: int = 0) -> None:
-        devices = jax.devices()
-        if num_devices > len(devices):
-            raise ConfigError(
-                f"num_devices={num_devices} but this machine has {len(devices)} "
-                f"({devices[0].platform}); legal: 0 (all) .. {len(devices)}"
-            )
-        devices = devices[: num_devices or len(devices)]
-        count = len(devices)
-        if batch_size % count:
-            lower = batch_size // count * count
-            near = [size for size in (lower, lower + count) if size]
-            raise ConfigError(
-                f"batch_size={batch_size} is not divisible by the {count} devices; "
-                f"nearest legal: {' or '.join(map(str, near))}"
-            )
-        self.mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
-        self.rows = NamedSharding(self.mesh, PartitionSpec(None, "data"))
-        self.batch = NamedSharding(self.mesh, PartitionSpec("data"))
-
-    @property
-    def memory(self) -> int | None:
-        """Bytes of each device's memory; None where JAX does not tell, as on a CPU."""
-        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-
-    def check_fits(self, arrays: Iterable[np.ndarray | None]) -> None:
-        """Refuses arrays that would not fit on each device, before they are sent there.
-
-        Raises:
-          DataError: they are larger than the device's memory.
-        """
-        needed = sum(array.nbytes for array in arrays if array is not None)
-        if self.memory is not None and needed > self.memory:
-            raise DataError(
-                f"all images together take {needed / 2**30:,.1f} GiB, but a device has "
-                f"{self.memory / 2**30:,.1f} GiB, and they lie there as a whole; use a smaller "
-                "data.image_size or fewer images"
-            )
-
-    def replicate(self, array: ArrayLike) -> jax.Array:
-        """A full copy on every device."""
-        return self._place(array, self.replicated)
-
-    def split_rows(self, array: ArrayLike) -> jax.Array:
-        """[steps, B] with the batch axis split over the devices."""
-        return self._place(array, self.rows)
-
-    @staticmethod
-    def _place(array: ArrayLike, sharding: NamedSharding) -> jax.Array:
-        # Every process holds the same host array, and gives its own devices their part of it.
-        host = np.asarray(array)
-        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])

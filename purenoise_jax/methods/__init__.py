@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
@@ -17,7 +18,7 @@ from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.methods.sam import sam
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.recipe import Recipe
 
 Apply = Callable[..., Recipe]
 

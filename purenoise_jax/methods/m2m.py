@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from purenoise_jax import rng
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.legal import LOCAL, Integer, Real, Text
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.networks import Networks
-from purenoise_jax.recipe import Batch, DataStats, Recipe, cross_entropy
+from purenoise_jax.recipe import Recipe, cross_entropy
 
 NAME = "m2m"
 

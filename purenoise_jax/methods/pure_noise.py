@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from purenoise_jax import rng
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.errors import ConfigError
 from purenoise_jax.legal import Real
 from purenoise_jax.methods.noise_source import (
@@ -26,7 +28,7 @@ from purenoise_jax.methods.noise_source import (
 )
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.noise import add_noise, choose_rows, replace_probs
-from purenoise_jax.recipe import Batch, DataStats, Recipe
+from purenoise_jax.recipe import Recipe
 
 ADDITIVE_HELP = (
     "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]"

@@ -7,7 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.recipe import Recipe
 
 
 def balance(recipe: Recipe, stats: DataStats) -> Recipe:
