@@ -13,17 +13,24 @@ from flax import linen as nn
 
 from benchmarks.chips import forward_flops
 from benchmarks.timing import Program
-from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Recipe
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, TrainState, TrainStep, init_state, make_step
-from purenoise_jax.totals import Totals
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.train_step import (
+    Inputs,
+    Rows,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_step,
+)
 
 ROWS = 16
 AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")

@@ -17,17 +17,17 @@ from ml_collections import ConfigDict
 
 from benchmarks.jax_steps import AUGMENTATIONS
 from benchmarks.timing import Program
-from purenoise_jax.config import default_config
-from purenoise_jax.console import Display
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize, to_float
-from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.methods.recipe import current_variables, identity
 from purenoise_jax.models import create_model
-from purenoise_jax.recipe import current_variables, identity
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import TrainState
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.train_step import TrainState
 
 IMAGE = (32, 32, 3)
 # Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
@@ -167,7 +167,7 @@ import jax
 from pathlib import Path
 from benchmarks.overhead import Stopwatch, run_config
 from purenoise_jax import compile_cache
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.training.loop import train_and_evaluate
 compile_cache.enable()
 imported = time.time()
 

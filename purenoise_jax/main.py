@@ -13,17 +13,18 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from purenoise_jax import compile_cache, config_files
-from purenoise_jax.background import leave
-from purenoise_jax.cluster import connect
-from purenoise_jax.command import run_command
-from purenoise_jax.config import default_config, validate
-from purenoise_jax.config_flags_ import help_text, parse
-from purenoise_jax.console import Display, show, show_error, show_traceback
-from purenoise_jax.errors import ConfigError, one_line
-from purenoise_jax.experiment import Experiment
-from purenoise_jax.paths import workdir_path
-from purenoise_jax.train import how_to_go_on, train_and_evaluate
+from purenoise_jax.config import packaged
+from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.flags import help_text, parse
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import Display, show, show_error, show_traceback
+from purenoise_jax.runtime.distributed import connect
+from purenoise_jax.runtime.errors import ConfigError, one_line
+from purenoise_jax.runtime.exit_codes import run_command
+from purenoise_jax.runtime.paths import workdir_path
+from purenoise_jax.runtime.threads import leave
+from purenoise_jax.training.experiment import Experiment
+from purenoise_jax.training.loop import how_to_go_on, train_and_evaluate
 
 
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
@@ -39,7 +40,7 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
     """
     try:
         # Here, as drawing is not needed until now and takes a second to import.
-        from purenoise_jax.analysis.page import report_finished
+        from purenoise_jax.analysis.html_report import report_finished
 
         with warnings.catch_warnings():
             # Such as one for each letter of a class name that the font lacks.
@@ -72,7 +73,7 @@ def _run(argv: Sequence[str]) -> int:
     validate(values.config)
     workdir = workdir_path(values.workdir)
     try:
-        _train(values, workdir, config_files.told(argv))
+        _train(values, workdir, packaged.told(argv))
     except KeyboardInterrupt:
         again = how_to_go_on(values.config, workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
@@ -87,7 +88,7 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
         heartbeat=values.heartbeat,
         start_timeout=values.start_timeout,
     ):
-        compile_cache.enable()
+        compilation_cache.enable()
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)

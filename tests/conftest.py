@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 # What tests jit themselves runs once or twice, so it is compiled for that, in two thirds of the
-# time; the package's own programs ask for their level, see `purenoise_jax.xla`.
+# time; the package's own programs ask for their level, see `purenoise_jax.runtime.compiler`.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

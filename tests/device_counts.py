@@ -18,21 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.models import NORMS
 from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.schedules import by_step
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, TrainState, init_state, make_step
-from purenoise_jax.totals import Totals
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.tiny import TinyNet
 
 # Ten steps an epoch, the last with 5 padded rows: on eight devices one holds nothing else.

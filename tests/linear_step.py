@@ -5,9 +5,9 @@ import numpy as np
 
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Recipe
-from purenoise_jax.step import Inputs, Rows, TrainState, make_step
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 
 COUNTS = np.array([40, 10, 5])
 HALF = np.full(3, 0.5, np.float32)

@@ -6,15 +6,16 @@ import shutil
 import time
 from pathlib import Path
 
-from purenoise_jax import begin, checkpoint
 from purenoise_jax.chaos import forkserver
-from purenoise_jax.checkpoint import Checkpoints, manifest
-from purenoise_jax.errors import CheckpointError, InUseError
-from purenoise_jax.stop import StopRequest
+from purenoise_jax.checkpoint import manager, manifest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime.errors import CheckpointError, InUseError
+from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.training import setup
 
 
 def unlocked():
-    begin.WorkdirLock = contextlib.nullcontext
+    setup.WorkdirLock = contextlib.nullcontext
 
 
 def unsealed():
@@ -76,7 +77,7 @@ def stuck():
     def wait(self):
         time.sleep(1000)
 
-    checkpoint.Checkpoints.wait = wait
+    manager.Checkpoints.wait = wait
 
 
 if __name__ == "__main__":

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.analysis import features, noise_features, predictions, tsne
+from purenoise_jax.analysis import noise_features, predictions, tsne
 from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
-from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.features import training_batches
+from purenoise_jax.analysis.features import noise_inputs, training_batches
+from purenoise_jax.analysis.figure_style import Options, save
 from purenoise_jax.analysis.ood import ood_images
-from purenoise_jax.data.cifar import LAYOUTS, load_cifar
-from purenoise_jax.errors import CheckpointError, ConfigError, DataError
+from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar
+from purenoise_jax.inference import network as inference_network
 from purenoise_jax.inference.network import Network
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, DataError
 from tests import cifar_files as files
 from tests.tiny import COUNTS, write_npz
 from tests.tiny_run import changed, train_tiny
@@ -39,7 +40,8 @@ def other(tmp_path_factory):
 
 
 def test_features_and_logits_are_the_models(run, network, monkeypatch):
-    monkeypatch.setattr(features, "BATCH_SIZE", 16)  # 40 images: two full passes and a padded one
+    # 40 images: two full passes and a padded one
+    monkeypatch.setattr(inference_network, "BATCH_SIZE", 16)
     images = run.experiment.dataset.test_images
     inputs = network.images(images)
     stats = run.experiment.training.stats
@@ -68,24 +70,24 @@ def test_the_epoch_chooses_the_checkpoint(run, network):
 
 def test_noise_in_pixel_space_is_normalised_with_the_images(run):
     unclipped = Network(changed(run, **{"method.open.clip": False}))
-    noise = unclipped.noise(2000, 0)
+    noise = noise_inputs(unclipped, 2000, 0)
     assert noise.shape == (2000, 8, 8, 3) and noise.dtype == np.float32
     np.testing.assert_allclose(noise.mean(axis=(0, 1, 2)), 0, atol=0.01)
     np.testing.assert_allclose(noise.std(axis=(0, 1, 2)), 1, atol=0.01)
-    assert (unclipped.noise(2000, 0) == noise).all()
-    assert (unclipped.noise(2000, 1) != noise).any()
+    assert (noise_inputs(unclipped, 2000, 0) == noise).all()
+    assert (noise_inputs(unclipped, 2000, 1) != noise).any()
 
 
 def test_clipped_noise_is_an_image(run, network):
     stats = run.experiment.training.stats
-    pixels = network.noise(500, 0) * stats.normalize_std + stats.normalize_mean
+    pixels = noise_inputs(network, 500, 0) * stats.normalize_std + stats.normalize_mean
     assert pixels.min() > -1e-5 and pixels.max() < 1 + 1e-5
     wide = changed(
         run,
         **{"method.open.noise_stats": "explicit", "method.open.mean": (0.5,) * 3,
            "method.open.std": (2.0,) * 3},
     )  # fmt: skip
-    pixels = Network(wide).noise(500, 0) * stats.normalize_std + stats.normalize_mean
+    pixels = noise_inputs(Network(wide), 500, 0) * stats.normalize_std + stats.normalize_mean
     # Within 0.25 deviations of the mean a normal number lies with probability 0.1974.
     inside = (pixels > 1e-4) & (pixels < 1 - 1e-4)
     np.testing.assert_allclose(inside.mean(), 0.1974, atol=0.005)
@@ -97,7 +99,7 @@ def test_raw_noise_enters_as_drawn(run):
         **{"method.open.space": "raw", "method.open.noise_stats": "explicit",
            "method.open.mean": (0.3, 0.5, 0.7), "method.open.std": (0.05, 0.1, 0.02)},
     )  # fmt: skip
-    noise = Network(raw).noise(2000, 0)
+    noise = noise_inputs(Network(raw), 2000, 0)
     np.testing.assert_allclose(noise.mean(axis=(0, 1, 2)), [0.3, 0.5, 0.7], atol=0.002)
     np.testing.assert_allclose(noise.std(axis=(0, 1, 2)), [0.05, 0.1, 0.02], rtol=0.02)
 
@@ -143,7 +145,7 @@ def test_noise_of_batches_and_noise_images_have_one_law(run):
     drawn = recipe.transforms[0](jax.random.key(0), batch)
     image = np.asarray(drawn["image"])[np.asarray(drawn["noise_mask"])]
     trained_on = (image - stats.normalize_mean) / stats.normalize_std
-    shown = Network(raw).noise(2000, 0)
+    shown = noise_inputs(Network(raw), 2000, 0)
     for moment in (np.mean, np.std):
         np.testing.assert_allclose(
             moment(shown, axis=(0, 1, 2)), moment(trained_on, axis=(0, 1, 2)), atol=0.005
@@ -252,7 +254,7 @@ def test_predictions_are_counted_by_class():
 def test_the_predictions_figure_counts_every_image(run, network, other):
     drawing = predictions.draw([run], Options(images=20, ood_path=str(other), seed=5))
     numbers = drawing.numbers["run"]
-    logits = network.evaluate(network.noise(20, 5)).logits
+    logits = network.evaluate(noise_inputs(network, 20, 5)).logits
     assert numbers["noise"] == np.bincount(logits.argmax(1), minlength=4).tolist()
     assert sum(numbers["ood"]) == 20
     every = predictions.draw([run], Options(ood_path=str(other))).numbers["run"]
@@ -287,7 +289,7 @@ def test_the_noise_figure_against_numpy(run, network):
     model, variables = run.experiment.model, network.variables
     natural, noise = (
         np.asarray(model.apply(variables, x, train=False)[1]["features"], np.float64)
-        for x in (network.images(images[chosen]), network.noise(30, 0))
+        for x in (network.images(images[chosen]), noise_inputs(network, 30, 0))
     )
     means = natural.mean(0), noise.mean(0)
     lengths = [np.sqrt((m**2).sum()) for m in means]

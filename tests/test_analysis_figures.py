@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from purenoise_jax.analysis.catalog import FIGURES
-from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.load import load_runs
-from purenoise_jax.analysis.outcome import outcome
-from purenoise_jax.analysis.page import render
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.analysis.figure_style import Options, save
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.analysis.html_report import render
+from purenoise_jax.analysis.latest_evaluation import outcome
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.fake_runs import diagonal, write_run
 
 COUNTS = [40, 5, 100, 20, 10]

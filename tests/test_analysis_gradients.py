@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from purenoise_jax.analysis import activations, gradients, noise_features
-from purenoise_jax.analysis.catalog import FIGURES
-from purenoise_jax.analysis.drawing import Options
 from purenoise_jax.analysis.features import training_batches
+from purenoise_jax.analysis.figure_style import Options
+from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.gradients import Directions, row_gradient
 from purenoise_jax.data.pixels import normalize
-from purenoise_jax.errors import ConfigError
 from purenoise_jax.inference.network import Network
 from purenoise_jax.models import create_model
-from purenoise_jax.models.capture import norm_inputs
+from purenoise_jax.models.norm_inputs import norm_inputs
+from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny_run import changed, train_tiny
 
 pytestmark = pytest.mark.slow

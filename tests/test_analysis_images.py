@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from purenoise_jax.analysis import images, subsets
-from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.config import default_config
+from purenoise_jax.analysis.figure_style import Options, save
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.data.longtail import long_tail_indices
-from purenoise_jax.errors import ConfigError, DataError
-from purenoise_jax.experiment import build
-from purenoise_jax.step import Inputs, Rows
-from purenoise_jax.totals import Totals
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError, DataError
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.train_step import Inputs, Rows
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 
 

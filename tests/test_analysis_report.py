@@ -11,9 +11,9 @@ import pytest
 
 from purenoise_jax import main as training
 from purenoise_jax.analysis import __main__ as cli
-from purenoise_jax.analysis import page
-from purenoise_jax.analysis.catalog import FIGURES
-from purenoise_jax.analysis.load import load_runs
+from purenoise_jax.analysis import html_report
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.inference.runs import load_runs
 from tests.fake_runs import diagonal, write_run
 from tests.tiny import write_npz
 
@@ -78,7 +78,7 @@ def run(tmp_path):
 
 
 def test_a_report_of_one_run_says_all_numbers(run):
-    path = page.write_report(load_runs([run]))
+    path = html_report.write_report(load_runs([run]))
     assert path == run / "report.html"
     text, reader = read(path.read_text())
     for words in (
@@ -97,7 +97,7 @@ def test_a_report_of_one_run_says_all_numbers(run):
 
 
 def test_class_names_are_escaped(run):
-    html = page.write_report(load_runs([run])).read_text()
+    html = html_report.write_report(load_runs([run])).read_text()
     text, _ = read(html)
     assert "<b>bold</b> 5 100" in text and "a & b 4 40" in text and '"quoted"' in text
     assert "<b>bold" not in html and "&lt;b&gt;bold&lt;/b&gt;" in html
@@ -108,7 +108,7 @@ def test_a_report_of_several_runs_compares_them(run, tmp_path):
         tmp_path / "two", counts=COUNTS, evaluations={4: diagonal([0.5] * 5)},
         summary={"test_ece": None}, **{"model.name": "resnet32", "seed": 3},
     )  # fmt: skip
-    path = page.write_report(load_runs([run, other]))
+    path = html_report.write_report(load_runs([run, other]))
     assert path == run / "figures/report.html"
     text, reader = read(path.read_text())
     assert (
@@ -131,7 +131,9 @@ def test_a_comparison_says_how_many_seeds_it_has(tmp_path):
                 write_run(path, counts=COUNTS, evaluations={4: diagonal(SHARES)},
                           **{"model.name": model, "seed": seed})  # fmt: skip
             paths.append(path)
-        (note,) = page._notes(found := load_runs(paths), [page._outcome(run) for run in found])
+        (note,) = html_report._notes(
+            found := load_runs(paths), [html_report._outcome(run) for run in found]
+        )
         return note
 
     small, large = "resnet8", "resnet32"
@@ -149,7 +151,7 @@ def test_runs_on_different_data_are_marked(run, tmp_path):
         tmp_path / "two", counts=COUNTS, evaluations={4: diagonal(SHARES)},
         summary={"dataset_fingerprint": "e" * 64},
     )  # fmt: skip
-    text, _ = read(page.render(load_runs([run, other])))
+    text, _ = read(html_report.render(load_runs([run, other])))
     assert "were not trained on the same images" in text
 
 
@@ -159,7 +161,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
         tmp_path / "run", counts=[9, 5, 2], evaluations=evaluations,
         summary={"images_per_second": None, "versions": None},
     )  # fmt: skip
-    text, _ = read(page.render(load_runs([path])))
+    text, _ = read(html_report.render(load_runs([path])))
     dash = "\N{EN DASH}"
     assert f"rarest fifth of the classes {dash} 3 classes; needs 5" in text
     assert f"images a second {dash} not recorded" in text
@@ -171,7 +173,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
 
 def test_a_run_that_has_just_begun(tmp_path):
     path = write_run(tmp_path / "run", counts=COUNTS, evaluations={}, finished=False)
-    text, reader = read(page.render(load_runs([path])))
+    text, reader = read(html_report.render(load_runs([path])))
     dash = "\N{EN DASH}"
     assert f"test accuracy {dash} not evaluated yet" in text
     assert "This run has no evaluation yet." in text
@@ -182,7 +184,7 @@ def test_a_run_that_has_just_begun(tmp_path):
 
 def test_a_run_without_evaluation_does_not_spoil_the_comparison(run, tmp_path):
     path = write_run(tmp_path / "begun", counts=COUNTS, evaluations={}, finished=False)
-    text, reader = read(page.render(load_runs([path, run])))
+    text, reader = read(html_report.render(load_runs([path, run])))
     assert "begun has no evaluation yet." in text
     assert reader.tags.count("img") == 3 + 1
 
@@ -191,18 +193,18 @@ def test_many_classes_are_folded(tmp_path):
     counts = np.geomspace(500, 5, 100).astype(int).tolist()
     shares = np.linspace(0.9, 0, 100).round(1).tolist()
     path = write_run(tmp_path / "run", counts=counts, evaluations={4: diagonal(shares)})
-    text, reader = read(page.render(load_runs([path])))
+    text, reader = read(html_report.render(load_runs([path])))
     assert "all 100 classes" in text and reader.tags.count("details") == 2
     assert "20 classes" in text
 
 
 def test_the_template_is_in_the_package():
-    file = resources.files("purenoise_jax.analysis").joinpath(page.TEMPLATE)
+    file = resources.files("purenoise_jax.analysis").joinpath(html_report.TEMPLATE)
     assert "<!DOCTYPE html>" in file.read_text("utf-8")
 
 
 def test_a_report_twice_is_the_same(run):
-    assert page.render(load_runs([run])) == page.render(load_runs([run]))
+    assert html_report.render(load_runs([run])) == html_report.render(load_runs([run]))
 
 
 # --- the command line
@@ -303,7 +305,7 @@ def test_a_report_that_fails_costs_a_line(npz, tmp_path, capsys, monkeypatch):
     def fail(runs):
         raise RuntimeError("no\nink")
 
-    monkeypatch.setattr(page, "render", fail)
+    monkeypatch.setattr(html_report, "render", fail)
     assert train(npz, tmp_path, "--config.report=true") == 0
     assert capsys.readouterr().err == "warning: no report was written: no ink\n"
     assert (tmp_path / "summary.json").exists()

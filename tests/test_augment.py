@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config import default_config
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.data import augment
-from purenoise_jax.data.color import JITTER_ORDERS
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.augment.color import JITTER_ORDERS
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 GOLDENS = pathlib.Path(__file__).parent / "goldens" / "augment.npz"
 

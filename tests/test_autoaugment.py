@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from purenoise_jax.data import autoaugment as aa
-from purenoise_jax.data.augment import AUGMENTATIONS, make_augment
-from purenoise_jax.data.autoaugment import Op, OpParams
+from purenoise_jax.data.augment import autoaugment as aa
+from purenoise_jax.data.augment.autoaugment import Op, OpParams
+from purenoise_jax.data.augment.compose import AUGMENTATIONS, make_augment
 from purenoise_jax.data.pixels import to_float
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax import main as cli
-from purenoise_jax.bad_values import as_flag, bad_values, field_paths, with_value
-from purenoise_jax.config import default_config, field_of, flatten, validate
-from purenoise_jax.errors import ConfigError, DataError, shown
-from purenoise_jax.experiment import build
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.chaos.invalid_configs import as_flag, bad_values, field_paths, with_value
+from purenoise_jax.config.fields import default_config, field_of, flatten, validate
+from purenoise_jax.runtime.errors import ConfigError, DataError, shown
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
 PATHS = field_paths()

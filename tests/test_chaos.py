@@ -15,11 +15,20 @@ import jax
 import pytest
 
 from purenoise_jax.chaos import __main__ as command
-from purenoise_jax.chaos import births, damage, kept, kills, mistakes, races, signals, starve
-from purenoise_jax.chaos.case import QUICK_CASES, TOTAL_STEPS, config_of
-from purenoise_jax.chaos.damage_kinds import KINDS
-from purenoise_jax.chaos.damaged_starts import damage_and_start
-from purenoise_jax.chaos.scene import Reference, Result, Scene, digest, records
+from purenoise_jax.chaos import (
+    concurrency_faults,
+    config_faults,
+    corruption_faults,
+    crash_faults,
+    inspection,
+    process_control,
+    resource_faults,
+    signals,
+)
+from purenoise_jax.chaos.corruption_modes import KINDS
+from purenoise_jax.chaos.corruption_worker import damage_and_start
+from purenoise_jax.chaos.harness import Reference, Result, Scene, digest, records
+from purenoise_jax.chaos.scenarios import QUICK_CASES, TOTAL_STEPS, config_of
 from purenoise_jax.checkpoint import manifest
 
 pytestmark = pytest.mark.slow
@@ -100,8 +109,8 @@ def test_all_mistakes_are_told(short):
 
 def test_mistakes_that_are_not_told_are_found_out(monkeypatch):
     for broken, why in ((lambda config: None, "accepted"), (lambda config: 1 / 0, "broken")):
-        monkeypatch.setattr(mistakes, "validate", broken)
-        (result,) = mistakes.torment(SimpleNamespace(advance=lambda: None), 6)
+        monkeypatch.setattr(config_faults, "validate", broken)
+        (result,) = config_faults.torment(SimpleNamespace(advance=lambda: None), 6)
         assert result.survived == 0 < result.times and why in result.broken[0]
 
 
@@ -127,9 +136,9 @@ def saboteurs(tmp_path_factory):
     """A fork server, and the file that says which promise the runs it starts will break."""
     folder = tmp_path_factory.mktemp("saboteurs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(births, "MODULE", "tests.saboteur")
+        patch.setattr(process_control, "MODULE", "tests.saboteur")
         patch.setenv("SABOTAGE", str(folder / "sabotage"))
-        server = births.ForkServer(folder / "forkserver.log")
+        server = process_control.ForkServer(folder / "forkserver.log")
     yield server, folder / "sabotage"
     server.close()
 
@@ -151,7 +160,7 @@ def sabotaged(saboteurs, references, tmp_path, monkeypatch):
 
 
 def test_runs_without_a_lock_are_found_out(sabotaged):
-    (result,) = races.torment(sabotaged("unlocked"), 1)
+    (result,) = concurrency_faults.torment(sabotaged("unlocked"), 1)
     assert result.survived == 0
     assert "exit codes [" in result.broken[0] and "not one 0" in result.broken[0]
 
@@ -159,13 +168,15 @@ def test_runs_without_a_lock_are_found_out(sabotaged):
 def test_runs_that_do_not_look_at_their_manifests_are_found_out(sabotaged):
     scene = sabotaged("unsealed")
     kinds = ["copy_of_older", "replace_by_older", "flip_a_bit", "add_hidden"]
-    result = damage._sum_up(4, [damage._start_many(scene, 0, kinds)])
+    result = corruption_faults._sum_up(4, [corruption_faults._start_many(scene, 0, kinds)])
     assert result.numbers["silent"] >= 2 and result.numbers["harmless"] == 1
     assert result.broken and result.survived < result.times
 
 
 def test_runs_that_start_from_scratch_over_damaged_checkpoints_are_found_out(sabotaged):
-    result = damage._sum_up_ends([damage._damage_all(sabotaged("forgetful"), QUICK_CASES[0])])
+    result = corruption_faults._sum_up_ends(
+        [corruption_faults._damage_all(sabotaged("forgetful"), QUICK_CASES[0])]
+    )
     assert result.survived == 0
     assert result.broken[0].startswith("exit code 0 with all steps damaged")
     assert result.broken[1] == "with all steps damaged it trained from scratch, or removed them"
@@ -181,8 +192,8 @@ def test_runs_that_start_from_scratch_over_damaged_checkpoints_are_found_out(sab
 def test_saves_that_kills_can_break_are_found_out(
     sabotaged, monkeypatch, sabotage, instant, number, problem
 ):
-    monkeypatch.setattr(kills, "INSTANTS", (instant,))
-    result = kills._sum_up(kills._spend(sabotaged(sabotage), 0, 6))
+    monkeypatch.setattr(crash_faults, "INSTANTS", (instant,))
+    result = crash_faults._sum_up(crash_faults._spend(sabotaged(sabotage), 0, 6))
     assert result.numbers[number] > 0 and result.survived < result.times
     assert any(problem in line for line in result.broken)
 
@@ -195,7 +206,7 @@ def test_runs_that_do_not_hear_signals_are_found_out(sabotaged):
 
 def test_another_exit_code_on_a_full_disk_is_found_out(sabotaged):
     scene = sabotaged("forgets_the_message")
-    problems, _ = starve.OTHERS["files cut off in mid-run (EFBIG)"](
+    problems, _ = resource_faults.OTHERS["files cut off in mid-run (EFBIG)"](
         scene, scene.server, scene.new_folder("starved")
     )
     assert any("exit code 7 and not 5" in line for line in problems)
@@ -203,9 +214,9 @@ def test_another_exit_code_on_a_full_disk_is_found_out(sabotaged):
 
 
 def test_a_run_that_hangs_is_killed_and_told_of(sabotaged, monkeypatch):
-    monkeypatch.setattr(births, "PATIENCE_SECONDS", 6.0)
+    monkeypatch.setattr(process_control, "PATIENCE_SECONDS", 6.0)
     scene = sabotaged("stuck")
-    (result,) = races.torment(scene, 1)
+    (result,) = concurrency_faults.torment(scene, 1)
     assert result.broken == ("hung: a run was still at 'saving' after 6 s",)
     assert all(victim.dead.is_set() for victim in scene.server._ordered.values())
 
@@ -225,10 +236,10 @@ def test_damage_that_is_not_looked_for_is_told_by_what_it_does(references, tmp_p
 
 
 def test_lost_steps_are_told_from_deleted_ones():
-    assert kept.lost([3, 4, 5], [3, 5, 6]) == []
-    assert kept.lost([3, 4, 5], [3, 4]) == [5]
-    assert kept.lost([3, 4, 5], [4, 5]) == [3], "one that is kept for good"
-    assert kept.lost([1, 2], [2]) == [1], "nothing newer replaced it"
+    assert inspection.lost([3, 4, 5], [3, 5, 6]) == []
+    assert inspection.lost([3, 4, 5], [3, 4]) == [5]
+    assert inspection.lost([3, 4, 5], [4, 5]) == [3], "one that is kept for good"
+    assert inspection.lost([1, 2], [2]) == [1], "nothing newer replaced it"
 
 
 def test_a_broken_promise_is_exit_code_1_and_keeps_the_runs(tmp_path, monkeypatch, capsys):
@@ -304,4 +315,4 @@ def _processes(folder):
 
 def test_victims_train_all_steps(references):
     for reference in references.values():
-        assert reference.digest and kept.steps(reference.workdir)[-1] == TOTAL_STEPS
+        assert reference.digest and inspection.steps(reference.workdir)[-1] == TOTAL_STEPS

@@ -18,19 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.checkpoint import (
-    QUARANTINE,
-    STAGING,
-    TRASH,
-    Checkpoints,
-    manifest,
-    prunable,
-)
-from purenoise_jax.checkpoint import (
-    __main__ as cli,
-)
-from purenoise_jax.errors import CheckpointError, StorageError
-from purenoise_jax.step import TrainState
+from purenoise_jax.checkpoint import __main__ as cli
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.manager import QUARANTINE, STAGING, TRASH, Checkpoints, prunable
+from purenoise_jax.runtime.errors import CheckpointError, StorageError
+from purenoise_jax.training.train_step import TrainState
 from tests.step_folders import files_of, flip, step_folder
 
 
@@ -451,7 +443,7 @@ def test_restoring_runs_nothing(three):
     """No unpickling, no import, no program, no code made of what is read."""
     code = """
 import sys, tests.test_checkpoint as t
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.checkpoint.manager import Checkpoints
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.restore(1, t.TARGET)  # Whatever orbax imports late is in by now.
 seen = []

@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from purenoise_jax.analysis.load import load_runs
-from purenoise_jax.checkpoint import QUARANTINE, Checkpoints, manifest
 from purenoise_jax.checkpoint import __main__ as cli
-from purenoise_jax.digest import state_digest
-from purenoise_jax.errors import CheckpointError
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.runtime.errors import CheckpointError
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
 from tests.notes import Notes
 from tests.step_folders import files_of, flip, step_folder
 from tests.tiny import tiny_config, write_npz

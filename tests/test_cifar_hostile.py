@@ -12,9 +12,9 @@ import zlib
 import numpy as np
 import pytest
 
-from purenoise_jax.data.cifar import read_cifar
-from purenoise_jax.data.unpickle import unpickle_arrays
-from purenoise_jax.errors import DataError
+from purenoise_jax.data.sources.cifar import read_cifar
+from purenoise_jax.data.sources.safe_unpickle import unpickle_arrays
+from purenoise_jax.runtime.errors import DataError
 from tests import cifar_files as files
 
 pytestmark = pytest.mark.slow

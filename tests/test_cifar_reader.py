@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from purenoise_jax.data.cifar import LAYOUTS, load_cifar, read_cifar
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
+from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests import cifar_files as files
 
 

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 
-from purenoise_jax import compile_cache
+from purenoise_jax.runtime import compilation_cache
 
 
 @pytest.fixture
@@ -23,25 +23,25 @@ def untold(monkeypatch, tmp_path):
 
 
 def test_the_folder_is_the_users_alone(untold):
-    folder = compile_cache.enable()
+    folder = compilation_cache.enable()
     assert folder.parent == untold / "purenoise_jax"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert jax.config.jax_compilation_cache_dir == str(folder)
-    assert compile_cache.enable() == folder
+    assert compilation_cache.enable() == folder
 
 
 @pytest.mark.parametrize("which", ["folder", "parent"])
 def test_a_folder_that_is_open_to_others_is_not_used(untold, which):
-    folder = compile_cache.enable()
+    folder = compilation_cache.enable()
     jax.config.update("jax_compilation_cache_dir", None)
     (folder if which == "folder" else folder.parent).chmod(0o770)
-    assert compile_cache.enable() is None
+    assert compilation_cache.enable() is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_without_a_place_there_is_no_cache(untold):
     untold.write_text("a file where the folder should be")
-    assert compile_cache.enable() is None
+    assert compilation_cache.enable() is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
@@ -49,14 +49,14 @@ def test_what_jax_was_told_stays(monkeypatch, tmp_path):
     told = jax.config.jax_compilation_cache_dir
     assert told
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert str(compile_cache.enable()) == told
+    assert str(compilation_cache.enable()) == told
     assert not list(tmp_path.iterdir())
 
 
 def test_it_can_be_turned_off(untold):
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        assert compile_cache.enable() is None
+        assert compilation_cache.enable() is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
     assert not untold.exists()

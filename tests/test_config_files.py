@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from purenoise_jax import config_files, config_parts
 from purenoise_jax import main as cli
-from purenoise_jax.config import config_hash
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.config import packaged, parts
+from purenoise_jax.config.fields import config_hash
+from purenoise_jax.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
@@ -23,7 +23,7 @@ NO_REPORT = ("--config.report=False",)
 # As copies made of a config file say it.
 OLD_COPY = """\
 from configs import common
-from purenoise_jax.config import default_config
+from purenoise_jax.config.fields import default_config
 def get_config(arg=None):
     config = default_config()
     common.set_schedule(config, "erm", common.parse_arg(arg, epochs=3).epochs)
@@ -36,10 +36,10 @@ def parsed(*argv):
 
 
 def test_the_names_are_those_of_the_files():
-    assert config_files.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
+    assert packaged.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
 
 
-@pytest.mark.parametrize("name", config_files.names())
+@pytest.mark.parametrize("name", packaged.names())
 def test_every_name_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
     """The hash does not depend on how the file was named, nor on where."""
     expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
@@ -62,11 +62,11 @@ def test_what_is_used_in_the_place_of_what_was_given_is_told(tmp_path, monkeypat
     (tmp_path / "my.py").touch()
     line = f"config file {CONFIGS}/digits_lt.py, which comes with the package"
     for given in ("digits_lt", "digits_lt:epochs=3", "configs/digits_lt.py:method=erm"):
-        assert config_files.told(["main", "--config", given, "--workdir=digits_lt"]) == [line]
-        assert config_files.told(["main", f"-config={given}"]) == [line]
+        assert packaged.told(["main", "--config", given, "--workdir=digits_lt"]) == [line]
+        assert packaged.told(["main", f"-config={given}"]) == [line]
     for given in ("my.py", "./my.py:a=digits_lt", f"{CONFIGS}/digits_lt.py"):
-        assert config_files.told(["main", f"--config={given}", "--debug"]) == []
-    assert config_files.told(["main", "--config"]) == []
+        assert packaged.told(["main", f"--config={given}", "--debug"]) == []
+    assert packaged.told(["main", "--config"]) == []
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_config_files_ask_for_nothing_but_what_is_installed():
             )
     from configs import common
 
-    assert common is config_parts
+    assert common is parts
 
 
 def build(source: Path, target: Path, *what: str) -> Path:

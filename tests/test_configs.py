@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
-from purenoise_jax.config import FIELDS, config_hash, default_config, flatten, make_phase, validate
+from purenoise_jax.config.fields import (
+    FIELDS,
+    config_hash,
+    default_config,
+    flatten,
+    make_phase,
+    validate,
+)
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.runtime.errors import ConfigError
 
 M = np.float32([0.5] * 3)
 STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.text import Text
 
-from purenoise_jax.console import (
+from purenoise_jax.runtime.console import (
     Display,
     SafeConsole,
     class_counts_line,

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purenoise_jax.data.cifar import read_cifar
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.folder import load_folder
 from purenoise_jax.data.longtail import read_indices
-from purenoise_jax.data.npz import load_npz
-from purenoise_jax.data.tfds_source import load_tfds
-from purenoise_jax.errors import DataError
+from purenoise_jax.data.sources.cifar import read_cifar
+from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.npz import load_npz
+from purenoise_jax.data.sources.tfds import load_tfds
+from purenoise_jax.runtime.errors import DataError
 from tests import cifar_files
 from tests.test_tfds_source import prepare
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.data.dataset import Dataset, check_dataset, limit_test
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 
 def make(**changes: Any) -> Dataset:

@@ -9,14 +9,15 @@ import time
 
 import pytest
 
-from purenoise_jax import cluster
-from purenoise_jax.checkpoint import Checkpoints, manifest
-from purenoise_jax.command import run_command
-from purenoise_jax.console import Display, show_error, show_traceback
-from purenoise_jax.errors import DataError
-from purenoise_jax.peers import Peers
-from purenoise_jax.stop import StopRequest
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime import distributed
+from purenoise_jax.runtime.console import Display, show_error, show_traceback
+from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.exit_codes import run_command
+from purenoise_jax.runtime.heartbeat import Peers
+from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.training.metric_writer import read_metrics
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ def test_a_process_whose_peer_is_gone_ends_although_nobody_can_be_told(dead):
 
 
 def test_a_start_that_takes_too_long_ends_although_nobody_can_be_told(dead):
-    with cluster._deadline(0.01, "processes did not come within"):
+    with distributed._deadline(0.01, "processes did not come within"):
         end = time.monotonic() + 20
         while not dead and time.monotonic() < end:
             time.sleep(0.01)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from purenoise_jax.data.decode import Decoded, decode_image, depth_fault
-from purenoise_jax.errors import DataError
+from purenoise_jax.data.sources.decode import Decoded, decode_image, depth_fault
+from purenoise_jax.runtime.errors import DataError
 from tests.encoded import encode, png16, tiff16
 
 RNG = np.random.default_rng(0)

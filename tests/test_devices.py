@@ -6,22 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax import rng
-from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.augment import make_augment
+from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.errors import ConfigError, DataError
-from purenoise_jax.evaluate import Evaluator
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe, current_variables, identity
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Recipe, current_variables, identity
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, init_state, make_step
-from purenoise_jax.totals import Totals
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError, DataError
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import TinyNet, tiny_config, write_npz
 
 pytestmark = pytest.mark.slow

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
-from purenoise_jax.data.digits import load_digits
+from purenoise_jax.data.sources.digits import load_digits
 
 
 def test_shapes_counts_and_balance() -> None:

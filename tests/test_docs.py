@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from purenoise_jax.config import default_config, make_phase, validate
+from purenoise_jax.config.fields import default_config, make_phase, validate
 from purenoise_jax.methods import METHODS, build_recipe
-from purenoise_jax.recipe import Recipe, cross_entropy
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.methods.recipe import Recipe, cross_entropy
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS
 from tests.tiny import tiny_config, write_npz
 

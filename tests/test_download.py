@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from purenoise_jax.data import download
-from purenoise_jax.data.download import ARCHIVES, Archive, cache_folder, fetch
-from purenoise_jax.errors import DataError
+from purenoise_jax.data.sources import download
+from purenoise_jax.data.sources.download import ARCHIVES, Archive, cache_folder, fetch
+from purenoise_jax.runtime.errors import DataError
 
 CONTENT = bytes(range(256)) * 5000
 OLD = b"an older file"

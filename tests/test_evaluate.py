@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from purenoise_jax.data.batch import BatchBuilder
-from purenoise_jax.evaluate import ECE_BINS, Evaluator, confidence_bin
-from purenoise_jax.metrics import calibration_error
-from purenoise_jax.recipe import identity
-from purenoise_jax.sharding import Placement
+from purenoise_jax.methods.recipe import identity
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.evaluation import ECE_BINS, Evaluator, confidence_bin
+from purenoise_jax.training.metrics import calibration_error
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (37, 4, 4, 3), np.uint8)

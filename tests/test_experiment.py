@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.data.augment import make_augment
-from purenoise_jax.experiment import build
+from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.models import NORMS
-from purenoise_jax.report import precision_note
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.records import precision_note
 from tests.tiny import tiny_config, write_npz
 
 EXPLICIT = {

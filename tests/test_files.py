@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from purenoise_jax import files
-from purenoise_jax.errors import StorageError
-from purenoise_jax.writer import MetricsWriter, read_metrics
+from purenoise_jax.runtime import files
+from purenoise_jax.runtime.errors import StorageError
+from purenoise_jax.training.metric_writer import MetricsWriter, read_metrics
 
 
 def make_odd(path, kind):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purenoise_jax.data.folder import load_folder
-from purenoise_jax.data.image_stack import ImageStack
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 
 def pixels(seed: int, shape: tuple[int, ...] = (6, 6, 3)) -> np.ndarray:

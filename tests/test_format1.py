@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purenoise_jax.checkpoint import Checkpoints, by_name
-from purenoise_jax.experiment import build
-from purenoise_jax.files import read_json
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.runtime.files import read_json
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
 from tests.notes import Notes
 from tests.tiny import tiny_config
 

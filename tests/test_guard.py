@@ -13,25 +13,26 @@ import numpy as np
 import optax
 import pytest
 
-from purenoise_jax import methods, rng
-from purenoise_jax.analysis.facts import provenance
-from purenoise_jax.analysis.load import load_runs
-from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.compile_steps import compile_steps
+from purenoise_jax import methods
+from purenoise_jax.analysis.run_tables import provenance
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.digest import state_digest
-from purenoise_jax.errors import NonFiniteError
-from purenoise_jax.experiment import build
+from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Outcome, cross_entropy, supervised
 from purenoise_jax.models import NORMS
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Outcome, cross_entropy, supervised
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, all_finite, init_state, make_step
-from purenoise_jax.totals import Totals
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import NonFiniteError
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
+from purenoise_jax.training.train_step import Inputs, Rows, all_finite, init_state, make_step
 from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 

@@ -9,7 +9,7 @@ import pytest
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.data.longtail import long_tail_indices, read_indices
 from purenoise_jax.data.sampling import EpochSampler
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 GOOD = np.array([0, 1, 2, 0, 1, 2])
 BAD: dict[str, tuple[np.ndarray, str]] = {

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from launch import local
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow

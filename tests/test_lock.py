@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-from purenoise_jax.errors import InUseError, StorageError
-from purenoise_jax.lock import NAME, WorkdirLock
 from purenoise_jax.main import main
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime.errors import InUseError, StorageError
+from purenoise_jax.runtime.workdir_lock import NAME, WorkdirLock
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from purenoise_jax.lock import WorkdirLock
+from purenoise_jax.runtime.workdir_lock import WorkdirLock
 with WorkdirLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

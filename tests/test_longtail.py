@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 
-from purenoise_jax.data.cifar import load_cifar
 from purenoise_jax.data.longtail import (
     fingerprint,
     long_tail_counts,
@@ -13,7 +12,8 @@ from purenoise_jax.data.longtail import (
     read_indices,
     thin,
 )
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.sources.cifar import load_cifar
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 # Totals that the papers and the public index lists have.
 TOTALS = {

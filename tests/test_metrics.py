@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from purenoise_jax import metrics
+from purenoise_jax.training import metrics
 
 BINS = np.array([[0, 0, 0], [4, 1.6, 3], [6, 5.4, 5]], np.float32)
 

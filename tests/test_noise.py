@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from purenoise_jax import replace_probs, replace_with_noise
-from purenoise_jax.errors import ConfigError, DataError
-from purenoise_jax.noise import add_noise, choose_rows, draw_noise
+from purenoise_jax.methods.noise import add_noise, choose_rows, draw_noise
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 CIFAR10_LT = np.array([5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50])
 MEAN, STD = np.array([0.2, 0.5, 0.7], np.float32), np.array([0.05, 0.1, 0.2], np.float32)

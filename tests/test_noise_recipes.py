@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import build_recipe, noise_source
-from purenoise_jax.noise import replace_with_noise
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, init_state, make_step
-from purenoise_jax.totals import Totals
+from purenoise_jax.methods.noise import replace_with_noise
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import TinyNet
 
 K = 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
-from purenoise_jax.sharding import Placement
+from purenoise_jax.runtime.sharding import Placement
 
 ROWS = 8
 X = np.random.default_rng(0).normal(3, 2, (ROWS, 4, 4, 5)).astype(np.float32)

@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-from purenoise_jax.errors import ConfigError, DataError
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
 

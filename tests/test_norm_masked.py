@@ -13,10 +13,10 @@ import pytest
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import NORMS, create_model
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.step import Inputs, Rows, init_state, make_step
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import TinyNet
 
 ROWS = 8

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purenoise_jax.data import npz
-from purenoise_jax.data.npz import load_npz
-from purenoise_jax.errors import DataError
+from purenoise_jax.data.sources import npz
+from purenoise_jax.data.sources.npz import load_npz
+from purenoise_jax.runtime.errors import DataError
 
 
 def arrays(**changes: Any) -> dict[str, Any]:

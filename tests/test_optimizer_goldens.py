@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from purenoise_jax.optimizer import make_optimizer
+from purenoise_jax.methods.optimizer import make_optimizer
 
 GOLDENS = dict(np.load(Path(__file__).parent / "goldens" / "sgd.npz"))
 NAMES = ("w1", "w2", "b")

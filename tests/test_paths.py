@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.paths import expand, workdir_path
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.paths import expand, workdir_path
 
 
 def test_home_folders(monkeypatch):
@@ -53,8 +53,8 @@ def test_a_path_that_is_not_utf8_takes_no_checkpoints(tmp_path):
 
 def test_letters_that_the_environment_lacks():
     code = (
-        "from purenoise_jax.errors import ConfigError\n"
-        "from purenoise_jax.paths import expand, workdir_path\n"
+        "from purenoise_jax.runtime.errors import ConfigError\n"
+        "from purenoise_jax.runtime.paths import expand, workdir_path\n"
         "import sys\n"
         "calls = lambda: expand('gr\\xf6\\xdfer', 'data.path'), lambda: workdir_path(sys.argv[1])\n"
         "for call in calls:\n"

@@ -8,8 +8,8 @@ import jax
 import pytest
 from jax.experimental import multihost_utils
 
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.peers import Peers
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.heartbeat import Peers
 
 
 @pytest.fixture

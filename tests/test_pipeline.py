@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.data.cifar import load_cifar
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.pipeline import content_digest, make_training_set
+from purenoise_jax.data.sources.cifar import load_cifar
 from purenoise_jax.data.statistics import channel_moments
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.training_set import content_digest, make_training_set
 from purenoise_jax.methods import build_recipe, noise_source
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 # Dark class 0, bright class 1: a long tail is darker than the whole.

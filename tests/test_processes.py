@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from launch import local
-from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.lock import WorkdirLock
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime.workdir_lock import WorkdirLock
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import purenoise_jax
-from purenoise_jax import files, numerics, provenance
-from purenoise_jax.numerics import numeric_settings
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime import files, numerics
+from purenoise_jax.runtime.numerics import numeric_settings
+from purenoise_jax.training import provenance
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.test_train import Notes
 from tests.tiny import tiny_config, write_npz
 

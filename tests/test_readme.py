@@ -15,9 +15,9 @@ from launch.plan import Plan
 from launch.planning import tasks_of_table, training_pflop
 from launch.tables import TABLES
 from purenoise_jax import main as cli
-from purenoise_jax.config import field_of, validate
-from purenoise_jax.data.sources import SOURCES
-from purenoise_jax.errors import INTERRUPTED, TERMINATED, PureNoiseError
+from purenoise_jax.config.fields import field_of, validate
+from purenoise_jax.data.sources.registry import SOURCES
+from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, PureNoiseError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

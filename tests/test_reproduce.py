@@ -15,10 +15,10 @@ from launch import cells, planning, reproduce, tables
 from launch.plan import Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
 from launch.tables import CUI, TABLES, make_table
-from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.config import validate
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.config.fields import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow

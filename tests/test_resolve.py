@@ -9,16 +9,33 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from configs import cifar10, cifar10_lt, cifar100_lt, digits_lt
-from purenoise_jax.config import config_hash, default_config, fixed_fields, flatten, validate
-from purenoise_jax.console import Display
-from purenoise_jax.digest import state_digest
-from purenoise_jax.errors import CheckpointError, ConfigError
-from purenoise_jax.experiment import build
-from purenoise_jax.files import read_json, write_json
-from purenoise_jax.report import subset_line
-from purenoise_jax.resolve import CIFAR_MEAN, CIFAR_STD, flat_data, kept_lines, resolved
-from purenoise_jax.resume import CONFIG_FILE, recorded_fields, refuse_other_run, saved_config
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.config.fields import (
+    config_hash,
+    default_config,
+    fixed_fields,
+    flatten,
+    validate,
+)
+from purenoise_jax.config.resolve import (
+    CIFAR_MEAN,
+    CIFAR_STD,
+    flat_data,
+    kept_lines,
+    resolved,
+)
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.runtime.files import read_json, write_json
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.records import subset_line
+from purenoise_jax.training.resume import (
+    CONFIG_FILE,
+    recorded_fields,
+    refuse_other_run,
+    saved_config,
+)
 from tests.tiny import tiny_config, write_npz
 
 OWN = {"data.source": "npz"}

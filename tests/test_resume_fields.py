@@ -6,8 +6,8 @@ from typing import Annotated
 import pytest
 from ml_collections import ConfigDict
 
-from purenoise_jax.bad_values import field_paths, with_value
-from purenoise_jax.config import (
+from purenoise_jax.chaos.invalid_configs import field_paths, with_value
+from purenoise_jax.config.fields import (
     _STATIC_FIELDS,
     FIELDS,
     Field,
@@ -17,11 +17,20 @@ from purenoise_jax.config import (
     fixed_fields,
     flatten,
 )
-from purenoise_jax.errors import CheckpointError
-from purenoise_jax.files import read_json, write_json
-from purenoise_jax.legal import Epochs, Integer, Names, OneOf, PerChannel, Real, Switch, Text
 from purenoise_jax.methods import METHODS
-from purenoise_jax.resume import CONFIG_FILE, refuse_other_run, saved_config
+from purenoise_jax.runtime.constraints import (
+    Epochs,
+    Integer,
+    Names,
+    OneOf,
+    PerChannel,
+    Real,
+    Switch,
+    Text,
+)
+from purenoise_jax.runtime.errors import CheckpointError
+from purenoise_jax.runtime.files import read_json, write_json
+from purenoise_jax.training.resume import CONFIG_FILE, refuse_other_run, saved_config
 
 # What a run may change: how long it is, where it runs and reads from, what it keeps and shows. Data
 # from another path are told by their content and the choice of images.

@@ -14,16 +14,17 @@ import pytest
 from flax import linen as nn
 
 import purenoise_jax
-from purenoise_jax import replace_with_noise, rng
-from purenoise_jax.data.augment import AUGMENTATIONS, make_augment
+from purenoise_jax import replace_with_noise
+from purenoise_jax.data.augment.compose import AUGMENTATIONS, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.appended_noise import append_noise
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import create_model
 from purenoise_jax.models.dropout import Dropout
-from purenoise_jax.recipe import Recipe
-from purenoise_jax.step import Inputs, Rows, init_state, make_step
+from purenoise_jax.runtime import rng
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 
 SETTINGS = {
     "JAX_DEFAULT_PRNG_IMPL": "rbg",

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from purenoise_jax import balanced_indices, rng
+from purenoise_jax import balanced_indices
 from purenoise_jax.data.sampling import EpochSampler, class_draws, pad_rows
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4), [60, 25, 10, 5])
 UNIFORM = np.full(4, 0.25, np.float32)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from purenoise_jax.config import default_config
-from purenoise_jax.schedules import by_step, learning_rates
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.methods.schedules import by_step, learning_rates
 
 
 def paper():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
@@ -106,7 +106,7 @@ class Job:
 
 REFUSED = """\
 import os
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny_cli import get_config
 if os.environ["SLURM_PROCID"] == "1":
     raise ConfigError("not on this machine")

@@ -11,21 +11,21 @@ import numpy as np
 import optax
 import pytest
 
-from purenoise_jax import rng
-from purenoise_jax.compile_steps import compile_steps
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe, current_variables, supervised
+from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.models import create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Recipe, current_variables, supervised
-from purenoise_jax.report import epoch_record
-from purenoise_jax.schedules import by_step
-from purenoise_jax.sharding import Placement
-from purenoise_jax.step import Inputs, Rows, TrainState, init_state, make_step
-from purenoise_jax.totals import Totals
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.records import epoch_record
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.tiny import TinyNet
 
 ROWS, CLASSES, LR, DECAY = 12, 3, 0.1, 1e-2

@@ -12,18 +12,18 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from purenoise_jax import command
 from purenoise_jax import main as cli
-from purenoise_jax import stop as stop_module
-from purenoise_jax.background import Background
-from purenoise_jax.checkpoint import Checkpoints
-from purenoise_jax.console import Display
-from purenoise_jax.digest import state_digest
-from purenoise_jax.errors import Stopped
-from purenoise_jax.resume import FRESH_FILE
-from purenoise_jax.stop import SIGNALS, StopRequest
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime import exit_codes
+from purenoise_jax.runtime import preemption as stop_module
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.errors import Stopped
+from purenoise_jax.runtime.preemption import SIGNALS, StopRequest
+from purenoise_jax.runtime.threads import Background
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
+from purenoise_jax.training.resume import FRESH_FILE
 from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow
@@ -114,7 +114,7 @@ def test_stopped_is_no_error_that_somebody_may_catch():
     def stop():
         raise Stopped("stopped by SIGTERM: saved", 143)
 
-    assert command.run_command(stop, debug=False, interrupted="") == 143
+    assert exit_codes.run_command(stop, debug=False, interrupted="") == 143
 
 
 def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
@@ -135,7 +135,7 @@ def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
 def test_leaving_does_not_wait_for_background_work():
     code = """
 import ctypes, sys, time
-from purenoise_jax.background import Background, leave
+from purenoise_jax.runtime.threads import Background, leave
 # Python's own lock is held for as long as the foreign function sleeps, as in some compilers.
 work = Background(lambda: time.sleep(60)) if sys.argv[1] == "busy" else Background(int)
 print("out", end="")

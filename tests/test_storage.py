@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax import files, metrics, storage, writer
-from purenoise_jax.analysis.load import load_runs
-from purenoise_jax.console import Display
-from purenoise_jax.errors import ConfigError, StorageError
+from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.main import main, write_report
-from purenoise_jax.totals import Totals
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime import disk_space, files
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.errors import ConfigError, StorageError
+from purenoise_jax.training import metric_writer, metrics
+from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.fake_runs import diagonal, write_run
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
@@ -37,14 +38,14 @@ def npz(tmp_path_factory):
 
 
 def test_the_probe_leaves_nothing(tmp_path):
-    storage.probe(tmp_path / "new/er")
+    disk_space.probe(tmp_path / "new/er")
     assert list((tmp_path / "new/er").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"workdir=.*file/run cannot be written to: Not a dir"):
-        storage.probe(tmp_path / "file/run")
+        disk_space.probe(tmp_path / "file/run")
 
 
 def test_a_folder_that_is_not_ours_is_exit_code_5(npz, tmp_path):
@@ -78,23 +79,23 @@ def test_too_little_room_is_refused_before_anything_is_compiled(npz, tmp_path, c
 
 def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
     path = tmp_path / "lines"
-    writer.append_whole(path, "one\n")
+    metric_writer.append_whole(path, "one\n")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
     try:
         with pytest.raises(OSError) as error:
-            writer.append_whole(path, "two two two two\n")
+            metric_writer.append_whole(path, "two two two two\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert error.value.errno == errno.EFBIG
     assert path.read_text() == "one\n"
-    writer.append_whole(path, "three\n")
+    metric_writer.append_whole(path, "three\n")
     assert path.read_text() == "one\nthree\n"
 
 
 def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_path):
     told = []
-    log = writer.MetricsWriter(tmp_path, 0, told.append)
+    log = metric_writer.MetricsWriter(tmp_path, 0, told.append)
     log.write(1, {"train/loss": 1.0})
     log.path.rename(tmp_path / "aside")
     log.path.mkdir()
@@ -105,7 +106,7 @@ def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_
     (tmp_path / "aside").rename(log.path)
     log.write(4, {"train/loss": 1.0})
     log.close()
-    assert [r["step"] for r in writer.read_metrics(log.path)] == [1, 2, 3, 4]
+    assert [r["step"] for r in metric_writer.read_metrics(log.path)] == [1, 2, 3, 4]
 
 
 def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, monkeypatch):
@@ -113,14 +114,14 @@ def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, 
     config = tiny_config(npz, num_epochs=3)
     train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/9")
-    read_bytes, broken = writer.read_bytes, [True]
+    read_bytes, broken = metric_writer.read_bytes, [True]
 
     def read(path):
-        if broken and path.name == writer.METRICS:
+        if broken and path.name == metric_writer.METRICS:
             raise OSError(errno.EIO, "broken", str(path))
         return read_bytes(path)
 
-    monkeypatch.setattr(writer, "read_bytes", read)
+    monkeypatch.setattr(metric_writer, "read_bytes", read)
 
     class Mender(Notes):
         def doing(self, what):
@@ -130,7 +131,7 @@ def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, 
     display = Mender()
     train_and_evaluate(config, tmp_path, display)
     assert len(display.warnings) == 1 and "metrics cannot be written" in display.warnings[0]
-    assert [r["step"] for r in writer.read_metrics(tmp_path / "metrics.jsonl")] == [3, 6, 9]
+    assert [r["step"] for r in metric_writer.read_metrics(tmp_path / "metrics.jsonl")] == [3, 6, 9]
 
 
 def test_a_start_without_room_moves_nothing(npz, tmp_path, monkeypatch):
@@ -148,7 +149,7 @@ def test_a_start_without_room_moves_nothing(npz, tmp_path, monkeypatch):
 FULL = """
 import resource, sys
 from pathlib import Path
-from purenoise_jax.writer import MetricsWriter
+from purenoise_jax.training.metric_writer import MetricsWriter
 log = MetricsWriter(Path(sys.argv[1]), 0, print)
 log.write(1, {f"number/{i}": 1.0 for i in range(20)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
@@ -208,7 +209,7 @@ def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
     assert "- " in capsys.readouterr().out
     told = json.loads((tmp_path / "summary.json").read_text())
     assert told["test_nll"] is None and told["test_accuracy"] > 0
-    assert not any("test/nll" in r for r in writer.read_metrics(tmp_path / "metrics.jsonl"))
+    assert not any("test/nll" in r for r in metric_writer.read_metrics(tmp_path / "metrics.jsonl"))
 
 
 def test_sums_that_are_not_finite_can_be_saved():
@@ -330,7 +331,7 @@ def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, mon
             patch.setattr(os, "fsync", full)
             write_json(path, value)
 
-    monkeypatch.setattr(writer, "write_json", write)
+    monkeypatch.setattr(metric_writer, "write_json", write)
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
     assert main(["main", *arguments]) == 5
     error = capsys.readouterr().err

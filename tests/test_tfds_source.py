@@ -11,10 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from purenoise_jax.data import tfds_source
-from purenoise_jax.data.decode import decode_image
-from purenoise_jax.data.tfds_source import find_prepared, load_tfds
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.data.sources import tfds as tfds_source
+from purenoise_jax.data.sources.decode import decode_image
+from purenoise_jax.data.sources.tfds import find_prepared, load_tfds
+from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.encoded import encode, png16
 
 COUNTS = {"train": 40, "test": 12, "validation": 9}

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from purenoise_jax import begin, files, writer
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.init_transforms import without_aux
+from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
-from purenoise_jax.digest import state_digest
-from purenoise_jax.errors import CheckpointError, ConfigError
-from purenoise_jax.experiment import build
-from purenoise_jax.init_transforms import without_aux
-from purenoise_jax.provenance import versions
-from purenoise_jax.resume import find_start
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_metrics
+from purenoise_jax.runtime import files
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.training import metric_writer, setup
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
+from purenoise_jax.training.provenance import versions
+from purenoise_jax.training.resume import find_start
 from tests.notes import Notes
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
 
@@ -363,8 +364,8 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
     for epochs, changes in ((3, False), (4, False), (5, True)):
         config.num_epochs = epochs
         if changes:
-            monkeypatch.setattr(writer, "versions", lambda: {**versions(), "jax": "9.9"})
-            monkeypatch.setattr(begin, "_cores", lambda: 99)
+            monkeypatch.setattr(metric_writer, "versions", lambda: {**versions(), "jax": "9.9"})
+            monkeypatch.setattr(setup, "_cores", lambda: 99)
             config.num_devices = 2
         notes = Notes()
         train_and_evaluate(config, tmp_path, notes)

@@ -7,41 +7,43 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from purenoise_jax import xla
 from purenoise_jax.models.conv import Conv
+from purenoise_jax.runtime import compiler
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    xla.compiler_options.cache_clear()
+    compiler.compiler_options.cache_clear()
     yield
-    xla.compiler_options.cache_clear()
+    compiler.compiler_options.cache_clear()
 
 
 def test_the_compiler_knows_every_option():
-    assert xla.compiler_options() == xla.CPU_OPTIONS
-    assert xla.compiler_options(once=True) == xla.CPU_ONCE_OPTIONS
+    assert compiler.compiler_options() == compiler.CPU_OPTIONS
+    assert compiler.compiler_options(once=True) == compiler.CPU_ONCE_OPTIONS
 
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr(xla, "CPU_OPTIONS", {**xla.CPU_OPTIONS, "xla_cpu_no_such_option": "1"})
-    assert "xla_cpu_no_such_option" not in xla.compiler_options()
-    assert len(xla.compiler_options()) == len(xla.CPU_OPTIONS) - 1
+    monkeypatch.setattr(
+        compiler, "CPU_OPTIONS", {**compiler.CPU_OPTIONS, "xla_cpu_no_such_option": "1"}
+    )
+    assert "xla_cpu_no_such_option" not in compiler.compiler_options()
+    assert len(compiler.compiler_options()) == len(compiler.CPU_OPTIONS) - 1
 
 
 def test_accelerators_are_told_nothing(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert xla.compiler_options() == xla.compiler_options(once=True) == {}
-    jaxpr = jax.make_jaxpr(xla.materialize)(jnp.ones(3))
+    assert compiler.compiler_options() == compiler.compiler_options(once=True) == {}
+    jaxpr = jax.make_jaxpr(compiler.materialize)(jnp.ones(3))
     assert "optimization_barrier" not in str(jaxpr)
 
 
 def test_materialize_changes_neither_values_nor_gradients():
     x = jnp.linspace(-2, 2, 7)
-    np.testing.assert_array_equal(xla.materialize(x), x)
+    np.testing.assert_array_equal(compiler.materialize(x), x)
     tree = {"a": x, "b": (x > 0, jnp.arange(3))}
-    chex.assert_trees_all_equal(xla.materialize(tree), tree)
-    check_grads(lambda x: jnp.sin(xla.materialize(x * x)), (x,), order=2)
+    chex.assert_trees_all_equal(compiler.materialize(tree), tree)
+    check_grads(lambda x: jnp.sin(compiler.materialize(x * x)), (x,), order=2)
 
 
 def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
@@ -57,7 +59,7 @@ def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
         step = jax.jit(jax.grad(loss), compiler_options=options)
         return step.lower(params, x).compile().as_text()
 
-    text = program(xla.compiler_options())
+    text = program(compiler.compiler_options())
     assert text.count(" sine(") == 1
     # Kept until after fusion. Without the option they are gone, and jax 0.10 repeats the sine.
     assert " opt-barrier(" in text
@@ -72,7 +74,7 @@ def test_less_optimisation_draws_the_same_parameters():
 
     plain, once = (
         jax.jit(init, compiler_options=options)()
-        for options in ({"xla_backend_optimization_level": 3}, xla.compiler_options(once=True))
+        for options in ({"xla_backend_optimization_level": 3}, compiler.compiler_options(once=True))
     )
     chex.assert_trees_all_equal(plain, once)
 
@@ -80,7 +82,7 @@ def test_less_optimisation_draws_the_same_parameters():
 def test_compiled_ahead_is_the_same_function_and_takes_nothing_else():
     jitted = jax.jit(lambda x, y: jnp.sin(x) + y)
     shapes = [jax.ShapeDtypeStruct((3,), np.float32), jax.ShapeDtypeStruct((), np.int32)]
-    ahead = xla.CompiledAhead(jitted, *shapes)
+    ahead = compiler.CompiledAhead(jitted, *shapes)
     x, y = np.arange(3, dtype=np.float32), np.int32(2)
     np.testing.assert_array_equal(ahead(x, y), jitted(x, y))
     with pytest.raises(TypeError):
@@ -91,6 +93,6 @@ def test_what_fails_in_the_background_is_raised_by_the_call():
     def wrong(x):
         raise KeyError("inside")
 
-    ahead = xla.CompiledAhead(jax.jit(wrong), jax.ShapeDtypeStruct((), np.float32))
+    ahead = compiler.CompiledAhead(jax.jit(wrong), jax.ShapeDtypeStruct((), np.float32))
     with pytest.raises(KeyError, match="inside"):
         ahead(np.float32(0))

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax import rng
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import noisy_batches
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.inference.network import Network
-from purenoise_jax.models.capture import norm_inputs
+from purenoise_jax.inference.runs import Run
 from purenoise_jax.models.moments import image_moments, pooled_moments, standardize
+from purenoise_jax.models.norm_inputs import norm_inputs
+from purenoise_jax.runtime import rng
 
 EPSILON = 1e-5
 BINS = 80

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.analysis.latest_evaluation import Outcome, outcome
+from purenoise_jax.inference.runs import Run
 
 MARKERS = "osD^vP*X"
 NAMED = 12  # so many classes at most have their names below the axis

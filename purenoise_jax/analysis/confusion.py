@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.analysis.figure_style import Drawing, Options, styled
+from purenoise_jax.analysis.latest_evaluation import Outcome, outcome
+from purenoise_jax.inference.runs import Run
 
 NAMED, WRITTEN = 20, 10  # so many classes at most have names, and numbers in the cells
 COLUMNS = 3

@@ -7,28 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax import rng
-from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.batch import Batch
 from purenoise_jax.data.sampling import EpochSampler
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.noise_source import NoiseSource, noise_source
-from purenoise_jax.xla import compiler_options
-
-BATCH_SIZE = 250
-
-
-class Outputs(NamedTuple):
-    """What a network gives for N images.
-
-    Attributes:
-      features: f32[N, F], pooled activations before the last linear layer.
-      logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.errors import ConfigError
 
 
 class NoiseMethods(NamedTuple):
@@ -68,6 +55,23 @@ def run_noise(run: Run) -> NoiseSource:
     names = ("space", "noise_stats", "mean", "std", "clip")
     arguments = {name: fields[name] for name in names}
     return noise_source(run.experiment.training.stats, method, **arguments)
+
+
+def noise_inputs(network: Network, count: int, seed: int) -> np.ndarray:
+    """Noise images as they enter a network, f32[count, H, W, C].
+
+    Drawn as the fields of the run's method with noise say. Every run has such fields, so that one
+    without noise gets what OPeN would have had: with the defaults, of the mean and deviation of the
+    training subset.
+
+    Args:
+      network: of the run.
+      count: how many.
+      seed: the same seed gives the same noise.
+    """
+    shape = (count, *network.experiment.training.stats.image_shape)
+    noise = run_noise(network.run).draw(rng.root(seed), shape)
+    return np.asarray(network.experiment.batch_builder.normalize(noise))
 
 
 def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:

@@ -35,17 +35,17 @@ import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purenoise_jax import rng
 from purenoise_jax.analysis.classes import by_frequency, class_axis
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.features import noise_methods, noisy_batches, training_batches
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.data.batch import Batch
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.inference.network import Network
-from purenoise_jax.metrics import frequency_groups, mean_of
-from purenoise_jax.recipe import cross_entropy
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.methods.recipe import cross_entropy
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.training.metrics import frequency_groups, mean_of
 
 BATCHES = 8
 MOST_CLASSES = 20

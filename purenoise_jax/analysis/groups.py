@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.metrics import NUM_GROUPS, frequency_groups
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.analysis.latest_evaluation import Outcome, outcome
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:

@@ -19,18 +19,25 @@ from types import FrameType
 
 import jax
 
-from purenoise_jax.background import leave
-from purenoise_jax.bad_values import field_paths
-from purenoise_jax.chaos import damage, kills, mistakes, races, signals, starve
-from purenoise_jax.chaos.births import Hung, Refused
-from purenoise_jax.chaos.case import CASES, QUICK_CASES
+from purenoise_jax.chaos import (
+    concurrency_faults,
+    config_faults,
+    corruption_faults,
+    crash_faults,
+    resource_faults,
+    signals,
+)
+from purenoise_jax.chaos.harness import Result, Scene
+from purenoise_jax.chaos.invalid_configs import field_paths
+from purenoise_jax.chaos.process_control import Hung, Refused
 from purenoise_jax.chaos.progress import Shown
-from purenoise_jax.chaos.scene import Result, Scene
+from purenoise_jax.chaos.scenarios import CASES, QUICK_CASES
 from purenoise_jax.chaos.table import WIDTH, show
-from purenoise_jax.command import Parser, run_command
-from purenoise_jax.console import SafeConsole, duration, show_error, show_traceback
-from purenoise_jax.errors import ConfigError, StorageError, unknown
-from purenoise_jax.paths import expand
+from purenoise_jax.runtime.console import SafeConsole, duration, show_error, show_traceback
+from purenoise_jax.runtime.errors import ConfigError, StorageError, unknown
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import leave
 
 HELD, BROKEN = 0, 1
 MOST_JOBS = 4
@@ -56,22 +63,35 @@ class Torment:
 
 
 TORMENTS = {
-    "kills": Torment(kills.torment, "kills", 20, "kills (SIGKILL) at random instants"),
+    "kills": Torment(crash_faults.torment, "kills", 20, "kills (SIGKILL) at random instants"),
     "signals": Torment(
-        signals.torment, "signals", 3,
-        "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns", signals.count,
+        signals.torment,
+        "signals",
+        3,
+        "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns",
+        signals.count,
     ),
-    "damage": Torment(damage.torment, "damages", 100, "damaged checkpoints", damage.count),
+    "damage": Torment(
+        corruption_faults.torment, "damages", 100, "damaged checkpoints", corruption_faults.count
+    ),
     "starve": Torment(
-        starve.torment, "shortages", 1,
-        "times that each of: disk full, no room, read-only, no permission, ...", starve.count,
+        resource_faults.torment,
+        "shortages",
+        1,
+        "times that each of: disk full, no room, read-only, no permission, ...",
+        resource_faults.count,
     ),
     "mistakes": Torment(
-        mistakes.torment, "mistakes", 6, "bad values for each config field, at most",
+        config_faults.torment,
+        "mistakes",
+        6,
+        "bad values for each config field, at most",
         lambda times: len(field_paths()),
     ),
-    "races": Torment(races.torment, "races", 10, "starts of several runs in one workdir"),
-}  # fmt: skip
+    "races": Torment(
+        concurrency_faults.torment, "races", 10, "starts of several runs in one workdir"
+    ),
+}
 EPILOG = """\
 torments, for --only:
   kills     runs are killed again and again, and started again until they are done: no step

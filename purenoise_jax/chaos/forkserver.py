@@ -21,10 +21,10 @@ import sys
 import time
 from typing import Any
 
-from purenoise_jax.background import leave
-from purenoise_jax.chaos.order import Order
 from purenoise_jax.chaos.privileges import mount_tmpfs, remount
-from purenoise_jax.chaos.victim import become
+from purenoise_jax.chaos.run_spec import Order
+from purenoise_jax.chaos.subject import become
+from purenoise_jax.runtime.threads import leave
 
 # What a run imports later than at its start.
 MODULES = (

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from purenoise_jax.console import SafeConsole, duration
+from purenoise_jax.runtime.console import SafeConsole, duration
 
 
 class Shown:

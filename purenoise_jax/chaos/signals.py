@@ -7,11 +7,11 @@ import signal
 import statistics
 import time
 
-from purenoise_jax.chaos import kept
-from purenoise_jax.chaos.births import Hung, Victim, until
-from purenoise_jax.chaos.case import TOTAL_STEPS
-from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
-from purenoise_jax.errors import INTERRUPTED, TERMINATED
+from purenoise_jax.chaos import inspection
+from purenoise_jax.chaos.harness import Result, Scene, differences, first_lines
+from purenoise_jax.chaos.process_control import Hung, Victim, until
+from purenoise_jax.chaos.scenarios import TOTAL_STEPS
+from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED
 
 # What a run says it is at -> how often it comes to that, at least.
 PHASES = {
@@ -99,8 +99,8 @@ def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer
             problems.append(f"{number.name} while {phase}: exit code {code}: {victim.last_line()}")
         if seconds > MOST_SECONDS:
             problems.append(f"{number.name} while {phase}: gone after {seconds:.1f} s only")
-        problems += kept.damages(workdir)
-        saved = max(kept.steps(workdir), default=0)
+        problems += inspection.damages(workdir)
+        saved = max(inspection.steps(workdir), default=0)
         computed = victim.last("step") or 0
         if computed > saved:
             problems.append(f"{number.name} while {phase}: {computed} computed, {saved} saved")
@@ -123,7 +123,7 @@ def _ask_twice(scene: Scene, index: int) -> Answer:
     seconds = 0.0
     try:
         victim = scene.start(case, workdir)
-        begun = until(lambda: len(kept.steps(workdir)) >= 2, victim)
+        begun = until(lambda: len(inspection.steps(workdir)) >= 2, victim)
         sent = time.monotonic()
         victim.send(signal.SIGINT)
         # Two at the same time would be one.
@@ -135,7 +135,7 @@ def _ask_twice(scene: Scene, index: int) -> Answer:
             problems.append(f"SIGINT twice: exit code {code}: {victim.last_line()}")
         if seconds > MOST_SECONDS:
             problems.append(f"SIGINT twice: gone after {seconds:.1f} s only")
-        problems += kept.damages(workdir)
+        problems += inspection.damages(workdir)
         if scene.start(case, workdir).wait() != 0:
             problems.append("after SIGINT twice it did not go on")
         problems += differences(workdir, scene.references[case.name])

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from purenoise_jax.chaos.scene import Result
-from purenoise_jax.console import SafeConsole
+from purenoise_jax.chaos.harness import Result
+from purenoise_jax.runtime.console import SafeConsole
 
 WIDTH = 100
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.files import open_plain, read_json, write_json
+from purenoise_jax.runtime.files import open_plain, read_json, write_json
 
 NAME = "manifest.json"
 _THREADS = 4

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 
 def to_float(images: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:

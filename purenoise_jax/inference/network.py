@@ -1,19 +1,32 @@
-"""A trained network as functions of images."""
+"""The network of a finished run, as functions of images."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax import rng
-from purenoise_jax.analysis.features import BATCH_SIZE, Outputs, run_noise
-from purenoise_jax.analysis.load import Run
 from purenoise_jax.data.batch import Batch
-from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.data.pixels import to_float
 from purenoise_jax.data.sampling import pad_rows
-from purenoise_jax.step import TrainState
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.training.train_step import TrainState
+
+BATCH_SIZE = 250
+
+
+class Outputs(NamedTuple):
+    """What a network gives for N images.
+
+    Attributes:
+      features: f32[N, F], pooled activations before the last linear layer.
+      logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
+    """
+
+    features: np.ndarray
+    logits: np.ndarray
 
 
 class Network:
@@ -44,7 +57,7 @@ class Network:
         def train(variables: Any, batch: Batch, key: jax.Array) -> Any:
             (logits, extra), _ = model.apply(
                 variables,
-                normalize(batch["image"], batch_builder.mean, batch_builder.std),
+                batch_builder.normalize(batch["image"]),
                 batch["noise_mask"],
                 batch["valid"],
                 train=True,
@@ -99,22 +112,4 @@ class Network:
     def images(self, images: np.ndarray) -> np.ndarray:
         """Images uint8[N, H, W, C] as they enter the network, f32[N, H, W, C]."""
         batch_builder = self.experiment.batch_builder
-        return np.asarray(
-            normalize(to_float(jnp.asarray(images)), batch_builder.mean, batch_builder.std)
-        )
-
-    def noise(self, count: int, seed: int) -> np.ndarray:
-        """Noise images as they enter the network, f32[count, H, W, C].
-
-        Drawn as the fields of the run's method with noise say. Every run has such fields, so that
-        one without noise gets what OPeN would have had: with the defaults, of the mean and
-        deviation of the training subset.
-
-        Args:
-          count: how many.
-          seed: the same seed gives the same noise.
-        """
-        shape = (count, *self.experiment.training.stats.image_shape)
-        noise = run_noise(self.run).draw(rng.root(seed), shape)
-        batch_builder = self.experiment.batch_builder
-        return np.asarray(normalize(noise, batch_builder.mean, batch_builder.std))
+        return np.asarray(batch_builder.normalize(to_float(jnp.asarray(images))))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
@@ -16,9 +15,10 @@ from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.methods.sam import sam
-from purenoise_jax.recipe import Recipe
+from purenoise_jax.runtime.errors import ConfigError, unknown
 
 Apply = Callable[..., Recipe]
 

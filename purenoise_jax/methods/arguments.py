@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
-from purenoise_jax.legal import ALWAYS, LOCAL, Legal
+from purenoise_jax.runtime.constraints import ALWAYS, LOCAL, Legal
 
 
 class Argument(NamedTuple):

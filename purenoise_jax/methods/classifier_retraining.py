@@ -6,8 +6,8 @@ Source: Kang et al. 2020, section 4.1; Zhang et al. 2021 ("Bag of Tricks") for C
 import dataclasses
 
 from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import balance
-from purenoise_jax.recipe import Recipe
 
 
 def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.legal import Real
-from purenoise_jax.recipe import Memory, Recipe
+from purenoise_jax.methods.recipe import Memory, Recipe
+from purenoise_jax.runtime.constraints import Real
 
 NAME = "ema"
 

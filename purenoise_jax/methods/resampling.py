@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.recipe import Recipe
+from purenoise_jax.methods.recipe import Recipe
 
 
 def balance(recipe: Recipe, stats: DataStats) -> Recipe:

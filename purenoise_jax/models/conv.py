@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from purenoise_jax.xla import materialize
+from purenoise_jax.runtime.compiler import materialize
 
 # On a CPU, weight gradients of narrow layers on large maps are made from so many images at a time,
 # more if it takes more than so many groups.

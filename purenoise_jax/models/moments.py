@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.xla import materialize
+from purenoise_jax.runtime.compiler import materialize
 
 
 class ImageMoments(NamedTuple):

@@ -5,18 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config import make_phase
+from purenoise_jax.checkpoint.init_transforms import reset
+from purenoise_jax.config.fields import make_phase
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.experiment import build
-from purenoise_jax.init_transforms import reset
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.step import Inputs, Rows, init_state, make_step
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 
 HALF = np.full(3, 0.5, np.float32)
