@@ -1,6 +1,6 @@
 """Every test sees eight CPU devices, strict shapes, and a cache of compiled programs.
 
-`JAX_PLATFORMS=cuda pytest -n 0 tests/test_norm_goldens.py` runs the comparison of the layers with
+`JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_norm_goldens.py` runs the comparison of the layers with
 PyTorch on a GPU.
 """
 

@@ -17,7 +17,7 @@ from purenoise_jax.config.fields import default_config
 from purenoise_jax.runtime.files import write_json
 from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 from tests import cifar_files
-from tests.test_cifar_hostile import hostile_pickles
+from tests.data.sources.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz
 
 WATCHED = """

@@ -13,7 +13,7 @@ from purenoise_jax.data import augment
 from purenoise_jax.data.augment.color import JITTER_ORDERS
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
-GOLDENS = pathlib.Path(__file__).parent / "goldens" / "augment.npz"
+GOLDENS = pathlib.Path(__file__).parents[2] / "goldens" / "augment.npz"
 
 # Pixels are in [0, 1], where float32 resolves 6e-8. Flip, crop and Cutout only move pixels. A
 # blend or a blur takes about five roundings, plus that of the contrast mean. The hue is a number

@@ -23,7 +23,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from purenoise_jax.models import create_model
 
-HERE = Path(__file__).parent / "goldens"
+HERE = Path(__file__).parents[1] / "goldens"
 GOLDENS = dict(np.load(HERE / "models.npz"))
 ROUTING = json.loads((HERE / "routing.json").read_text())
 NAMES = ("resnet32", "wrn10_2")

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 
-GOLDENS = dict(np.load(Path(__file__).parent / "goldens" / "dar_bn.npz"))
+GOLDENS = dict(np.load(Path(__file__).parents[1] / "goldens" / "dar_bn.npz"))
 MASKS = ("none", "one", "some", "one_natural", "all")
 NOISE_GRADS = ("full_stop", "affine_stop", "none")
 # Stored key -> (collection, variable).

@@ -21,7 +21,7 @@ from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEARTBEAT = 5
 # Nobody is to wait for as long as JAX would by itself, which is 100 s and more; a machine that is
 # busy is not to fail the test.

@@ -16,7 +16,7 @@ from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS
 from tests.tiny import tiny_config, write_npz
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def code_of(page):

@@ -19,7 +19,7 @@ from purenoise_jax.config.fields import field_of, validate
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, PureNoiseError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

@@ -14,7 +14,7 @@ from purenoise_jax.training.metric_writer import read_metrics
 from tests.notes import Notes
 from tests.tiny import tiny_config
 
-FOLDER = Path(__file__).parent / "goldens/format1"
+FOLDER = Path(__file__).parents[1] / "goldens/format1"
 NORMS = ("dar_bn", "aux_bn")
 
 

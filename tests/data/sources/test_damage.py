@@ -23,7 +23,7 @@ from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.tfds import load_tfds
 from purenoise_jax.runtime.errors import DataError
 from tests import cifar_files
-from tests.test_tfds_source import prepare
+from tests.data.sources.test_tfds import prepare
 
 pytestmark = pytest.mark.slow
 

@@ -442,7 +442,7 @@ def test_a_record_of_gigabytes_is_not_read(copy):
 def test_restoring_runs_nothing(three):
     """No unpickling, no import, no program, no code made of what is read."""
     code = """
-import sys, tests.test_checkpoint as t
+import sys, tests.checkpoint.test_manager as t
 from purenoise_jax.checkpoint.manager import Checkpoints
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.restore(1, t.TARGET)  # Whatever orbax imports late is in by now.

@@ -10,7 +10,7 @@ import pytest
 
 from purenoise_jax.methods.optimizer import make_optimizer
 
-GOLDENS = dict(np.load(Path(__file__).parent / "goldens" / "sgd.npz"))
+GOLDENS = dict(np.load(Path(__file__).parents[1] / "goldens" / "sgd.npz"))
 NAMES = ("w1", "w2", "b")
 
 

@@ -1,4 +1,4 @@
-"""The batch script on a real SLURM: `tests/local_slurm.sh pytest -m slow tests/test_slurm.py`."""
+"""The batch script on a real SLURM: `tests/local_slurm.sh pytest -m slow tests/launch/test_slurm.py`."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "launch/slurm.sbatch"
 NODES = ("purenoise-n1", "purenoise-n2")
 

@@ -87,7 +87,11 @@ class _NoOptimizer:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_environment_changes_no_draw(name):
     done = subprocess.run(
-        [sys.executable, "-c", "import json, tests.test_rng as t; print(json.dumps(t.draws()))"],
+        [
+            sys.executable,
+            "-c",
+            "import json, tests.runtime.test_rng as t; print(json.dumps(t.draws()))",
+        ],
         env={**os.environ, name: SETTINGS[name]},
         capture_output=True,
         text=True,

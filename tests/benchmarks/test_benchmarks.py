@@ -203,7 +203,7 @@ def test_the_script_for_a_gpu_asks_for_what_there_is():
     asked = run.parse(shlex.split(command.replace("\\\n", " ")))
     assert asked.minutes < 8 and "steps" in asked.suite
     for test in re.findall(r"tests/\w+\.py", script):
-        assert (Path(__file__).parent.parent / test).is_file()
+        assert (Path(__file__).parents[2] / test).is_file()
     assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
 
 

@@ -12,8 +12,8 @@ from purenoise_jax.runtime import files, numerics
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.training import provenance
 from purenoise_jax.training.loop import train_and_evaluate
-from tests.test_train import Notes
 from tests.tiny import tiny_config, write_npz
+from tests.training.test_loop import Notes
 
 
 @pytest.fixture(scope="module")

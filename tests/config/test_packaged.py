@@ -17,7 +17,7 @@ from purenoise_jax.config import packaged, parts
 from purenoise_jax.config.fields import config_hash
 from purenoise_jax.runtime.errors import ConfigError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 NO_REPORT = ("--config.report=False",)
 # As copies made of a config file say it.
