@@ -22,7 +22,7 @@ from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.train_step import (
     Inputs,
     Rows,
@@ -137,9 +137,11 @@ def step_program(
     init = partial(init_state, network, tx, stats.image_shape, 0)
     once = compiler_options(once=True)
     state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
-    totals = jax.tree.map(placement.replicate, Totals.zero(ROWS))
+    totals = jax.tree.map(placement.replicate, EpochMetrics.zero(ROWS))
 
-    def many(state: TrainState, totals: Totals, inputs: Inputs, first: Any, count: Any) -> Any:
+    def many(
+        state: TrainState, totals: EpochMetrics, inputs: Inputs, first: Any, count: Any
+    ) -> Any:
         def one(i: Any, carry: Any) -> Any:
             rows = jax.tree.map(
                 lambda all_rows: jax.lax.with_sharding_constraint(
@@ -192,12 +194,12 @@ def step_program(
     )
 
 
-def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, Totals]]:
+def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, EpochMetrics]]:
     guarded: TrainStep = make_step(*arguments)
 
     def step(
-        state: TrainState, totals: Totals, inputs: Inputs, rows: Rows
-    ) -> tuple[TrainState, Totals]:
+        state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, EpochMetrics]:
         new, sums, _ = guarded.update(state, inputs, rows)
         return new, totals.add(sums, state.step, jnp.ones((), bool))
 

@@ -28,7 +28,7 @@ from purenoise_jax.runtime.console import Display, SafeConsole, duration, percen
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, NonFiniteError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
-from purenoise_jax.runtime.threads import leave
+from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.loop import train_and_evaluate
 
 FAILED = 1
@@ -225,4 +225,4 @@ def _reproduce(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

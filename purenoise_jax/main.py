@@ -18,13 +18,13 @@ from purenoise_jax.config.fields import default_config, validate
 from purenoise_jax.config.flags import help_text, parse
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import Display, show, show_error, show_traceback
-from purenoise_jax.runtime.distributed import connect
+from purenoise_jax.runtime.distributed import initialize
 from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command
 from purenoise_jax.runtime.paths import workdir_path
-from purenoise_jax.runtime.threads import leave
+from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.experiment import Experiment
-from purenoise_jax.training.loop import how_to_go_on, train_and_evaluate
+from purenoise_jax.training.loop import resume_hint, train_and_evaluate
 
 
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
@@ -75,13 +75,13 @@ def _run(argv: Sequence[str]) -> int:
     try:
         _train(values, workdir, packaged.told(argv))
     except KeyboardInterrupt:
-        again = how_to_go_on(values.config, workdir, " at the last checkpoint")
+        again = resume_hint(values.config, workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 
 
 def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None:
-    with connect(
+    with initialize(
         values.coordinator,
         values.num_processes,
         values.process_id,
@@ -105,10 +105,10 @@ def run() -> None:
     try:
         code = main(sys.argv)
     except Exception:
-        # Printed here, as `leave` may have to end the process before the interpreter would.
+        # Printed here, as `exit_process` may have to end the process before the interpreter would.
         show_traceback()
         code = 1
-    leave(code)
+    exit_process(code)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.tiny import TinyNet
@@ -95,7 +95,7 @@ def train(
             check_dtype((batch, jax.eval_shape(step.update, state, *data)), dtype)
             runners[phases[epoch]] = compile_steps(step, placement, looped=False)
         rows = Rows(*map(placement.split_rows, sampler.epoch(epoch, recipe.class_probs)))
-        totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
+        totals = jax.tree.map(placement.replicate, EpochMetrics.zero(STEPS))
         count = min(STEPS, steps - epoch * STEPS)
         state, totals = runners[phases[epoch]](state, totals, inputs, rows, 0, count)
         losses.append(totals.sums.row_loss)

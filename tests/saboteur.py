@@ -10,7 +10,7 @@ from purenoise_jax.chaos import forkserver
 from purenoise_jax.checkpoint import manager, manifest
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.errors import CheckpointError, InUseError
-from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training import setup
 
 
@@ -39,7 +39,7 @@ def sealed_too_late():
         there = self.folder / str(step)
         staged.rename(there)
         time.sleep(0.3)
-        manifest.seal(there)
+        manifest.commit(there)
 
     Checkpoints._complete = complete
 
@@ -62,8 +62,8 @@ def deletes_before_it_saves():
 
 
 def deaf():
-    StopRequest.requested = property(lambda self: False)
-    StopRequest.poll = lambda self: None
+    PreemptionHandler.requested = property(lambda self: False)
+    PreemptionHandler.poll = lambda self: None
 
 
 def forgets_the_message():

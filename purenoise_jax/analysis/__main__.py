@@ -20,7 +20,7 @@ from purenoise_jax.runtime.console import show
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, one_line, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
-from purenoise_jax.runtime.threads import leave
+from purenoise_jax.runtime.threads import exit_process
 
 REPORT, ALL = "report", "all"
 MORE = {
@@ -155,4 +155,4 @@ def _named_file(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
-from purenoise_jax.analysis.latest_evaluation import Outcome, outcome
+from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.config.fields import config_hash
 from purenoise_jax.inference.runs import Run, load_finished
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
@@ -52,16 +52,16 @@ class Section:
     label: str
     subtitle: str
     warning: str
-    headline: list[run_tables.Fact]
+    headline: list[run_tables.Row]
     pictures: list[Picture]
     classes: list[run_tables.ClassRow]
     folded: bool
-    shots: list[run_tables.Fact]
-    phases: list[run_tables.Fact]
-    changed: list[run_tables.Fact]
-    rest: list[run_tables.Fact]
-    data: list[run_tables.Fact]
-    provenance: list[run_tables.Fact]
+    shots: list[run_tables.Row]
+    phases: list[run_tables.Row]
+    changed: list[run_tables.Row]
+    rest: list[run_tables.Row]
+    data: list[run_tables.Row]
+    provenance: list[run_tables.Row]
 
 
 def write_report(runs: Sequence[Run], folder: Path | None = None) -> Path:
@@ -157,7 +157,7 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
     )
 
 
-def _section(run: Run, result: Outcome | None, several: bool) -> Section:
+def _section(run: Run, result: Evaluation | None, several: bool) -> Section:
     config = run.config
     norm = config.model.norm
     if norm == "dar_bn":
@@ -193,14 +193,14 @@ def _section(run: Run, result: Outcome | None, several: bool) -> Section:
     )
 
 
-def _outcome(run: Run) -> Outcome | None:
+def _outcome(run: Run) -> Evaluation | None:
     try:
-        return outcome(run)
+        return latest_evaluation(run)
     except ConfigError:
         return None
 
 
-def _notes(runs: Sequence[Run], results: Sequence[Outcome | None]) -> list[str]:
+def _notes(runs: Sequence[Run], results: Sequence[Evaluation | None]) -> list[str]:
     """What a reader of the comparison has to know."""
     notes = []
     for name in ("dataset_fingerprint", "dataset_content"):

@@ -21,7 +21,7 @@ PLAIN = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Evaluation:
     """A run's newest evaluation on the test set.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome:
         return self.numbers.get(name)
 
 
-def outcome(run: Run) -> Outcome:
+def latest_evaluation(run: Run) -> Evaluation:
     """Finds the newest evaluation: that of summary.json, or one that metrics.jsonl has after it.
 
     Raises:
@@ -76,7 +76,7 @@ def outcome(run: Run) -> Outcome:
         raise ConfigError(f"{run.path} has no evaluation yet")
     counts, names = _classes(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
-    return Outcome(epoch, finished, numbers, counts, names)
+    return Evaluation(epoch, finished, numbers, counts, names)
 
 
 def _classes(run: Run) -> tuple[list[int], list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.analysis.latest_evaluation import Outcome
+from purenoise_jax.analysis.latest_evaluation import Evaluation
 from purenoise_jax.config.fields import default_config, flatten
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import duration
@@ -16,7 +16,7 @@ NONE = "\N{EN DASH}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Fact:
+class Row:
     """A named value as text.
 
     Attributes:
@@ -49,7 +49,7 @@ class ClassRow:
     group: str
 
 
-def headline(result: Outcome | None) -> list[Fact]:
+def headline(result: Evaluation | None) -> list[Row]:
     """The numbers that a run is about.
 
     Args:
@@ -59,7 +59,7 @@ def headline(result: Outcome | None) -> list[Fact]:
         names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",
                  "geometric mean of recalls", "negative log-likelihood",
                  "calibration error (ECE)")  # fmt: skip
-        return [Fact(name, NONE, "not evaluated yet") for name in names]
+        return [Row(name, NONE, "not evaluated yet") for name in names]
     shares = result.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
     over = f"over the {len(shares) - absent} classes that are in the test set" if absent else ""
@@ -67,23 +67,23 @@ def headline(result: Outcome | None) -> list[Fact]:
     nothing = f"{worst} of {len(shares)} classes never recognised" if worst else ""
     nll = result.number("nll")
     return [
-        Fact("test accuracy", *_percent(result.number("accuracy"))),
-        Fact("balanced accuracy", *_percent(result.number("balanced_accuracy"), note=over)),
+        Row("test accuracy", *_percent(result.number("accuracy"))),
+        Row("balanced accuracy", *_percent(result.number("balanced_accuracy"), note=over)),
         _rarest(result),
-        Fact(
+        Row(
             "geometric mean of recalls",
             *_percent(result.number("geometric_mean"), note=nothing or over),
         ),
-        Fact(
+        Row(
             "negative log-likelihood",
             NONE if nll is None else f"{nll:.3f}",
             "not recorded" if nll is None else "nats an image",
         ),
-        Fact("calibration error (ECE)", *_percent(result.number("ece"))),
+        Row("calibration error (ECE)", *_percent(result.number("ece"))),
     ]
 
 
-def config_facts(run: Run) -> tuple[list[Fact], list[Fact]]:
+def config_facts(run: Run) -> tuple[list[Row], list[Row]]:
     """The config's fields: those that differ from their default, noted, and the rest."""
     usual = flatten(default_config())
     changed, rest = [], []
@@ -91,9 +91,9 @@ def config_facts(run: Run) -> tuple[list[Fact], list[Fact]]:
         if name.startswith("phases."):
             continue
         if value == usual[name]:
-            rest.append(Fact(name, _value(value)))
+            rest.append(Row(name, _value(value)))
         else:
-            changed.append(Fact(name, _value(value), f"default {_value(usual[name])}"))
+            changed.append(Row(name, _value(value), f"default {_value(usual[name])}"))
     return changed, rest
 
 
@@ -106,51 +106,51 @@ def differing_fields(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [(name, texts) for name, texts in rows if len(set(texts)) > 1]
 
 
-def phase_facts(run: Run) -> list[Fact]:
+def phase_facts(run: Run) -> list[Row]:
     """The phases by start: methods, and from which epoch on."""
     phases = sorted(run.config.phases.items(), key=lambda item: item[1].start_epoch)
     ends = [phase.start_epoch for _, phase in phases[1:]] + [run.config.num_epochs]
     return [
-        Fact(name, " + ".join(phase.methods), f"epochs {phase.start_epoch + 1} .. {end}")
+        Row(name, " + ".join(phase.methods), f"epochs {phase.start_epoch + 1} .. {end}")
         for (name, phase), end in zip(phases, ends, strict=True)
     ]
 
 
-def data_facts(run: Run, result: Outcome | None) -> list[Fact]:
+def data_facts(run: Run, result: Evaluation | None) -> list[Row]:
     """Of the training set: name, size, imbalance, what identifies it."""
     known, data = run.recorded, run.config.data
     counts = known.get("class_counts") or (result.class_counts if result else None)
     shape = known.get("image_shape")
     missing = "not recorded yet"
     mean, std = known.get("normalize_mean"), known.get("normalize_std")
-    facts = [Fact("data set", data.name if data.source in ("auto", "tfds", "cifar_dir", "digits")
+    facts = [Row("data set", data.name if data.source in ("auto", "tfds", "cifar_dir", "digits")
                   else f"{data.source} {data.path}")]  # fmt: skip
     if counts:
         ratio = f"largest class over smallest: {max(counts) / min(counts):,.4g}"
-        facts.append(Fact("training images", f"{sum(counts):,}", ratio))
-        facts.append(Fact("classes", str(len(counts))))
+        facts.append(Row("training images", f"{sum(counts):,}", ratio))
+        facts.append(Row("classes", str(len(counts))))
     else:
-        facts.append(Fact("training images", NONE, missing))
+        facts.append(Row("training images", NONE, missing))
     facts.append(
-        Fact("image shape", " x ".join(map(str, shape)))
+        Row("image shape", " x ".join(map(str, shape)))
         if shape
-        else Fact("image shape", NONE, missing)
+        else Row("image shape", NONE, missing)
     )
     facts.append(
-        Fact("normalised by mean, std", f"{_numbers(mean)}; {_numbers(std)}", data.normalize)
+        Row("normalised by mean, std", f"{_numbers(mean)}; {_numbers(std)}", data.normalize)
         if mean and std
-        else Fact("normalised by mean, std", NONE, missing)
+        else Row("normalised by mean, std", NONE, missing)
     )
     for name, key, note in (
         ("fingerprint", "dataset_fingerprint", "sha256 of the chosen indices"),
         ("content", "dataset_content", "sha256 over labels and a sample of the images"),
     ):
         value = known.get(key)
-        facts.append(Fact(name, value, note) if value else Fact(name, NONE, missing))
+        facts.append(Row(name, value, note) if value else Row(name, NONE, missing))
     return facts
 
 
-def provenance(run: Run) -> list[Fact]:
+def provenance(run: Run) -> list[Row]:
     """What the run was made with and how long it took."""
     summary = run.summary or {}
     known = run.recorded
@@ -163,29 +163,29 @@ def provenance(run: Run) -> list[Fact]:
     if origin:
         started = f"{origin['workdir']} after epoch {origin['epoch']}"
     facts = [
-        Fact("workdir", str(run.path)),
-        Fact("seed", str(run.config.seed)),
-        Fact("started from", started, "" if known else missing),
-        Fact("training time", duration(seconds) if seconds is not None else NONE,
+        Row("workdir", str(run.path)),
+        Row("seed", str(run.config.seed)),
+        Row("started from", started, "" if known else missing),
+        Row("training time", duration(seconds) if seconds is not None else NONE,
              "until the newest checkpoint" if run.summary is None and seconds is not None
              else "" if seconds is not None else missing),
-        Fact("images a second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
-        Fact("devices", f"{summary['devices']} x {device}" if device else NONE,
+        Row("images a second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
+        Row("devices", f"{summary['devices']} x {device}" if device else NONE,
              "" if device else missing),
-        Fact("commit", commit or NONE, "" if commit else missing),
+        Row("commit", commit or NONE, "" if commit else missing),
     ]  # fmt: skip
     if known.get("skipped_steps"):
         note = "not finite, so they changed nothing; their batches: skipped.jsonl"
-        facts.append(Fact("skipped steps", f"{known['skipped_steps']:,}", note))
+        facts.append(Row("skipped steps", f"{known['skipped_steps']:,}", note))
     for name, key in (("config hash", "config_hash"), ("state digest", "state_digest")):
         value = summary.get(key)
-        facts.append(Fact(name, value or NONE, "" if value else missing))
+        facts.append(Row(name, value or NONE, "" if value else missing))
     shown = [f"{k} {v}" for k, v in versions.items() if k not in ("commit", "device")]
-    facts.append(Fact("versions", ", ".join(shown) or NONE, "" if shown else missing))
+    facts.append(Row("versions", ", ".join(shown) or NONE, "" if shown else missing))
     return facts
 
 
-def class_rows(result: Outcome) -> list[ClassRow]:
+def class_rows(result: Evaluation) -> list[ClassRow]:
     """Every class, the most frequent first."""
     counts = result.class_counts
     groups = frequency_groups(np.asarray(counts))
@@ -203,12 +203,12 @@ def class_rows(result: Outcome) -> list[ClassRow]:
     ]
 
 
-def shot_facts(result: Outcome) -> list[Fact]:
+def shot_facts(result: Evaluation) -> list[Row]:
     """Accuracy of the classes with many, some and few training images."""
     groups = shot_groups(np.asarray(result.class_counts))
     legends = {"many": "> 100 images", "medium": "20 .. 100 images", "few": "< 20 images"}
     return [
-        Fact(
+        Row(
             f"{name} ({legend})",
             *_percent(
                 result.number(f"{name}_accuracy"),
@@ -219,15 +219,15 @@ def shot_facts(result: Outcome) -> list[Fact]:
     ]
 
 
-def _rarest(result: Outcome) -> Fact:
+def _rarest(result: Evaluation) -> Row:
     shares, count = result.number("group_accuracy"), len(result.class_counts)
     if shares is None:
-        return Fact("rarest fifth of the classes", NONE, f"{count} classes; needs {NUM_GROUPS}")
+        return Row("rarest fifth of the classes", NONE, f"{count} classes; needs {NUM_GROUPS}")
     group = frequency_groups(np.asarray(result.class_counts))[0]
     names = ", ".join(result.class_names[k] for k in group[::-1])
     note = names if len(group) <= 3 else f"{len(group)} classes"
     absent = "none of its classes is in the test set"
-    return Fact("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
+    return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
 
 
 def _percent(

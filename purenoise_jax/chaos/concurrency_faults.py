@@ -6,7 +6,7 @@ import re
 import time
 
 from purenoise_jax.chaos import inspection
-from purenoise_jax.chaos.harness import Result, Scene, differences, first_lines
+from purenoise_jax.chaos.harness import Harness, Result, differences, first_lines
 from purenoise_jax.chaos.process_control import Hung
 from purenoise_jax.runtime.errors import InUseError
 
@@ -28,14 +28,14 @@ class Raced:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def torment(scene: Scene, races: int) -> list[Result]:
+def inject(harness: Harness, races: int) -> list[Result]:
     """Starts two or three runs at once, so many times.
 
     Args:
-      scene: with references.
+      harness: with references.
       races: how many times.
     """
-    found = scene.at_once(lambda index: _race(scene, index), range(races))
+    found = harness.at_once(lambda index: _race(harness, index), range(races))
     problems = [problem for race in found for problem in race.problems]
     survived = sum(not race.problems for race in found)
     refused, named = (sum(getattr(race, name) for race in found) for name in ("refused", "named"))
@@ -48,17 +48,17 @@ def torment(scene: Scene, races: int) -> list[Result]:
     return [Result(what, races, survived, told, numbers, first_lines(problems))]
 
 
-def _race(scene: Scene, index: int) -> Raced:
-    rng = random.Random(f"races {scene.seed} {index}")
-    case = scene.cases[index % len(scene.cases)]
-    workdir = scene.new_folder(f"race-{case.name}")
+def _race(harness: Harness, index: int) -> Raced:
+    rng = random.Random(f"races {harness.seed} {index}")
+    case = harness.cases[index % len(harness.cases)]
+    workdir = harness.new_folder(f"race-{case.name}")
     start = time.monotonic() + 0.3
     # Half of them not to the microsecond, as a second one may come while the first one writes.
     spread = rng.choice((0.0, 0.5))
     race = Raced()
     try:
         runs = [
-            scene.start(case, workdir, begin_at=start + spread * rng.random())
+            harness.start(case, workdir, begin_at=start + spread * rng.random())
             for _ in range(rng.choice((2, 2, 3)))
         ]
         codes = [run.wait() for run in runs]
@@ -77,9 +77,9 @@ def _race(scene: Scene, index: int) -> Raced:
                 race.problems.append(f"turned away, and not told by whom: {run.last_line()}")
             if run.last("start") is not None:
                 race.problems.append("one that was turned away had begun to train")
-        race.problems += differences(workdir, scene.references[case.name])
+        race.problems += differences(workdir, harness.references[case.name])
         race.problems += inspection.damages(workdir)
     except Hung as hung:
         race.problems.append(f"hung: {hung}")
-    scene.done(workdir, race.problems)
+    harness.done(workdir, race.problems)
     return race

@@ -1,16 +1,16 @@
 """Bad values for every config field, all of which have to be refused in one line."""
 
-from purenoise_jax.chaos.harness import Result, Scene, first_lines
+from purenoise_jax.chaos.harness import Harness, Result, first_lines
 from purenoise_jax.chaos.invalid_configs import bad_values, field_paths, with_value
 from purenoise_jax.config.fields import default_config, validate
 from purenoise_jax.runtime.errors import ConfigError
 
 
-def torment(scene: Scene, most: int) -> list[Result]:
+def inject(harness: Harness, most: int) -> list[Result]:
     """Checks configs that have one bad value each, as every run does before it reads anything.
 
     Args:
-      scene: told of every field.
+      harness: told of every field.
       most: values of each field, at most.
     """
     problems: list[str] = []
@@ -24,7 +24,7 @@ def torment(scene: Scene, most: int) -> list[Result]:
             problem = _problem(path, value)
             if problem:
                 problems.append(f"{path}={value!r:.60}: {problem}")
-        scene.advance()
+        harness.advance()
     fields = len(field_paths())
     refused = tried - len(problems)
     return [

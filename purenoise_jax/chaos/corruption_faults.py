@@ -8,58 +8,58 @@ from typing import Any
 
 from purenoise_jax.chaos import inspection
 from purenoise_jax.chaos.corruption_modes import KINDS
-from purenoise_jax.chaos.harness import Result, Scene, differences, first_lines
+from purenoise_jax.chaos.harness import Harness, Result, differences, first_lines
 from purenoise_jax.chaos.process_control import PATIENCE_SECONDS, Hung
-from purenoise_jax.chaos.scenarios import CASES, Case
+from purenoise_jax.chaos.scenarios import CASES, Scenario
 from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE
 from purenoise_jax.runtime.errors import CheckpointError
 
 
-def torment(scene: Scene, times: int) -> list[Result]:
+def inject(harness: Harness, times: int) -> list[Result]:
     """Damages the checkpoints of finished runs, and starts from them.
 
     Args:
-      scene: with references.
+      harness: with references.
       times: how often.
     """
     names = list(KINDS)
-    random.Random(f"damage {scene.seed}").shuffle(names)
+    random.Random(f"damage {harness.seed}").shuffle(names)
     # Each kind in turn, so that a few damages have as many kinds as there can be.
     kinds = [names[i % len(names)] for i in range(times)]
-    shares = [kinds[i :: scene.jobs] for i in range(scene.jobs)]
-    parts = scene.at_once(lambda item: _start_many(scene, *item), [*enumerate(shares)])
-    ends = scene.at_once(lambda case: _damage_all(scene, case), scene.cases)
+    shares = [kinds[i :: harness.jobs] for i in range(harness.jobs)]
+    parts = harness.at_once(lambda item: _start_many(harness, *item), [*enumerate(shares)])
+    ends = harness.at_once(lambda case: _damage_all(harness, case), harness.cases)
     return [_sum_up(times, parts), _sum_up_ends(ends)]
 
 
-def _start_many(scene: Scene, index: int, kinds: list[str]) -> dict[str, Any]:
+def _start_many(harness: Harness, index: int, kinds: list[str]) -> dict[str, Any]:
     """Has one process do many of them, as most of a start is not about checkpoints."""
     if not kinds:
         return {}
-    case = scene.cases[index % len(scene.cases)]
-    folder = scene.new_folder("damage")
+    case = harness.cases[index % len(harness.cases)]
+    folder = harness.new_folder("damage")
     arguments = {
         "scratch": str(folder),
-        "seed": f"damage {scene.seed} {index}",
+        "seed": f"damage {harness.seed} {index}",
         "kinds": kinds,
         "result": f"{folder}.json",
     }
-    workdir = scene.references[case.name].workdir
-    victim = scene.start(case, workdir, task="damage", arguments=arguments)
+    workdir = harness.references[case.name].workdir
+    subject = harness.start(case, workdir, task="damage", arguments=arguments)
     done, since = 0, time.monotonic()
-    while not victim.dead.wait(0.05):
-        now = victim.last("done") or 0
+    while not subject.dead.wait(0.05):
+        now = subject.last("done") or 0
         if now > done:
             since = time.monotonic()
         for _ in range(now - done):
-            scene.advance()
+            harness.advance()
         done = now
         if time.monotonic() - since > PATIENCE_SECONDS:
-            return {"problems": [f"hung: {hung}" for hung in [_end(victim)]]}
+            return {"problems": [f"hung: {hung}" for hung in [_end(subject)]]}
     for _ in range(len(kinds) - done):
-        scene.advance()
-    if victim.code != 0:
-        return {"problems": [f"starting ended with {victim.code}: {victim.last_line()}"]}
+        harness.advance()
+    if subject.code != 0:
+        return {"problems": [f"starting ended with {subject.code}: {subject.last_line()}"]}
     return dict(json.loads(folder.with_name(f"{folder.name}.json").read_text()))
 
 
@@ -68,19 +68,19 @@ def count(times: int) -> int:
     return times + len(CASES)
 
 
-def _end(victim: Any) -> str:
+def _end(subject: Any) -> str:
     try:
-        victim.wait(0)
+        subject.wait(0)
     except Hung as hung:
         return str(hung)
     return ""
 
 
-def _damage_all(scene: Scene, case: Case) -> list[str]:
+def _damage_all(harness: Harness, case: Scenario) -> list[str]:
     """A run of which no step is whole must not start from scratch unless it is told to."""
-    reference = scene.references[case.name]
-    rng = random.Random(f"all damaged {scene.seed} {case.name}")
-    workdir = scene.new_folder(f"all-damaged-{case.name}")
+    reference = harness.references[case.name]
+    rng = random.Random(f"all damaged {harness.seed} {case.name}")
+    workdir = harness.new_folder(f"all-damaged-{case.name}")
     shutil.copytree(reference.workdir, workdir)
     (workdir / "summary.json").unlink()
     steps = inspection.steps(workdir)
@@ -92,13 +92,13 @@ def _damage_all(scene: Scene, case: Case) -> list[str]:
         path.write_bytes(data)
     problems = []
     try:
-        victim = scene.start(case, workdir)
-        code = victim.wait()
+        subject = harness.start(case, workdir)
+        code = subject.wait()
         if code != CheckpointError.exit_code:
-            problems.append(f"exit code {code} with all steps damaged: {victim.last_line()}")
-        if victim.last("start") is not None or inspection.steps(workdir) != steps:
+            problems.append(f"exit code {code} with all steps damaged: {subject.last_line()}")
+        if subject.last("start") is not None or inspection.steps(workdir) != steps:
             problems.append("with all steps damaged it trained from scratch, or removed them")
-        fresh = scene.start(case, workdir, overrides={"fresh": True})
+        fresh = harness.start(case, workdir, overrides={"fresh": True})
         code = fresh.wait()
         if code != 0:
             problems.append(f"exit code {code} with fresh=True: {fresh.last_line()}")
@@ -108,7 +108,7 @@ def _damage_all(scene: Scene, case: Case) -> list[str]:
             problems.append(f"with fresh=True the damaged steps were not moved to {QUARANTINE}/")
     except Hung as hung:
         problems.append(f"hung: {hung}")
-    scene.done(workdir, problems)
+    harness.done(workdir, problems)
     return problems
 
 

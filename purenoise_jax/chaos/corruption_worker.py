@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax.chaos.corruption_modes import KINDS
-from purenoise_jax.chaos.run_spec import Order
+from purenoise_jax.chaos.run_spec import RunSpec
 from purenoise_jax.chaos.scenarios import TOTAL_STEPS, case_named, config_of
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE, Checkpoints
@@ -89,7 +89,7 @@ def damage_and_start(
     return found
 
 
-def work(order: Order, advance: Callable[[int], None]) -> None:
+def work(order: RunSpec, advance: Callable[[int], None]) -> None:
     """As `damage_and_start`, on order; what came of it goes to a JSON file."""
     more = order.arguments
     found = damage_and_start(
@@ -107,7 +107,7 @@ Taken = tuple[dict[str, bytes], dict[str, Any]]
 Contents = dict[str, bytes] | None
 
 
-def _taken(start: resume.Start) -> Taken:
+def _taken(start: resume.RestorePoint) -> Taken:
     """The bits of every array, and all that is known beside."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(start.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
@@ -119,9 +119,9 @@ def _start_from(experiment: Experiment, workdir: Path, step: int) -> Taken:
     """What a start from one step gives, before anything is damaged."""
     checkpoints = Checkpoints(workdir)
     record = checkpoints.record(step)
-    fields = {f.name for f in dataclasses.fields(resume.Start)} - {"state"}
+    fields = {f.name for f in dataclasses.fields(resume.RestorePoint)} - {"state"}
     return _taken(
-        resume.Start(
+        resume.RestorePoint(
             state=checkpoints.restore(step, experiment.target()),
             **{name: record[name] for name in fields},
         )
@@ -139,7 +139,7 @@ def _try_start(
     checkpoints = Checkpoints(workdir)
     listed = checkpoints.steps()
     try:
-        start = resume.find_start(
+        start = resume.find_restore_point(
             experiment, checkpoints, init_from="", init_epoch=1, init_aux_bn="fresh"
         )()
         resume.set_aside(checkpoints, workdir, False)

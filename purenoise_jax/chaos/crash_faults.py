@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from purenoise_jax.chaos import inspection, process_control
-from purenoise_jax.chaos.harness import Result, Scene, differences, first_lines
-from purenoise_jax.chaos.process_control import Hung, Victim, until
-from purenoise_jax.chaos.scenarios import KEEP, TOTAL_STEPS, Case
+from purenoise_jax.chaos.harness import Harness, Result, differences, first_lines
+from purenoise_jax.chaos.process_control import Hung, Subject, until
+from purenoise_jax.chaos.scenarios import KEEP, TOTAL_STEPS, Scenario
 
 # A run is left to end after so many, so that there are several of them.
 KILLS_PER_RUN = 10
@@ -45,41 +45,41 @@ class Killed:
     problems: list[str] = dataclasses.field(default_factory=list)
 
 
-def torment(scene: Scene, kills: int) -> list[Result]:
+def inject(harness: Harness, kills: int) -> list[Result]:
     """Kills runs so many times.
 
     Args:
-      scene: with references.
+      harness: with references.
       kills: altogether.
     """
     quotas = [min(KILLS_PER_RUN, kills - i) for i in range(0, kills, KILLS_PER_RUN)]
-    if len(quotas) < len(scene.cases):
+    if len(quotas) < len(harness.cases):
         quotas = [kills - kills // 2, kills // 2]
     runs = [
         run
-        for part in scene.at_once(
-            lambda item: _spend(scene, item[0], item[1]), [*enumerate(quotas)]
+        for part in harness.at_once(
+            lambda item: _spend(harness, item[0], item[1]), [*enumerate(quotas)]
         )
         for run in part
     ]
     return [_sum_up(runs)]
 
 
-def _spend(scene: Scene, index: int, quota: int) -> list[Killed]:
+def _spend(harness: Harness, index: int, quota: int) -> list[Killed]:
     """Kills one run after the other until the quota is used up."""
-    rng = random.Random(f"kills {scene.seed} {index}")
+    rng = random.Random(f"kills {harness.seed} {index}")
     runs: list[Killed] = []
     while quota > 0:
-        case = scene.cases[(index + len(runs)) % len(scene.cases)]
-        runs.append(_kill_until_done(scene, case, rng, quota))
+        case = harness.cases[(index + len(runs)) % len(harness.cases)]
+        runs.append(_kill_until_done(harness, case, rng, quota))
         quota -= runs[-1].kills
         if runs[-1].problems:
             break
     return runs
 
 
-def _kill_until_done(scene: Scene, case: Case, rng: random.Random, quota: int) -> Killed:
-    workdir = scene.new_folder(f"killed-{case.name}")
+def _kill_until_done(harness: Harness, case: Scenario, rng: random.Random, quota: int) -> Killed:
+    workdir = harness.new_folder(f"killed-{case.name}")
     run, reached = Killed(), 0
     # Every step that was ever there under its number. Not only what is there when it is killed: a
     # run that deletes the old step before the new one is whole would go unnoticed.
@@ -88,40 +88,40 @@ def _kill_until_done(scene: Scene, case: Case, rng: random.Random, quota: int) -
         while not run.problems:
             seen.update(inspection.steps(workdir))
             saved = max(seen, default=0)
-            victim = scene.start(case, workdir)
-            killed = run.kills < quota and _strike(scene, case, victim, workdir, rng, run, seen)
-            code = victim.wait()
-            begun = victim.last("start")
+            subject = harness.start(case, workdir)
+            killed = run.kills < quota and _strike(harness, case, subject, workdir, rng, run, seen)
+            code = subject.wait()
+            begun = subject.last("start")
             if begun is not None:
                 if begun < saved:
                     run.problems.append(f"went on at step {begun}, although {saved} was saved")
                 if run.kills:
                     run.redone.append(max(0, reached - begun))
                 reached = begun
-            reached = max(reached, victim.last("step") or 0)
+            reached = max(reached, subject.last("step") or 0)
             if killed:
-                scene.advance()
+                harness.advance()
                 continue
             if code != 0:
                 run.problems.append(
-                    f"after {run.kills} kills it ended with {code}: {victim.last_line()}"
+                    f"after {run.kills} kills it ended with {code}: {subject.last_line()}"
                 )
                 break
-            found = differences(workdir, scene.references[case.name])
+            found = differences(workdir, harness.references[case.name])
             run.same = not found
             run.problems += found
             break
     except Hung as hung:
         run.problems.append(f"hung: {hung}")
     if not run.problems:
-        scene.remove(workdir)
+        harness.remove(workdir)
     return run
 
 
 def _strike(
-    scene: Scene,
-    case: Case,
-    victim: Victim,
+    harness: Harness,
+    case: Scenario,
+    subject: Subject,
     workdir: Path,
     rng: random.Random,
     run: Killed,
@@ -133,19 +133,19 @@ def _strike(
         seen.update(inspection.steps(workdir))
         return max(seen, default=0)
 
-    if not until(lambda: victim.last("doing") == "compiling", victim):
+    if not until(lambda: subject.last("doing") == "compiling", subject):
         return False
     done = newest()
     how = rng.choice(INSTANTS)
     if how == "anywhere":
         # Short lives are more likely, so that a run is killed several times.
-        left = scene.references[case.name].seconds * (1 - 0.5 * done / TOTAL_STEPS)
+        left = harness.references[case.name].seconds * (1 - 0.5 * done / TOTAL_STEPS)
         end = time.monotonic() + left * rng.random() ** 2
-        if not _spin(lambda: newest() < 0 or time.monotonic() > end, victim, 0.001):
+        if not _spin(lambda: newest() < 0 or time.monotonic() > end, subject, 0.001):
             return False
     else:
         new = rng.choice((0, 1, 1, 2))
-        if not _spin(lambda: newest() >= done + new, victim, 0.002):
+        if not _spin(lambda: newest() >= done + new, subject, 0.002):
             return False
         wanted: dict[str, Callable[[], bool]] = {
             "in save": lambda: inspection.in_save(workdir),
@@ -153,12 +153,12 @@ def _strike(
             "just saved": lambda: newest() > done + new,
         }
         # As fast as it goes: deleting takes a few milliseconds.
-        if not _spin(wanted[how], victim, 0.0):
+        if not _spin(wanted[how], subject, 0.0):
             return False
         if how == "in save":
             time.sleep(rng.random() * SAVE_SECONDS)
     newest()
-    if not victim.send(signal.SIGKILL) or victim.wait() != -signal.SIGKILL:
+    if not subject.send(signal.SIGKILL) or subject.wait() != -signal.SIGKILL:
         return False
     run.kills += 1
     run.in_save += inspection.in_save(workdir)
@@ -174,14 +174,14 @@ def _strike(
     return True
 
 
-def _spin(condition: Callable[[], bool], victim: Victim, pause: float) -> bool:
-    """Waits until a condition holds; False if the victim has ended before."""
+def _spin(condition: Callable[[], bool], subject: Subject, pause: float) -> bool:
+    """Waits until a condition holds; False if the subject has ended before."""
     end = time.monotonic() + process_control.PATIENCE_SECONDS
     while not condition():
-        if victim.dead.is_set():
+        if subject.dead.is_set():
             return False
         if time.monotonic() > end:
-            victim.wait(0)
+            subject.wait(0)
         time.sleep(pause)
     return True
 

@@ -1,4 +1,4 @@
-"""What all torments share: a folder, somebody to start victims, and runs that nothing befell."""
+"""What all torments share: a folder, somebody to start subjects, and runs that nothing befell."""
 
 import dataclasses
 import itertools
@@ -8,9 +8,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from purenoise_jax.chaos.process_control import ForkServer, Victim
-from purenoise_jax.chaos.run_spec import Order
-from purenoise_jax.chaos.scenarios import CASES, Case
+from purenoise_jax.chaos.process_control import ForkServer, Subject
+from purenoise_jax.chaos.run_spec import RunSpec
+from purenoise_jax.chaos.scenarios import CASES, Scenario
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.training.metric_writer import read_metrics
 
@@ -41,7 +41,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of the runs that one torment was about.
+    """What became of the runs that one inject was about.
 
     Attributes:
       what: was done to them.
@@ -62,14 +62,14 @@ class Result:
     skipped: str = ""
 
 
-class Scene:
+class Harness:
     """Where torments take place.
 
     Args:
       folder: exists, and is ours alone.
       cache: folder of compiled programs.
       seed: of all random choices.
-      jobs: how many victims are tormented at a time.
+      jobs: how many subjects are tormented at a time.
       advance: told whenever another one is done.
       keep: leave the runs that went well, too.
       cases: the runs that are tormented.
@@ -83,7 +83,7 @@ class Scene:
         jobs: int,
         advance: Callable[[], None] = lambda: None,
         keep: bool = False,
-        cases: Sequence[Case] = CASES,
+        cases: Sequence[Scenario] = CASES,
     ) -> None:
         self.folder, self.seed, self.jobs, self.advance = folder, seed, jobs, advance
         self.cases = cases
@@ -95,7 +95,7 @@ class Scene:
         self.server = self.new_server()
 
     def new_server(self, mounts: dict[str, int] | None = None) -> ForkServer:
-        """Another fork server, which is closed with the scene.
+        """Another fork server, which is closed with the harness.
 
         Raises:
           Refused: it may not mount.
@@ -110,24 +110,24 @@ class Scene:
 
     def start(
         self,
-        case: Case,
+        case: Scenario,
         workdir: Path,
         *,
         server: ForkServer | None = None,
         task: str = "train",
         **more: Any,
-    ) -> Victim:
-        """Starts a victim.
+    ) -> Subject:
+        """Starts a subject.
 
         Args:
           case: what it trains.
           workdir: of the run.
           server: that forks it; None = the usual one.
-          task: see `Order`.
+          task: see `RunSpec`.
           **more: likewise.
         """
         told = self.folder / "told" / f"{next(self._numbers)}-{workdir.name}"
-        order = Order(
+        order = RunSpec(
             task, case.name, str(workdir), f"{told}.jsonl", f"{told}.log", str(self._cache), **more
         )
         return (server or self.server).start(order)
@@ -140,15 +140,15 @@ class Scene:
           RuntimeError: one fails, so that nothing can be said of those that something befalls.
         """
 
-        def run(case: Case) -> tuple[str, Reference]:
+        def run(case: Scenario) -> tuple[str, Reference]:
             workdir = self.folder / f"undisturbed-{case.name}"
-            victim = self.start(case, workdir)
-            if victim.wait(600) != 0:
+            subject = self.start(case, workdir)
+            if subject.wait(600) != 0:
                 raise RuntimeError(
-                    f"a run that nothing befell ended with {victim.code}: {victim.last_line()}"
+                    f"a run that nothing befell ended with {subject.code}: {subject.last_line()}"
                 )
             self.advance()
-            seconds = COMPILED_SECONDS + _seconds_beside_compiling(victim)
+            seconds = COMPILED_SECONDS + _seconds_beside_compiling(subject)
             return case.name, Reference(workdir, digest(workdir), records(workdir), seconds)
 
         self.references.update(self.at_once(run, self.cases))
@@ -187,16 +187,16 @@ class Scene:
             shutil.rmtree(workdir, ignore_errors=True)
 
     def close(self) -> None:
-        """Ends all victims."""
+        """Ends all subjects."""
         for server in self._servers:
             server.close()
 
 
-def _seconds_beside_compiling(victim: Victim) -> float:
+def _seconds_beside_compiling(subject: Subject) -> float:
     """How long it was at something else, from the first time it compiled to its end."""
-    said = [(at, value) for at, kind, value in victim.events() if kind == "doing"]
+    said = [(at, value) for at, kind, value in subject.events() if kind == "doing"]
     said = said[[value for _, value in said].index("compiling") :]
-    ends = [*(at for at, _ in said[1:]), victim.died_at]
+    ends = [*(at for at, _ in said[1:]), subject.died_at]
     return sum(
         end - at for (at, value), end in zip(said, ends, strict=True) if value != "compiling"
     )

@@ -1,4 +1,4 @@
-"""The other side of the fork server: orders victims, listens to them, and ends them."""
+"""The other side of the fork server: orders subjects, listens to them, and ends them."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from purenoise_jax.chaos.privileges import alone
-from purenoise_jax.chaos.run_spec import Order
+from purenoise_jax.chaos.run_spec import RunSpec
 
 MODULE = "purenoise_jax.chaos.forkserver"
 POLL_SECONDS = 0.002
@@ -24,14 +24,14 @@ PATIENCE_SECONDS = 120.0
 
 
 class Hung(Exception):
-    """A victim, or the fork server, did not do within its time what it should."""
+    """A subject, or the fork server, did not do within its time what it should."""
 
 
 class Refused(Exception):
-    """The machine does not let us set up what a torment needs."""
+    """The machine does not let us set up what a inject needs."""
 
 
-class Victim:
+class Subject:
     """A process that a `ForkServer` has started.
 
     Attributes:
@@ -41,7 +41,7 @@ class Victim:
       died_at: on the monotonic clock.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: RunSpec) -> None:
         self.order = order
         self.pid = 0
         self.code: int | None = None
@@ -106,12 +106,12 @@ class Victim:
 
 
 class ForkServer:
-    """Starts victims; when it is closed, or this process ends, they are killed.
+    """Starts subjects; when it is closed, or this process ends, they are killed.
 
     Args:
       log: file for what the server itself has to say.
       mounts: path of an existing folder -> bytes of a file system in memory in its place, which
-        the victims see, and this process under `path_seen`.
+        the subjects see, and this process under `path_seen`.
 
     Raises:
       Refused: it may not mount.
@@ -134,8 +134,8 @@ class ForkServer:
                 start_new_session=True, env=environment,
             )  # fmt: skip
         self._root = f"/proc/{self._process.pid}/root" if mounts else ""
-        self._victims: dict[int, Victim] = {}
-        self._ordered: dict[int, Victim] = {}
+        self._victims: dict[int, Subject] = {}
+        self._ordered: dict[int, Subject] = {}
         self._lock = threading.Lock()
         self._ready, self._gone = threading.Event(), threading.Event()
         self._remounted: queue.Queue[str | None] = queue.Queue()
@@ -147,20 +147,20 @@ class ForkServer:
                 what = "no file system can be mounted" if mounts else "no run can be started"
                 raise Refused(f"{what} here: {said[-1]}")
 
-    def start(self, order: Order) -> Victim:
-        """Starts a victim, and returns when it lives.
+    def start(self, order: RunSpec) -> Subject:
+        """Starts a subject, and returns when it lives.
 
         Raises:
           Hung: it does not.
         """
-        victim = Victim(order)
+        subject = Subject(order)
         with self._lock:
             number = len(self._ordered)
-            self._ordered[number] = victim
+            self._ordered[number] = subject
             self._say({"order": json.loads(order.to_json()), "id": number})
-        if not victim.born.wait(30):
+        if not subject.born.wait(30):
             raise Hung("the fork server does not start any more runs")
-        return victim
+        return subject
 
     def remount(self, path: Path, read_only: bool) -> None:
         """Makes one of the mounts read-only, or writable again.
@@ -175,19 +175,19 @@ class ForkServer:
             raise Refused(f"it cannot be remounted: {answer}")
 
     def path_seen(self, path: Path) -> Path:
-        """Where this process finds what victims see as `path`."""
+        """Where this process finds what subjects see as `path`."""
         return Path(f"{self._root}{path}")
 
     def close(self) -> None:
-        """Kills all victims that live."""
+        """Kills all subjects that live."""
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            for victim in self._victims.values():
-                victim.send(signal.SIGKILL)
+            for subject in self._victims.values():
+                subject.send(signal.SIGKILL)
             self._process.kill()
             self._process.wait()
         self._listener.join()
@@ -207,40 +207,40 @@ class ForkServer:
         for line in self._process.stdout:
             message = json.loads(line)
             if "born" in message:
-                victim = self._ordered[message["id"]]
-                victim.pid = message["born"]
-                self._victims[victim.pid] = victim
-                victim.born.set()
+                subject = self._ordered[message["id"]]
+                subject.pid = message["born"]
+                self._victims[subject.pid] = subject
+                subject.born.set()
             elif "died" in message:
-                victim = self._victims.pop(message["died"])
-                victim.code, victim.died_at = message["code"], message["at"]
-                victim.dead.set()
+                subject = self._victims.pop(message["died"])
+                subject.code, subject.died_at = message["code"], message["at"]
+                subject.dead.set()
             elif "remounted" in message:
                 self._remounted.put(message["remounted"])
             else:
                 self._ready.set()
         self._gone.set()
         # Killed with it; whoever waits for them waits no longer.
-        for victim in [*self._victims.values()]:
-            victim.dead.set()
+        for subject in [*self._victims.values()]:
+            subject.dead.set()
 
 
-def until(condition: Callable[[], bool], victim: Victim, seconds: float | None = None) -> bool:
-    """Waits until a condition holds; False if the victim has ended before.
+def until(condition: Callable[[], bool], subject: Subject, seconds: float | None = None) -> bool:
+    """Waits until a condition holds; False if the subject has ended before.
 
     Args:
       condition: is called again and again.
-      victim: whose life is the limit.
+      subject: whose life is the limit.
       seconds: the other limit; None = `PATIENCE_SECONDS`.
 
     Raises:
-      Hung: neither has happened by then, and the victim was killed.
+      Hung: neither has happened by then, and the subject was killed.
     """
     end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while not condition():
-        if victim.dead.is_set():
+        if subject.dead.is_set():
             return bool(condition())
         if time.monotonic() > end:
-            victim.wait(0)
+            subject.wait(0)
         time.sleep(POLL_SECONDS)
     return True

@@ -1,4 +1,4 @@
-"""What a victim is told to do; goes to it as JSON."""
+"""What a subject is told to do; goes to it as JSON."""
 
 import dataclasses
 import json
@@ -6,12 +6,12 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
+class RunSpec:
     """One process to be.
 
     Attributes:
-      task: "train", or what else `victim.TASKS` has.
-      case: name of the `Case`.
+      task: "train", or what else `subject.TASKS` has.
+      case: name of the `Scenario`.
       workdir: of the run.
       events: file to which it tells what it is at, a JSON list a line.
       log: file for its standard output and error.
@@ -38,6 +38,6 @@ class Order:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Order":
+    def from_json(cls, text: str) -> "RunSpec":
         """The inverse of `to_json`."""
         return cls(**json.loads(text))

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import default_config, make_phase
 from purenoise_jax.models import MODELS
-from purenoise_jax.models.one_block import OneBlock
+from purenoise_jax.models.one_block import TinyNet
 
 NUM_EPOCHS = 4
 STEPS_PER_EPOCH = 3
@@ -17,7 +17,7 @@ NAMED, KEEP = STEPS_PER_EPOCH, 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class Scenario:
     """What differs between the runs.
 
     Attributes:
@@ -35,17 +35,17 @@ class Case:
 
 
 # Both families of networks and both norms that route noise; and, to be quick, next to no network.
-CASES = (Case("resnet8", "dar_bn"), Case("wrn10_1", "aux_bn"))
-QUICK_CASES = (Case("one_block", "dar_bn"), Case("one_block", "aux_bn"))
-MODELS["one_block"] = OneBlock
+CASES = (Scenario("resnet8", "dar_bn"), Scenario("wrn10_1", "aux_bn"))
+QUICK_CASES = (Scenario("one_block", "dar_bn"), Scenario("one_block", "aux_bn"))
+MODELS["one_block"] = TinyNet
 
 
-def case_named(name: str) -> Case:
+def case_named(name: str) -> Scenario:
     """The case of a name."""
     return next(case for case in CASES + QUICK_CASES if case.name == name)
 
 
-def config_of(case: Case, **overrides: Any) -> ConfigDict:
+def config_of(case: Scenario, **overrides: Any) -> ConfigDict:
     """Two epochs of ERM, two of OPeN, of three steps each, every step saved.
 
     Args:

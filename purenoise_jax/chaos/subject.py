@@ -15,7 +15,7 @@ import jax
 
 from purenoise_jax.chaos import corruption_worker
 from purenoise_jax.chaos.privileges import give_up
-from purenoise_jax.chaos.run_spec import Order
+from purenoise_jax.chaos.run_spec import RunSpec
 from purenoise_jax.chaos.scenarios import case_named, config_of
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.exit_codes import run_command
@@ -31,7 +31,7 @@ class Teller(Display):
 
     def __init__(self, path: str) -> None:
         super().__init__(active=False)
-        # Held open: the torment may take away the right to open it.
+        # Held open: the inject may take away the right to open it.
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def tell(self, kind: str, value: Any = None) -> None:
@@ -55,22 +55,22 @@ class Teller(Display):
         self.tell("note", text)
 
 
-def _train(order: Order, teller: Teller) -> int:
+def _train(order: RunSpec, teller: Teller) -> int:
     train_and_evaluate(
         config_of(case_named(order.case), **_tuples(order.overrides)), order.workdir, teller
     )
     return 0
 
 
-def _damage(order: Order, teller: Teller) -> int:
+def _damage(order: RunSpec, teller: Teller) -> int:
     corruption_worker.work(order, lambda done: teller.tell("done", done))
     return 0
 
 
-TASKS: dict[str, Callable[[Order, Teller], int]] = {"train": _train, "damage": _damage}
+TASKS: dict[str, Callable[[RunSpec, Teller], int]] = {"train": _train, "damage": _damage}
 
 
-def become(order: Order) -> int:
+def become(order: RunSpec) -> int:
     """Does what is ordered, in a process of its own, and returns its exit code."""
     log = os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for number in (1, 2):

@@ -12,7 +12,7 @@ WIDTH = 100
 
 
 def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
-    """Prints what each torment came to, and below what did not hold.
+    """Prints what each inject came to, and below what did not hold.
 
     Args:
       console: where to.

@@ -36,26 +36,26 @@ def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
-def needs_aux(leaves: Mapping[str, Any], target: Any) -> bool:
+def lacks_aux_norm(leaves: Mapping[str, Any], target: Any) -> bool:
     """Whether a checkpoint (name -> anything) lacks the auxiliary layers that a target has."""
     return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
 
 
-def without_aux(tree: Any) -> Any:
+def without_aux_norm(tree: Any) -> Any:
     """The tree, of dicts, tuples and dataclasses, without what belongs to auxiliary layers."""
     if isinstance(tree, Mapping):
         kept = {name: child for name, child in tree.items() if not name.startswith(AUX_PREFIX)}
-        return {name: without_aux(child) for name, child in kept.items()}
+        return {name: without_aux_norm(child) for name, child in kept.items()}
     if isinstance(tree, tuple):
-        children = map(without_aux, tree)
+        children = map(without_aux_norm, tree)
         return type(tree)(*children) if hasattr(tree, "_fields") else tuple(children)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, jax.ShapeDtypeStruct | type):
-        fields = {f.name: without_aux(getattr(tree, f.name)) for f in dataclasses.fields(tree)}
+        fields = {f.name: without_aux_norm(getattr(tree, f.name)) for f in dataclasses.fields(tree)}
         return dataclasses.replace(tree, **fields)
     return tree
 
 
-def with_aux(state: Any, initial: Any, how: str) -> Any:
+def add_aux_norm(state: Any, initial: Any, how: str) -> Any:
     """Adds auxiliary layers to a state.
 
     Args:

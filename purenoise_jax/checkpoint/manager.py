@@ -65,8 +65,8 @@ class Checkpoints:
         # Of this object's own: what the folder lists, processes may see at different times.
         self._whole: set[int] = set()
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
-        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
-        self._sealing: tuple[int, Future[None]] | None = None
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._committing: tuple[int, Future[None]] | None = None
 
     def steps(self) -> list[int]:
         """Completed steps of every checkpoint, ascending, damaged ones included."""
@@ -190,7 +190,7 @@ class Checkpoints:
             raise self._failure(step, error) from error
         self._whole.add(step)
         if first:
-            self._sealing = step, self._sealer.submit(self._complete, step, staged)
+            self._committing = step, self._committer.submit(self._complete, step, staged)
 
     def wait(self) -> None:
         """Returns when the last step saved is complete.
@@ -198,11 +198,11 @@ class Checkpoints:
         Raises:
           StorageError: it could not be written.
         """
-        if self._sealing is not None:
-            step, sealed = self._sealing
-            self._sealing = None
+        if self._committing is not None:
+            step, committed = self._committing
+            self._committing = None
             try:
-                sealed.result()
+                committed.result()
             except Exception as error:
                 raise self._failure(step, error) from error
 
@@ -212,7 +212,7 @@ class Checkpoints:
         Raises:
           StorageError: the last step saved could not be written.
         """
-        if self._sealing is not None and self._sealing[1].done():
+        if self._committing is not None and self._committing[1].done():
             self.wait()
 
     def record(self, step: int) -> dict[str, Any]:
@@ -317,11 +317,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Lets go of the folder, once the last step saved is complete."""
-        self._sealer.shutdown()
+        self._committer.shutdown()
         self._orbax.close()
 
     def _complete(self, step: int, staged: Path) -> None:
-        manifest.seal(staged)
+        manifest.commit(staged)
         staged.rename(self.folder / str(step))
         manifest.sync_folder(self.folder)
         # What has a higher number is none of ours, and must not count among those that stay.

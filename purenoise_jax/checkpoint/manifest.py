@@ -21,7 +21,7 @@ _THREADS = 4
 LARGEST_JSON = 32 * 2**20
 
 
-def seal(folder: Path) -> None:
+def commit(folder: Path) -> None:
     """Writes the manifest of a folder, after which the folder is complete and keeps its name.
 
     Everything is on the disk itself when this returns: all files, the manifest, which is written

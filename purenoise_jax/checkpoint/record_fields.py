@@ -19,7 +19,7 @@ def _number(value: Any) -> bool:
 
 
 def _totals(value: Any) -> bool:
-    """Counts, numbers as text or lists of counts, by name, as `Totals.to_json` gives them."""
+    """Counts, numbers as text or lists of counts, by name, as `EpochMetrics.to_json` gives them."""
 
     def is_entry(entry: Any) -> bool:
         if isinstance(entry, list):

@@ -10,7 +10,7 @@ from purenoise_jax.runtime.constraints import refuse_idle_statistics
 from purenoise_jax.runtime.errors import ConfigError
 
 
-def refuse_contradictions(config: ConfigDict) -> None:
+def check_fields_agree(config: ConfigDict) -> None:
     """Refuses fields of which one would silently undo the other, or lead nowhere.
 
     Args:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.cross_checks import (
-    refuse_contradictions,
+    check_fields_agree,
     refuse_unfinished_schedule,
 )
 from purenoise_jax.config.resolve import AUTO, resolved
@@ -30,9 +30,9 @@ from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.runtime.constraints import (
     ALWAYS,
+    Constraint,
     Epochs,
     Integer,
-    Legal,
     Names,
     OneOf,
     PerChannel,
@@ -63,7 +63,7 @@ class Field:
 
     default: Any
     help: str
-    legal: Legal
+    legal: Constraint
     fixed: bool = True
     absent: Any = ALWAYS
 
@@ -353,7 +353,7 @@ def validate(config: ConfigDict, to_train: bool = True) -> None:
         near = nearest(foreign[0], FIELDS) or "; see --help for all"
         raise ConfigError(f"{foreign[0]} is not a config field{near}")
     _validate_phases(config.get("phases"), config.num_epochs)
-    refuse_contradictions(config)
+    check_fields_agree(config)
     if to_train:
         refuse_unfinished_schedule(config)
 

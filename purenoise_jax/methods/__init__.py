@@ -16,7 +16,7 @@ from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.recipe import Recipe
-from purenoise_jax.methods.resampling import balance
+from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
@@ -37,9 +37,9 @@ class Checked(NamedTuple):
 
 METHODS: dict[str, Apply | Checked] = {
     "erm": erm,
-    "rs": balance,
+    "rs": class_balanced_sampling,
     # What "rs" is called when it begins in a later phase.
-    "drs": balance,
+    "drs": class_balanced_sampling,
     "open": Checked(pure_noise.pure_noise, pure_noise.check),
     "append": Checked(appended_noise.append_noise, appended_noise.check),
     "ldam": ldam,

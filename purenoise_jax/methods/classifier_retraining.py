@@ -7,7 +7,7 @@ import dataclasses
 
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.recipe import Recipe
-from purenoise_jax.methods.resampling import balance
+from purenoise_jax.methods.resampling import class_balanced_sampling
 
 
 def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
@@ -19,5 +19,7 @@ def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
     code of Zhang et al. leaves it in training mode.
     """
     return dataclasses.replace(
-        balance(recipe, stats), trainable=lambda path: path[0] == "head", train_mode=False
+        class_balanced_sampling(recipe, stats),
+        trainable=lambda path: path[0] == "head",
+        train_mode=False,
     )

@@ -25,7 +25,7 @@ from purenoise_jax.methods.noise_source import (
     noise_source,
 )
 from purenoise_jax.methods.recipe import Recipe
-from purenoise_jax.methods.resampling import balance
+from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.constraints import Real
 from purenoise_jax.runtime.errors import ConfigError
@@ -92,4 +92,6 @@ def pure_noise(
         image = jnp.where(noise_mask[:, None, None, None], noise, image)
         return {**batch, "image": image, "noise_mask": noise_mask}
 
-    return dataclasses.replace(balance(recipe, stats), transforms=(*recipe.transforms, replace))
+    return dataclasses.replace(
+        class_balanced_sampling(recipe, stats), transforms=(*recipe.transforms, replace)
+    )

@@ -54,7 +54,7 @@ def compiler_options(once: bool = False) -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if known(name, value)}
 
 
-def materialize(tree: Tree, rows: int | None = None) -> Tree:
+def optimization_barrier_on_cpu(tree: Tree, rows: int | None = None) -> Tree:
     """Has arrays written to memory once instead of recomputed by each of their readers, on a CPU.
 
     The values are unchanged. On accelerators, where fusion has other rules, this does nothing.

@@ -23,7 +23,7 @@ LOCAL: Final = object()
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
-class Legal(Protocol):
+class Constraint(Protocol):
     """The values that a field may have; `str()` says them in words."""
 
     def allows(self, value: Any) -> bool:

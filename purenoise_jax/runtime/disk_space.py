@@ -11,7 +11,7 @@ from purenoise_jax.runtime.files import create
 _PROBE = "probe"
 
 
-def probe(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Makes the folder, and writes, syncs, renames and deletes a file in it.
 
     Raises:

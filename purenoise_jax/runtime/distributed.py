@@ -15,7 +15,7 @@ HEARTBEAT_SECONDS, START_SECONDS = 30, 300
 
 
 @contextlib.contextmanager
-def connect(
+def initialize(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,

@@ -131,7 +131,7 @@ class Peers:
             self._alone.wait(self._seconds if in_order else 2 * GRACE_SECONDS)
         # JAX would have all of them meet once more, where one that has compiled code still at work
         # in the background cannot come to.
-        threads.hurry()
+        threads.skip_atexit()
 
     def _connect(self) -> None:
         """Makes the connections.

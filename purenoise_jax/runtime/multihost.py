@@ -41,7 +41,7 @@ class PeerError(PureNoiseError):
         self.exit_code = exit_code
 
 
-def together(work: Callable[[], T]) -> T:
+def run_on_all(work: Callable[[], T]) -> T:
     """Does something on every process, and fails on all of them if one fails.
 
     Else those that are well would wait in the next collective operation for one that has left.
@@ -69,7 +69,7 @@ def together(work: Callable[[], T]) -> T:
     return result
 
 
-def agree(values: Mapping[str, Any]) -> None:
+def assert_equal(values: Mapping[str, Any]) -> None:
     """Refuses processes that would not make the same run.
 
     Args:
@@ -103,7 +103,7 @@ def agree(values: Mapping[str, Any]) -> None:
     )
 
 
-def agree_on_folder(folder: Path) -> None:
+def assert_same_folder(folder: Path) -> None:
     """Refuses processes that do not see one folder under their path.
 
     Args:
@@ -124,7 +124,7 @@ def agree_on_folder(folder: Path) -> None:
             except OSError as error:
                 raise StorageError(f"{mark}: cannot be made: {error.strerror}") from error
 
-    together(make)
+    run_on_all(make)
     try:
         patience = time.monotonic() + SHARED_SECONDS
         while not mark.exists() and time.monotonic() < patience:
@@ -144,7 +144,7 @@ def agree_on_folder(folder: Path) -> None:
         )
 
 
-class Vote:
+class AnyProcess:
     """Whether a flag is up on any process; all of them get the same answer at the same call.
 
     An answer is to the flags of the call before: it is computed behind the steps that were handed

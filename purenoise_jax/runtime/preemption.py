@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, Stopped
-from purenoise_jax.runtime.threads import Background, hurry
+from purenoise_jax.runtime.threads import Background, skip_atexit
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ SIGNALS = tuple(
 )
 
 
-class StopRequest:
+class PreemptionHandler:
     """Listens for signals for as long as it is entered.
 
     A signal is only written down: an exception out of a handler can come up anywhere, also where a
@@ -42,7 +42,7 @@ class StopRequest:
         self._interrupts = 0
         self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "PreemptionHandler":
         if threading.current_thread() is threading.main_thread():
             self._old = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
@@ -114,5 +114,5 @@ class StopRequest:
             os._exit(INTERRUPTED)
         if self._interrupts == 2 and number == signal.SIGINT:
             # Threads of a library in the midst of a save would complain on the way out.
-            hurry()
+            skip_atexit()
             raise KeyboardInterrupt

@@ -26,7 +26,8 @@ class Background(Generic[T]):
     """Something that is computed on a thread of its own from now on.
 
     Args:
-      work: what to compute. If nobody waits for it to the end, it is left behind: see `leave`.
+      work: what to compute. If nobody waits for it to the end, it is abandoned: see
+        `exit_process`.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -62,15 +63,15 @@ class Background(Generic[T]):
         _running.discard(self._done)
 
 
-def hurry() -> None:
-    """From now on `leave` skips what is registered for the end of the interpreter.
+def skip_atexit() -> None:
+    """From now on `exit_process` skips what is registered for the end of the interpreter.
 
     That is where JAX waits for the other processes of a run, which may not come there.
     """
     _hurried.set()
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends the process with an exit code, even if background work is not done.
 
     Code of a compiler that still runs while the interpreter is taken down would crash it.

@@ -10,7 +10,7 @@ import numpy as np
 from purenoise_jax.runtime.errors import CheckpointError
 
 
-class Sums(NamedTuple):
+class StepMetrics(NamedTuple):
     """What is summed over steps; each is a scalar.
 
     Attributes:
@@ -28,7 +28,7 @@ class Sums(NamedTuple):
     correct: jax.Array
 
 
-class Totals(NamedTuple):
+class EpochMetrics(NamedTuple):
     """What is known of the steps of an epoch so far, kept on the devices.
 
     Attributes:
@@ -37,17 +37,17 @@ class Totals(NamedTuple):
         was not finite, see `step.keep_finite`.
     """
 
-    sums: Sums
+    sums: StepMetrics
     skipped: jax.Array
 
     @classmethod
-    def zero(cls, steps: int) -> "Totals":
+    def zero(cls, steps: int) -> "EpochMetrics":
         """No step yet, of an epoch of so many."""
         none = jnp.zeros((), jnp.int32)
-        sums = Sums(jnp.zeros(()), none, none, none, none)
+        sums = StepMetrics(jnp.zeros(()), none, none, none, none)
         return cls(sums, jnp.zeros(steps, bool))
 
-    def add(self, sums: Sums, step: jax.Array, finite: jax.Array) -> "Totals":
+    def add(self, sums: StepMetrics, step: jax.Array, finite: jax.Array) -> "EpochMetrics":
         """With one more step: to the sums if it was finite, else to those that were skipped.
 
         Args:
@@ -56,7 +56,7 @@ class Totals(NamedTuple):
           finite: bool[].
         """
         row = jnp.arange(self.skipped.size) == step % self.skipped.size
-        return Totals(
+        return EpochMetrics(
             jax.tree.map(lambda total, new: total + jnp.where(finite, new, 0), self.sums, sums),
             self.skipped | (row & ~finite),
         )
@@ -68,7 +68,7 @@ class Totals(NamedTuple):
         sums["row_loss"] = repr(sums["row_loss"])
         return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
 
-    def from_json(self, values: Mapping[str, Any]) -> "Totals":
+    def from_json(self, values: Mapping[str, Any]) -> "EpochMetrics":
         """What `to_json` was made of; of an epoch of as many steps as this is.
 
         Records of the first version have the sum of the steps' mean losses. All steps but an
@@ -88,4 +88,4 @@ class Totals(NamedTuple):
         except (LookupError, TypeError, ValueError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"the totals of a checkpoint's epoch: {reason}") from error
-        return Totals(Sums(**jax.tree.map(jnp.asarray, sums)), jnp.asarray(skipped))
+        return EpochMetrics(StepMetrics(**jax.tree.map(jnp.asarray, sums)), jnp.asarray(skipped))

@@ -8,7 +8,7 @@ import numpy as np
 
 from purenoise_jax.runtime.compiler import CompiledAhead, compiler_options
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, TrainStep
 
 
@@ -33,11 +33,11 @@ def compile_steps(
 
     def one(
         state: TrainState,
-        totals: Totals,
+        totals: EpochMetrics,
         inputs: Inputs,
         epoch: Rows,
         row: jax.Array,
-    ) -> tuple[TrainState, Totals]:
+    ) -> tuple[TrainState, EpochMetrics]:
         rows = jax.tree.map(
             lambda all_rows: jax.lax.with_sharding_constraint(
                 jax.lax.dynamic_index_in_dim(all_rows, row, keepdims=False), placement.batch
@@ -48,12 +48,12 @@ def compile_steps(
 
     def many(
         state: TrainState,
-        totals: Totals,
+        totals: EpochMetrics,
         inputs: Inputs,
         epoch: Rows,
         first: jax.Array,
         count: jax.Array,
-    ) -> tuple[TrainState, Totals]:
+    ) -> tuple[TrainState, EpochMetrics]:
         # The count is traced, so an epoch's last, shorter call needs no compilation of its own.
         return jax.lax.fori_loop(
             first,
@@ -90,7 +90,9 @@ class CompiledSteps:
         if isinstance(self._program, CompiledAhead):
             self._program.wait(poll)
 
-    def __call__(self, state: TrainState, totals: Totals, *data: Any) -> tuple[TrainState, Totals]:
+    def __call__(
+        self, state: TrainState, totals: EpochMetrics, *data: Any
+    ) -> tuple[TrainState, EpochMetrics]:
         """Runs rows of an epoch; see `compile_steps`."""
         *arrays, first, count = data
         if self._looped:

@@ -30,7 +30,7 @@ from purenoise_jax.runtime.constraints import MAX_INT
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.train_step import (
     Inputs,
@@ -146,7 +146,7 @@ class Experiment:
 
         return (
             self.target(),
-            jax.tree.map(on_all, jax.eval_shape(lambda: Totals.zero(rows[0]))),
+            jax.tree.map(on_all, jax.eval_shape(lambda: EpochMetrics.zero(rows[0]))),
             jax.tree.map(on_all, self.inputs()),
             Rows(
                 jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),

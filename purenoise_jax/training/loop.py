@@ -18,14 +18,14 @@ from purenoise_jax.runtime import files, multihost
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.runtime.paths import workdir_path
-from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training import metric_writer, records, resume
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
-from purenoise_jax.training.nonfinite_steps import SkippedSteps
-from purenoise_jax.training.setup import begin
-from purenoise_jax.training.throughput import Clock
+from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
+from purenoise_jax.training.setup import set_up
+from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import Rows, TrainState
 
 # On an accelerator, steps that the host hands over at once unless the config says otherwise: so
@@ -65,12 +65,12 @@ def train_and_evaluate(
       Stopped: a signal came; what was computed is saved.
     """
     display, workdir = display or Display(active=False), workdir_path(workdir)
-    again = partial(how_to_go_on, config, workdir)
-    with StopRequest(again) as stop, contextlib.ExitStack() as held:
+    again = partial(resume_hint, config, workdir)
+    with PreemptionHandler(again) as stop, contextlib.ExitStack() as held:
         return _train(config, workdir, display, at_end, stop, held)
 
 
-def how_to_go_on(config: ConfigDict, workdir: Path, where: str = "") -> str:
+def resume_hint(config: ConfigDict, workdir: Path, where: str = "") -> str:
     """How a run that ended early is continued, in words, by what is saved of it now.
 
     Args:
@@ -91,13 +91,13 @@ def _train(
     workdir: Path,
     display: Display,
     at_end: Callable[[Experiment], None] | None,
-    stop: StopRequest,
+    stop: PreemptionHandler,
     held: contextlib.ExitStack,
 ) -> TrainState:
     started = time.monotonic()
     first_process = jax.process_index() == 0
     display.doing("reading the data")
-    beginning = begin(config, workdir, held, stop)
+    beginning = set_up(config, workdir, held, stop)
     config, experiment = beginning.config, beginning.experiment
     checkpoints, start = beginning.checkpoints, beginning.start
     placement, steps_per_epoch = experiment.placement, experiment.steps_per_epoch
@@ -126,7 +126,7 @@ def _train(
 
     log = None
     if first_process:
-        named = resume.named_epochs(config, workdir)
+        named = resume.kept_epochs(config, workdir)
         files.write_json(workdir / resume.CONFIG_FILE, resume.saved_config(config, named))
         # The record of an epoch whose end is still to come is written then.
         log = metric_writer.MetricsWriter(workdir, step - (not start.epoch_ended), display.warn)
@@ -137,8 +137,8 @@ def _train(
 
     inputs = jax.tree.map(placement.replicate, experiment.inputs())
     evaluators = experiment.evaluators(config.eval.batch_size)
-    clock = Clock(config.batch_size, start.measured_steps, start.measured_seconds)
-    skipped = SkippedSteps(
+    clock = StepTimer(config.batch_size, start.measured_steps, start.measured_seconds)
+    skipped = NonFiniteSteps(
         workdir,
         display,
         checkpoints,
@@ -149,10 +149,10 @@ def _train(
         writes=log is not None,
     )
     evaluated: dict[str, dict[str, Any]] = {}
-    epoch_ended, totals = start.epoch_ended, Totals.zero(steps_per_epoch)
+    epoch_ended, totals = start.epoch_ended, EpochMetrics.zero(steps_per_epoch)
     if start.totals is not None:
         totals = totals.from_json(start.totals)
-    look_for_skipped: Callable[[Totals], None] | None = None
+    look_for_skipped: Callable[[EpochMetrics], None] | None = None
 
     def save() -> None:
         if look_for_skipped is not None:
@@ -174,7 +174,7 @@ def _train(
         }
         checkpoints.save(state, record)
 
-    stop_wanted = multihost.Vote()
+    stop_wanted = multihost.AnyProcess()
 
     def stop_if_asked() -> None:
         """At a step boundary: all processes leave at the same one."""
@@ -208,7 +208,7 @@ def _train(
         if step == epoch * steps_per_epoch:
             if epoch == phase.start:
                 state = experiment.enter(phase, state)
-            totals = Totals.zero(steps_per_epoch)
+            totals = EpochMetrics.zero(steps_per_epoch)
         totals = jax.tree.map(placement.replicate, totals)
         count = 0
         where = f"epoch {epoch + 1}/{config.num_epochs}"

@@ -12,7 +12,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import NonFiniteError
 from purenoise_jax.runtime.files import append_whole, write_atomically
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.metric_writer import read_metrics
 
 # Skipped steps in a row that end a run: one bad batch is an accident, three are a state or a data
@@ -21,7 +21,7 @@ MAX_IN_A_ROW = 3
 FILE = "skipped.jsonl"
 
 
-class SkippedSteps:
+class NonFiniteSteps:
     """Counts and logs the skipped steps of a run.
 
     Each is a line of skipped.jsonl, which is made with the first of them: {"step", "epoch", "row",
@@ -71,7 +71,7 @@ class SkippedSteps:
         """Steps that were skipped directly before a step, as far as they were checked."""
         return self._in_a_row if self._last == step - 1 else 0
 
-    def check(self, totals: Totals, epoch: int, index: np.ndarray, valid: np.ndarray) -> None:
+    def check(self, totals: EpochMetrics, epoch: int, index: np.ndarray, valid: np.ndarray) -> None:
         """Looks for steps that were skipped since the last call; waits for those of `totals`.
 
         Args:

@@ -14,10 +14,10 @@ from purenoise_jax.config.fields import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.runtime.console import class_counts_line, phases_line
 from purenoise_jax.training import metrics
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
-from purenoise_jax.training.throughput import Clock
+from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import TrainState
 
 
@@ -116,11 +116,11 @@ def _is_number(value: Any) -> bool:
 
 
 def epoch_record(
-    totals: Totals,
+    totals: EpochMetrics,
     phase: Phase,
     done: int,
     learning_rate: float,
-    clock: Clock,
+    clock: StepTimer,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What metrics.jsonl says of an epoch.

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax.checkpoint.init_transforms import needs_aux, with_aux, without_aux
+from purenoise_jax.checkpoint.init_transforms import add_aux_norm, lacks_aux_norm, without_aux_norm
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints, check_same
 from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.fields import config_hash, differences, fixed_fields, flatten
@@ -39,17 +39,17 @@ FILES = (CONFIG_FILE, FRESH_FILE, *(name for name in RESULTS if name not in FOLD
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class RestorePoint:
     """What a run goes on from.
 
     Attributes:
       state: on every device; None = random parameters are still to be drawn.
       epoch_ended: False if what comes at the end of an epoch, such as its evaluation, is still to
         be done for the epoch that the state is within or at the end of.
-      totals: `Totals` of that epoch up to here, as JSON values by name.
+      totals: `EpochMetrics` of that epoch up to here, as JSON values by name.
       environment: versions and devices that the run went on with before; None = it begins.
       seconds: spent on the run before.
-      measured_steps: of `Clock`, with the seconds they took.
+      measured_steps: of `StepTimer`, with the seconds they took.
       measured_seconds: likewise.
       skipped_steps: see `skipped.SkippedSteps`, over the run before.
       skipped_in_a_row: likewise, those directly before.
@@ -74,7 +74,7 @@ def saved_config(config: ConfigDict, named: Iterable[int] = ()) -> dict[str, Any
 
     Args:
       config: see `purenoise_jax.config.fields`.
-      named: from `named_epochs`.
+      named: from `kept_epochs`.
     """
     return {
         "hash": config_hash(config),
@@ -105,7 +105,7 @@ def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     return {}
 
 
-def named_epochs(config: ConfigDict, workdir: Path) -> set[int]:
+def kept_epochs(config: ConfigDict, workdir: Path) -> set[int]:
     """The epochs whose checkpoints are kept for good: the config's, its last, and those of before.
 
     What was the last once stays, though the run goes on with more epochs.
@@ -159,7 +159,7 @@ def _with_drops_before(epoch: int, fixed: dict[str, Any]) -> dict[str, Any]:
     return {**fixed, "optimizer.milestones": drops}
 
 
-def find_start(
+def find_restore_point(
     experiment: Experiment,
     checkpoints: Checkpoints,
     *,
@@ -168,7 +168,7 @@ def find_start(
     init_aux_bn: str,
     fresh: bool = False,
     over: bool = False,
-) -> Callable[[], Start]:
+) -> Callable[[], RestorePoint]:
     """Finds what to start from; changes nothing on disk.
 
     In this order: the newest checkpoint of this run that is as it was written; the checkpoint of
@@ -205,10 +205,12 @@ def find_start(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )
-        told = {f.name: record[f.name] for f in dataclasses.fields(Start) if f.name != "state"}
-        return lambda: Start(state=checkpoints.restore(own, experiment.target()), **told)
+        told = {
+            f.name: record[f.name] for f in dataclasses.fields(RestorePoint) if f.name != "state"
+        }
+        return lambda: RestorePoint(state=checkpoints.restore(own, experiment.target()), **told)
     if not init_from:
-        return Start
+        return RestorePoint
     source = Checkpoints(init_from)
     records, damaged = {}, []
     for step in source.steps():
@@ -224,22 +226,22 @@ def find_start(
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
-    needs = needs_aux(records[found[0]]["leaves"], experiment.target())
+    needs = lacks_aux_norm(records[found[0]]["leaves"], experiment.target())
     if needs and origin:
         origin["aux_bn"] = init_aux_bn
 
-    def read() -> Start:
+    def read() -> RestorePoint:
         target = experiment.target()
         if needs:
-            natural = source.restore(found[0], without_aux(target))
-            state = with_aux(natural, experiment.init(), init_aux_bn)
+            natural = source.restore(found[0], without_aux_norm(target))
+            state = add_aux_norm(natural, experiment.init(), init_aux_bn)
         else:
             state = source.restore(found[0], target)
         source.close()
         # Counted in this run's steps: the other may have had another batch size.
         begun = np.asarray(init_epoch * steps_per_epoch, np.int32)
         state = state.replace(step=jax.device_put(begun, experiment.placement.replicated))
-        return Start(state, init_from=origin)
+        return RestorePoint(state, init_from=origin)
 
     return read
 
@@ -260,7 +262,7 @@ def to_set_aside(checkpoints: Checkpoints, fresh: bool) -> list[int]:
     """The steps that the run does not go on from: damaged ones, or all that are there.
 
     Args:
-      checkpoints: of the run, after `find_start`.
+      checkpoints: of the run, after `find_restore_point`.
       fresh: it starts from scratch.
     """
     return checkpoints.steps() if fresh else [*checkpoints.passed_over]
@@ -270,7 +272,7 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     """Moves those of `to_set_aside` to quarantine/, and with a start from scratch all results.
 
     Args:
-      checkpoints: of the run, after `find_start`.
+      checkpoints: of the run, after `find_restore_point`.
       workdir: of the run.
       fresh: it starts from scratch.
 

@@ -18,19 +18,19 @@ from purenoise_jax.runtime import disk_space, files, multihost
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.runtime.paths import workdir_path
-from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.runtime.workdir_lock import WorkdirLock
 from purenoise_jax.training import provenance, resume
 from purenoise_jax.training.experiment import Experiment, build
 from purenoise_jax.training.metric_writer import METRICS, read_metrics
-from purenoise_jax.training.resume import Start
+from purenoise_jax.training.resume import RestorePoint
 
 # Paths, which may differ from machine to machine; what is found there is compared instead.
 LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
-class Beginning:
+class RunSetup:
     """A run that may train: nothing is left that could refuse it, as far as can be known.
 
     Attributes:
@@ -49,7 +49,7 @@ class Beginning:
     config: ConfigDict
     experiment: Experiment
     checkpoints: Checkpoints
-    start: Start
+    start: RestorePoint
     versions: dict[str, str]
     fresh: bool
     lost: bool = False
@@ -112,9 +112,9 @@ class Beginning:
         return lines
 
 
-def begin(
-    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: StopRequest
-) -> Beginning:
+def set_up(
+    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: PreemptionHandler
+) -> RunSetup:
     """Reads the data, takes the workdir and finds what to start from, before compiling.
 
     Several processes do this together, and refuse together.
@@ -146,9 +146,9 @@ def begin(
     recorded = resume.recorded_fields(config, workdir)
     kept, config = kept_lines(config, recorded), resolved(config, recorded)
     resume.refuse_other_run(config, workdir)
-    experiment = multihost.together(lambda: stop.waiting(lambda: build(config)))
+    experiment = multihost.run_on_all(lambda: stop.waiting(lambda: build(config)))
     steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
-    multihost.agree(
+    multihost.assert_equal(
         {
             "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
             "data": experiment.identity,
@@ -159,13 +159,13 @@ def begin(
     checkpoints = Checkpoints(
         workdir,
         keep=config.checkpoint.keep,
-        named=[epoch * steps_per_epoch for epoch in resume.named_epochs(config, workdir)],
+        named=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:
         if first:
             made = not workdir.exists()
-            disk_space.probe(workdir)
+            disk_space.check_writable(workdir)
             held.enter_context(WorkdirLock(workdir))
             if made:
                 held.callback(resume.remove_if_unused, workdir)
@@ -174,14 +174,14 @@ def begin(
             files.remove_leftovers(workdir, resume.FILES)
             checkpoints.prepare()
 
-    multihost.together(take_workdir)
-    multihost.agree_on_folder(workdir)
+    multihost.run_on_all(take_workdir)
+    multihost.assert_same_folder(workdir)
     # Before anything is read together, where one that reads something else would be waited for.
-    multihost.agree({"checkpoints": checkpoints.steps()})
+    multihost.assert_equal({"checkpoints": checkpoints.steps()})
     # A job that is started again goes on with what it began from scratch.
     fresh = config.fresh and not resume.began_fresh(workdir)
-    find_start = partial(
-        resume.find_start,
+    find_restore_point = partial(
+        resume.find_restore_point,
         experiment,
         checkpoints,
         init_from=init_from,
@@ -190,11 +190,11 @@ def begin(
         fresh=config.fresh,
         over=fresh,
     )
-    read_start = multihost.together(lambda: stop.waiting(find_start))
-    start = multihost.together(lambda: stop.waiting(read_start))
+    read_start = multihost.run_on_all(lambda: stop.waiting(find_restore_point))
+    start = multihost.run_on_all(lambda: stop.waiting(read_start))
     lost = start.state is None and not fresh and _has_metrics(workdir)
     gaps = _without_metrics(workdir, start, steps_per_epoch)
-    beginning = Beginning(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
+    beginning = RunSetup(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
     step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(
@@ -203,7 +203,7 @@ def begin(
         )
     several = jax.process_count() > 1 and start.state is not None
     # Each has read on its own, by a path that may be another machine's.
-    multihost.agree({"step": step, "state": state_digest(start.state) if several else None})
+    multihost.assert_equal({"step": step, "state": state_digest(start.state) if several else None})
 
     def make_room() -> None:
         if first:
@@ -213,7 +213,7 @@ def begin(
             disk_space.check_space(workdir, experiment.state_bytes(), count)
             resume.set_aside(checkpoints, workdir, fresh)
 
-    multihost.together(make_room)
+    multihost.run_on_all(make_room)
     return beginning
 
 
@@ -236,7 +236,7 @@ def _has_metrics(workdir: Path) -> bool:
     return bool(_epochs_with_metrics(workdir))
 
 
-def _without_metrics(workdir: Path, start: Start, steps_per_epoch: int) -> tuple[int, ...]:
+def _without_metrics(workdir: Path, start: RestorePoint, steps_per_epoch: int) -> tuple[int, ...]:
     """The epochs that this run has ended, counted from 1, and that metrics.jsonl does not have."""
     if start.state is None:
         return ()

@@ -3,7 +3,7 @@
 import time
 
 
-class Clock:
+class StepTimer:
     """Measures the rate of steps, leaving out compilation and whatever is between epochs.
 
     Args:

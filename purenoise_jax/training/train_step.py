@@ -21,9 +21,9 @@ from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Aux, Memory, Params, Recipe, all_trainable
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
-from purenoise_jax.runtime.compiler import materialize
+from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 from purenoise_jax.runtime.numerics import with_precision
-from purenoise_jax.training.accumulators import Sums, Totals
+from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
 
 
 @flax.struct.dataclass
@@ -125,8 +125,8 @@ class TrainStep:
     matmul_precision: str = "default"
 
     def __call__(
-        self, state: TrainState, totals: Totals, inputs: Inputs, rows: Rows
-    ) -> tuple[TrainState, Totals]:
+        self, state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, EpochMetrics]:
         """Trains on one batch; the result is kept only if all of it is finite."""
         update = with_precision(self.update, self.matmul_precision)
         new, sums, grads = update(state, inputs, rows)
@@ -190,15 +190,15 @@ class TrainStep:
 
     def update(
         self, state: TrainState, inputs: Inputs, rows: Rows
-    ) -> tuple[TrainState, Sums, Params]:
+    ) -> tuple[TrainState, StepMetrics, Params]:
         """One batch through the network and the optimiser, whether or not that is finite.
 
         Returns:
-          The next state, the `Sums` of this step alone, and the gradient.
+          The next state, the `StepMetrics` of this step alone, and the gradient.
         """
         chex.assert_equal_shape([rows.index, rows.valid])
         batch = self.batch(state.step, inputs, rows)
-        batch = materialize(self.generate(state, inputs, batch))
+        batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
 
         def loss_fn(params: Params, row_weights: jax.Array | None = None) -> tuple[jax.Array, Aux]:
             return self.loss(params, row_weights, state, inputs, batch)
@@ -245,12 +245,12 @@ class TrainStep:
         )
 
 
-def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> Sums:
+def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
     """What a step adds to the totals of its epoch."""
     valid = batch["valid"]
     noise = batch["noise_mask"] & valid if "noise_mask" in batch else jnp.zeros_like(valid)
     natural = valid & ~noise
-    return Sums(
+    return StepMetrics(
         row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
         steps=jnp.ones((), jnp.int32),
         natural=natural.sum(dtype=jnp.int32),
@@ -272,7 +272,7 @@ def all_finite(tree: Any) -> jax.Array:
 
 
 def keep_finite(
-    old: TrainState, new: TrainState, sums: Sums, grads: Any
+    old: TrainState, new: TrainState, sums: StepMetrics, grads: Any
 ) -> tuple[TrainState, jax.Array]:
     """Takes a step's result only if all of it is finite.
 
@@ -291,7 +291,7 @@ def keep_finite(
       and which, bool[].
     """
     # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
-    kept = materialize((new.params, new.batch_stats, new.opt_state, new.extra))
+    kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
     finite = all_finite((sums.row_loss, grads, kept))
     params, batch_stats, opt_state, extra = jax.tree.map(
         lambda after, before: jnp.where(finite, after, before),

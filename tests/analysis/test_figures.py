@@ -11,7 +11,7 @@ import pytest
 from purenoise_jax.analysis.figure_style import Options, save
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.html_report import render
-from purenoise_jax.analysis.latest_evaluation import outcome
+from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.fake_runs import diagonal, write_run
@@ -156,7 +156,7 @@ def test_an_unfinished_run_shows_its_newest_evaluation(tmp_path):
     path = write_run(tmp_path / "run", counts=COUNTS, evaluations=evaluations, finished=False)
     (run,) = load_runs([path])
     with pytest.raises(DataError, match=r"nowhere\.npz"):
-        outcome(run)  # the class counts are in no checkpoint, and the data is gone
+        latest_evaluation(run)  # the class counts are in no checkpoint, and the data is gone
     np.savez(
         tmp_path / "data.npz",
         train_images=np.arange(175 * 12, dtype=np.uint8).reshape(175, 2, 2, 3),
@@ -168,7 +168,7 @@ def test_an_unfinished_run_shows_its_newest_evaluation(tmp_path):
     config["config"]["data"].update(path=str(tmp_path / "data.npz"), profile="natural", augment=[])
     (path / "config.json").write_text(json.dumps(config))
     (run,) = load_runs([path])
-    found = outcome(run)
+    found = latest_evaluation(run)
     assert (found.epoch, found.finished) == (3, False) and found.class_counts == COUNTS
     assert found.number("per_class_accuracy") == SHARES
     _, numbers = draw("groups", [run], tmp_path)
@@ -184,13 +184,13 @@ def test_a_summary_older_than_an_evaluation_is_not_the_outcome(tmp_path):
     short = write_run(tmp_path / "short", counts=COUNTS, evaluations={4: diagonal([0.1] * 5)})
     (path / "summary.json").write_text((short / "summary.json").read_text())
     (run,) = load_runs([path])
-    found = outcome(run)
+    found = latest_evaluation(run)
     assert (found.epoch, found.finished) == (6, False)
     assert found.number("per_class_accuracy") == SHARES and found.class_counts == COUNTS
     records = (path / "metrics.jsonl").read_text().splitlines()[:5]
     (path / "metrics.jsonl").write_text("".join(line + "\n" for line in records))
     (run,) = load_runs([path])
-    assert (outcome(run).epoch, outcome(run).finished) == (4, False)
+    assert (latest_evaluation(run).epoch, latest_evaluation(run).finished) == (4, False)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

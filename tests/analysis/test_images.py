@@ -14,7 +14,7 @@ from purenoise_jax.config.fields import default_config
 from purenoise_jax.data.longtail import long_tail_indices
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.errors import ConfigError, DataError
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.train_step import Inputs, Rows
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
@@ -47,7 +47,7 @@ def images_in_a_step(run, epoch):
     inputs = Inputs(jnp.asarray(training.images), jnp.asarray(training.labels))
     # Not jitted, so that the batch is there to be caught.
     rows = Rows(jnp.asarray(index[0]), jnp.asarray(valid[0]))
-    step(state, Totals.zero(STEPS_PER_EPOCH), inputs, rows)
+    step(state, EpochMetrics.zero(STEPS_PER_EPOCH), inputs, rows)
     return {name: np.asarray(array)[valid[0]] for name, array in caught[0].items()}
 
 

@@ -27,7 +27,7 @@ from purenoise_jax.chaos import (
 )
 from purenoise_jax.chaos.corruption_modes import KINDS
 from purenoise_jax.chaos.corruption_worker import damage_and_start
-from purenoise_jax.chaos.harness import Reference, Result, Scene, digest, records
+from purenoise_jax.chaos.harness import Harness, Reference, Result, digest, records
 from purenoise_jax.chaos.scenarios import QUICK_CASES, TOTAL_STEPS, config_of
 from purenoise_jax.checkpoint import manifest
 
@@ -110,7 +110,7 @@ def test_all_mistakes_are_told(short):
 def test_mistakes_that_are_not_told_are_found_out(monkeypatch):
     for broken, why in ((lambda config: None, "accepted"), (lambda config: 1 / 0, "broken")):
         monkeypatch.setattr(config_faults, "validate", broken)
-        (result,) = config_faults.torment(SimpleNamespace(advance=lambda: None), 6)
+        (result,) = config_faults.inject(SimpleNamespace(advance=lambda: None), 6)
         assert result.survived == 0 < result.times and why in result.broken[0]
 
 
@@ -145,30 +145,30 @@ def saboteurs(tmp_path_factory):
 
 @pytest.fixture
 def sabotaged(saboteurs, references, tmp_path, monkeypatch):
-    """Makes a scene whose runs break a promise."""
+    """Makes a harness whose runs break a promise."""
     server, file = saboteurs
-    monkeypatch.setattr(Scene, "new_server", lambda scene: server)
+    monkeypatch.setattr(Harness, "new_server", lambda harness: server)
 
     def make(sabotage):
         file.write_text(sabotage)
         cache = Path(jax.config.values["jax_compilation_cache_dir"])
-        scene = Scene(tmp_path, cache, seed=0, jobs=2, cases=QUICK_CASES)
-        scene.references = references
-        return scene
+        harness = Harness(tmp_path, cache, seed=0, jobs=2, cases=QUICK_CASES)
+        harness.references = references
+        return harness
 
     return make
 
 
 def test_runs_without_a_lock_are_found_out(sabotaged):
-    (result,) = concurrency_faults.torment(sabotaged("unlocked"), 1)
+    (result,) = concurrency_faults.inject(sabotaged("unlocked"), 1)
     assert result.survived == 0
     assert "exit codes [" in result.broken[0] and "not one 0" in result.broken[0]
 
 
 def test_runs_that_do_not_look_at_their_manifests_are_found_out(sabotaged):
-    scene = sabotaged("unsealed")
+    harness = sabotaged("unsealed")
     kinds = ["copy_of_older", "replace_by_older", "flip_a_bit", "add_hidden"]
-    result = corruption_faults._sum_up(4, [corruption_faults._start_many(scene, 0, kinds)])
+    result = corruption_faults._sum_up(4, [corruption_faults._start_many(harness, 0, kinds)])
     assert result.numbers["silent"] >= 2 and result.numbers["harmless"] == 1
     assert result.broken and result.survived < result.times
 
@@ -199,15 +199,15 @@ def test_saves_that_kills_can_break_are_found_out(
 
 
 def test_runs_that_do_not_hear_signals_are_found_out(sabotaged):
-    scene = sabotaged("deaf")
-    answer = signals._ask(scene, "epoch", signal.SIGTERM, 0)
+    harness = sabotaged("deaf")
+    answer = signals._ask(harness, "epoch", signal.SIGTERM, 0)
     assert "exit code 0" in answer.problems[0]
 
 
 def test_another_exit_code_on_a_full_disk_is_found_out(sabotaged):
-    scene = sabotaged("forgets_the_message")
+    harness = sabotaged("forgets_the_message")
     problems, _ = resource_faults.OTHERS["files cut off in mid-run (EFBIG)"](
-        scene, scene.server, scene.new_folder("starved")
+        harness, harness.server, harness.new_folder("starved")
     )
     assert any("exit code 7 and not 5" in line for line in problems)
     assert any("is the newest, and it said: error: something is wrong" in p for p in problems)
@@ -215,10 +215,10 @@ def test_another_exit_code_on_a_full_disk_is_found_out(sabotaged):
 
 def test_a_run_that_hangs_is_killed_and_told_of(sabotaged, monkeypatch):
     monkeypatch.setattr(process_control, "PATIENCE_SECONDS", 6.0)
-    scene = sabotaged("stuck")
-    (result,) = concurrency_faults.torment(scene, 1)
+    harness = sabotaged("stuck")
+    (result,) = concurrency_faults.inject(harness, 1)
     assert result.broken == ("hung: a run was still at 'saving' after 6 s",)
-    assert all(victim.dead.is_set() for victim in scene.server._ordered.values())
+    assert all(subject.dead.is_set() for subject in harness.server._ordered.values())
 
 
 def test_damage_that_is_not_looked_for_is_told_by_what_it_does(references, tmp_path, monkeypatch):
@@ -244,7 +244,7 @@ def test_lost_steps_are_told_from_deleted_ones():
 
 def test_a_broken_promise_is_exit_code_1_and_keeps_the_runs(tmp_path, monkeypatch, capsys):
     broken = Result("killed (SIGKILL)", 3, 2, "lost: 1", {}, ("step 5 was saved, and is gone",))
-    monkeypatch.setattr(command, "_torment_all", lambda *args: [broken])
+    monkeypatch.setattr(command, "_inject_all", lambda *args: [broken])
     assert command.main(["--dir", str(tmp_path), "--json", str(tmp_path / "told.json")]) == 1
     out = capsys.readouterr()
     (folder,) = tmp_path.glob("chaos-*")
@@ -258,7 +258,7 @@ def test_promises_kept_leave_nothing_behind(tmp_path, monkeypatch, capsys):
         Result("killed (SIGKILL)", 3, 3, "lost: 0"),
         Result("disk full", skipped="no file system can be mounted here"),
     ]
-    monkeypatch.setattr(command, "_torment_all", lambda *args: held)
+    monkeypatch.setattr(command, "_inject_all", lambda *args: held)
     assert command.main(["--dir", str(tmp_path / "new/deep")]) == 0
     assert not [*tmp_path.iterdir()]
     out = capsys.readouterr().out

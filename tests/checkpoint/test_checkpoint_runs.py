@@ -142,7 +142,7 @@ def test_a_whole_record_of_another_version_is_one_line(finished, run_copy, chang
     else:
         record |= change
     path.write_text(json.dumps(record))
-    manifest.seal(path.parent)
+    manifest.commit(path.parent)
     with pytest.raises(CheckpointError, match=message):
         train_and_evaluate(finished[0], run_copy)
 

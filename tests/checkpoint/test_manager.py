@@ -315,7 +315,7 @@ def test_a_failure_in_the_background_is_told_at_once_and_older_steps_are_whole(c
 
     checkpoints = Checkpoints(copy, keep=1)
     checkpoints.prepare()
-    monkeypatch.setattr(manifest, "seal", full)
+    monkeypatch.setattr(manifest, "commit", full)
     checkpoints.save(make_state(4), {"epoch": 0.4})
     with pytest.raises(StorageError, match=r"/4: could not be .*No space .* step 3 is whole"):
         while True:
@@ -329,11 +329,11 @@ def test_a_failure_in_the_background_is_told_at_once_and_older_steps_are_whole(c
     assert checkpoints.steps() == [4]
 
 
-def test_a_step_is_not_listed_before_it_is_sealed(copy, monkeypatch):
+def test_a_step_is_not_listed_before_its_manifest_is_written(copy, monkeypatch):
     listed = []
-    seal = manifest.seal
+    commit = manifest.commit
     monkeypatch.setattr(
-        manifest, "seal", lambda f: (listed.append(Checkpoints(copy).steps()), seal(f))
+        manifest, "commit", lambda f: (listed.append(Checkpoints(copy).steps()), commit(f))
     )
     save_steps(copy, (4,), keep=1)
     assert listed == [[1, 2, 3]], "and nothing is pruned by then"
@@ -366,7 +366,7 @@ def test_only_declared_arrays_are_restored(tmp_path, how, forged):
         save_steps(tmp_path / "honest", (1,))
         folder = step_folder(tmp_path, 1)
         shutil.copy(step_folder(tmp_path / "honest", 1) / "record.json", folder)
-        manifest.seal(folder)
+        manifest.commit(folder)
     with pytest.raises(CheckpointError, match="is of another model or optimiser") as error:
         checkpoints.restore(1, TARGET)
     if not forged:
@@ -392,7 +392,7 @@ def test_arrays_that_are_not_finite_are_refused(tmp_path, value):
 def test_a_record_that_is_none_of_ours_is_refused(copy, text):
     folder = step_folder(copy)
     (folder / "record.json").write_text(text)
-    manifest.seal(folder)
+    manifest.commit(folder)
     with pytest.raises(CheckpointError, match=r"record\.json"):
         Checkpoints(copy).record(3)
 
@@ -403,7 +403,7 @@ def test_a_format_that_this_version_does_not_read_is_named(copy, number):
     record = json.loads((folder / "record.json").read_text())
     assert record["format"] == 2
     (folder / "record.json").write_text(json.dumps({**record, "format": number}))
-    manifest.seal(folder)
+    manifest.commit(folder)
     with pytest.raises(CheckpointError, match=rf"has format {number!r}; this version reads 1 to 2"):
         Checkpoints(copy).record(3)
 
@@ -434,7 +434,7 @@ def test_a_record_of_gigabytes_is_not_read(copy):
     folder = step_folder(copy)
     with (folder / "record.json").open("ab") as file:
         file.truncate(2**26)
-    manifest.seal(folder)
+    manifest.commit(folder)
     with pytest.raises(CheckpointError, match="too many"):
         Checkpoints(copy).record(3)
 

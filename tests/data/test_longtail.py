@@ -15,7 +15,7 @@ from purenoise_jax.data.longtail import (
 from purenoise_jax.data.sources.cifar import load_cifar
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
-# Totals that the papers and the public index lists have.
+# EpochMetrics that the papers and the public index lists have.
 TOTALS = {
     (10, 10): 20431,
     (10, 20): 17023,

@@ -60,7 +60,7 @@ def make(norm):
     # Orbax notes the path of the machine.
     step = workdir / "checkpoints" / str(STEP)
     (step / "state/commit_success.txt").write_text("written by orbax\n")
-    manifest.seal(step)
+    manifest.commit(step)
 
 
 if __name__ == "__main__":

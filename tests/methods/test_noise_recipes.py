@@ -15,7 +15,7 @@ from purenoise_jax.methods.noise import replace_with_noise
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import TinyNet
@@ -149,7 +149,7 @@ def test_the_step_counts_and_learns_from_appended_rows():
         valid = np.arange(16)[None] < valid_rows
         inputs = Inputs(*map(placement.replicate, (images, labels)))
         rows = Rows(*map(placement.split_rows, (index, valid)))
-        zero = jax.tree.map(placement.replicate, Totals.zero(1))
+        zero = jax.tree.map(placement.replicate, EpochMetrics.zero(1))
         run_steps = compile_steps(step, placement, looped=False)
         return jax.device_get(run_steps(state, zero, inputs, rows, 0, 1))
 

@@ -11,7 +11,7 @@ import pytest
 from purenoise_jax.models import create_model
 from purenoise_jax.models.heads import Cosine, Linear
 from purenoise_jax.models.norm import DARBatchNorm
-from purenoise_jax.models.one_block import OneBlock
+from purenoise_jax.models.one_block import TinyNet
 
 CLASSES, ROWS = 100, 512
 IMAGES = np.random.default_rng(0).normal(size=(ROWS, 8, 8, 3)).astype(np.float32)
@@ -19,7 +19,7 @@ LABELS = np.random.default_rng(1).integers(0, CLASSES, ROWS)
 NETWORKS = {
     "resnet8": create_model("resnet8", num_classes=CLASSES, dtype="bfloat16"),
     "wrn10_1": create_model("wrn10_1", num_classes=CLASSES, dtype="bfloat16"),
-    "one_block": OneBlock(
+    "one_block": TinyNet(
         num_classes=CLASSES, norm=partial(DARBatchNorm, dtype=jnp.bfloat16), dtype=jnp.bfloat16
     ),
 }

@@ -111,7 +111,7 @@ def compare(
     for prefix in prefixes:
         close(stats[prefix + "mean"], GOLDENS[f"{values}/{prefix}mean"])
         close(stats[prefix + "var"], GOLDENS[f"{values}/{prefix}var"])
-        # Sums over up to 240 positions of both signs.
+        # StepMetrics over up to 240 positions of both signs.
         close(g_params[prefix + "scale"], GOLDENS[f"{grads}/{prefix}gw"], atol=2e-4)
         close(g_params[prefix + "bias"], GOLDENS[f"{grads}/{prefix}gb"], atol=2e-4)
 

@@ -16,7 +16,7 @@ from purenoise_jax.runtime.console import Display, show_error, show_traceback
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.exit_codes import run_command
 from purenoise_jax.runtime.heartbeat import Peers
-from purenoise_jax.runtime.preemption import StopRequest
+from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training.metric_writer import read_metrics
 from tests.tiny import write_npz
 
@@ -39,7 +39,7 @@ def dead(request, monkeypatch):
 
 
 def test_a_signal_is_noted_although_nobody_can_be_told(dead):
-    with StopRequest() as stop:
+    with PreemptionHandler() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0)
         assert stop.requested

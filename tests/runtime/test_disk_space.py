@@ -23,7 +23,7 @@ from purenoise_jax.runtime import disk_space, files
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import ConfigError, StorageError
 from purenoise_jax.training import metric_writer, metrics
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.loop import train_and_evaluate
 from tests.fake_runs import diagonal, write_run
 from tests.notes import Notes
@@ -38,14 +38,14 @@ def npz(tmp_path_factory):
 
 
 def test_the_probe_leaves_nothing(tmp_path):
-    disk_space.probe(tmp_path / "new/er")
+    disk_space.check_writable(tmp_path / "new/er")
     assert list((tmp_path / "new/er").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"workdir=.*file/run cannot be written to: Not a dir"):
-        disk_space.probe(tmp_path / "file/run")
+        disk_space.check_writable(tmp_path / "file/run")
 
 
 def test_a_folder_that_is_not_ours_is_exit_code_5(npz, tmp_path):
@@ -213,9 +213,11 @@ def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
 
 
 def test_sums_that_are_not_finite_can_be_saved():
-    sums = Totals.zero(3).sums._replace(row_loss=np.float32(np.inf), steps=np.int32(2))
-    totals = Totals(sums, np.array([False, True, False]))
-    again = Totals.zero(3).from_json(json.loads(json.dumps(totals.to_json(), allow_nan=False)))
+    sums = EpochMetrics.zero(3).sums._replace(row_loss=np.float32(np.inf), steps=np.int32(2))
+    totals = EpochMetrics(sums, np.array([False, True, False]))
+    again = EpochMetrics.zero(3).from_json(
+        json.loads(json.dumps(totals.to_json(), allow_nan=False))
+    )
     chex.assert_trees_all_equal(again, jax.tree.map(jnp.asarray, totals))
 
 

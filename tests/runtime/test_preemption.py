@@ -19,7 +19,7 @@ from purenoise_jax.runtime import exit_codes
 from purenoise_jax.runtime import preemption as stop_module
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import Stopped
-from purenoise_jax.runtime.preemption import SIGNALS, StopRequest
+from purenoise_jax.runtime.preemption import SIGNALS, PreemptionHandler
 from purenoise_jax.runtime.threads import Background
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
@@ -39,7 +39,7 @@ def send(number):
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_waits_until_it_is_asked_for(number):
-    with StopRequest() as stop:
+    with PreemptionHandler() as stop:
         stop.poll()
         assert not stop.requested
         send(number)
@@ -52,7 +52,7 @@ def test_a_signal_waits_until_it_is_asked_for(number):
 @pytest.mark.parametrize("number", CODES)
 def test_long_work_is_left_when_a_signal_comes(number):
     release, started = threading.Event(), time.monotonic()
-    with StopRequest() as stop, pytest.raises(Stopped) as stopped:
+    with PreemptionHandler() as stop, pytest.raises(Stopped) as stopped:
         threading.Timer(0.1, send, [number]).start()
         stop.waiting(release.wait)
     assert stopped.value.exit_code == CODES[number] and time.monotonic() - started < 5
@@ -61,14 +61,14 @@ def test_long_work_is_left_when_a_signal_comes(number):
 
 def test_several_processes_do_not_leave_one_by_one(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with StopRequest() as stop:
+    with PreemptionHandler() as stop:
         send(signal.SIGTERM)
         stop.poll()
         assert stop.waiting(lambda: 7) == 7 and stop.requested
 
 
 def test_the_first_signal_counts():
-    with StopRequest() as stop:
+    with PreemptionHandler() as stop:
         send(signal.SIGINT)
         send(signal.SIGTERM)
         with pytest.raises(Stopped) as stopped:
@@ -79,7 +79,7 @@ def test_the_first_signal_counts():
 def test_a_second_interrupt_leaves_at_once(monkeypatch):
     hurried = []
     monkeypatch.setattr(stop_module, "hurry", lambda: hurried.append(True))
-    with pytest.raises(KeyboardInterrupt), StopRequest():
+    with pytest.raises(KeyboardInterrupt), PreemptionHandler():
         send(signal.SIGINT)
         send(signal.SIGTERM)
         assert not hurried
@@ -90,7 +90,7 @@ def test_a_second_interrupt_leaves_at_once(monkeypatch):
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in SIGNALS]
-    with StopRequest():
+    with PreemptionHandler():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
@@ -99,7 +99,7 @@ def test_off_the_main_thread_it_does_not_listen():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def elsewhere():
-        with StopRequest() as stop:
+        with PreemptionHandler() as stop:
             seen.append((signal.getsignal(signal.SIGTERM), stop.requested))
 
     thread = threading.Thread(target=elsewhere)
@@ -124,7 +124,7 @@ def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
         Background(lambda: 1 // 0).result()
     release = threading.Event()
     work = Background(release.wait)
-    with pytest.raises(KeyboardInterrupt), StopRequest():
+    with pytest.raises(KeyboardInterrupt), PreemptionHandler():
         for delay in (0.1, 0.2):
             threading.Timer(delay, send, [signal.SIGINT]).start()
         work.result()

@@ -17,7 +17,7 @@ from purenoise_jax.models.norm import AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.loop import train_and_evaluate
@@ -102,7 +102,7 @@ def steps_on(count, steps=3):
     inputs = Inputs(placement.replicate(IMAGES), placement.replicate(LABELS))
     data = (inputs, Rows(*rows(placement)))
     state, totals = run(
-        state, jax.tree.map(placement.replicate, Totals.zero(steps)), *data, 0, steps
+        state, jax.tree.map(placement.replicate, EpochMetrics.zero(steps)), *data, 0, steps
     )
     return jax.device_get((state, totals)), jax.tree.leaves(state)[1].sharding
 

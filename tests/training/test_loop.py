@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from purenoise_jax.checkpoint.digest import state_digest
-from purenoise_jax.checkpoint.init_transforms import without_aux
+from purenoise_jax.checkpoint.init_transforms import without_aux_norm
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.runtime import files
@@ -20,7 +20,7 @@ from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.provenance import versions
-from purenoise_jax.training.resume import find_start
+from purenoise_jax.training.resume import find_restore_point
 from tests.notes import Notes
 from tests.tiny import COUNTS, STEPS_PER_EPOCH, tiny_config, write_npz
 
@@ -259,7 +259,7 @@ def test_auxiliary_layers_do_not_change_before_there_is_noise(through, npz, tmp_
     config = through[0]
     target = build(config).target()
     other = Checkpoints(through[1]).restore(6, target)
-    chex.assert_trees_all_close(without_aux(state).params, other.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(without_aux_norm(state).params, other.params, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", ["fresh", "copy"])
@@ -269,11 +269,11 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     config = tiny_config(npz, init_aux_bn=how, **start)
     experiment = build(config)
     checkpoints = Checkpoints(tmp_path / "run")
-    found = find_start(
+    found = find_restore_point(
         experiment, checkpoints, init_from=config.init_from, init_epoch=2, init_aux_bn=how
     )().state
-    natural = Checkpoints(through[1]).restore(6, without_aux(experiment.target()))
-    chex.assert_trees_all_equal(without_aux(found), natural)
+    natural = Checkpoints(through[1]).restore(6, without_aux_norm(experiment.target()))
+    chex.assert_trees_all_equal(without_aux_norm(found), natural)
     norm, stats = found.params["norm"], found.batch_stats["norm"]
     if how == "copy":
         np.testing.assert_array_equal(norm["aux_scale"], norm["scale"])

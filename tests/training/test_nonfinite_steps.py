@@ -27,7 +27,7 @@ from purenoise_jax.models import NORMS
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import NonFiniteError
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
@@ -152,7 +152,7 @@ def test_a_step_that_is_not_finite_changes_nothing(fault, norm, optimizer, devic
     state = jax.jit(
         partial(init_state, model, tx, (8, 8, 3), 0), out_shardings=placement.replicated
     )()
-    totals = jax.tree.map(placement.replicate, Totals.zero(5))
+    totals = jax.tree.map(placement.replicate, EpochMetrics.zero(5))
     digests, seen = [state_digest(jax.device_get(state))], []
     for first, count in ((0, 1), (1, 1), (2, 2), (4, 1)):
         state, totals = run(state, totals, *data, first, count)

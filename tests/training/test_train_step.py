@@ -22,7 +22,7 @@ from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.models import create_model
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import Totals
+from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.records import epoch_record
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
@@ -52,7 +52,7 @@ def state():
 
 def run(state, recipe=None, index=INDEX, valid=ALL, model=MODEL, steps=1, lr=LR, data=DATA):
     step = jax.jit(make_step(model, TX, lambda step: lr, recipe or Recipe(), BUILDER, seed=0))
-    totals = Totals.zero(STEPS)
+    totals = EpochMetrics.zero(STEPS)
     for _ in range(steps):
         state, totals = step(state, totals, data, Rows(index, valid))
     return state, totals
@@ -255,7 +255,7 @@ def test_an_epochs_loss_weighs_rows_not_batches(state):
     """Three batches of 12 rows and one of 4."""
     index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
     step = jax.jit(make_step(MODEL, TX, lambda step: 0.0, Recipe(), BUILDER, seed=0))
-    totals, losses = Totals.zero(STEPS), []
+    totals, losses = EpochMetrics.zero(STEPS), []
     for rows, real in zip(index, valid, strict=True):
         state, totals = step(state, totals, DATA, Rows(rows, real))
         # By the network itself, of the real rows alone.
@@ -275,14 +275,14 @@ def test_an_epochs_loss_weighs_rows_not_batches(state):
 def test_totals_of_the_first_version_are_read():
     """They had the sum of the steps' mean losses; all steps before an epoch's last are full."""
     old = {"loss": "4.5", "steps": 3, "natural": 30, "noise": 6, "correct": 9, "skipped": [1]}
-    totals = Totals.zero(STEPS).from_json(old)
+    totals = EpochMetrics.zero(STEPS).from_json(old)
     assert totals.sums.row_loss == 4.5 * 12 and totals.sums.steps == 3
     assert totals.skipped.tolist() == [False, True, False, False]
-    again = Totals.zero(STEPS).from_json(totals.to_json())
+    again = EpochMetrics.zero(STEPS).from_json(totals.to_json())
     chex.assert_trees_all_equal(again, totals)
     none = {**old, "loss": "0.0", "steps": 0, "natural": 0, "noise": 0}
-    assert Totals.zero(STEPS).from_json(none).sums.row_loss == 0
-    assert np.isinf(Totals.zero(STEPS).from_json({**old, "loss": "inf"}).sums.row_loss)
+    assert EpochMetrics.zero(STEPS).from_json(none).sums.row_loss == 0
+    assert np.isinf(EpochMetrics.zero(STEPS).from_json({**old, "loss": "inf"}).sums.row_loss)
 
 
 def test_frozen_parameters_stay(state):
@@ -312,7 +312,7 @@ def test_steps_in_a_loop_are_the_same_steps(state):
     for looped in (False, True):
         runner = compile_steps(step, placement, looped=looped)
         start = jax.tree.map(lambda x: placement.replicate(np.asarray(x)), state)
-        totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
+        totals = jax.tree.map(placement.replicate, EpochMetrics.zero(STEPS))
         data = (DATA, Rows(placement.split_rows(index), placement.split_rows(valid)))
         mid, totals = runner(start, totals, *data, 1, 2)
         results.append(runner(mid, totals, *data, 3, 1))
