@@ -33,10 +33,10 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
     The run is done and saved by then, so that whatever goes wrong here costs one line of warning.
 
     Args:
-      workdir: of the run.
-      display: where its path is shown.
-      debug: show a traceback with a warning.
-      experiment: what was run.
+        workdir: of the run.
+        display: where its path is shown.
+        debug: show a traceback with a warning.
+        experiment: what was run.
     """
     try:
         # Here, as drawing is not needed until now and takes a second to import.

@@ -60,19 +60,19 @@ class Experiment:
     """What a config asks for, read, checked and built, but not yet placed or compiled.
 
     Attributes:
-      seed: of everything random but the choice of the subset.
-      placement: over which devices.
-      dataset: as its source gave it.
-      training: the long-tailed training set.
-      phases: by start.
-      sampler: lays out the epochs.
-      model: from `create_model`.
-      tx: from `make_optimizer`.
-      rates: f64[E], the learning rate by epoch.
-      batch_builder: how images become a batch.
-      identity: JSON values that say which model and data a checkpoint is of.
-      matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
-      frozen: name -> variables, on the host, of the networks that methods ask and do not train.
+        seed: of everything random but the choice of the subset.
+        placement: over which devices.
+        dataset: as its source gave it.
+        training: the long-tailed training set.
+        phases: by start.
+        sampler: lays out the epochs.
+        model: from `create_model`.
+        tx: from `make_optimizer`.
+        rates: f64[E], the learning rate by epoch.
+        batch_builder: how images become a batch.
+        identity: JSON values that say which model and data a checkpoint is of.
+        matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
+        frozen: name -> variables, on the host, of the networks that methods ask and do not train.
     """
 
     seed: int
@@ -189,11 +189,11 @@ def build(config: ConfigDict) -> Experiment:
     """Reads the data and builds the rest.
 
     Args:
-      config: validated.
+        config: validated.
 
     Raises:
-      ConfigError: a field does not go with the data or the devices.
-      DataError: the data set is missing, damaged or mislabelled.
+        ConfigError: a field does not go with the data or the devices.
+        DataError: the data set is missing, damaged or mislabelled.
     """
     config = resolved(config)
     placement = Placement(config.batch_size, config.num_devices)

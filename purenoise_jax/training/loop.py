@@ -46,23 +46,23 @@ def train_and_evaluate(
     other than the main one, it does not listen.
 
     Args:
-      config: see `purenoise_jax.config.fields`.
-      workdir: of this run alone; made if it is not there.
-      display: where progress is shown; None = nowhere.
-      at_end: called by the first process, with what was run, once all files are written.
+        config: see `purenoise_jax.config.fields`.
+        workdir: of this run alone; made if it is not there.
+        display: where progress is shown; None = nowhere.
+        at_end: called by the first process, with what was run, once all files are written.
 
     Returns:
-      The state after the last step.
+        The state after the last step.
 
     Raises:
-      ConfigError: a field or the workdir's path is not legal.
-      DataError: the data set is missing, damaged or mislabelled.
-      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
-        checkpoint is of another run.
-      StorageError: the workdir cannot be written to, or lacks the room.
-      NonFiniteError: several steps in a row had a NaN or an infinity and were skipped.
-      InUseError: another run is at work in the workdir.
-      Stopped: a signal came; what was computed is saved.
+        ConfigError: a field or the workdir's path is not legal.
+        DataError: the data set is missing, damaged or mislabelled.
+        CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+            checkpoint is of another run.
+        StorageError: the workdir cannot be written to, or lacks the room.
+        NonFiniteError: several steps in a row had a NaN or an infinity and were skipped.
+        InUseError: another run is at work in the workdir.
+        Stopped: a signal came; what was computed is saved.
     """
     display, workdir = display or Display(active=False), workdir_path(workdir)
     again = partial(resume_hint, config, workdir)
@@ -74,9 +74,9 @@ def resume_hint(config: ConfigDict, workdir: Path, where: str = "") -> str:
     """How a run that ended early is continued, in words, by what is saved of it now.
 
     Args:
-      config: of the run.
-      workdir: likewise.
-      where: it continues, in words, such as " at the last checkpoint".
+        config: of the run.
+        workdir: likewise.
+        where: it continues, in words, such as " at the last checkpoint".
     """
     if not config.get("fresh") or resume.job():
         return f"the same command continues{where}"

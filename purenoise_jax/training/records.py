@@ -53,9 +53,9 @@ def subset_line(config: ConfigDict, kept: int, available: int) -> str:
     """Which of the data set's training images train, and by which rule.
 
     Args:
-      config: without open fields.
-      kept: images that train.
-      available: images that the data set has.
+        config: without open fields.
+        kept: images that train.
+        available: images that the data set has.
     """
     data = config.data
     if data.indices:
@@ -75,11 +75,11 @@ def precision_note(config: ConfigDict, platform: str) -> str:
     """How products of float32 are rounded, where that is not simply float32.
 
     Args:
-      config: of the run.
-      platform: that it computes on: "cpu", "gpu", ...
+        config: of the run.
+        platform: that it computes on: "cpu", "gpu", ...
 
     Returns:
-      Text to stand behind the dtype, or "".
+        Text to stand behind the dtype, or "".
     """
     if config.matmul_precision != "default":
         return f" (matmul_precision {config.matmul_precision})"
@@ -95,10 +95,10 @@ def evaluate_all(
     """All numbers of every split; a number that does not exist is left out.
 
     Args:
-      evaluators: by split.
-      state: what to evaluate.
-      phase: that it was trained in.
-      class_counts: int[K], training images per class.
+        evaluators: by split.
+        state: what to evaluate.
+        phase: that it was trained in.
+        class_counts: int[K], training images per class.
     """
     evaluated = {}
     for split, evaluator in evaluators.items():
@@ -126,12 +126,12 @@ def epoch_record(
     """What metrics.jsonl says of an epoch.
 
     Args:
-      totals: over its training steps; where none trained, their means are left out.
-      phase: that it belongs to.
-      done: completed epochs.
-      learning_rate: within it.
-      clock: the rate of steps so far.
-      evaluated: from `evaluate_all`, empty where nothing was evaluated.
+        totals: over its training steps; where none trained, their means are left out.
+        phase: that it belongs to.
+        done: completed epochs.
+        learning_rate: within it.
+        clock: the rate of steps so far.
+        evaluated: from `evaluate_all`, empty where nothing was evaluated.
     """
     sums, skipped = jax.device_get(totals)
     means = {}

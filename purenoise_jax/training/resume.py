@@ -43,18 +43,18 @@ class RestorePoint:
     """What a run goes on from.
 
     Attributes:
-      state: on every device; None = random parameters are still to be drawn.
-      epoch_ended: False if what comes at the end of an epoch, such as its evaluation, is still to
-        be done for the epoch that the state is within or at the end of.
-      totals: `EpochMetrics` of that epoch up to here, as JSON values by name.
-      environment: versions and devices that the run went on with before; None = it begins.
-      seconds: spent on the run before.
-      measured_steps: of `StepTimer`, with the seconds they took.
-      measured_seconds: likewise.
-      skipped_steps: see `skipped.SkippedSteps`, over the run before.
-      skipped_in_a_row: likewise, those directly before.
-      init_from: the run and epoch that the state was taken over from, at whatever time that was;
-        None if it began with random parameters.
+        state: on every device; None = random parameters are still to be drawn.
+        epoch_ended: False if what comes at the end of an epoch, such as its evaluation, is still to
+            be done for the epoch that the state is within or at the end of.
+        totals: `EpochMetrics` of that epoch up to here, as JSON values by name.
+        environment: versions and devices that the run went on with before; None = it begins.
+        seconds: spent on the run before.
+        measured_steps: of `StepTimer`, with the seconds they took.
+        measured_seconds: likewise.
+        skipped_steps: see `skipped.SkippedSteps`, over the run before.
+        skipped_in_a_row: likewise, those directly before.
+        init_from: the run and epoch that the state was taken over from, at whatever time that was;
+            None if it began with random parameters.
     """
 
     state: TrainState | None = None
@@ -73,8 +73,8 @@ def saved_config(config: ConfigDict, named: Iterable[int] = ()) -> dict[str, Any
     """What config.json holds: all fields, and apart those that must stay the same.
 
     Args:
-      config: see `purenoise_jax.config.fields`.
-      named: from `kept_epochs`.
+        config: see `purenoise_jax.config.fields`.
+        named: from `kept_epochs`.
     """
     return {
         "hash": config_hash(config),
@@ -88,11 +88,11 @@ def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The config, by dotted path, of the run in a workdir, or else of the one it is to start from.
 
     Args:
-      config: see `purenoise_jax.config.fields`; its `init_from` counts.
-      workdir: of the run.
+        config: see `purenoise_jax.config.fields`; its `init_from` counts.
+        workdir: of the run.
 
     Returns:
-      JSON values; empty if neither is there. A damaged file is left to others to refuse.
+        JSON values; empty if neither is there. A damaged file is left to others to refuse.
     """
     origins = [workdir, *([Path(config.init_from).expanduser()] if config.init_from else [])]
     for folder in origins:
@@ -111,8 +111,8 @@ def kept_epochs(config: ConfigDict, workdir: Path) -> set[int]:
     What was the last once stays, though the run goes on with more epochs.
 
     Args:
-      config: see `purenoise_jax.config.fields`.
-      workdir: of the run, whose config.json is a sound one.
+        config: see `purenoise_jax.config.fields`.
+        workdir: of the run, whose config.json is a sound one.
     """
     path = workdir / CONFIG_FILE
     before = files.read_json(path).get("named_epochs") if path.exists() else None
@@ -125,8 +125,8 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     """Checks that a workdir is free, or that of the same run.
 
     Raises:
-      ConfigError: it is a file, or its config.json is damaged.
-      CheckpointError: it holds a run whose fixed fields differ, naming them.
+        ConfigError: it is a file, or its config.json is damaged.
+        CheckpointError: it holds a run whose fixed fields differ, naming them.
     """
     path = workdir / CONFIG_FILE
     if workdir.exists() and not workdir.is_dir():
@@ -175,20 +175,20 @@ def find_restore_point(
     `init_from` after `init_epoch` epochs, momentum included; random parameters.
 
     Args:
-      experiment: what is run.
-      checkpoints: of this run.
-      init_from: workdir of another run, or "".
-      init_epoch: its completed epochs.
-      init_aux_bn: see `init_transforms.with_aux`; for a checkpoint without auxiliary layers.
-      fresh: a start from scratch is wanted, where there is nothing to go on from.
-      over: and even where there is.
+        experiment: what is run.
+        checkpoints: of this run.
+        init_from: workdir of another run, or "".
+        init_epoch: its completed epochs.
+        init_aux_bn: see `init_transforms.with_aux`; for a checkpoint without auxiliary layers.
+        fresh: a start from scratch is wanted, where there is nothing to go on from.
+        over: and even where there is.
 
     Returns:
-      What reads it, apart as processes do that together: all must have found something first.
+        What reads it, apart as processes do that together: all must have found something first.
 
     Raises:
-      CheckpointError: a checkpoint is missing, unreadable or of another run, or the run has begun
-        from something other than `init_from`.
+        CheckpointError: a checkpoint is missing, unreadable or of another run, or the run has begun
+            from something other than `init_from`.
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
     origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
@@ -262,8 +262,8 @@ def to_set_aside(checkpoints: Checkpoints, fresh: bool) -> list[int]:
     """The steps that the run does not go on from: damaged ones, or all that are there.
 
     Args:
-      checkpoints: of the run, after `find_restore_point`.
-      fresh: it starts from scratch.
+        checkpoints: of the run, after `find_restore_point`.
+        fresh: it starts from scratch.
     """
     return checkpoints.steps() if fresh else [*checkpoints.passed_over]
 
@@ -272,12 +272,12 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     """Moves those of `to_set_aside` to quarantine/, and with a start from scratch all results.
 
     Args:
-      checkpoints: of the run, after `find_restore_point`.
-      workdir: of the run.
-      fresh: it starts from scratch.
+        checkpoints: of the run, after `find_restore_point`.
+        workdir: of the run.
+        fresh: it starts from scratch.
 
     Raises:
-      StorageError: the file system refuses.
+        StorageError: the file system refuses.
     """
     paths = [checkpoints.folder / str(step) for step in to_set_aside(checkpoints, fresh)]
     if fresh:

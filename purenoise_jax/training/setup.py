@@ -34,16 +34,16 @@ class RunSetup:
     """A run that may train: nothing is left that could refuse it, as far as can be known.
 
     Attributes:
-      config: without open fields, see `resolve`.
-      experiment: what is run.
-      checkpoints: of the run; their folder is ours.
-      start: what it goes on from.
-      versions: of what computes.
-      fresh: it starts from scratch although there may have been something.
-      lost: it has written metrics before, and has no checkpoint.
-      without_metrics: epochs of this run, counted from 1, that are trained and have no line in
-        metrics.jsonl, such as after somebody deleted it.
-      kept: from `kept_lines`.
+        config: without open fields, see `resolve`.
+        experiment: what is run.
+        checkpoints: of the run; their folder is ours.
+        start: what it goes on from.
+        versions: of what computes.
+        fresh: it starts from scratch although there may have been something.
+        lost: it has written metrics before, and has no checkpoint.
+        without_metrics: epochs of this run, counted from 1, that are trained and have no line in
+            metrics.jsonl, such as after somebody deleted it.
+        kept: from `kept_lines`.
     """
 
     config: ConfigDict
@@ -120,21 +120,21 @@ def set_up(
     Several processes do this together, and refuse together.
 
     Args:
-      config: see `purenoise_jax.config.fields`.
-      workdir: of the run.
-      held: keeps the workdir for as long as the run lives.
-      stop: is heard while data and checkpoints are read.
+        config: see `purenoise_jax.config.fields`.
+        workdir: of the run.
+        held: keeps the workdir for as long as the run lives.
+        stop: is heard while data and checkpoints are read.
 
     Raises:
-      ConfigError: a field or the workdir's path is not legal, or processes disagree.
-      DataError: the data set is missing, damaged or mislabelled.
-      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
-        checkpoint is of another run.
-      StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes where
-        its own files are.
-      InUseError: another run is at work in the workdir.
-      PeerError: another process could not go on.
-      Stopped: a signal came.
+        ConfigError: a field or the workdir's path is not legal, or processes disagree.
+        DataError: the data set is missing, damaged or mislabelled.
+        CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+            checkpoint is of another run.
+        StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes
+            where its own files are.
+        InUseError: another run is at work in the workdir.
+        PeerError: another process could not go on.
+        Stopped: a signal came.
     """
     first = jax.process_index() == 0
     validate(config)
