@@ -166,9 +166,9 @@ started = float(sys.argv[1])
 import jax
 from pathlib import Path
 from benchmarks.overhead import Stopwatch, run_config
-from purenoise_jax import compile_cache
+from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.training.loop import train_and_evaluate
-compile_cache.enable()
+compilation_cache.enable()
 imported = time.time()
 
 class Done(BaseException):

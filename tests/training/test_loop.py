@@ -15,7 +15,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.runtime import files
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
-from purenoise_jax.training import metric_writer, setup
+from purenoise_jax.training import provenance, setup
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
@@ -364,7 +364,7 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
     for epochs, changes in ((3, False), (4, False), (5, True)):
         config.num_epochs = epochs
         if changes:
-            monkeypatch.setattr(metric_writer, "versions", lambda: {**versions(), "jax": "9.9"})
+            monkeypatch.setattr(provenance, "versions", lambda: {**versions(), "jax": "9.9"})
             monkeypatch.setattr(setup, "_cores", lambda: 99)
             config.num_devices = 2
         notes = Notes()
