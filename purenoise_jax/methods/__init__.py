@@ -15,6 +15,8 @@ from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
+from purenoise_jax.methods.manifold_mixup import manifold_mixup
+from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.resampling import balance
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.recipe import DataStats, Recipe
@@ -48,6 +50,8 @@ METHODS: dict[str, Apply | Checked] = {
     "ema": ema,
     "crt": classifier_retraining,
     "m2m": m2m,
+    "mixup": mixup,
+    "manifold_mixup": manifold_mixup,
 }
 
 
