@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.models.places import unmixed
 from purenoise_jax.optimizer import make_optimizer
 from purenoise_jax.recipe import DataStats, Recipe
 from purenoise_jax.step import Inputs, Loader, Rows, TrainState, make_step
@@ -17,10 +18,14 @@ LOADER = Loader(None, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
 class Linear:
     """logits = images times kernel; has the calls of a Flax module that a step makes."""
 
+    places = ("input", "features")
+
     def apply(
-        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None
-    ):
-        features = images.reshape(len(images), -1)
+        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None,
+        mix=unmixed,
+    ):  # fmt: skip
+        images = mix("input", images)
+        features = mix("features", images.reshape(len(images), -1))
         outputs = features @ variables["params"]["head"]["kernel"], {"features": features}
         return (outputs, {"batch_stats": variables["batch_stats"]}) if mutable else outputs
 
