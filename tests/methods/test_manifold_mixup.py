@@ -18,6 +18,7 @@ from purenoise_jax.methods.class_balanced_weights import effective_weights
 from purenoise_jax.methods.manifold_mixup import draw_partners, draw_share, mixed_loss
 from purenoise_jax.models import create_model
 from purenoise_jax.models.places import PLACES
+from purenoise_jax.networks import Networks
 from purenoise_jax.recipe import Recipe, supervised
 from purenoise_jax.step import Inputs
 from purenoise_jax.train import train_and_evaluate
@@ -31,7 +32,7 @@ from tests.linear_step import (
     state_of,
     step_of,
 )
-from tests.tiny import tiny_config, write_npz
+from tests.tiny import TinyNet, tiny_config, write_npz
 
 VALID = np.arange(7) < 5
 # Of the first step of a run with seed 0.
@@ -165,6 +166,24 @@ def test_natural_rows_see_nothing_of_noise():
         partner = draw_partners(rng.root(i), batch)
         found = outcome(batch, kernel, share=jnp.float32(0.6), partner=partner)
         assert (np.isfinite(found.losses) == ~noise).all()
+
+
+def test_noise_rows_pass_the_norms_as_noise():
+    images, labels, _ = data(rows=7)
+    model = TinyNet(num_classes=3)
+    variables = model.init(rng.root(0), jnp.zeros((1, 2, 2, 3)), train=False)
+    batch = batch_of(images / 255, labels, VALID, np.arange(7) % 2 == 1)
+    networks = [
+        Networks(model, lambda x: x, variables["params"], variables["batch_stats"],
+                 valid=batch["valid"], dropout_key=rng.root(0))
+        for _ in range(2)
+    ]  # fmt: skip
+    expected = supervised(Recipe(), networks[0], batch, rng.root(0))
+    given = {"share": jnp.ones(()), "partner": draw_partners(rng.root(0), batch)}
+    found = mixed_loss(Recipe(), networks[1], batch, places=("input",), drawn=0, **given)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    stats = [networks.batch_stats for networks in networks]
+    jax.tree.map(np.testing.assert_array_equal, *stats)
 
 
 class Recording:
