@@ -7,6 +7,7 @@ from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.models.places import unmixed
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 
 COUNTS = np.array([40, 10, 5])
@@ -19,10 +20,14 @@ BUILDER = BatchBuilder(None, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
 class Linear:
     """logits = images times kernel; has the calls of a Flax module that a step makes."""
 
+    places = ("input", "features")
+
     def apply(
-        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None
-    ):
-        features = images.reshape(len(images), -1)
+        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None,
+        mix=unmixed,
+    ):  # fmt: skip
+        images = mix("input", images)
+        features = mix("features", images.reshape(len(images), -1))
         outputs = features @ variables["params"]["head"]["kernel"], {"features": features}
         return (outputs, {"batch_stats": variables["batch_stats"]}) if mutable else outputs
 

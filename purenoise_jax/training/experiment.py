@@ -294,6 +294,16 @@ def build(config: ConfigDict) -> Experiment:
         )
     for phase in phases:
         _check_requirements(phase, config.model)
+    model = create_model(
+        config.model.name,
+        num_classes=stats.num_classes,
+        norm=config.model.norm,
+        noise_grad=config.model.noise_grad,
+        dtype=config.dtype,
+        head=config.model.head,
+    )
+    for phase in phases:
+        _check_places(phase, config.model.name, getattr(model, "places", ()))
     experiment = Experiment(
         seed=config.seed,
         placement=placement,
@@ -301,14 +311,7 @@ def build(config: ConfigDict) -> Experiment:
         training=training,
         phases=phases,
         sampler=sampler,
-        model=create_model(
-            config.model.name,
-            num_classes=stats.num_classes,
-            norm=config.model.norm,
-            noise_grad=config.model.noise_grad,
-            dtype=config.dtype,
-            head=config.model.head,
-        ),
+        model=model,
         tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
         rates=_rates(config.num_epochs, opt, fields),
         batch_builder=BatchBuilder(
@@ -361,6 +364,17 @@ def _check_requirements(phase: Phase, model: ConfigDict) -> None:
                 f"model.{name}={model[name]}, but the phase of {' + '.join(phase.methods)} from "
                 f"epoch {phase.start} needs model.{name}={value}"
             )
+
+
+def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
+    """Refuses a model without the places at which a method of a phase mixes activations."""
+    missing = [place for place in phase.recipe.places if place not in places]
+    if missing:
+        raise ConfigError(
+            f"model.name={name} has no place {', '.join(missing)}, where the phase of "
+            f"{' + '.join(phase.methods)} from epoch {phase.start} mixes activations; its places: "
+            f"{', '.join(places) or 'none'}"
+        )
 
 
 def _with_frozen_networks(experiment: Experiment) -> Experiment:

@@ -14,6 +14,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
@@ -167,21 +168,23 @@ class TrainStep:
     def loss(
         self,
         params: Params,
-        row_weights: jax.Array | None,
+        class_weights: np.ndarray | None,
         state: TrainState,
         inputs: Inputs,
         batch: Batch,
     ) -> tuple[jax.Array, Aux]:
         """The mean loss of the valid rows, noise included; see `recipe.LossFn`."""
         recipe, valid = self.recipe, batch["valid"]
+        if class_weights is not None:
+            recipe = dataclasses.replace(recipe, class_weights=class_weights, weighted_mean=True)
         networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
         key = rng.at(self.keys["objective"], state.step)
         outcome = recipe.objective(recipe, networks, batch, key)
-        weights = outcome.weights if row_weights is None else row_weights
+        weights = outcome.weights
         losses = outcome.losses if weights is None else outcome.losses * weights
         chex.assert_shape(losses, valid.shape)
         total = jnp.where(valid, losses, 0).sum()
-        if weights is not None and (recipe.weighted_mean or row_weights is not None):
+        if weights is not None and recipe.weighted_mean:
             size = jnp.where(valid, weights, 0).sum()
             mean = total / jnp.where(size > 0, size, 1)
         else:
@@ -200,8 +203,10 @@ class TrainStep:
         batch = self.batch(state.step, inputs, rows)
         batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
 
-        def loss_fn(params: Params, row_weights: jax.Array | None = None) -> tuple[jax.Array, Aux]:
-            return self.loss(params, row_weights, state, inputs, batch)
+        def loss_fn(
+            params: Params, class_weights: np.ndarray | None = None
+        ) -> tuple[jax.Array, Aux]:
+            return self.loss(params, class_weights, state, inputs, batch)
 
         (loss, (batch_stats, logits)), grads = self.recipe.gradient(loss_fn, state.params, batch)
         params, opt_state = self._optimize(state, grads, batch)
