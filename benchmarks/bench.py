@@ -9,7 +9,7 @@ import jax
 from rich.table import Table
 
 from benchmarks.timing import Program, interleave
-from purenoise_jax.console import SafeConsole
+from purenoise_jax.runtime.console import SafeConsole
 
 Row = dict[str, Any]
 

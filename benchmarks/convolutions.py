@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.timing import Program, cpus, interleave
 from purenoise_jax.models import conv, create_model
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
 
 PARTS = ("forward", "input gradient", "weight gradient")
 # So many calls are timed together, as threads that were idle take long to wake.

@@ -17,7 +17,7 @@ fi
 export JAX_PLATFORMS=cuda,cpu PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 JAX_PLATFORMS=cuda timeout 100 python3 -m pytest -n 0 -p no:cacheprovider \
-    -k "not sharded" tests/test_norm_goldens.py >"$out/goldens.log" 2>&1
+    -k "not sharded" tests/models/test_norm_goldens.py >"$out/goldens.log" 2>&1
 echo "goldens on the GPU: exit code $?, $(tail -1 "$out/goldens.log")"
 
 timeout 480 python3 -m benchmarks.run --minutes 7 --rounds 9 \

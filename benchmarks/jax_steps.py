@@ -13,23 +13,24 @@ from flax import linen as nn
 
 from benchmarks.chips import forward_flops
 from benchmarks.timing import Program
-from purenoise_jax.data.augment import make_augment
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.augment.compose import make_augment
+from purenoise_jax.data.batch import Batch, BatchBuilder
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import Batch, DataStats, Recipe
-from purenoise_jax.step import (
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.train_step import (
     Inputs,
-    Loader,
     Rows,
     TrainState,
     TrainStep,
     init_state,
     make_step,
 )
-from purenoise_jax.totals import Totals
-from purenoise_jax.xla import compiler_options
 
 ROWS = 16
 AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
@@ -109,7 +110,7 @@ def step_program(
     network = _network(model, norm, dtype, num_classes)
     placement = Placement(batch_size, devices)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=2e-4)
-    loader = Loader(
+    batch_builder = BatchBuilder(
         make_augment(augment, crop_padding=4, cutout_size=16) if augment else None,
         stats.mean,
         stats.std,
@@ -120,7 +121,7 @@ def step_program(
     else:
         recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
     make: Callable[..., Any] = make_step if guard else _unguarded
-    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, loader, 0)
+    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, batch_builder, 0)
 
     rng = np.random.default_rng(0)
     count = ROWS * batch_size
@@ -136,9 +137,11 @@ def step_program(
     init = partial(init_state, network, tx, stats.image_shape, 0)
     once = compiler_options(once=True)
     state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
-    totals = jax.tree.map(placement.replicate, Totals.zero(ROWS))
+    totals = jax.tree.map(placement.replicate, EpochMetrics.zero(ROWS))
 
-    def many(state: TrainState, totals: Totals, inputs: Inputs, first: Any, count: Any) -> Any:
+    def many(
+        state: TrainState, totals: EpochMetrics, inputs: Inputs, first: Any, count: Any
+    ) -> Any:
         def one(i: Any, carry: Any) -> Any:
             rows = jax.tree.map(
                 lambda all_rows: jax.lax.with_sharding_constraint(
@@ -191,12 +194,12 @@ def step_program(
     )
 
 
-def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, Totals]]:
+def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, EpochMetrics]]:
     guarded: TrainStep = make_step(*arguments)
 
     def step(
-        state: TrainState, totals: Totals, inputs: Inputs, rows: Rows
-    ) -> tuple[TrainState, Totals]:
+        state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, EpochMetrics]:
         new, sums, _ = guarded.update(state, inputs, rows)
         return new, totals.add(sums, state.step, jnp.ones((), bool))
 

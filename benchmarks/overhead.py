@@ -17,16 +17,17 @@ from ml_collections import ConfigDict
 
 from benchmarks.jax_steps import AUGMENTATIONS
 from benchmarks.timing import Program
-from purenoise_jax.config import default_config
-from purenoise_jax.console import Display
-from purenoise_jax.data.augment import normalize, to_float
-from purenoise_jax.data.pipeline import Placement
-from purenoise_jax.evaluate import Evaluator
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.methods.recipe import current_variables, identity
 from purenoise_jax.models import create_model
-from purenoise_jax.recipe import current_variables, identity
-from purenoise_jax.step import Loader, TrainState
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.train_step import TrainState
 
 IMAGE = (32, 32, 3)
 # Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
@@ -118,7 +119,7 @@ def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Progr
     images = rng.integers(0, 256, (count, *IMAGE), np.uint8)
     labels = (np.arange(count) % 10).astype(np.int32)
     half = np.full(3, 0.5, np.float32)
-    loader = Loader(None, half, half, 10)
+    batch_builder = BatchBuilder(None, half, half, 10)
     variables = jax.jit(
         lambda: network.init(jax.random.key(0), np.zeros((1, *IMAGE), np.float32), train=False)
     )()
@@ -129,7 +130,12 @@ def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Progr
         opt_state=(),
     )
     evaluator = Evaluator(
-        network, images, labels, loader=loader, placement=placement, batch_size=batch_size
+        network,
+        images,
+        labels,
+        batch_builder=batch_builder,
+        placement=placement,
+        batch_size=batch_size,
     )
     passes = -(-count // batch_size)
     size = count // passes
@@ -161,7 +167,7 @@ import jax
 from pathlib import Path
 from benchmarks.overhead import Stopwatch, run_config
 from purenoise_jax import compile_cache
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.training.loop import train_and_evaluate
 compile_cache.enable()
 imported = time.time()
 

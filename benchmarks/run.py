@@ -25,9 +25,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 from benchmarks.bench import Bench
 from benchmarks.suites import SUITES
 from benchmarks.timing import cpus
-from purenoise_jax.console import SafeConsole
 from purenoise_jax.models import MODELS, NORMS
-from purenoise_jax.writer import versions
+from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.training.provenance import versions
 
 
 def positive(text: str) -> int:

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from benchmarks.timing import Program, interleave, over
-from purenoise_jax.checkpoint import Checkpoints
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.step import TrainState, init_state
+from purenoise_jax.training.train_step import TrainState, init_state
 
 # By the time of the next measurement a manifest in the making is done, as it is in training.
 PAUSE_SECONDS = 2.0

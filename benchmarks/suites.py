@@ -10,7 +10,7 @@ from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
-from purenoise_jax.xla import CPU_OPTIONS
+from purenoise_jax.runtime.compiler import CPU_OPTIONS
 
 try:
     from benchmarks import torch_steps

@@ -4,6 +4,6 @@ What they share comes with the package, so that they run anywhere. Copies of the
 `from configs import common` find it here.
 """
 
-from purenoise_jax import config_parts as common
+from purenoise_jax.config import parts as common
 
 __all__ = ["common"]

@@ -13,9 +13,9 @@ unless told otherwise. Its weight decay of 2e-4 goes with preset=rescience; the 
 
 from ml_collections import ConfigDict
 
-from purenoise_jax import config_parts as common
-from purenoise_jax.config import default_config, make_phase
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.config import parts as common
+from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.runtime.errors import ConfigError
 
 METHODS = ("append", "erm")
 

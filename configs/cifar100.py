@@ -8,7 +8,7 @@ flip and crop.
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.config_parts import beside
+from purenoise_jax.config.parts import beside
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

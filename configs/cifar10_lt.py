@@ -16,8 +16,8 @@ ratio 100 are then as long as 161 of ours.
 
 from ml_collections import ConfigDict
 
-from purenoise_jax import config_parts as common
-from purenoise_jax.config import default_config
+from purenoise_jax.config import parts as common
+from purenoise_jax.config.fields import default_config
 
 # Images of the largest class, and classes.
 CLASSES = {"cifar10": (5000, 10), "cifar100": (500, 100)}

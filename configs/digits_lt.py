@@ -7,8 +7,8 @@ Arguments after a colon: method=open|erm|rs|drs   epochs=60   ir=50
 
 from ml_collections import ConfigDict
 
-from purenoise_jax import config_parts as common
-from purenoise_jax.config import default_config
+from purenoise_jax.config import parts as common
+from purenoise_jax.config.fields import default_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

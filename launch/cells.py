@@ -13,8 +13,8 @@ from rich.table import Table as Grid
 
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of
-from purenoise_jax.console import SafeConsole
-from purenoise_jax.files import write_atomically
+from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.files import write_atomically
 
 MISSING = "missing"
 CAVEAT = "caveat"

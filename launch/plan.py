@@ -7,8 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt
-from purenoise_jax.config import FIELDS
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.runtime.errors import ConfigError
 
 EPOCHS = 200
 MODULES: dict[str, ModuleType] = {

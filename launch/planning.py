@@ -13,13 +13,13 @@ from ml_collections import ConfigDict
 
 from benchmarks.chips import forward_flops
 from launch.plan import Table
-from purenoise_jax.config import config_hash, default_config
+from purenoise_jax.config.fields import config_hash, default_config
+from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.longtail import long_tail_counts
-from purenoise_jax.errors import CheckpointError, ConfigError
-from purenoise_jax.files import read_bytes, read_json
 from purenoise_jax.models import create_model
-from purenoise_jax.paths import expand
-from purenoise_jax.resolve import resolved
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.runtime.files import read_bytes, read_json
+from purenoise_jax.runtime.paths import expand
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,15 +21,15 @@ from launch import cells
 from launch.plan import EPOCHS, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import TABLES, make_table
-from purenoise_jax import compile_cache
-from purenoise_jax.background import leave
-from purenoise_jax.command import Parser, run_command
-from purenoise_jax.config import FIELDS, validate
-from purenoise_jax.console import Display, SafeConsole, duration, percent
-from purenoise_jax.errors import CheckpointError, ConfigError, NonFiniteError, unknown
+from purenoise_jax.config.fields import FIELDS, validate
 from purenoise_jax.main import write_report
-from purenoise_jax.paths import expand
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import Display, SafeConsole, duration, percent
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, NonFiniteError, unknown
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.training.loop import train_and_evaluate
 
 FAILED = 1
 QUICK_EPOCHS = 5
@@ -213,7 +213,7 @@ def _reproduce(argv: Sequence[str]) -> int:
         return 0
     broken: list[Path] = []
     if not args.only_table:
-        compile_cache.enable()
+        compilation_cache.enable()
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         broken = run(tasks, console, args.quick)
@@ -225,4 +225,4 @@ def _reproduce(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

@@ -2,8 +2,8 @@
 
 from purenoise_jax.data.longtail import long_tail_indices
 from purenoise_jax.data.sampling import balanced_indices
+from purenoise_jax.methods.noise import replace_probs, replace_with_noise
 from purenoise_jax.models import AuxBatchNorm, BatchNorm, DARBatchNorm, create_model
-from purenoise_jax.noise import replace_probs, replace_with_noise
 
 __all__ = [
     "AuxBatchNorm",

@@ -3,213 +3,28 @@
 python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 """
 
-import difflib
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from purenoise_jax import compile_cache, config_files
-from purenoise_jax.background import leave
-from purenoise_jax.cluster import HEARTBEAT_SECONDS, START_SECONDS, connect
-from purenoise_jax.command import run_command
-from purenoise_jax.config import default_config, field_of, flatten, validate
-from purenoise_jax.console import Display, show, show_error, show_traceback
-from purenoise_jax.errors import ConfigError, PureNoiseError, one_line
-from purenoise_jax.experiment import Experiment
-from purenoise_jax.paths import workdir_path
-from purenoise_jax.train import how_to_go_on, train_and_evaluate
-
-USAGE = """\
-Trains an image classifier on long-tailed data; by default with pure noise images (OPeN) and DAR-BN.
-
-usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config.FIELD=VALUE ...]
-
-  --config FILE[:ARGS]      a Python file with get_config(arg), or the name of one that comes with
-                            the package: @NAMES@;
-                            what may stand behind the colon is at the top of each file:
-                            cifar10_lt:method=drs,preset=rescience,epochs=20
-  --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
-                            summary.json and report.html go; the same command once more continues
-                            where the run stopped
-  --config.FIELD=VALUE      changes a field; a tuple is written '(160, 180)'
-  --debug                   show a traceback with an error
-  --coordinator HOST:PORT --num_processes N --process_id I
-                            one of several processes; --coordinator=auto asks the cluster (SLURM).
-                            Process 0 listens at HOST:PORT and at a second port, only at HOST where
-                            that is an address of its own. What the processes say to each other is
-                            neither encrypted nor authenticated: use a network that you trust
-  --heartbeat SECONDS       a process that nothing is heard of for so long is taken for gone, and
-                            the others end (30); at least 5
-  --start_timeout SECONDS   how long processes wait for each other at the start (300)
-
-exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 several steps
-            in a row not finite, 7 workdir in use, 130 or 143 stopped by a signal with
-            all that was computed saved, 1 anything else, such as another process
-            that is gone
-
-examples:
-  python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
-  python -m purenoise_jax.main --config configs/cifar10_lt.py:method=erm --workdir runs/erm
-  python -m purenoise_jax.main --config configs/cifar10_lt.py --workdir runs/open \\
-      --config.init_from=runs/erm --config.init_epoch=160
-"""
-FLAG_NAMES = (
-    *("config", "workdir", "debug", "help"),
-    *("coordinator", "num_processes", "process_id", "heartbeat", "start_timeout"),
-)
-
-
-def help_text(config: ConfigDict) -> str:
-    """Usage, and every config field with its value, what is legal and what it means."""
-    values = flatten(config)
-    usage = USAGE.replace("@NAMES@", ", ".join(config_files.names()))
-    lines = [usage, "fields, with the value that the config gives them:"]
-    for path, value in values.items():
-        field = field_of(path)
-        lines.append(f"  {path}={value!r}")
-        if field is not None:
-            lines.append(f"      {field.help}; {field.legal}")
-    return "\n".join(lines)
-
-
-def parse(argv: Sequence[str]) -> flags.FlagValues:
-    """Reads the command line.
-
-    Args:
-      argv: with the program's name first.
-
-    Raises:
-      ConfigError: one line that says what is wrong.
-    """
-    argv = config_files.with_paths(argv)
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "output folder", flag_values=values)
-    flags.DEFINE_bool("debug", False, "show tracebacks", flag_values=values)
-    flags.DEFINE_string("coordinator", None, "HOST:PORT or auto", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "processes", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "this process", flag_values=values)
-    for name, default, least in (
-        ("heartbeat", HEARTBEAT_SECONDS, 5),
-        ("start_timeout", START_SECONDS, 1),
-    ):
-        flags.DEFINE_integer(name, default, "seconds", lower_bound=least, flag_values=values)
-    flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
-    # The file first, so that a wrong field can be named next to the right one; and only once, as
-    # whatever it does, such as printing, would otherwise be done twice.
-    config_only = flags.FlagValues()
-    here, others = _split_config(argv)
-    if "--flagfile" in (arg.partition("=")[0] for arg in argv):
-        raise ConfigError("--flagfile is not supported; put the fields into a config file")
-    config_flags.DEFINE_config_file(
-        "config", None, "config file", sys_argv=here, flag_values=config_only
-    )
-    try:
-        config = _load(config_only, here)
-        if len(here) > 1 and not isinstance(config, ConfigDict):
-            seen = type(config).__name__
-            raise ConfigError(f"{here[1]}: get_config must return a ConfigDict, got {seen}")
-        if config is None:
-            config_flags.DEFINE_config_file(
-                "config", None, "config file", sys_argv=others, flag_values=values
-            )
-        else:
-            _refuse_unknown_fields(argv, flatten(config))
-            config_flags.DEFINE_config_dict("config", config, sys_argv=others, flag_values=values)
-        rest = values(others)[1:]
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname
-        near = difflib.get_close_matches(name, FLAG_NAMES, 1)
-        hint = f"; did you mean --{near[0]}?" if near else ""
-        raise ConfigError(f"--{name} is not known; see --help{hint}") from None
-    except Exception as error:
-        cause = _own_cause(error)
-        if cause is not None:
-            raise cause from None
-        # "flag --config.batch_size=abc: invalid literal for int() with base 10: 'abc'"
-        name, _, text = str(error).removeprefix("flag --config.").partition("=")
-        field = field_of(name)
-        if field is not None:
-            value = text.partition(": ")[0]
-            raise ConfigError(f"{name}={value[:80]} is not legal; legal: {field.legal}") from None
-        # An error in a config file comes with its traceback, the last line of which says it all.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        message = lines[-1] if "Traceback" in str(error) else " ".join(lines)
-        where = "" if config_only.is_parsed() else f"{here[1].removeprefix('--config=')}: "
-        raise ConfigError(f"{where}{message[:400]}") from error
-    if rest:
-        raise ConfigError(f"{rest[0]!r} is left over on the command line; see --help")
-    return values
-
-
-def _load(values: flags.FlagValues, argv: list[str]) -> Any:
-    """What the config file gives; None without one.
-
-    Raises:
-      ConfigError: the file ends the program, which would otherwise pass for a run that is done.
-    """
-    try:
-        with warnings.catch_warnings():
-            # The library's way of loading a file is deprecated, which no user can change.
-            warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
-            values(argv)
-    except (SystemExit, KeyboardInterrupt) as ending:
-        if isinstance(ending, KeyboardInterrupt) and not ending.args:
-            # As Ctrl-C raises it.
-            raise
-        path, kind = argv[1].removeprefix("--config="), type(ending).__name__
-        raise ConfigError(f"{path}: the config file ends the program ({kind}: {ending})") from None
-    return values.config
-
-
-def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The program's name and the --config flag, spelled with an equals sign; and all but the flag.
-
-    Raises:
-      ConfigError: the flag is there twice, or its file is not there.
-    """
-    found, others = [], []
-    left = iter(argv)
-    for arg in left:
-        name, equals, value = arg.partition("=")
-        if name not in ("--config", "-config"):
-            others.append(arg)
-            continue
-        path = value if equals else next(left, None)
-        if path is None:
-            raise ConfigError("--config needs a file, such as configs/digits_lt.py")
-        found.append(path)
-    if len(found) > 1:
-        raise ConfigError(f"--config is given twice: {found[0]} and {found[1]}")
-    return [argv[0], *(f"--config={value}" for value in found)], others
-
-
-def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
-    for arg in argv:
-        name = arg.partition("=")[0].lstrip("-")
-        is_field = arg.startswith("-") and name.startswith(("config.", "noconfig."))
-        field = name.partition(".")[2]
-        if not is_field or field in known:
-            continue
-        near = difflib.get_close_matches(field, known, 1, 0.4)
-        hint = f"; did you mean {near[0]}?" if near else "; see --help for all"
-        raise ConfigError(f"{field} is not a config field{hint}")
-
-
-def _own_cause(error: BaseException | None) -> PureNoiseError | None:
-    """The error of ours at the bottom of those that a library wrapped around it, if any."""
-    own = None
-    while error is not None:
-        own = error if isinstance(error, PureNoiseError) else own
-        error = error.__cause__ or error.__context__
-    return own
+from purenoise_jax.config import packaged
+from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.flags import help_text, parse
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import Display, show, show_error, show_traceback
+from purenoise_jax.runtime.distributed import initialize
+from purenoise_jax.runtime.errors import ConfigError, one_line
+from purenoise_jax.runtime.exit_codes import run_command
+from purenoise_jax.runtime.paths import workdir_path
+from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.training.experiment import Experiment
+from purenoise_jax.training.loop import resume_hint, train_and_evaluate
 
 
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
@@ -225,7 +40,7 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
     """
     try:
         # Here, as drawing is not needed until now and takes a second to import.
-        from purenoise_jax.analysis.page import report_finished
+        from purenoise_jax.analysis.html_report import report_finished
 
         with warnings.catch_warnings():
             # Such as one for each letter of a class name that the font lacks.
@@ -258,22 +73,22 @@ def _run(argv: Sequence[str]) -> int:
     validate(values.config)
     workdir = workdir_path(values.workdir)
     try:
-        _train(values, workdir, config_files.told(argv))
+        _train(values, workdir, packaged.told(argv))
     except KeyboardInterrupt:
-        again = how_to_go_on(values.config, workdir, " at the last checkpoint")
+        again = resume_hint(values.config, workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 
 
 def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None:
-    with connect(
+    with initialize(
         values.coordinator,
         values.num_processes,
         values.process_id,
         heartbeat=values.heartbeat,
         start_timeout=values.start_timeout,
     ):
-        compile_cache.enable()
+        compilation_cache.enable()
         # Orbax tells every step it takes.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)
@@ -290,10 +105,10 @@ def run() -> None:
     try:
         code = main(sys.argv)
     except Exception:
-        # Printed here, as `leave` may have to end the process before the interpreter would.
+        # Printed here, as `exit_process` may have to end the process before the interpreter would.
         show_traceback()
         code = 1
-    leave(code)
+    exit_process(code)
 
 
 if __name__ == "__main__":

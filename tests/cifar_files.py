@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from purenoise_jax.data.cifar import LAYOUTS, Form, Layout
+from purenoise_jax.data.sources.cifar import LAYOUTS, Form, Layout
 
 
 def small_layout(name: str) -> Layout:

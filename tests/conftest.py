@@ -1,6 +1,6 @@
 """Every test sees eight CPU devices, strict shapes, and a cache of compiled programs.
 
-`JAX_PLATFORMS=cuda pytest -n 0 tests/test_norm_goldens.py` runs the comparison of the layers with
+`JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_norm_goldens.py` runs the comparison of the layers with
 PyTorch on a GPU.
 """
 
@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 # What tests jit themselves runs once or twice, so it is compiled for that, in two thirds of the
-# time; the package's own programs ask for their level, see `purenoise_jax.xla`.
+# time; the package's own programs ask for their level, see `purenoise_jax.runtime.compiler`.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

@@ -20,8 +20,8 @@ import venv
 from pathlib import Path
 
 from configs import digits_lt
-from purenoise_jax.checkpoint import Checkpoints, by_name
-from purenoise_jax.experiment import build
+from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.training.experiment import build
 
 COMMIT = "803abee"
 ROOT = Path(__file__).parent.parent

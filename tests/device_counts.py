@@ -18,20 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.compile_steps import compile_steps
-from purenoise_jax.data.augment import make_augment
-from purenoise_jax.data.pipeline import Placement
+from purenoise_jax.data.augment.compose import make_augment
+from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.models import NORMS
 from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats
-from purenoise_jax.schedules import by_step
-from purenoise_jax.step import Inputs, Loader, Rows, TrainState, init_state, make_step
-from purenoise_jax.totals import Totals
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.tiny import TinyNet
 
 # Ten steps an epoch, the last with 5 padded rows: on eight devices one holds nothing else.
@@ -78,7 +79,7 @@ def train(
     placement = Placement(ROWS, devices)
     model, tx, first = make_state(network, norm, dtype, optimizer)
     augment = make_augment(("flip", "crop", "cutout"), crop_padding=1, cutout_size=4)
-    loader = Loader(augment, HALF, HALF, 3, dtype)
+    batch_builder = BatchBuilder(augment, HALF, HALF, 3, dtype)
 
     state = jax.tree.map(placement.replicate, first)
     check_dtype(state, dtype)
@@ -88,13 +89,13 @@ def train(
     for epoch in range(-(-steps // STEPS)):
         recipe = build_recipe(phases[epoch], STATS, {"open": {"delta": 0.8}})
         if phases[epoch] not in runners:
-            parts = (model, tx, by_step(RATES, STEPS), recipe, loader, 0)
+            parts = (model, tx, by_step(RATES, STEPS), recipe, batch_builder, 0)
             step, data = make_step(*parts), (inputs, Rows(LABELS[:ROWS], LABELS[:ROWS] >= 0))
             batch = jax.eval_shape(step.batch, state.step, *data)
             check_dtype((batch, jax.eval_shape(step.update, state, *data)), dtype)
             runners[phases[epoch]] = compile_steps(step, placement, looped=False)
         rows = Rows(*map(placement.split_rows, sampler.epoch(epoch, recipe.class_probs)))
-        totals = jax.tree.map(placement.replicate, Totals.zero(STEPS))
+        totals = jax.tree.map(placement.replicate, EpochMetrics.zero(STEPS))
         count = min(STEPS, steps - epoch * STEPS)
         state, totals = runners[phases[epoch]](state, totals, inputs, rows, 0, count)
         losses.append(totals.sums.row_loss)

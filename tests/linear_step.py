@@ -3,15 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats, Recipe
-from purenoise_jax.step import Inputs, Loader, Rows, TrainState, make_step
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 
 COUNTS = np.array([40, 10, 5])
 HALF = np.full(3, 0.5, np.float32)
 STATS = DataStats(COUNTS, (2, 2, 3), *[HALF] * 6)
 # Pixels enter as they are.
-LOADER = Loader(None, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
+BUILDER = BatchBuilder(None, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
 
 
 class Linear:
@@ -36,7 +38,7 @@ def data(rows=6, seed=0):
 
 def step_of(recipe: Recipe, lr=0.5):
     tx = make_optimizer("sgd", momentum=0, weight_decay=0)
-    return make_step(Linear(), tx, lambda step: lr, recipe, LOADER, seed=0)
+    return make_step(Linear(), tx, lambda step: lr, recipe, BUILDER, seed=0)
 
 
 def state_of(kernel, recipe: Recipe):

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command with a SLURM of two nodes on this machine, and stops it at the end:
 #
-#   tests/local_slurm.sh pytest -m slow tests/test_slurm.py
+#   tests/local_slurm.sh pytest -m slow tests/launch/test_slurm.py
 #
 # Both nodes are daemons here, with a GPU that is none. All of it listens at 127.0.0.1 and keeps its
 # files in a folder of its own. It has to be root, as a daemon that starts jobs of others; on Debian

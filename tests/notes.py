@@ -1,6 +1,6 @@
 """A display that remembers what it was told."""
 
-from purenoise_jax.console import Display
+from purenoise_jax.runtime.console import Display
 
 
 class Notes(Display):

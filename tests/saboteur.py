@@ -6,15 +6,16 @@ import shutil
 import time
 from pathlib import Path
 
-from purenoise_jax import begin, checkpoint
 from purenoise_jax.chaos import forkserver
-from purenoise_jax.checkpoint import Checkpoints, manifest
-from purenoise_jax.errors import CheckpointError, InUseError
-from purenoise_jax.stop import StopRequest
+from purenoise_jax.checkpoint import manager, manifest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime.errors import CheckpointError, InUseError
+from purenoise_jax.runtime.preemption import PreemptionHandler
+from purenoise_jax.training import setup
 
 
 def unlocked():
-    begin.WorkdirLock = contextlib.nullcontext
+    setup.WorkdirLock = contextlib.nullcontext
 
 
 def unsealed():
@@ -38,7 +39,7 @@ def sealed_too_late():
         there = self.folder / str(step)
         staged.rename(there)
         time.sleep(0.3)
-        manifest.seal(there)
+        manifest.commit(there)
 
     Checkpoints._complete = complete
 
@@ -61,8 +62,8 @@ def deletes_before_it_saves():
 
 
 def deaf():
-    StopRequest.requested = property(lambda self: False)
-    StopRequest.poll = lambda self: None
+    PreemptionHandler.requested = property(lambda self: False)
+    PreemptionHandler.poll = lambda self: None
 
 
 def forgets_the_message():
@@ -76,7 +77,7 @@ def stuck():
     def wait(self):
         time.sleep(1000)
 
-    checkpoint.Checkpoints.wait = wait
+    manager.Checkpoints.wait = wait
 
 
 if __name__ == "__main__":

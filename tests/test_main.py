@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from purenoise_jax import experiment
 from purenoise_jax import main as cli
+from purenoise_jax.training import experiment
 from tests.tiny import write_npz
 
 
@@ -248,7 +248,7 @@ def test_ctrl_c_while_the_config_file_is_read(tmp_path, capsys):
 def test_a_config_file_is_read_once(tmp_path, capsys):
     path = tmp_path / "prints.py"
     path.write_text(
-        "from purenoise_jax.config import default_config\n"
+        "from purenoise_jax.config.fields import default_config\n"
         "def get_config(arg=None):\n    print('hello')\n    return default_config()\n"
     )
     values = cli.parse(["main", "--config", str(path), "--config.seed=7", "--workdir", "x"])

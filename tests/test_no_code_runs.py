@@ -13,24 +13,24 @@ import numpy as np
 from PIL import Image
 
 from purenoise_jax import main as cli
-from purenoise_jax.config import default_config
-from purenoise_jax.resume import CONFIG_FILE, saved_config
-from purenoise_jax.writer import write_json
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.runtime.files import write_json
+from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 from tests import cifar_files
-from tests.test_cifar_hostile import hostile_pickles
+from tests.data.sources.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz
 
 WATCHED = """
 import pathlib, pickle, sys
-from purenoise_jax.config import default_config
-from purenoise_jax.data.cifar import read_cifar
-from purenoise_jax.data.folder import load_folder
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.data.sources.cifar import read_cifar
+from purenoise_jax.data.sources.folder import load_folder
 from purenoise_jax.data.longtail import read_indices
-from purenoise_jax.data.npz import load_npz
-from purenoise_jax.data.tfds_source import load_tfds
-from purenoise_jax.data.unpickle import unpickle_arrays
-from purenoise_jax.errors import DataError
-from purenoise_jax.resume import refuse_other_run
+from purenoise_jax.data.sources.npz import load_npz
+from purenoise_jax.data.sources.tfds import load_tfds
+from purenoise_jax.data.sources.safe_unpickle import unpickle_arrays
+from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.training.resume import refuse_other_run
 from tests import cifar_files
 
 root = pathlib.Path(sys.argv[1])

@@ -11,7 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from purenoise_jax import DARBatchNorm
-from purenoise_jax.config import default_config
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.models import MODELS
 from purenoise_jax.models.dropout import Dropout
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.analysis.load import Run, load_runs
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.inference.runs import Run, load_runs
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
 

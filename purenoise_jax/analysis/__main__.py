@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from purenoise_jax import compile_cache
-from purenoise_jax.analysis.catalog import FIGURES
-from purenoise_jax.analysis.drawing import Options, save
-from purenoise_jax.analysis.load import Run, load_runs
-from purenoise_jax.analysis.page import write_report
-from purenoise_jax.background import leave
-from purenoise_jax.command import Parser, run_command
-from purenoise_jax.console import show
-from purenoise_jax.errors import ConfigError, PureNoiseError, one_line, unknown
-from purenoise_jax.paths import expand
+from purenoise_jax.analysis.figure_style import Options, save
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.analysis.html_report import write_report
+from purenoise_jax.inference.runs import Run, load_runs
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import show
+from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, one_line, unknown
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import exit_process
 
 REPORT, ALL = "report", "all"
 MORE = {
@@ -119,7 +119,7 @@ def _analyse(argv: Sequence[str]) -> int:
     _refuse_unused(args.figure, options)
     runs = load_runs(args.runs, args.data)
     out = expand(args.out, "--out") if args.out else None
-    compile_cache.enable()
+    compilation_cache.enable()
     if args.figure == REPORT:
         show(one_line(write_report(runs, out)))
     elif args.figure == ALL:
@@ -155,4 +155,4 @@ def _named_file(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

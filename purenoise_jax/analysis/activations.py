@@ -19,13 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax import rng
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network, noisy_batches
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.data.augment import normalize
-from purenoise_jax.models.capture import norm_inputs
+from purenoise_jax.analysis.features import noisy_batches
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
+from purenoise_jax.data.pixels import normalize
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 from purenoise_jax.models.moments import image_moments, pooled_moments, standardize
+from purenoise_jax.models.norm_inputs import norm_inputs
+from purenoise_jax.runtime import rng
 
 EPSILON = 1e-5
 BINS = 80
@@ -72,14 +73,14 @@ def layer_of(paths: Sequence[str]) -> str:
 
 def stages(run: Run, options: Options) -> tuple[str, Stages]:
     """The path of the layer in the network, and the activations around it for one batch."""
-    network, loader = Network(run, options.epoch), run.experiment.loader
+    network, batch_builder = Network(run, options.epoch), run.experiment.batch_builder
     (batch,) = noisy_batches(run, 1, options.seed)
 
     def capture(variables: Any) -> dict[str, jax.Array]:
         return norm_inputs(
             run.experiment.model,
             variables,
-            normalize(batch["image"], loader.mean, loader.std),
+            normalize(batch["image"], batch_builder.mean, batch_builder.std),
             batch["noise_mask"],
             batch["valid"],
             train=True,

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
+from purenoise_jax.inference.runs import Run
 
 MARKERS = "osD^vP*X"
 NAMED = 12  # so many classes at most have their names below the axis
@@ -28,7 +28,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
       ConfigError: a run has no evaluation yet.
     """
     del options
-    found = {run.label: outcome(run) for run in runs}
+    found = {run.label: latest_evaluation(run) for run in runs}
     numbers = {
         label: {
             "class_names": result.class_names,
@@ -65,7 +65,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _name_sizes(axes: Axes, results: list[Outcome]) -> None:
+def _name_sizes(axes: Axes, results: list[Evaluation]) -> None:
     """Names the classes below the axis where they are few, far enough apart, and the same."""
     first = results[0]
     sizes = [first.class_counts[k] for k in first.order]

@@ -4,8 +4,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
-from purenoise_jax.analysis.drawing import literal
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.figure_style import literal
+from purenoise_jax.inference.runs import Run
 
 # Nine of Paul Tol's "muted" scheme, made for colour-blind readers, and an orange for the tenth.
 PALETTE = (

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import Drawing, Options, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
+from purenoise_jax.analysis.figure_style import Drawing, Options, styled
+from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
+from purenoise_jax.inference.runs import Run
 
 NAMED, WRITTEN = 20, 10  # so many classes at most have names, and numbers in the cells
 COLUMNS = 3
@@ -26,7 +26,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
       ConfigError: a run has no evaluation yet.
     """
     del options
-    found = {run.label: outcome(run) for run in runs}
+    found = {run.label: latest_evaluation(run) for run in runs}
     numbers = {label: _numbers(result) for label, result in found.items()}
     columns = min(len(runs), COLUMNS)
     rows = -(-len(runs) // columns)
@@ -45,7 +45,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _numbers(result: Outcome) -> dict[str, Any]:
+def _numbers(result: Evaluation) -> dict[str, Any]:
     order = result.order
     matrix = np.asarray(result.numbers["confusion_matrix"], np.int64)[np.ix_(order, order)]
     totals = matrix.sum(axis=1)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.inference.runs import Run
 
 PANELS = (
     ("train/loss", "training loss (nats)"),

@@ -1,138 +1,21 @@
 """What a run's network makes of images and of pure noise: features, logits, training batches."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax import rng
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.data.augment import normalize, to_float
-from purenoise_jax.data.sampling import EpochSampler, pad_rows
-from purenoise_jax.errors import ConfigError
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.noise_source import NoiseSource, noise_source
-from purenoise_jax.recipe import Batch
-from purenoise_jax.step import TrainState
-from purenoise_jax.xla import compiler_options
-
-BATCH_SIZE = 250
-
-
-class Outputs(NamedTuple):
-    """What a network gives for N images.
-
-    Attributes:
-      features: f32[N, F], pooled activations before the last linear layer.
-      logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
-    """
-
-    features: np.ndarray
-    logits: np.ndarray
-
-
-class Network:
-    """A run's network with the state of one checkpoint.
-
-    Args:
-      run: whose network.
-      epoch: completed epochs of the checkpoint; None = the newest.
-
-    Raises:
-      CheckpointError: there is no such checkpoint.
-      DataError: the run's data are missing.
-    """
-
-    def __init__(self, run: Run, epoch: int | None = None) -> None:
-        self.run = run
-        self.experiment = run.experiment
-        self.state: TrainState = run.state(epoch)
-        done = int(self.state.step) // self.experiment.steps_per_epoch
-        recipe = self.experiment.phase_of(max(done - 1, 0)).recipe
-        self.postprocess, self._eval_variables = recipe.postprocess, recipe.eval_variables
-        model, loader = self.experiment.model, self.experiment.loader
-
-        def evaluate(variables: Any, inputs: jax.Array, valid: jax.Array) -> Any:
-            logits, extra = model.apply(variables, inputs, None, valid, train=False)
-            return extra["features"], self.postprocess(logits)
-
-        def train(variables: Any, batch: Batch, key: jax.Array) -> Any:
-            (logits, extra), _ = model.apply(
-                variables,
-                normalize(batch["image"], loader.mean, loader.std),
-                batch["noise_mask"],
-                batch["valid"],
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
-            return extra["features"], logits
-
-        self._evaluate = jax.jit(evaluate, compiler_options=compiler_options())
-        self._train = jax.jit(train, compiler_options=compiler_options())
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """Parameters and running statistics with which the run is evaluated."""
-        return self._eval_variables(self.state)
-
-    def evaluate(self, inputs: np.ndarray) -> Outputs:
-        """Features and logits in evaluation: running statistics, no dropout, no noise mask.
-
-        Noise, too, is normalised by the running statistics of natural images, as a network in use
-        would do, which is not told what is noise (and as the reproduction's histograms do).
-
-        Args:
-          inputs: f32[N, H, W, C], as they enter the network; N may be 0.
-        """
-        index, valid = pad_rows(np.arange(len(inputs), dtype=np.int32), BATCH_SIZE)
-        model, classes = self.experiment.model, self.experiment.training.stats.num_classes
-        if not len(index):
-            shape = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.float32)
-            empty = jax.eval_shape(
-                lambda v, x: model.apply(v, x, train=False), self.variables, shape
-            )[1]["features"]
-            return Outputs(
-                np.zeros((0, empty.shape[1]), np.float32), np.zeros((0, classes), np.float32)
-            )
-        parts = [
-            [np.asarray(part)[mask] for part in self._evaluate(self.variables, inputs[rows], mask)]
-            for rows, mask in zip(index, valid, strict=True)
-        ]
-        return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-    def train(self, batch: Batch, seed: int) -> Outputs:
-        """Features and logits in training: moments of the batch, and dropout.
-
-        Args:
-          batch: from `training_batches`.
-          seed: of dropout.
-        """
-        outputs = self._train(self.variables, batch, rng.root(seed))
-        return Outputs(*map(np.asarray, outputs))
-
-    def images(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8[N, H, W, C] as they enter the network, f32[N, H, W, C]."""
-        loader = self.experiment.loader
-        return np.asarray(normalize(to_float(jnp.asarray(images)), loader.mean, loader.std))
-
-    def noise(self, count: int, seed: int) -> np.ndarray:
-        """Noise images as they enter the network, f32[count, H, W, C].
-
-        Drawn as the fields of the run's method with noise say. Every run has such fields, so that
-        one without noise gets what OPeN would have had: with the defaults, of the mean and
-        deviation of the training subset.
-
-        Args:
-          count: how many.
-          seed: the same seed gives the same noise.
-        """
-        shape = (count, *self.experiment.training.stats.image_shape)
-        noise = run_noise(self.run).draw(rng.root(seed), shape)
-        loader = self.experiment.loader
-        return np.asarray(normalize(noise, loader.mean, loader.std))
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.errors import ConfigError
 
 
 class NoiseMethods(NamedTuple):
@@ -174,6 +57,23 @@ def run_noise(run: Run) -> NoiseSource:
     return noise_source(run.experiment.training.stats, method, **arguments)
 
 
+def noise_inputs(network: Network, count: int, seed: int) -> np.ndarray:
+    """Noise images as they enter a network, f32[count, H, W, C].
+
+    Drawn as the fields of the run's method with noise say. Every run has such fields, so that one
+    without noise gets what OPeN would have had: with the defaults, of the mean and deviation of the
+    training subset.
+
+    Args:
+      network: of the run.
+      count: how many.
+      seed: the same seed gives the same noise.
+    """
+    shape = (count, *network.experiment.training.stats.image_shape)
+    noise = run_noise(network.run).draw(rng.root(seed), shape)
+    return np.asarray(network.experiment.batch_builder.normalize(noise))
+
+
 def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:
     """Batches as the run's method with noise draws them; see `training_batches`.
 
@@ -206,7 +106,7 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
       Batches as `recipe.Batch` has them, always with a noise mask.
     """
     experiment = run.experiment
-    training, loader = experiment.training, experiment.loader
+    training, batch_builder = experiment.training, experiment.batch_builder
     recipe = build_recipe(methods, training.stats, run.config.method.to_dict())
     sampler = EpochSampler(
         training.labels, training.stats.num_classes, experiment.sampler.batch_size, seed
@@ -217,7 +117,7 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
             rng.at(rng.stream(seed, name), step) for name in ("augment", "transforms")
         )
         rows = jnp.arange(len(image))
-        batch = loader.gather(augment_key, image, label, rows, valid)
+        batch = batch_builder.make_batch(augment_key, image, label, rows, valid)
         for i, transform in enumerate(recipe.transforms):
             batch = transform(rng.at(transform_key, i), batch)
         return {"noise_mask": jnp.zeros_like(valid), **batch}

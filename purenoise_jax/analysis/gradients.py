@@ -35,20 +35,17 @@ import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purenoise_jax import rng
 from purenoise_jax.analysis.classes import by_frequency, class_axis
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import (
-    Network,
-    noise_methods,
-    noisy_batches,
-    training_batches,
-)
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.data.augment import normalize
-from purenoise_jax.metrics import frequency_groups, mean_of
-from purenoise_jax.recipe import Batch, cross_entropy
-from purenoise_jax.xla import compiler_options
+from purenoise_jax.analysis.features import noise_methods, noisy_batches, training_batches
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.pixels import normalize
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.methods.recipe import cross_entropy
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.training.metrics import frequency_groups, mean_of
 
 BATCHES = 8
 MOST_CLASSES = 20
@@ -75,12 +72,12 @@ def row_gradient(network: Network, seed: int) -> Gradient:
       cross-entropies of the valid rows times `rows`, summed, over the number of valid rows. The
       same batch number gives the same dropout.
     """
-    model, loader = network.experiment.model, network.experiment.loader
+    model, batch_builder = network.experiment.model, network.experiment.batch_builder
 
     def loss(params: Any, batch: Batch, rows: jax.Array, key: jax.Array) -> jax.Array:
         (logits, _), _ = model.apply(
             {"params": params, "batch_stats": network.state.batch_stats},
-            normalize(batch["image"], loader.mean, loader.std),
+            normalize(batch["image"], batch_builder.mean, batch_builder.std),
             batch["noise_mask"],
             batch["valid"],
             train=True,

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.analysis.outcome import Outcome, outcome
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.metrics import NUM_GROUPS, frequency_groups
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
@@ -48,8 +48,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _checked(run: Run) -> Outcome:
-    result = outcome(run)
+def _checked(run: Run) -> Evaluation:
+    result = latest_evaluation(run)
     if result.number("group_accuracy") is None:
         raise ConfigError(
             f"{run.path} has no group accuracies: it has {len(result.class_counts)} classes, and "
@@ -58,7 +58,7 @@ def _checked(run: Run) -> Outcome:
     return result
 
 
-def _numbers(result: Outcome) -> dict[str, list]:
+def _numbers(result: Evaluation) -> dict[str, list]:
     groups = frequency_groups(np.asarray(result.class_counts))
     return {
         "accuracy": result.numbers["group_accuracy"],

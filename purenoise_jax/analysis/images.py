@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.step import Inputs, Rows
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, styled
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.train_step import Inputs, Rows
 
 COLUMNS, ROWS = 10, 5
 

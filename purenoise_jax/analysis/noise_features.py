@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network, noisy_batches
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.features import noise_inputs, noisy_batches
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 
 IMAGES = 1000
 BATCHES = 8
@@ -88,7 +89,7 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
     images = run.experiment.dataset.test_images
     chosen = np.random.default_rng(options.seed).permutation(len(images))[:count]
     natural = network.evaluate(network.images(images[chosen])).features
-    noise = network.evaluate(network.noise(count, options.seed)).features
+    noise = network.evaluate(noise_inputs(network, count, options.seed)).features
     return {
         "evaluation": compare(natural, noise),
         "training": compare(*training_features(network, options.seed)),

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.analysis.drawing import Options
-from purenoise_jax.analysis.load import Run
-from purenoise_jax.data.cifar import LAYOUTS
-from purenoise_jax.data.sources import load
-from purenoise_jax.errors import ConfigError, DataError
-from purenoise_jax.paths import expand
+from purenoise_jax.analysis.figure_style import Options
+from purenoise_jax.data.sources.cifar import LAYOUTS
+from purenoise_jax.data.sources.registry import load
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError, DataError
+from purenoise_jax.runtime.paths import expand
 
 # The classes of the two are disjoint (Krizhevsky 2009).
 OTHER = {"cifar10": "cifar100", "cifar100": "cifar10"}

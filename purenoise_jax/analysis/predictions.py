@@ -11,10 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.classes import by_frequency, class_axis
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.features import noise_inputs
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.ood import ood_images
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 
 IMAGES = 1000
 TITLES = {"noise": "pure noise", "ood": "out-of-distribution images"}
@@ -53,7 +54,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     for run in runs:
         network, other = Network(run, options.epoch), ood_images(run, options)
         drawn = np.random.default_rng(options.seed).permutation(len(other))[:count]
-        inputs = {"noise": network.noise(count, options.seed)}
+        inputs = {"noise": noise_inputs(network, count, options.seed)}
         if len(drawn):
             inputs["ood"] = network.images(other[drawn])
         counts = run.experiment.training.stats.class_counts

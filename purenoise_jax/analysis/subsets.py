@@ -7,11 +7,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib_venn import venn2, venn3
 
-from purenoise_jax.analysis.drawing import COLORS, Drawing, Options, literal, styled
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
+from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.longtail import RULES, long_tail_indices, read_indices
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.resolve import resolved
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.errors import ConfigError
 
 SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as M2m (first)"}
 

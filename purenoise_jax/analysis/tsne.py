@@ -17,10 +17,11 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from purenoise_jax.analysis.classes import NAMED, by_frequency, class_colors
-from purenoise_jax.analysis.drawing import Drawing, Options, literal, styled
-from purenoise_jax.analysis.features import Network
-from purenoise_jax.analysis.load import Run
+from purenoise_jax.analysis.features import noise_inputs
+from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
 from purenoise_jax.analysis.ood import ood_images
+from purenoise_jax.inference.network import Network
+from purenoise_jax.inference.runs import Run
 
 IMAGES = 50
 PERPLEXITY = 30.0
@@ -76,7 +77,7 @@ def points(run: Run, options: Options) -> tuple[np.ndarray, np.ndarray]:
         [
             network.images(dataset.test_images[chosen]),
             network.images(ood[drawn]),
-            network.noise(count, options.seed),
+            noise_inputs(network, count, options.seed),
         ]
     )
     labels = [dataset.test_labels[chosen], np.full(len(drawn), OOD), np.full(count, NOISE)]

@@ -19,25 +19,32 @@ from types import FrameType
 
 import jax
 
-from purenoise_jax.background import leave
-from purenoise_jax.bad_values import field_paths
-from purenoise_jax.chaos import damage, kills, mistakes, races, signals, starve
-from purenoise_jax.chaos.births import Hung, Refused
-from purenoise_jax.chaos.case import CASES, QUICK_CASES
+from purenoise_jax.chaos import (
+    concurrency_faults,
+    config_faults,
+    corruption_faults,
+    crash_faults,
+    resource_faults,
+    signals,
+)
+from purenoise_jax.chaos.harness import Harness, Result
+from purenoise_jax.chaos.invalid_configs import field_paths
+from purenoise_jax.chaos.process_control import Hung, Refused
 from purenoise_jax.chaos.progress import Shown
-from purenoise_jax.chaos.scene import Result, Scene
+from purenoise_jax.chaos.scenarios import CASES, QUICK_CASES
 from purenoise_jax.chaos.table import WIDTH, show
-from purenoise_jax.command import Parser, run_command
-from purenoise_jax.console import SafeConsole, duration, show_error, show_traceback
-from purenoise_jax.errors import ConfigError, StorageError, unknown
-from purenoise_jax.paths import expand
+from purenoise_jax.runtime.console import SafeConsole, duration, show_error, show_traceback
+from purenoise_jax.runtime.errors import ConfigError, StorageError, unknown
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import exit_process
 
 HELD, BROKEN = 0, 1
 MOST_JOBS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Torment:
+class FaultInjection:
     """One of those that can be chosen.
 
     Attributes:
@@ -48,30 +55,43 @@ class Torment:
       help: what the option counts.
     """
 
-    work: Callable[[Scene, int], list[Result]]
+    work: Callable[[Harness, int], list[Result]]
     option: str
     default: int
     help: str
     count: Callable[[int], int] = lambda times: times
 
 
-TORMENTS = {
-    "kills": Torment(kills.torment, "kills", 20, "kills (SIGKILL) at random instants"),
-    "signals": Torment(
-        signals.torment, "signals", 3,
-        "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns", signals.count,
+FAULTS = {
+    "kills": FaultInjection(crash_faults.inject, "kills", 20, "kills (SIGKILL) at random instants"),
+    "signals": FaultInjection(
+        signals.inject,
+        "signals",
+        3,
+        "signals in each phase: SIGTERM, SIGUSR1 and SIGINT take turns",
+        signals.count,
     ),
-    "damage": Torment(damage.torment, "damages", 100, "damaged checkpoints", damage.count),
-    "starve": Torment(
-        starve.torment, "shortages", 1,
-        "times that each of: disk full, no room, read-only, no permission, ...", starve.count,
+    "damage": FaultInjection(
+        corruption_faults.inject, "damages", 100, "damaged checkpoints", corruption_faults.count
     ),
-    "mistakes": Torment(
-        mistakes.torment, "mistakes", 6, "bad values for each config field, at most",
+    "starve": FaultInjection(
+        resource_faults.inject,
+        "shortages",
+        1,
+        "times that each of: disk full, no room, read-only, no permission, ...",
+        resource_faults.count,
+    ),
+    "mistakes": FaultInjection(
+        config_faults.inject,
+        "mistakes",
+        6,
+        "bad values for each config field, at most",
         lambda times: len(field_paths()),
     ),
-    "races": Torment(races.torment, "races", 10, "starts of several runs in one workdir"),
-}  # fmt: skip
+    "races": FaultInjection(
+        concurrency_faults.inject, "races", 10, "starts of several runs in one workdir"
+    ),
+}
 EPILOG = """\
 torments, for --only:
   kills     runs are killed again and again, and started again until they are done: no step
@@ -107,13 +127,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for torment in TORMENTS.values():
+    for fault in FAULTS.values():
         parse.add_argument(
-            f"--{torment.option}",
+            f"--{fault.option}",
             type=int,
-            default=torment.default,
+            default=fault.default,
             metavar="N",
-            help=f"{torment.help} (default: {torment.default})",
+            help=f"{fault.help} (default: {fault.default})",
         )
     parse.add_argument("--only", default="", metavar="NAME,...", help="these torments only")
     parse.add_argument(
@@ -152,7 +172,7 @@ def _chaos(argv: Sequence[str]) -> int:
     remove = False
     try:
         with _interruptible(), Shown(console) as shown:
-            results = _torment_all(args, chosen, folder, shown)
+            results = _inject_all(args, chosen, folder, shown)
         held = not any(result.broken for result in results)
         remove = held and not args.keep
         seconds = time.monotonic() - started
@@ -189,18 +209,18 @@ def _chaos(argv: Sequence[str]) -> int:
 
 def _chosen(args: argparse.Namespace) -> dict[str, int]:
     """The torments that are wanted, with how many times."""
-    for name in (*(t.option for t in TORMENTS.values()), "jobs", "seed"):
+    for name in (*(t.option for t in FAULTS.values()), "jobs", "seed"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
-    names = args.only.split(",") if args.only else list(TORMENTS)
+    names = args.only.split(",") if args.only else list(FAULTS)
     for name in names:
-        if name not in TORMENTS:
-            raise unknown("--only", name, TORMENTS)
-    times = {name: getattr(args, TORMENTS[name].option) for name in TORMENTS if name in names}
+        if name not in FAULTS:
+            raise unknown("--only", name, FAULTS)
+    times = {name: getattr(args, FAULTS[name].option) for name in FAULTS if name in names}
     return {name: number for name, number in times.items() if number}
 
 
-def _torment_all(
+def _inject_all(
     args: argparse.Namespace, chosen: dict[str, int], folder: Path, shown: Shown
 ) -> list[Result]:
     # One that JAX was already told of stays.
@@ -212,12 +232,12 @@ def _torment_all(
     cases = QUICK_CASES if args.quick else CASES
     shown.begin("undisturbed", len(cases))
     with contextlib.closing(
-        Scene(folder, cache, args.seed, jobs, shown.advance, args.keep, cases)
-    ) as scene:
-        scene.make_references()
+        Harness(folder, cache, args.seed, jobs, shown.advance, args.keep, cases)
+    ) as harness:
+        harness.make_references()
         for name, times in chosen.items():
-            shown.begin(name, TORMENTS[name].count(times))
-            results += TORMENTS[name].work(scene, times)
+            shown.begin(name, FAULTS[name].count(times))
+            results += FAULTS[name].work(harness, times)
     return results
 
 
@@ -246,7 +266,7 @@ def _file_system(folder: Path) -> str:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does, so that all victims are ended too."""
+    """SIGTERM ends us as Ctrl-C does, so that all subjects are ended too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -259,4 +279,4 @@ def _interruptible() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

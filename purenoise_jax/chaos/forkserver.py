@@ -1,13 +1,13 @@
-"""Starts victims in milliseconds: a process that has imported everything forks them.
+"""Starts subjects in milliseconds: a process that has imported everything forks them.
 
 python -m purenoise_jax.chaos.forkserver [PATH=BYTES ...]
 
 Orders come in on standard input, a JSON line each; who was born and who died goes out on standard
-output. At the end of the input all victims are killed, so that none outlives who ordered it,
+output. At the end of the input all subjects are killed, so that none outlives who ordered it,
 however that ended. `multiprocessing` has a fork server too, but its children leave without taking
 the interpreter down, which is where background threads crash; these end like any command.
 
-The PATHs are folders for small file systems in memory that victims see in place of them.
+The PATHs are folders for small file systems in memory that subjects see in place of them.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ import sys
 import time
 from typing import Any
 
-from purenoise_jax.background import leave
-from purenoise_jax.chaos.order import Order
 from purenoise_jax.chaos.privileges import mount_tmpfs, remount
-from purenoise_jax.chaos.victim import become
+from purenoise_jax.chaos.run_spec import RunSpec
+from purenoise_jax.chaos.subject import become
+from purenoise_jax.runtime.threads import exit_process
 
 # What a run imports later than at its start.
 MODULES = (
@@ -36,12 +36,12 @@ MODULES = (
 
 
 def serve() -> str | None:
-    """Forks a victim for each order.
+    """Forks a subject for each order.
 
     Returns:
-      In a victim its order; in the server None, when there is nothing more to do.
+      In a subject its order; in the server None, when there is nothing more to do.
     """
-    # A pipe that becomes readable whenever a victim has died.
+    # A pipe that becomes readable whenever a subject has died.
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -103,17 +103,17 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The server; and each victim comes out of here, too."""
+    """The server; and each subject comes out of here, too."""
     sizes = (arg.rpartition("=") for arg in sys.argv[1:])
     mount_tmpfs({path: int(size) for path, _, size in sizes})
     for name in MODULES:
         importlib.import_module(name)
-    # So that no victim goes through, and thereby copies, what was there before it.
+    # So that no subject goes through, and thereby copies, what was there before it.
     gc.freeze()
     _say({"ready": os.getpid()})
     order = serve()
     if order is not None:
-        leave(become(Order.from_json(order)))
+        exit_process(become(RunSpec.from_json(order)))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from purenoise_jax.console import SafeConsole, duration
+from purenoise_jax.runtime.console import SafeConsole, duration
 
 
 class Shown:
-    """Shows one torment after the other, for as long as it is entered.
+    """Shows one inject after the other, for as long as it is entered.
 
     Args:
       console: where to.
@@ -45,7 +45,7 @@ class Shown:
         self._bars.stop()
 
     def begin(self, label: str, total: int) -> None:
-        """The next torment."""
+        """The next inject."""
         self.end()
         self._label, self._done, self._since = label, 0, time.monotonic()
         self._task = self._bars.add_task(label, total=total)
@@ -57,7 +57,7 @@ class Shown:
             self._bars.advance(self._task)
 
     def end(self) -> None:
-        """The torment is over."""
+        """The inject is over."""
         if not self._label:
             return
         self._bars.stop_task(self._task)

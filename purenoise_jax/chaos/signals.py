@@ -7,11 +7,11 @@ import signal
 import statistics
 import time
 
-from purenoise_jax.chaos import kept
-from purenoise_jax.chaos.births import Hung, Victim, until
-from purenoise_jax.chaos.case import TOTAL_STEPS
-from purenoise_jax.chaos.scene import Result, Scene, differences, first_lines
-from purenoise_jax.errors import INTERRUPTED, TERMINATED
+from purenoise_jax.chaos import inspection
+from purenoise_jax.chaos.harness import Harness, Result, differences, first_lines
+from purenoise_jax.chaos.process_control import Hung, Subject, until
+from purenoise_jax.chaos.scenarios import TOTAL_STEPS
+from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED
 
 # What a run says it is at -> how often it comes to that, at least.
 PHASES = {
@@ -47,11 +47,11 @@ class Answer:
     problems: tuple[str, ...]
 
 
-def torment(scene: Scene, times: int) -> list[Result]:
+def inject(harness: Harness, times: int) -> list[Result]:
     """Sends signals in every phase.
 
     Args:
-      scene: with references.
+      harness: with references.
       times: to each phase; the three signals take turns.
     """
     numbers = list(SIGNALS)
@@ -60,13 +60,13 @@ def torment(scene: Scene, times: int) -> list[Result]:
         for i, phase in enumerate(PHASES)
         for n in range(times)
     ]
-    answers = scene.at_once(lambda trial: _ask(scene, *trial), trials)
+    answers = harness.at_once(lambda trial: _ask(harness, *trial), trials)
     rows = []
     for phase in PHASES:
         found = [answer for answer in answers if answer.phase == phase]
         if found:
             rows.append(_sum_up(f"signal while {NAMES.get(phase, phase)}", found))
-    twice = scene.at_once(lambda index: _ask_twice(scene, index), range(times))
+    twice = harness.at_once(lambda index: _ask_twice(harness, index), range(times))
     if twice:
         rows.append(_sum_up("Ctrl-C twice", twice))
     return rows
@@ -77,97 +77,97 @@ def count(times: int) -> int:
     return times * (len(PHASES) + 1)
 
 
-def _ask(scene: Scene, phase: str, number: signal.Signals, index: int) -> Answer:
-    rng = random.Random(f"signals {scene.seed} {index}")
-    case = scene.cases[index % len(scene.cases)]
+def _ask(harness: Harness, phase: str, number: signal.Signals, index: int) -> Answer:
+    rng = random.Random(f"signals {harness.seed} {index}")
+    case = harness.cases[index % len(harness.cases)]
     problems: list[str] = []
     seconds = 0.0
-    workdir = scene.folder / "none"
+    workdir = harness.folder / "none"
     try:
         for _ in range(ATTEMPTS):
             shutil.rmtree(workdir, ignore_errors=True)
-            workdir = scene.new_folder("signal")
-            victim = scene.start(case, workdir)
-            sent = _send_in(victim, phase, rng.randrange(PHASES[phase]), number)
-            code = victim.wait()
-            if sent and _phase_at(victim, sent) == phase:
+            workdir = harness.new_folder("signal")
+            subject = harness.start(case, workdir)
+            sent = _send_in(subject, phase, rng.randrange(PHASES[phase]), number)
+            code = subject.wait()
+            if sent and _phase_at(subject, sent) == phase:
                 break
         else:
             return Answer(phase, 0.0, (f"{phase} could not be met",))
-        seconds = victim.died_at - sent
+        seconds = subject.died_at - sent
         if code != SIGNALS[number]:
-            problems.append(f"{number.name} while {phase}: exit code {code}: {victim.last_line()}")
+            problems.append(f"{number.name} while {phase}: exit code {code}: {subject.last_line()}")
         if seconds > MOST_SECONDS:
             problems.append(f"{number.name} while {phase}: gone after {seconds:.1f} s only")
-        problems += kept.damages(workdir)
-        saved = max(kept.steps(workdir), default=0)
-        computed = victim.last("step") or 0
+        problems += inspection.damages(workdir)
+        saved = max(inspection.steps(workdir), default=0)
+        computed = subject.last("step") or 0
         if computed > saved:
             problems.append(f"{number.name} while {phase}: {computed} computed, {saved} saved")
-        again = scene.start(case, workdir)
+        again = harness.start(case, workdir)
         code = again.wait()
         if code != 0 or (again.last("start") or 0) != saved:
             problems.append(f"after {number.name} while {phase} it did not go on: {code}")
-        problems += differences(workdir, scene.references[case.name])
+        problems += differences(workdir, harness.references[case.name])
     except Hung as hung:
         problems.append(f"{number.name} while {phase}: hung: {hung}")
-    scene.done(workdir, problems)
+    harness.done(workdir, problems)
     return Answer(phase, seconds, tuple(problems))
 
 
-def _ask_twice(scene: Scene, index: int) -> Answer:
+def _ask_twice(harness: Harness, index: int) -> Answer:
     """A second SIGINT is for those who do not want to wait."""
-    case = scene.cases[index % len(scene.cases)]
-    workdir = scene.new_folder("twice")
+    case = harness.cases[index % len(harness.cases)]
+    workdir = harness.new_folder("twice")
     problems: list[str] = []
     seconds = 0.0
     try:
-        victim = scene.start(case, workdir)
-        begun = until(lambda: len(kept.steps(workdir)) >= 2, victim)
+        subject = harness.start(case, workdir)
+        begun = until(lambda: len(inspection.steps(workdir)) >= 2, subject)
         sent = time.monotonic()
-        victim.send(signal.SIGINT)
+        subject.send(signal.SIGINT)
         # Two at the same time would be one.
         time.sleep(0.02)
-        victim.send(signal.SIGINT)
-        code = victim.wait()
-        seconds = victim.died_at - sent
+        subject.send(signal.SIGINT)
+        code = subject.wait()
+        seconds = subject.died_at - sent
         if not begun or code != INTERRUPTED:
-            problems.append(f"SIGINT twice: exit code {code}: {victim.last_line()}")
+            problems.append(f"SIGINT twice: exit code {code}: {subject.last_line()}")
         if seconds > MOST_SECONDS:
             problems.append(f"SIGINT twice: gone after {seconds:.1f} s only")
-        problems += kept.damages(workdir)
-        if scene.start(case, workdir).wait() != 0:
+        problems += inspection.damages(workdir)
+        if harness.start(case, workdir).wait() != 0:
             problems.append("after SIGINT twice it did not go on")
-        problems += differences(workdir, scene.references[case.name])
+        problems += differences(workdir, harness.references[case.name])
     except Hung as hung:
         problems.append(f"SIGINT twice: hung: {hung}")
-    scene.done(workdir, problems)
+    harness.done(workdir, problems)
     return Answer("twice", seconds, tuple(problems))
 
 
-def _send_in(victim: Victim, phase: str, skip: int, number: signal.Signals) -> float:
+def _send_in(subject: Subject, phase: str, skip: int, number: signal.Signals) -> float:
     """Sends a signal in a phase; returns when, on the monotonic clock, or 0.
 
     Args:
-      victim: that gets it.
+      subject: that gets it.
       phase: what it says then.
       skip: so many times of that are let pass.
       number: the signal.
     """
 
     def there() -> bool:
-        said = [str(value) for _, kind, value in victim.events() if kind == "doing"]
+        said = [str(value) for _, kind, value in subject.events() if kind == "doing"]
         times = sum(what.startswith(phase) for what in said)
         return times > skip and said[-1].startswith(phase)
 
-    if not until(there, victim):
+    if not until(there, subject):
         return 0.0
     now = time.monotonic()
-    return now if victim.send(number) else 0.0
+    return now if subject.send(number) else 0.0
 
 
-def _phase_at(victim: Victim, when: float) -> str:
-    said = [str(value) for at, kind, value in victim.events() if kind == "doing" and at <= when]
+def _phase_at(subject: Subject, when: float) -> str:
+    said = [str(value) for at, kind, value in subject.events() if kind == "doing" and at <= when]
     return next((phase for phase in PHASES if said and said[-1].startswith(phase)), "")
 
 

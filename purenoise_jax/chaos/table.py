@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from purenoise_jax.chaos.scene import Result
-from purenoise_jax.console import SafeConsole
+from purenoise_jax.chaos.harness import Result
+from purenoise_jax.runtime.console import SafeConsole
 
 WIDTH = 100
 
 
 def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
-    """Prints what each torment came to, and below what did not hold.
+    """Prints what each inject came to, and below what did not hold.
 
     Args:
       console: where to.

@@ -11,11 +11,12 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from purenoise_jax.checkpoint import FOLDER, QUARANTINE, Checkpoints, manifest
-from purenoise_jax.command import Parser, run_command
-from purenoise_jax.console import SafeConsole
-from purenoise_jax.errors import CheckpointError, one_line
-from purenoise_jax.paths import expand
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE, Checkpoints
+from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import CheckpointError, one_line
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
 
 
 def parser() -> argparse.ArgumentParser:

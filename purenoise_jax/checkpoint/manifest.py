@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.files import open_plain, read_json, write_json
+from purenoise_jax.runtime.files import open_plain, read_json, write_json
 
 NAME = "manifest.json"
 _THREADS = 4
@@ -21,7 +21,7 @@ _THREADS = 4
 LARGEST_JSON = 32 * 2**20
 
 
-def seal(folder: Path) -> None:
+def commit(folder: Path) -> None:
     """Writes the manifest of a folder, after which the folder is complete and keeps its name.
 
     Everything is on the disk itself when this returns: all files, the manifest, which is written

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.labels import as_labels
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

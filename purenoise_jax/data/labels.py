@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.errors import DataError
+from purenoise_jax.runtime.errors import DataError
 
 _OFFENDERS_SHOWN = 5
 _LEGAL = "legal: integers from 0, [N] or [N, 1]"

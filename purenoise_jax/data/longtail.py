@@ -12,9 +12,9 @@ import numpy as np
 
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.data.npy import DAMAGE, read_array
-from purenoise_jax.errors import ConfigError, DataError, unknown
-from purenoise_jax.exact import as_meant
-from purenoise_jax.files import open_plain
+from purenoise_jax.runtime.errors import ConfigError, DataError, unknown
+from purenoise_jax.runtime.exact import as_meant
+from purenoise_jax.runtime.files import open_plain
 
 PROFILES = ("exp", "step", "natural")
 RULES = ("cao", "first")

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from purenoise_jax import rng
-from purenoise_jax.array_checks import check_labels
+from purenoise_jax.data.array_checks import check_labels
 from purenoise_jax.data.labels import as_labels
-from purenoise_jax.errors import ConfigError, DataError, shown
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError, DataError, shown
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:

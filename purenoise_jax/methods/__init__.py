@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from purenoise_jax.errors import ConfigError, unknown
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
@@ -15,9 +15,10 @@ from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
-from purenoise_jax.methods.resampling import balance
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.sam import sam
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.runtime.errors import ConfigError, unknown
 
 Apply = Callable[..., Recipe]
 
@@ -36,9 +37,9 @@ class Checked(NamedTuple):
 
 METHODS: dict[str, Apply | Checked] = {
     "erm": erm,
-    "rs": balance,
+    "rs": class_balanced_sampling,
     # What "rs" is called when it begins in a later phase.
-    "drs": balance,
+    "drs": class_balanced_sampling,
     "open": Checked(pure_noise.pure_noise, pure_noise.check),
     "append": Checked(appended_noise.append_noise, appended_noise.check),
     "ldam": ldam,

@@ -13,10 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax import rng
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.exact import as_meant
-from purenoise_jax.legal import Real
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.noise_source import (
     Clip,
     Mean,
@@ -26,7 +24,11 @@ from purenoise_jax.methods.noise_source import (
     check_noise,
     noise_source,
 )
-from purenoise_jax.recipe import Batch, DataStats, Recipe
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.constraints import Real
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.exact import as_meant
 
 
 def check(arguments: Mapping[str, Any], batch_size: int) -> None:

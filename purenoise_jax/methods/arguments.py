@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
-from purenoise_jax.legal import ALWAYS, LOCAL, Legal
+from purenoise_jax.runtime.constraints import ALWAYS, LOCAL, Constraint
 
 
 class Argument(NamedTuple):
@@ -20,7 +20,7 @@ class Argument(NamedTuple):
     """
 
     default: Any
-    legal: Legal
+    legal: Constraint
     help: str
     absent: Any = ALWAYS
     fixed: bool = True

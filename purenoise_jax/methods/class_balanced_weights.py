@@ -8,8 +8,9 @@ from typing import Annotated
 
 import numpy as np
 
-from purenoise_jax.legal import Real
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.runtime.constraints import Real
 
 
 def effective_weights(class_counts: np.ndarray, beta: float) -> np.ndarray:

@@ -5,8 +5,9 @@ Source: Kang et al. 2020, section 4.1; Zhang et al. 2021 ("Bag of Tricks") for C
 
 import dataclasses
 
-from purenoise_jax.methods.resampling import balance
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.resampling import class_balanced_sampling
 
 
 def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
@@ -18,5 +19,7 @@ def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
     code of Zhang et al. leaves it in training mode.
     """
     return dataclasses.replace(
-        balance(recipe, stats), trainable=lambda path: path[0] == "head", train_mode=False
+        class_balanced_sampling(recipe, stats),
+        trainable=lambda path: path[0] == "head",
+        train_mode=False,
     )

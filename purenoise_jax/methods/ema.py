@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.legal import Real
-from purenoise_jax.recipe import DataStats, Memory, Recipe
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Memory, Recipe
+from purenoise_jax.runtime.constraints import Real
 
 NAME = "ema"
 

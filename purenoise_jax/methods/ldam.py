@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.legal import Real
-from purenoise_jax.recipe import DataStats, Recipe, cross_entropy
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Recipe, cross_entropy
+from purenoise_jax.runtime.constraints import Real
 
 
 def margins(class_counts: np.ndarray, max_margin: float) -> np.ndarray:

@@ -9,12 +9,14 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax import rng
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.legal import LOCAL, Integer, Real, Text
-from purenoise_jax.methods.resampling import balance
-from purenoise_jax.networks import Networks
-from purenoise_jax.recipe import Batch, DataStats, Recipe, cross_entropy
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.networks import Networks
+from purenoise_jax.methods.recipe import Recipe, cross_entropy
+from purenoise_jax.methods.resampling import class_balanced_sampling
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.constraints import LOCAL, Integer, Real, Text
+from purenoise_jax.runtime.errors import ConfigError
 
 NAME = "m2m"
 
@@ -86,7 +88,7 @@ def m2m(
         return {**batch, "image": jnp.where(replaced[:, None, None, None], moved, image)}
 
     return dataclasses.replace(
-        balance(recipe, stats),
+        class_balanced_sampling(recipe, stats),
         generators=(*recipe.generators, translate),
         frozen={**recipe.frozen, NAME: network},
     )

@@ -8,10 +8,16 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from purenoise_jax.errors import ConfigError, unknown
-from purenoise_jax.legal import OneOf, PerChannel, Real, Switch, refuse_idle_statistics
-from purenoise_jax.noise import draw_noise
-from purenoise_jax.recipe import DataStats
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.noise import draw_noise
+from purenoise_jax.runtime.constraints import (
+    OneOf,
+    PerChannel,
+    Real,
+    Switch,
+    refuse_idle_statistics,
+)
+from purenoise_jax.runtime.errors import ConfigError, unknown
 
 SPACES = ("pixel", "raw")
 STATS = ("train_subset", "full_train", "explicit")

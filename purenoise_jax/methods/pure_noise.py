@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax import rng
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.legal import Real
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.noise import add_noise, choose_rows, replace_probs
 from purenoise_jax.methods.noise_source import (
     Clip,
     Mean,
@@ -24,9 +24,11 @@ from purenoise_jax.methods.noise_source import (
     check_noise,
     noise_source,
 )
-from purenoise_jax.methods.resampling import balance
-from purenoise_jax.noise import add_noise, choose_rows, replace_probs
-from purenoise_jax.recipe import Batch, DataStats, Recipe
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.resampling import class_balanced_sampling
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.constraints import Real
+from purenoise_jax.runtime.errors import ConfigError
 
 ADDITIVE_HELP = (
     "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]"
@@ -90,4 +92,6 @@ def pure_noise(
         image = jnp.where(noise_mask[:, None, None, None], noise, image)
         return {**batch, "image": image, "noise_mask": noise_mask}
 
-    return dataclasses.replace(balance(recipe, stats), transforms=(*recipe.transforms, replace))
+    return dataclasses.replace(
+        class_balanced_sampling(recipe, stats), transforms=(*recipe.transforms, replace)
+    )

@@ -7,10 +7,11 @@ import dataclasses
 
 import numpy as np
 
-from purenoise_jax.recipe import DataStats, Recipe
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Recipe
 
 
-def balance(recipe: Recipe, stats: DataStats) -> Recipe:
+def class_balanced_sampling(recipe: Recipe, stats: DataStats) -> Recipe:
     """Draws every class with equal probability, then one of its images uniformly."""
     uniform = np.full(stats.num_classes, 1 / stats.num_classes, np.float32)
     return dataclasses.replace(recipe, class_probs=uniform)

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purenoise_jax.legal import OneOf, Real
-from purenoise_jax.recipe import Aux, Batch, DataStats, LossFn, Params, Recipe
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.recipe import Aux, LossFn, Params, Recipe
+from purenoise_jax.runtime.constraints import OneOf, Real
 
 ASYMMETRIES = ("none", "weighted_ascent", "one_minus_share", "inverse_share")
 

@@ -7,11 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from purenoise_jax.errors import ConfigError, unknown
 from purenoise_jax.models.heads import HEADS
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.models.resnet_cifar import ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
+from purenoise_jax.runtime.errors import ConfigError, unknown
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": partial(ResNetCifar, depth=8),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from purenoise_jax.xla import materialize
+from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 
 # On a CPU, weight gradients of narrow layers on large maps are made from so many images at a time,
 # more if it takes more than so many groups.
@@ -64,12 +64,13 @@ def convolve(x: jax.Array, w: jax.Array, *args: Any, **kwargs: Any) -> jax.Array
 class Conv(nn.Conv):
     """`flax.linen.Conv` in the form that a CPU computes fastest; the same numbers to rounding.
 
-    Its input and output are arrays in memory (see `xla.materialize`), and the weight gradient of a
-    narrow layer on large maps is the sum of those of groups of images (see `convolve`).
+    Its input and output are arrays in memory (see `compiler.optimization_barrier_on_cpu`), and the
+    weight gradient of a narrow layer on large maps is the sum over groups of images (see
+    `convolve`).
     """
 
     conv_general_dilated: Any = convolve
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Convolves [B, H, W, C] to [B, H', W', features]."""
-        return materialize(super().__call__(materialize(inputs)))
+        return optimization_barrier_on_cpu(super().__call__(optimization_barrier_on_cpu(inputs)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from purenoise_jax import rng
+from purenoise_jax.runtime import rng
 
 
 class Dropout(nn.Module):

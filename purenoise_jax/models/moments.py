@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.xla import materialize
+from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 
 
 class ImageMoments(NamedTuple):
@@ -72,7 +72,7 @@ def image_moments(
     # The result does not depend on the shift, so neither does the gradient.
     shift = jax.lax.stop_gradient(rows[:, :1])
     # Written twice so that each subtraction fuses into its reduction.
-    mean = (rows - materialize(shift)).mean(axis=1)
+    mean = (rows - optimization_barrier_on_cpu(shift)).mean(axis=1)
     var = jnp.square(rows - shift).mean(axis=1) - jnp.square(mean)
     return ImageMoments(mean + shift[:, 0], var, count)
 
@@ -134,5 +134,5 @@ def standardize(
     # Written to memory, because otherwise XLA on a CPU repeats the choice by row, down to the draw
     # of the mask, for every activation. Repeated for every row even where all rows share them,
     # because otherwise a CPU sums their gradients on one thread.
-    mean, gain, bias = materialize((mean, gain, bias), rows=x.shape[0])
+    mean, gain, bias = optimization_barrier_on_cpu((mean, gain, bias), rows=x.shape[0])
     return (x - spread(mean)) * spread(gain) + spread(bias)

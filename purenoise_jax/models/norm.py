@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
-from purenoise_jax.errors import DataError, unknown
 from purenoise_jax.models.moments import (
     ImageMoments,
     image_moments,
@@ -28,6 +27,7 @@ from purenoise_jax.models.moments import (
     standardize,
 )
 from purenoise_jax.models.norm_batch import NormBatch, arrange
+from purenoise_jax.runtime.errors import DataError, unknown
 
 # How to initialise auxiliary layers that are missing from a checkpoint.
 AUX_STARTS = ("fresh", "copy")

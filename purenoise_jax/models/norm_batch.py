@@ -10,7 +10,7 @@ import numpy as np
 from flax.typing import Dtype
 from jax.typing import ArrayLike
 
-from purenoise_jax.errors import ConfigError, DataError
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)

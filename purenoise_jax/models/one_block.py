@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 
-class OneBlock(nn.Module):
+class TinyNet(nn.Module):
     """A convolution and its norm, and a wide hidden layer: a moment's work, but files of a size.
 
     Attributes:

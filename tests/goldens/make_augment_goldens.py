@@ -1,4 +1,4 @@
-"""Writes augment.npz: torchvision outputs that tests/test_augment.py compares with.
+"""Writes augment.npz: torchvision outputs that tests/data/augment/test_augment.py compares with.
 
 Needs numpy, torch and torchvision, which the package itself does not depend on. The committed file
 was made with torch 2.13.0 and torchvision 0.28.0 on CPU:

@@ -17,9 +17,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from purenoise_jax.checkpoint import Checkpoints, manifest
-from purenoise_jax.experiment import build
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 
 STEP = 8
@@ -59,7 +60,7 @@ def make(norm):
     # Orbax notes the path of the machine.
     step = workdir / "checkpoints" / str(STEP)
     (step / "state/commit_success.txt").write_text("written by orbax\n")
-    manifest.seal(step)
+    manifest.commit(step)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config import make_phase
-from purenoise_jax.data.augment import normalize
-from purenoise_jax.errors import ConfigError
-from purenoise_jax.experiment import build
-from purenoise_jax.init_transforms import reset
+from purenoise_jax.checkpoint.init_transforms import reset
+from purenoise_jax.config.fields import make_phase
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize
+from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import create_model
-from purenoise_jax.optimizer import make_optimizer
-from purenoise_jax.recipe import DataStats
-from purenoise_jax.step import Inputs, Loader, Rows, init_state, make_step
-from purenoise_jax.train import train_and_evaluate
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 
 HALF = np.full(3, 0.5, np.float32)
@@ -30,9 +31,9 @@ ROWS = Rows(np.arange(8), np.ones(8, bool))
 def step_and_state(method):
     model = create_model("resnet8", num_classes=3)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=1e-3)
-    recipe, loader = build_recipe([method], STATS, {}), Loader(None, HALF, HALF, 3)
+    recipe, batch_builder = build_recipe([method], STATS, {}), BatchBuilder(None, HALF, HALF, 3)
     state = jax.jit(lambda: init_state(model, tx, (16, 16, 3), 0))()
-    return model, make_step(model, tx, lambda step: 0.1, recipe, loader, 0), state
+    return model, make_step(model, tx, lambda step: 0.1, recipe, batch_builder, 0), state
 
 
 def test_only_the_head_moves_by_the_gradient_over_fixed_features():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.methods import build_recipe
-from purenoise_jax.step import Inputs, Rows
+from purenoise_jax.training.train_step import Inputs, Rows
 from tests.linear_step import STATS, data, state_of, step_of
 
 

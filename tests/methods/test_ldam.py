@@ -6,7 +6,7 @@ import numpy as np
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.ldam import margins
-from purenoise_jax.recipe import cross_entropy
+from purenoise_jax.methods.recipe import cross_entropy
 from tests.linear_step import COUNTS, STATS
 
 

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax import rng
-from purenoise_jax.errors import ConfigError
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.m2m import NAME
-from purenoise_jax.networks import Networks
+from purenoise_jax.methods.networks import Networks
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError
 from tests.linear_step import COUNTS, STATS, Linear, softmax
 
 LABELS = np.array([0, 1, 2], np.int32)

@@ -9,17 +9,17 @@ import jax
 import numpy as np
 import pytest
 
-from purenoise_jax.checkpoint import by_name
-from purenoise_jax.config import FIELDS, default_config, validate
-from purenoise_jax.errors import CheckpointError, ConfigError
-from purenoise_jax.experiment import build
-from purenoise_jax.frozen_networks import digest
-from purenoise_jax.legal import Real
+from purenoise_jax.checkpoint.frozen_networks import digest
+from purenoise_jax.checkpoint.manager import by_name
+from purenoise_jax.config.fields import FIELDS, default_config, validate
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.arguments import arguments_of
 from purenoise_jax.methods.m2m import NAME
-from purenoise_jax.train import train_and_evaluate
-from purenoise_jax.writer import read_json
+from purenoise_jax.runtime.constraints import Real
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.runtime.files import read_json
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS
 from tests.tiny import tiny_config, write_npz
 
@@ -28,9 +28,9 @@ OWN_METHOD = """
 import dataclasses
 from typing import Annotated
 
-from purenoise_jax.legal import Real
+from purenoise_jax.runtime.constraints import Real
 from purenoise_jax.methods import METHODS
-from purenoise_jax.recipe import cross_entropy
+from purenoise_jax.methods.recipe import cross_entropy
 from tests.tiny import tiny_config
 
 

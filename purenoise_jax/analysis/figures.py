@@ -1,0 +1,71 @@
+"""Every figure by name."""
+
+from typing import NamedTuple
+
+from purenoise_jax.analysis import (
+    activations,
+    class_accuracy,
+    confusion,
+    curves,
+    gradients,
+    groups,
+    images,
+    noise_features,
+    predictions,
+    subsets,
+    tsne,
+)
+from purenoise_jax.analysis.figure_style import Draw
+
+
+class Entry(NamedTuple):
+    """A figure.
+
+    Attributes:
+      draw: how it is drawn.
+      help: what it shows, in a line.
+      options: those of `Options` that change it; `seed` is taken by all.
+    """
+
+    draw: Draw
+    help: str
+    options: tuple[str, ...] = ()
+
+
+FIGURES: dict[str, Entry] = {
+    "curves": Entry(curves.draw, "loss, test accuracy and learning rate by epoch"),
+    "confusion": Entry(confusion.draw, "confusion matrix, a row for each true class"),
+    "groups": Entry(groups.draw, "accuracy of five groups of classes, rarest to most frequent"),
+    "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
+    "images": Entry(
+        images.draw, "a training batch, augmented, with its noise images", ("epoch", "images")
+    ),
+    "subsets": Entry(
+        subsets.draw, "overlap of the long-tailed subsets in use (one run)", ("indices",)
+    ),
+    "tsne": Entry(
+        tsne.draw,
+        "t-SNE of features: test images by class, OOD images, noise",
+        ("epoch", "images", "ood_name", "ood_path"),
+    ),
+    "predictions": Entry(
+        predictions.draw,
+        "predicted classes of noise and of OOD images",
+        ("epoch", "images", "ood_name", "ood_path"),
+    ),
+    "noise_features": Entry(
+        noise_features.draw,
+        "how near noise features are to natural ones, and their spread",
+        ("epoch", "images"),
+    ),
+    "activations": Entry(
+        activations.draw,
+        "activations of natural and noise images around BN and DAR-BN",
+        ("epoch",),
+    ),
+    "gradients": Entry(
+        gradients.draw,
+        "size and direction variance of class gradients, with and without noise",
+        ("epoch",),
+    ),
+}

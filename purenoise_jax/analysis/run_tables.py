@@ -1,0 +1,248 @@
+"""What a report says of a run in words and tables; what is not there is a dash with its reason."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from purenoise_jax.analysis.latest_evaluation import Evaluation
+from purenoise_jax.config.fields import default_config, flatten
+from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.console import duration
+from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_groups
+
+NONE = "\N{EN DASH}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A named value as text.
+
+    Attributes:
+      name: of the value.
+      text: the value; a dash where there is none.
+      note: more about it, or why there is none.
+    """
+
+    name: str
+    text: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """One class of the table of classes.
+
+    Attributes:
+      name: of the class.
+      images: training images.
+      width: of its bar, percent of the largest class.
+      accuracy: percent as text, or a dash.
+      group: 1 (rarest) .. 5, or "" without groups.
+    """
+
+    name: str
+    images: int
+    width: float
+    accuracy: str
+    group: str
+
+
+def headline(result: Evaluation | None) -> list[Row]:
+    """The numbers that a run is about.
+
+    Args:
+      result: None = there is no evaluation yet.
+    """
+    if result is None:
+        names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",
+                 "geometric mean of recalls", "negative log-likelihood",
+                 "calibration error (ECE)")  # fmt: skip
+        return [Row(name, NONE, "not evaluated yet") for name in names]
+    shares = result.number("per_class_accuracy") or []
+    absent = sum(share is None for share in shares)
+    over = f"over the {len(shares) - absent} classes that are in the test set" if absent else ""
+    worst = sum(share == 0 for share in shares)
+    nothing = f"{worst} of {len(shares)} classes never recognised" if worst else ""
+    nll = result.number("nll")
+    return [
+        Row("test accuracy", *_percent(result.number("accuracy"))),
+        Row("balanced accuracy", *_percent(result.number("balanced_accuracy"), note=over)),
+        _rarest(result),
+        Row(
+            "geometric mean of recalls",
+            *_percent(result.number("geometric_mean"), note=nothing or over),
+        ),
+        Row(
+            "negative log-likelihood",
+            NONE if nll is None else f"{nll:.3f}",
+            "not recorded" if nll is None else "nats an image",
+        ),
+        Row("calibration error (ECE)", *_percent(result.number("ece"))),
+    ]
+
+
+def config_facts(run: Run) -> tuple[list[Row], list[Row]]:
+    """The config's fields: those that differ from their default, noted, and the rest."""
+    usual = flatten(default_config())
+    changed, rest = [], []
+    for name, value in flatten(run.config).items():
+        if name.startswith("phases."):
+            continue
+        if value == usual[name]:
+            rest.append(Row(name, _value(value)))
+        else:
+            changed.append(Row(name, _value(value), f"default {_value(usual[name])}"))
+    return changed, rest
+
+
+def differing_fields(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The config fields that are not the same in all runs, with each run's value."""
+    flat = [flatten(run.config) for run in runs]
+    names = dict.fromkeys(name for fields in flat for name in fields)
+    rows = [(name, [_value(fields[name]) if name in fields else NONE for fields in flat])
+            for name in names]  # fmt: skip
+    return [(name, texts) for name, texts in rows if len(set(texts)) > 1]
+
+
+def phase_facts(run: Run) -> list[Row]:
+    """The phases by start: methods, and from which epoch on."""
+    phases = sorted(run.config.phases.items(), key=lambda item: item[1].start_epoch)
+    ends = [phase.start_epoch for _, phase in phases[1:]] + [run.config.num_epochs]
+    return [
+        Row(name, " + ".join(phase.methods), f"epochs {phase.start_epoch + 1} .. {end}")
+        for (name, phase), end in zip(phases, ends, strict=True)
+    ]
+
+
+def data_facts(run: Run, result: Evaluation | None) -> list[Row]:
+    """Of the training set: name, size, imbalance, what identifies it."""
+    known, data = run.recorded, run.config.data
+    counts = known.get("class_counts") or (result.class_counts if result else None)
+    shape = known.get("image_shape")
+    missing = "not recorded yet"
+    mean, std = known.get("normalize_mean"), known.get("normalize_std")
+    facts = [Row("data set", data.name if data.source in ("auto", "tfds", "cifar_dir", "digits")
+                  else f"{data.source} {data.path}")]  # fmt: skip
+    if counts:
+        ratio = f"largest class over smallest: {max(counts) / min(counts):,.4g}"
+        facts.append(Row("training images", f"{sum(counts):,}", ratio))
+        facts.append(Row("classes", str(len(counts))))
+    else:
+        facts.append(Row("training images", NONE, missing))
+    facts.append(
+        Row("image shape", " x ".join(map(str, shape)))
+        if shape
+        else Row("image shape", NONE, missing)
+    )
+    facts.append(
+        Row("normalised by mean, std", f"{_numbers(mean)}; {_numbers(std)}", data.normalize)
+        if mean and std
+        else Row("normalised by mean, std", NONE, missing)
+    )
+    for name, key, note in (
+        ("fingerprint", "dataset_fingerprint", "sha256 of the chosen indices"),
+        ("content", "dataset_content", "sha256 over labels and a sample of the images"),
+    ):
+        value = known.get(key)
+        facts.append(Row(name, value, note) if value else Row(name, NONE, missing))
+    return facts
+
+
+def provenance(run: Run) -> list[Row]:
+    """What the run was made with and how long it took."""
+    summary = run.summary or {}
+    known = run.recorded
+    missing = "the run is not finished" if run.summary is None else "not recorded"
+    versions = summary.get("versions", {})
+    commit, device = versions.get("commit"), versions.get("device")
+    seconds, speed = known.get("seconds"), summary.get("images_per_second")
+    origin = known.get("init_from")
+    started = "random parameters" if known else NONE
+    if origin:
+        started = f"{origin['workdir']} after epoch {origin['epoch']}"
+    facts = [
+        Row("workdir", str(run.path)),
+        Row("seed", str(run.config.seed)),
+        Row("started from", started, "" if known else missing),
+        Row("training time", duration(seconds) if seconds is not None else NONE,
+             "until the newest checkpoint" if run.summary is None and seconds is not None
+             else "" if seconds is not None else missing),
+        Row("images a second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
+        Row("devices", f"{summary['devices']} x {device}" if device else NONE,
+             "" if device else missing),
+        Row("commit", commit or NONE, "" if commit else missing),
+    ]  # fmt: skip
+    if known.get("skipped_steps"):
+        note = "not finite, so they changed nothing; their batches: skipped.jsonl"
+        facts.append(Row("skipped steps", f"{known['skipped_steps']:,}", note))
+    for name, key in (("config hash", "config_hash"), ("state digest", "state_digest")):
+        value = summary.get(key)
+        facts.append(Row(name, value or NONE, "" if value else missing))
+    shown = [f"{k} {v}" for k, v in versions.items() if k not in ("commit", "device")]
+    facts.append(Row("versions", ", ".join(shown) or NONE, "" if shown else missing))
+    return facts
+
+
+def class_rows(result: Evaluation) -> list[ClassRow]:
+    """Every class, the most frequent first."""
+    counts = result.class_counts
+    groups = frequency_groups(np.asarray(counts))
+    group_of = {int(k): str(i + 1) for i, group in enumerate(groups) for k in group}
+    shares = result.number("per_class_accuracy") or [None] * len(counts)
+    return [
+        ClassRow(
+            name=result.class_names[k],
+            images=counts[k],
+            width=round(100 * counts[k] / max(counts), 2),
+            accuracy=NONE if shares[k] is None else f"{100 * shares[k]:.1f}",
+            group=group_of.get(k, ""),
+        )
+        for k in result.order
+    ]
+
+
+def shot_facts(result: Evaluation) -> list[Row]:
+    """Accuracy of the classes with many, some and few training images."""
+    groups = shot_groups(np.asarray(result.class_counts))
+    legends = {"many": "> 100 images", "medium": "20 .. 100 images", "few": "< 20 images"}
+    return [
+        Row(
+            f"{name} ({legend})",
+            *_percent(
+                result.number(f"{name}_accuracy"),
+                missing="none of them is in the test set" if groups[name].size else "no such class",
+            ),
+        )
+        for name, legend in legends.items()
+    ]
+
+
+def _rarest(result: Evaluation) -> Row:
+    shares, count = result.number("group_accuracy"), len(result.class_counts)
+    if shares is None:
+        return Row("rarest fifth of the classes", NONE, f"{count} classes; needs {NUM_GROUPS}")
+    group = frequency_groups(np.asarray(result.class_counts))[0]
+    names = ", ".join(result.class_names[k] for k in group[::-1])
+    note = names if len(group) <= 3 else f"{len(group)} classes"
+    absent = "none of its classes is in the test set"
+    return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
+
+
+def _percent(
+    share: float | None, *, note: str = "", missing: str = "not recorded"
+) -> tuple[str, str]:
+    return (NONE, missing) if share is None else (f"{100 * share:.1f} %", note)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_value, value)) + ")" if value else "()"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return '""' if value == "" else str(value)

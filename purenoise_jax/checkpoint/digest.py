@@ -1,0 +1,23 @@
+"""A digest of all arrays of a state."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from purenoise_jax.runtime.files import read_json as read_json
+from purenoise_jax.runtime.files import write_json as write_json
+
+
+def state_digest(state: Any) -> str:
+    """Sha256, in hex, over all arrays of a state but its step, to compare two runs."""
+    digest = hashlib.sha256()
+    trees = {k: getattr(state, k) for k in ("params", "batch_stats", "opt_state")}
+    if state.extra:
+        trees["extra"] = state.extra
+    for path, leaf in jax.tree_util.tree_flatten_with_path(trees)[0]:
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,448 @@
+"""Checkpoints of a run: written by orbax, sealed with a manifest, numbered by completed steps.
+
+Each holds the collections of a train state (parameters, statistics and the like, each a pytree) and
+a JSON record that says which run it is of. Which one a run starts from is decided in `resume.py`:
+its own newest, else `init_from`, else none.
+
+A step is written aside, sealed (see `manifest`) and only then renamed to its number, so that
+whatever is numbered was once complete; and it counts only while its manifest holds. Nothing is
+deleted before what replaces it is complete, and what is deleted is renamed first.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from purenoise_jax.checkpoint import manifest
+from purenoise_jax.runtime.errors import CheckpointError, StorageError, shown
+from purenoise_jax.runtime.files import read_json
+
+FOLDER = "checkpoints"
+STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
+STATE, RECORD = "state", "record.json"
+# Of what a step's folder holds; a record without a number is of format 1. On disk the two differ
+# only in the names of arrays in the record: ".params['head']" in format 1, "params/head" in 2.
+# A collection without arrays is left out, so that a new one makes no older checkpoint unreadable.
+FORMAT = 2
+
+
+class Checkpoints:
+    """The checkpoints under one workdir.
+
+    Args:
+      workdir: of the run.
+      keep: how many rolling checkpoints survive.
+      named: steps whose checkpoints are never pruned.
+
+    Only `prepare`, `save` and `quarantine` change anything in there, and want the workdir's lock.
+
+    Attributes:
+      folder: that holds them.
+      passed_over: step -> why it does not count; of the steps that `newest` has looked at.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        keep: int = 1,
+        named: Sequence[int] = (),
+    ) -> None:
+        self.folder = Path(workdir).resolve() / FOLDER
+        self.passed_over: dict[int, str] = {}
+        self._keep, self._named = keep, set(named)
+        # Of this object's own: what the folder lists, processes may see at different times.
+        self._whole: set[int] = set()
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._committing: tuple[int, Future[None]] | None = None
+
+    def steps(self) -> list[int]:
+        """Completed steps of every checkpoint, ascending, damaged ones included."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.name for path in self.folder.iterdir()]
+        return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+    def newest(self, set_aside: bool = False) -> int | None:
+        """The newest step that is as it was written; None where nothing was ever saved.
+
+        Args:
+          set_aside: None also where all that was ever saved is in quarantine.
+
+        Raises:
+          CheckpointError: there are checkpoints, and not one of them can be used.
+          StorageError: one cannot be read, which says nothing about whether it is damaged.
+        """
+        self.passed_over = {}
+        for step in reversed(self.steps()):
+            try:
+                damage = manifest.find_damage(self.folder / str(step))
+            except OSError as error:
+                raise StorageError(f"{self.folder / str(step)}: cannot be read: {error}") from error
+            if damage is None:
+                self._whole.add(step)
+                return step
+            self.passed_over[step] = damage
+        aside = [path.name for path in self._in(QUARANTINE) if path.name[0].isdecimal()]
+        if self.passed_over:
+            told = "; ".join(f"{step}: {why}" for step, why in list(self.passed_over.items())[:3])
+            raise CheckpointError(
+                f"{self.folder}: none of {len(self.passed_over)} checkpoints can be used ({told}); "
+                "--config.fresh=True starts from scratch and sets them aside"
+            )
+        if aside and not set_aside:
+            raise CheckpointError(
+                f"{self.folder}: all checkpoints are in {QUARANTINE}/ ({', '.join(aside[:5])}); "
+                "--config.fresh=True starts from scratch"
+            )
+        return None
+
+    def quarantine(self, *paths: Path) -> None:
+        """Moves files or folders to quarantine/, where nothing looks or deletes.
+
+        Raises:
+          StorageError: the file system refuses.
+        """
+        target = self.folder / QUARANTINE
+        try:
+            for path in paths:
+                target.mkdir(exist_ok=True)
+                free = (f"{path.name}.{i}" if i else path.name for i in itertools.count())
+                path.rename(next(target / name for name in free if not (target / name).exists()))
+        except OSError as error:
+            raise StorageError(f"{target}: {path} cannot be moved here: {error}") from error
+
+    def still_to_come(self, step: int, last: int, without: Collection[int] = ()) -> int:
+        """How many checkpoints there will be at most beside those of now, from `step` to `last`.
+
+        Args:
+          step: of the run.
+          last: likewise.
+          without: those that do not count.
+        """
+        there = {*self.steps()} - {*without}
+        rolling = len(there - self._named)
+        named = [s for s in self._named - there if step < s <= last]
+        # And one that is written before another is deleted.
+        return max(self._keep - rolling, 0) + len(named) + 1 if step < last else 0
+
+    def prepare(self) -> None:
+        """Makes the folder and clears away what runs that were killed had begun.
+
+        Raises:
+          StorageError: the file system refuses.
+        """
+        for name in ("", STAGING, TRASH, QUARANTINE):
+            folder = self.folder / name
+            if folder.is_symlink():
+                raise StorageError(f"{folder} is a symbolic link; what it leads to is left alone")
+            if name in ("", QUARANTINE):
+                continue
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"{folder}: cannot be made: {error}") from error
+            for path in self._in(name):
+                _delete(path)
+
+    def save(self, state: Any, record: Mapping[str, Any]) -> None:
+        """Writes a state under its step.
+
+        When this returns, the state is on disk and may change. Its manifest is made in the
+        background, and then older steps are pruned; `wait` waits for that.
+
+        Args:
+          state: a dataclass of collections, such as `TrainState`, with the number of completed
+            steps in `step`.
+          record: JSON values that say which run this is of.
+
+        Raises:
+          StorageError: it, or the one before it, could not be written.
+        """
+        self.wait()
+        step = int(state.step)
+        if step in self._whole:
+            return
+        first = jax.process_index() == 0
+        staged = self.folder / STAGING / str(step)
+        try:
+            if first:
+                staged.mkdir(parents=True)
+                text = json.dumps(
+                    {"format": FORMAT, **record, "leaves": describe(state)}, allow_nan=False
+                )
+                # Not yet to the disk itself, which the run would wait for; sealing does that.
+                (staged / RECORD).write_text(text + "\n", encoding="utf-8")
+            self._orbax.save(staged / STATE, args=ocp.args.StandardSave(collections(state)))
+        except Exception as error:
+            raise self._failure(step, error) from error
+        self._whole.add(step)
+        if first:
+            self._committing = step, self._committer.submit(self._complete, step, staged)
+
+    def wait(self) -> None:
+        """Returns when the last step saved is complete.
+
+        Raises:
+          StorageError: it could not be written.
+        """
+        if self._committing is not None:
+            step, committed = self._committing
+            self._committing = None
+            try:
+                committed.result()
+            except Exception as error:
+                raise self._failure(step, error) from error
+
+    def check(self) -> None:
+        """Reports a failure of the background, if there is one by now.
+
+        Raises:
+          StorageError: the last step saved could not be written.
+        """
+        if self._committing is not None and self._committing[1].done():
+            self.wait()
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON record of a checkpoint.
+
+        Raises:
+          CheckpointError: there is none, it is damaged, or another version wrote its format.
+        """
+        if step not in self.steps():
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint of step {step}; there are {self.steps() or 'none'}"
+            )
+        self._refuse_damage(step, RECORD)
+        try:
+            record = read_json(self.folder / str(step) / RECORD, manifest.LARGEST_JSON)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.folder / str(step)}: {RECORD}: {error}") from error
+        if not (isinstance(record, dict) and isinstance(record.get("leaves"), dict)) or not (
+            isinstance(record.get("epoch"), int | float)
+        ):
+            raise CheckpointError(f"{self.folder / str(step)}: {RECORD} is not one of ours")
+        number = record.get("format", 1)
+        if type(number) is not int or not 1 <= number <= FORMAT:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: has format {shown(number)}; this version reads "
+                f"1 to {FORMAT}; continue with the version of purenoise_jax that wrote it"
+            )
+        if number == 1:
+            record["leaves"] = {_name_of_format_1(k): v for k, v in record["leaves"].items()}
+        return record
+
+    def restore(self, step: int, target: Any) -> Any:
+        """Reads a state.
+
+        Args:
+          step: one of `steps()`.
+          target: a dataclass of collections, such as `TrainState`, of `jax.ShapeDtypeStruct` with
+            shardings.
+
+        Returns:
+          The target with the arrays that were read, which have exactly its shapes and dtypes.
+
+        Raises:
+          CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
+            dtypes, or numbers that are not finite.
+        """
+        wanted = describe(target)
+        self._compare(self.record(step)["leaves"], wanted, step)
+        self._refuse_damage(step)
+        path = self.folder / str(step) / STATE
+        try:
+            # What orbax says of the arrays themselves: it would cast them without a word.
+            stored = self._orbax.metadata(path).item_metadata.tree
+            self._compare(describe(stored), wanted, step)
+            restored = self._orbax.restore(path, args=ocp.args.StandardRestore(collections(target)))
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
+            ) from error
+        self._refuse_non_finite(restored, step)
+        return dataclasses.replace(target, **restored)
+
+    def restore_collections(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads some collections of a state and leaves out the others.
+
+        Args:
+          step: one of `steps()`.
+          target: name -> a pytree of `jax.ShapeDtypeStruct` with shardings.
+
+        Raises:
+          CheckpointError: as for `restore`, of these collections alone.
+        """
+        wanted = describe(target)
+        there = {
+            name: array
+            for name, array in self.record(step)["leaves"].items()
+            if name.partition("/")[0] in target
+        }
+        self._compare(there, wanted, step)
+        self._refuse_damage(step)
+        arguments = jax.tree.map(
+            lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), dict(target)
+        )
+        reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        try:
+            restored: dict[str, Any] = reader.restore(
+                self.folder / str(step) / STATE,
+                args=ocp.args.PyTreeRestore(
+                    item=dict(target), restore_args=arguments, partial_restore=True
+                ),
+            )
+        except Exception as error:
+            raise CheckpointError(
+                f"{self.folder / str(step)}: cannot be read: {_first_line(error)}"
+            ) from error
+        finally:
+            reader.close()
+        self._refuse_non_finite(restored, step)
+        return restored
+
+    def close(self) -> None:
+        """Lets go of the folder, once the last step saved is complete."""
+        self._committer.shutdown()
+        self._orbax.close()
+
+    def _complete(self, step: int, staged: Path) -> None:
+        manifest.commit(staged)
+        staged.rename(self.folder / str(step))
+        manifest.sync_folder(self.folder)
+        # What has a higher number is none of ours, and must not count among those that stay.
+        ours = [there for there in self.steps() if there <= step]
+        for old in prunable(ours, self._keep, self._named):
+            # Renamed first: half a step must never be listed.
+            trashed = self.folder / TRASH / str(old)
+            (self.folder / str(old)).rename(trashed)
+            _delete(trashed)
+
+    def _refuse_non_finite(self, restored: Any, step: int) -> None:
+        for name, leaf in by_name(restored).items():
+            if not np.isfinite(np.asarray(leaf.addressable_data(0))).all():
+                raise CheckpointError(f"{self.folder / str(step)}: {name} is not finite")
+
+    def _refuse_damage(self, step: int, only: str | None = None) -> None:
+        damage = manifest.find_damage(self.folder / str(step), only)
+        if damage is not None:
+            raise CheckpointError(f"{self.folder / str(step)}: {damage}")
+
+    def _compare(self, there: Mapping[str, str], wanted: Mapping[str, str], step: int) -> None:
+        differing = [k for k in {**wanted, **there} if wanted.get(k) != there.get(k)]
+        if differing:
+            first = "; ".join(
+                f"{k}: {there.get(k, 'absent')} there, {wanted.get(k, 'absent')} here"
+                for k in differing[:3]
+            )
+            raise CheckpointError(
+                f"{self.folder / str(step)} is of another model or optimiser, "
+                f"{len(differing)} arrays differ: {first}"
+            )
+
+    def _failure(self, step: int, error: Exception) -> StorageError:
+        _delete(self.folder / STAGING / str(step))
+        self._whole.discard(step)
+        whole = [str(s) for s in self.steps()]
+        return StorageError(
+            f"{self.folder / str(step)}: could not be written: {_first_line(error)}; "
+            + (f"the checkpoint of step {whole[-1]} is whole" if whole else "there is no other")
+        )
+
+    def _in(self, name: str) -> list[Path]:
+        folder = self.folder / name
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[int]:
+    """The steps that may go.
+
+    Args:
+      steps: that there are, ascending.
+      keep: so many of the newest stay, at least 1.
+      named: these stay.
+    """
+    return [step for step in steps[:-keep] if step not in named]
+
+
+def collections(state: Any) -> dict[str, Any]:
+    """The fields of a dataclass that hold arrays, each a pytree, by name."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: tree for name, tree in fields.items() if jax.tree.leaves(tree)}
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
+
+    Args:
+      tree: any pytree.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(map(_name, path)): leaf for path, leaf in leaves}
+
+
+def describe(tree: Any) -> dict[str, str]:
+    """Name of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
+    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in by_name(tree).items()}
+
+
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Compares what two runs say of themselves.
+
+    Args:
+      there: of the checkpoint.
+      here: of this run.
+      where: names the checkpoint in the message.
+
+    Raises:
+      CheckpointError: naming every entry that differs.
+    """
+    here = json.loads(json.dumps(here))
+    differing = [key for key in here if there.get(key) != here[key]]
+    if differing:
+        parts = "; ".join(
+            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
+        )
+        raise CheckpointError(f"{where} is of another run: {parts}")
+
+
+def _name(key: Any) -> str:
+    return str(next(getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)))
+
+
+def _name_of_format_1(path: str) -> str:
+    """The name of an array that format 1 wrote as ".opt_state[0].trace['head']['kernel']"."""
+    parts = re.findall(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]", path)
+    return "/".join("".join(part) for part in parts)
+
+
+def _delete(path: Path) -> None:
+    """Removes a folder or a link; what remains of it is removed at the next start."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

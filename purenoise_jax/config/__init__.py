@@ -1,0 +1,8 @@
+"""Config fields: their defaults, constraints and cross-checks.
+
+Config files import `default_config` and `make_phase` from here, and their arguments from `parts`.
+"""
+
+from purenoise_jax.config.fields import default_config, make_phase
+
+__all__ = ["default_config", "make_phase"]

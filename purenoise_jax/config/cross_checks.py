@@ -1,0 +1,67 @@
+"""Fields that are legal one by one but do not go together.
+
+What depends on the data as well is refused where the data are known: `experiment.build`.
+"""
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.methods import check_arguments
+from purenoise_jax.runtime.constraints import refuse_idle_statistics
+from purenoise_jax.runtime.errors import ConfigError
+
+
+def check_fields_agree(config: ConfigDict) -> None:
+    """Refuses fields of which one would silently undo the other, or lead nowhere.
+
+    Args:
+      config: every field of which is legal.
+
+    Raises:
+      ConfigError: one line that names both fields.
+    """
+    if config.init_from and config.init_epoch >= config.num_epochs:
+        raise ConfigError(
+            f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
+            "else nothing is left to train"
+        )
+    data, opt = config.data, config.optimizer
+    refuse_idle_statistics(
+        "data.normalize",
+        data.normalize,
+        {"data.normalize_mean": data.normalize_mean, "data.normalize_std": data.normalize_std},
+    )
+    for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
+        check_arguments(name, config.method.get(name, {}), config.batch_size)
+    if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
+            f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
+            f"to drop; legal: at most {opt.milestones[0]}"
+        )
+
+
+def refuse_unfinished_schedule(config: ConfigDict) -> None:
+    """Refuses a learning rate whose warm-up or drops a run would not live to see.
+
+    Args:
+      config: every field of which is legal.
+
+    Raises:
+      ConfigError: one line that names both fields.
+    """
+    opt = config.optimizer
+    never = [epoch for epoch in opt.milestones if epoch >= config.num_epochs]
+    if never:
+        raise ConfigError(
+            f"optimizer.milestones={opt.milestones}: num_epochs={config.num_epochs} ends before "
+            f"the drop at epoch {never[0]}, so that the learning rate would stay where it is "
+            "without a word; the config argument epochs=N scales the whole schedule; legal: below "
+            "num_epochs, or () for a constant rate"
+        )
+    if opt.warmup_epochs > config.num_epochs:
+        raise ConfigError(
+            f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond num_epochs="
+            f"{config.num_epochs}, so that optimizer.learning_rate={opt.learning_rate} would never "
+            "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
+            f"{config.num_epochs}, or more epochs"
+        )

@@ -1,0 +1,186 @@
+"""What config files share: their arguments, and how a method is laid out over a schedule."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.resolve import CIFAR_MEAN, CIFAR_STD
+from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.runtime.errors import ConfigError, unknown
+
+# What trains first, and what takes over when the learning rate drops.
+SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "erm": (("erm",), ()),
+    "rs": (("rs",), ()),
+    "drs": (("erm",), ("rs",)),
+    "open": (("erm",), ("open",)),
+}
+
+
+# Augmentations of increasing strength (paper, figure 3); AutoAugment replaces all others.
+AUGMENTS: dict[str, tuple[str, ...]] = {
+    "flip_crop": ("flip", "crop"),
+    "cutout": ("flip", "crop", "cutout"),
+    "simclr": ("flip", "crop", "cutout", "simclr"),
+    "autoaugment": ("autoaugment",),
+}
+
+# The reproduction draws noise from the constants that it normalises with.
+RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
+PRESETS = ("paper", "rescience")
+# How many draws an epoch of class-balanced draws has: as many as there are images, or K * n_max.
+DRAWS = ("train_size", "balanced")
+
+
+def beside(file: str, name: str) -> ModuleType:
+    """Another config file of the same folder, as a module.
+
+    It is found by its place, as config files are read by path and belong to no package.
+
+    Args:
+      file: path of the one that asks, `__file__`.
+      name: of the other, without ".py".
+
+    Raises:
+      ConfigError: it is not there.
+    """
+    path = Path(file).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_beside", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path}: there is no such file, and {Path(file).name} needs it")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Reads the text behind the colon of `--config file.py:key=value,key=value`.
+
+    Args:
+      arg: the text; None or "" for none.
+      **defaults: the legal keys; a value is read as the type of its default.
+
+    Raises:
+      ConfigError: a key is unknown or a value does not read.
+    """
+    values = dict(defaults)
+    for part in filter(None, (arg or "").split(",")):
+        key, equals, text = part.partition("=")
+        if key not in defaults or not equals:
+            raise unknown("config argument", part, [f"{k}=" for k in defaults])
+        try:
+            values[key] = type(defaults[key])(text)
+        except ValueError:
+            raise ConfigError(
+                f"config argument {key}={text!r}: not a {type(defaults[key]).__name__}"
+            ) from None
+    return ConfigDict(values)
+
+
+def choose(field: str, value: str, legal: Any) -> None:
+    """Refuses a name that is not among the legal ones.
+
+    Raises:
+      ConfigError: naming the argument, the value and what is legal.
+    """
+    if value not in legal:
+        raise unknown(f"config argument {field}", value, legal)
+
+
+def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:
+    """K * n_max draws over as many draws as the training set has images, at least 1.
+
+    Args:
+      largest: n_max, images of the largest class.
+      num_classes: K.
+      imbalance_ratio: of the exponential profile.
+    """
+    counts = long_tail_counts(largest, num_classes, imbalance_ratio=imbalance_ratio)
+    return num_classes * largest / int(counts.sum())
+
+
+def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float = 1.0) -> None:
+    """Lays out a method over the papers' schedule, scaled to `epochs`.
+
+    At 200 epochs: warm-up over 5, the learning rate drops at 160 and 180, and at 160 the deferred
+    methods take over and a checkpoint is kept.
+
+    Args:
+      config: changed in place.
+      method: one of `SCHEDULES`.
+      epochs: at least 1.
+      balanced: the stretch of epochs that draw classes evenly: so many of ours, which have as many
+        draws as there are images, stand for one of them. See `balanced_factor`.
+
+    Raises:
+      ConfigError: the method is unknown, or there are too few epochs for it.
+    """
+    choose("method", method, SCHEDULES)
+    if epochs < 1:
+        raise ConfigError(f"config argument epochs={epochs} must be at least 1")
+    initial, deferred = SCHEDULES[method]
+    # At least one epoch is left for the deferred methods, and one between the drops.
+    first_drop = max(min(round(0.8 * epochs), epochs - 1), 1)
+    second_drop = max(round(0.9 * epochs), first_drop + 1)
+    config.num_epochs = epochs
+    config.optimizer.warmup_epochs = round(epochs / 40)
+    # A run of few epochs ends before the second.
+    config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
+    config.checkpoint.epochs = (first_drop,)
+    config.init_epoch = first_drop
+    config.phases = ConfigDict({"initial": make_phase(0, initial)})
+    if balanced != 1:
+        if "erm" in initial and not deferred:
+            raise ConfigError(
+                f"config argument method={method} draws every image once an epoch, so that "
+                "draws=balanced has nothing to change; legal: draws=train_size"
+            )
+        _stretch(config, first_drop if deferred else 0, balanced)
+    if deferred:
+        if epochs < 2:
+            raise ConfigError(
+                f"config argument epochs={epochs} leaves no epoch for {method} after plain "
+                "training; legal: at least 2"
+            )
+        config.phases.deferred = make_phase(first_drop, deferred)
+
+
+def _stretch(config: ConfigDict, start: int, factor: float) -> None:
+    """Makes all epochs from `start` on `factor` times as many, drops and warm-up included."""
+
+    def stretched(epoch: int) -> int:
+        return epoch if epoch <= start else start + round((epoch - start) * factor)
+
+    config.num_epochs = stretched(config.num_epochs)
+    config.optimizer.warmup_epochs = stretched(config.optimizer.warmup_epochs)
+    config.optimizer.milestones = tuple(map(stretched, config.optimizer.milestones))
+    config.checkpoint.epochs = tuple(map(stretched, config.checkpoint.epochs))
+
+
+def set_preset(config: ConfigDict, preset: str) -> None:
+    """Decides what the papers leave open: by the paper's text, or as the reproduction has it.
+
+    Args:
+      config: changed in place.
+      preset: one of `PRESETS`.
+
+    Raises:
+      ConfigError: the preset is unknown.
+    """
+    choose("preset", preset, PRESETS)
+    if preset == "paper":
+        return
+    # Of DAR-BN; a config that sets another norm sets this to "auto" again.
+    config.model.noise_grad = "full_stop"
+    config.data.normalize = "explicit"
+    config.data.normalize_mean = RESCIENCE_MEAN
+    config.data.normalize_std = RESCIENCE_STD
+    for method in (config.method.open, config.method.append):
+        method.space = "raw"
+        method.noise_stats = "explicit"
+        method.mean = RESCIENCE_MEAN
+        method.std = RESCIENCE_STD

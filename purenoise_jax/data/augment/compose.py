@@ -1,0 +1,143 @@
+"""Image augmentation for CIFAR-sized images: batched, jittable, with explicit keys.
+
+All operations work in pixel space, on images f32[B, H, W, C] in [0, 1] (C = 3, or 1 for grey),
+keep the shape, and give every image its own parameters. Each has a deterministic kernel with
+explicit per-image parameters and a random form `(key, images) -> images`. Random numbers are
+always drawn as 32-bit values of shape [B], so the result depends on the key alone: not on the
+number of devices, nor on `jax_enable_x64`.
+
+The order, probabilities and strengths are those of OPeN (paper, appendix D.2; ReScience
+reproduction by Lee & Lee 2023): flip, crop, Cutout (DeVries & Taylor 2017), then the colour part
+of SimCLR (Chen et al. 2020). As Cutout comes before the colours are jittered, its hole is black
+only until the contrast changes. The arithmetic is that of torchvision's float tensor kernels.
+
+AutoAugment (Cubuk et al. 2019) is the other recipe of the paper; it replaces all of these.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.data.augment.autoaugment import autoaugment
+from purenoise_jax.data.augment.blur import random_blur
+from purenoise_jax.data.augment.color import random_color_jitter, random_grayscale
+from purenoise_jax.data.augment.geometric import random_crop, random_cutout, random_flip
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError
+
+
+def simclr(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Colour part of SimCLR (Chen et al. 2020): jitter (p .8), grey (p .2), blur (p .5).
+
+    There is no resized crop: in the OPeN recipe "SimCLR" names the colour and blur steps only.
+
+    Args:
+        key: Typed PRNG key, a scalar.
+        images: f32[B, H, W, C] in [0, 1]; for C = 1 saturation, hue and grey do nothing.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    key_jitter, key_gray, key_blur = rng.split(key, 3)
+    images = random_color_jitter(key_jitter, images)
+    images = random_grayscale(key_gray, images)
+    return random_blur(key_blur, images)
+
+
+AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+    "flip": random_flip,
+    "crop": random_crop,
+    "cutout": random_cutout,
+    "simclr": simclr,
+    "autoaugment": autoaugment,
+}
+
+DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
+
+
+def check_sizes(
+    names: Sequence[str], height: int, width: int, *, crop_padding: int, cutout_size: int
+) -> None:
+    """Refuses augmentations that would leave nothing of images of this size.
+
+    Args:
+        names: Keys of `AUGMENTATIONS`.
+        height: Of the images, in pixels.
+        width: Likewise.
+        crop_padding: Padding of "crop" in pixels.
+        cutout_size: Side of the square of "cutout" in pixels.
+
+    Raises:
+        ConfigError: A size does not go with the images.
+    """
+    side, images = min(height, width), f"images of {height} x {width}"
+    if "crop" in names and crop_padding >= side:
+        raise ConfigError(
+            f"data.crop_padding={crop_padding} for {images}: some crops would hold nothing but "
+            f"padding; legal: below {side}"
+        )
+    if "cutout" in names and cutout_size > side:
+        raise ConfigError(
+            f"data.cutout_size={cutout_size} for {images}: the hole would be larger than the "
+            f"image; legal: at most {side}"
+        )
+    if "simclr" in names and side < 2:
+        raise ConfigError(f"data.augment={tuple(names)} for {images}: simclr needs 2 x 2 to blur")
+
+
+def make_augment(
+    names: Sequence[str] = DEFAULT_AUGMENTATIONS, *, crop_padding: int = 4, cutout_size: int = 16
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Composes named augmentations, applied in the order given.
+
+    The key of an augmentation is folded from its name, not its position: leaving one out does
+    not change what the others draw, so that ablations are paired.
+
+    The papers use "autoaugment" alone. In company it may stand anywhere: it rounds what it gets
+    to 8 bits, which flip, crop and cutout of 8-bit images already are, and simclr's are not.
+
+    Args:
+        names: Keys of `AUGMENTATIONS`, each at most once; may be empty.
+        crop_padding: Padding of "crop" in pixels.
+        cutout_size: Side of the square of "cutout" in pixels.
+
+    Returns:
+        `augment(key, images)`, a pure function of a typed PRNG key and f32[B, H, W, C] in [0, 1]
+        that returns f32[B, H, W, C] clipped to [0, 1].
+
+    Raises:
+        ConfigError: A name is unknown or repeated, or a size is negative.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(f"augmentation: {name!r} is not one of {', '.join(AUGMENTATIONS)}")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"augmentation: {', '.join(names)} names one of them twice")
+    if crop_padding < 0:
+        raise ConfigError(f"crop_padding: {crop_padding} is negative")
+    if cutout_size < 0:
+        raise ConfigError(f"cutout_size: {cutout_size} is negative")
+    settings: dict[str, dict[str, int]] = {
+        "crop": {"padding": crop_padding},
+        "cutout": {"size": cutout_size},
+    }
+    steps = [
+        (
+            zlib.crc32(name.encode()),
+            functools.partial(AUGMENTATIONS[name], **settings.get(name, {})),
+        )
+        for name in names
+    ]
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        for salt, step in steps:
+            images = step(rng.at(key, salt), images)
+        return jnp.clip(images, 0, 1)
+
+    return augment

@@ -1,0 +1,136 @@
+"""Flips, crops and Cutout of CIFAR-sized images."""
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.data.augment.color import check_images, per_image
+from purenoise_jax.runtime import rng
+
+
+def flip(images: jax.Array, do_flip: jax.Array) -> jax.Array:
+    """Mirrors the chosen images left to right.
+
+    Args:
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        do_flip: bool[B].
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    check_images(images)
+    return jnp.where(per_image(do_flip), images[:, :, ::-1], images)
+
+
+def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int = 4) -> jax.Array:
+    """Pads each image with black and cuts a window of the old size out of it.
+
+    Args:
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        top: i32[B] in [0, 2 * padding], first row of the window; `padding` is the identity.
+        left: i32[B] in [0, 2 * padding], first column of the window.
+        padding: Pixels added on each of the four sides.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    check_images(images)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+
+    def window(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (y, x, jnp.zeros_like(y)), images.shape[1:])
+
+    return jax.vmap(window)(padded, top, left)
+
+
+def cutout(
+    images: jax.Array, center_y: jax.Array, center_x: jax.Array, size: int = 16
+) -> jax.Array:
+    """Blackens a square in each image (DeVries & Taylor 2017).
+
+    The square is [center - size // 2, center + size // 2) on both axes, clipped at the borders:
+    near a border it is smaller, and an odd `size` acts as `size - 1`.
+
+    Args:
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        center_y: i32[B] in [0, H).
+        center_x: i32[B] in [0, W).
+        size: Side of the square in pixels.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    check_images(images)
+
+    def inside(length: int, center: jax.Array) -> jax.Array:
+        offset = jnp.arange(length, dtype=jnp.int32)[None, :] - center[:, None]
+        return (offset >= -(size // 2)) & (offset < size // 2)
+
+    rows = inside(images.shape[1], center_y)[:, :, None, None]
+    columns = inside(images.shape[2], center_x)[:, None, :, None]
+    return jnp.where(rows & columns, 0, images)
+
+
+def random_flip(key: jax.Array, images: jax.Array, *, p: float = 0.5) -> jax.Array:
+    """Mirrors each image left to right with probability `p`.
+
+    Args:
+        key: Typed PRNG key, a scalar.
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        p: Probability that an image is mirrored.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    return flip(images, rng.uniform(key, (images.shape[0],)) < p)
+
+
+def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
+    """Shifts each image by up to `padding` pixels on either axis, black coming in.
+
+    Args:
+        key: Typed PRNG key, a scalar.
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        padding: Largest shift; all (2 * padding + 1) squared windows are equally likely.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    top, left = rng.randint(key, (2, images.shape[0]), 0, 2 * padding + 1)
+    return crop(images, top, left, padding)
+
+
+def random_cutout(key: jax.Array, images: jax.Array, *, size: int = 16) -> jax.Array:
+    """Blackens a square whose centre is uniform over all pixels of the image.
+
+    Args:
+        key: Typed PRNG key, a scalar.
+        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        size: Side of the square in pixels, see `cutout`.
+
+    Returns:
+        f32[B, H, W, C] in [0, 1].
+
+    Raises:
+        DataError: `images` has another shape.
+    """
+    check_images(images)
+    batch, height, width, _ = images.shape
+    key_y, key_x = rng.split(key)
+    center_y = rng.randint(key_y, (batch,), 0, height)
+    center_x = rng.randint(key_x, (batch,), 0, width)
+    return cutout(images, center_y, center_x, size)

@@ -1,0 +1,1 @@
+"""Sources of images: each returns a `Dataset`; `registry` lists them."""

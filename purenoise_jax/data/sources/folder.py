@@ -1,0 +1,165 @@
+"""Reads image files from one folder per split and class."""
+
+import os
+import pathlib
+import unicodedata
+
+import numpy as np
+
+from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.sources.decode import decode_image
+from purenoise_jax.data.sources.image_files import (
+    images_of_class,
+    is_class_folder,
+    stray_images,
+)
+from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.data.sources.splits import refuse_odd_splits
+from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults
+from purenoise_jax.runtime.files import read_bytes
+from purenoise_jax.runtime.paths import expand
+
+
+def load_folder(
+    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+) -> Dataset:
+    """Loads `train/<class>/`, `test/<class>/` and, if there, `val/<class>/` below one folder.
+
+    Images are read in sorted order and converted to RGB, by the rules of `decode_image`. The
+    classes are the sorted folder names in `train`, in Unicode's composed form (NFC): an accent that
+    one system stores as a code point of its own, as macOS does, and another as part of its letter
+    makes no other class. Files that are known to be no images are left alone; whatever else is not
+    read is a fault, and all faults are named at once.
+
+    Args:
+        name: Unused; the folder is named.
+        path: The folder that holds `train` and `test`.
+        image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
+            same for all images.
+        train_split: Name of the folder of training images; empty for `train`.
+        test_split: Name of the folder of test images; empty for `test`. `val` is read beside it
+            unless it is one of the two.
+
+    Returns:
+        The checked data set, images `uint8[N, H, W, 3]`.
+
+    Raises:
+        ConfigError: `path` is empty, or a split's name is not legal.
+        DataError: A split or class is missing or empty, the class folders of two splits differ, two
+            folders of a split have the same name but for how its accents are stored, an image is
+            damaged, lies a folder too deep or is a link to nothing, a file may be an image
+            and is not read, or the sizes differ while `image_size` is 0.
+    """
+    if not path:
+        raise ConfigError("data.path is empty: give the folder that holds train/ and test/")
+    root = expand(path, "data.path")
+    train, test = train_split or "train", test_split or "test"
+    refuse_odd_splits(train, test)
+    wanted = [train, test]
+    # Also a link to nothing, which then is missed rather than left out.
+    if "val" not in wanted and os.path.lexists(root / "val"):
+        wanted.append("val")
+
+    splits, faults = {}, []
+    folders: dict[str, dict[str, pathlib.Path]] = {}
+    for split in wanted:
+        if not (root / split).is_dir():
+            field = {train: "data.train_split", test: "data.test_split"}.get(split, "")
+            others = _others(root, field, {train, test}) if field else ""
+            raise DataError(f"{root / split}: there is no such folder{others}")
+        folders[split] = _class_folders(root / split)
+        found, classes = {*folders[split]}, {*folders[train]}
+        if found != classes:
+            only = {train: classes - found, split: found - classes}
+            differing = "; ".join(f"only {s} has {_named(k)}" for s, k in only.items() if k)
+            raise DataError(f"{root}: the class folders of {train} and {split} differ: {differing}")
+    for split in wanted:
+        splits[split], more = _read_split(root / split, [*folders[split].values()], image_size)
+        faults += more
+    if faults:
+        raise all_faults(root, faults)
+    val_images, val_labels = splits["val"] if len(wanted) > 2 else (None, None)
+    return check_dataset(
+        Dataset(
+            name=str(root),
+            train_images=splits[train][0],
+            train_labels=splits[train][1],
+            test_images=splits[test][0],
+            test_labels=splits[test][1],
+            class_names=tuple(folders[train]),
+            val_images=val_images,
+            val_labels=val_labels,
+        )
+    )
+
+
+def _others(root: pathlib.Path, field: str, chosen: set[str]) -> str:
+    """What else could be meant by a split that is not there, ready to stand behind a message."""
+    try:
+        found = sorted(entry.name for entry in root.iterdir() if is_class_folder(entry))
+    except OSError:
+        return ""
+    others = [name for name in found if name not in chosen]
+    shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
+    return f"; {root} has {shown}, of which {field} may name one" if others else ""
+
+
+def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folder of every class of a split, sorted by the class's name."""
+    try:
+        names = sorted(entry.name for entry in split.iterdir() if is_class_folder(entry))
+    except OSError as error:
+        raise DataError(f"{split}: cannot be listed ({error.strerror})") from error
+    if not names:
+        raise DataError(f"{split}: holds no class folders")
+    folders: dict[str, pathlib.Path] = {}
+    for name in names:
+        composed = unicodedata.normalize("NFC", name)
+        if composed in folders:
+            raise DataError(
+                f"{split}: two class folders have the same name, with accents stored in two ways: "
+                f"{folders[composed].name!a} and {name!a}; put all images into one of them"
+            )
+        folders[composed] = split / name
+    return dict(sorted(folders.items()))
+
+
+def _named(classes: set[str]) -> str:
+    """Names of classes for a message: the first few and a count.
+
+    Quotes show spaces at their ends, and code points tell apart letters that look the same.
+    """
+    shown = ", ".join(
+        repr(name) if repr(name) == ascii(name) else f"{name!r} ({name!a})"
+        for name in sorted(classes)[:5]
+    )
+    return f"{shown} and {len(classes) - 5} more" if len(classes) > 5 else shown
+
+
+def _read_split(
+    split: pathlib.Path, folders: list[pathlib.Path], image_size: int
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+    """Images and labels of a split, and its faults; with faults, the images are incomplete."""
+    files: list[pathlib.Path] = []
+    labels: list[int] = []
+    faults = stray_images(split)
+    for label, folder in enumerate(folders):
+        found, more = images_of_class(folder)
+        files += found
+        labels += [label] * len(found)
+        faults += more
+
+    stack = ImageStack(len(files), image_size)
+    for index, file in enumerate(files):
+        place = file.relative_to(split.parent).as_posix()
+        try:
+            decoded = decode_image(read_bytes(file))
+        except OSError as error:
+            faults.append(f"{place}: cannot be read ({error.strerror})")
+        except DataError as error:
+            faults.append(f"{place}: {error}")
+        else:
+            stack.add(index, place, decoded.pixels, decoded.largest)
+    images, more = stack.finish()
+    faults += more
+    return (images, np.array(labels, np.int32)), faults

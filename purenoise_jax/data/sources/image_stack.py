@@ -1,0 +1,64 @@
+"""The images of a split, gathered one by one, and the faults that only show in all of them."""
+
+import numpy as np
+
+from purenoise_jax.data.sources.decode import depth_fault
+from purenoise_jax.data.sources.resize import resize_square
+
+
+class ImageStack:
+    """Images of one size, or resized to one.
+
+    Args:
+        count: Images of the split.
+        image_size: Height and width to resize to; 0 keeps the stored size.
+    """
+
+    def __init__(self, count: int, image_size: int) -> None:
+        self._count, self._image_size = count, image_size
+        self._images: np.ndarray | None = None
+        self._first = ""
+        self._odd: list[tuple[str, np.ndarray]] = []
+        self._largest: dict[str, int] = {}
+
+    def add(self, index: int, place: str, image: np.ndarray, largest: int | None = None) -> None:
+        """Puts an image into its row.
+
+        Args:
+            index: Of the row.
+            place: Names the image in messages.
+            image: `uint8[H, W, C]`; of any other dtype it is a fault.
+            largest: See `decode.Decoded`.
+        """
+        if largest is not None:
+            self._largest[place] = largest
+        if self._image_size:
+            image = resize_square(image, self._image_size)
+        if self._images is None:
+            self._images, self._first = np.empty((self._count, *image.shape), np.uint8), place
+        if image.shape == self._images.shape[1:] and image.dtype == np.uint8:
+            self._images[index] = image
+        else:
+            self._odd.append((place, image))
+
+    def finish(self) -> tuple[np.ndarray, list[str]]:
+        """The images, `uint8[N, H, W, C]`, and the faults; with faults, images are missing."""
+        if self._images is None:
+            return np.empty((0, 0, 0, 3), np.uint8), []
+        faults = []
+        if self._odd:
+            place, odd = self._odd[0]
+            several = f" ({len(self._odd)} images differ)" if len(self._odd) > 1 else ""
+            faults.append(
+                f"{place}: is {_kind(odd)} but {self._first} is {_kind(self._images[0])}{several}; "
+                "set data.image_size to resize all images"
+            )
+        if self._largest and (fault := depth_fault(max(self._largest.values()))):
+            faults.append(f"{next(iter(self._largest))}: {fault}")
+        return self._images, faults
+
+
+def _kind(image: np.ndarray) -> str:
+    if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return f"{image.shape[0]} x {image.shape[1]}"
+    return f"{image.dtype}{list(image.shape)}"

@@ -1,0 +1,114 @@
+"""Reads one .npz file with the key names that MedMNIST uses."""
+
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.labels import as_labels
+from purenoise_jax.data.npy import DAMAGE, read_array
+from purenoise_jax.runtime.errors import ConfigError, DataError, StorageError, all_faults
+from purenoise_jax.runtime.files import open_plain
+from purenoise_jax.runtime.paths import expand
+
+_REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
+_OPTIONAL = ("val_images", "val_labels")
+
+
+def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
+    """Loads a data set from one .npz file.
+
+    The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is a
+    validation split, `val_images` and `val_labels`. Images are `uint8[N, H, W]` or
+    `uint8[N, H, W, C]`, labels are integers of shape `[N]` or `[N, 1]`. The classes are named
+    `"0"`, `"1"` and so on up to the largest label.
+
+    Args:
+        name: Unused; the file is named.
+        path: The .npz file.
+        image_size: Unused; the images are taken as stored.
+
+    Returns:
+        The checked data set.
+
+    Raises:
+        ConfigError: `path` is empty.
+        DataError: The file is missing or damaged, lacks an array, or holds an array of the wrong
+            dtype or shape. Object arrays are refused without being read.
+    """
+    del image_size
+    if not path:
+        raise ConfigError("data.path is empty: give the .npz file to read")
+    file = expand(path, "data.path")
+    arrays = _read_arrays(file)
+
+    images = {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
+    labels, faults = {}, []
+    for key, array in arrays.items():
+        if "labels" in key:
+            try:
+                labels[key] = as_labels(key, array)
+            except DataError as error:
+                faults.append(str(error))
+    if faults:
+        raise all_faults(file, faults)
+    largest = max((int(array.max()) for array in labels.values() if array.size), default=0)
+    most = sum(array.size for array in labels.values())
+    if largest >= max(most, 1):
+        raise DataError(f"{file}: the largest label is {largest}, but there are only {most} labels")
+    return check_dataset(
+        Dataset(
+            name=str(file),
+            train_images=images["train_images"],
+            train_labels=labels["train_labels"],
+            test_images=images["test_images"],
+            test_labels=labels["test_labels"],
+            class_names=tuple(str(label) for label in range(largest + 1)),
+            val_images=images.get("val_images"),
+            val_labels=labels.get("val_labels"),
+        )
+    )
+
+
+def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with open_plain(file) as opened, zipfile.ZipFile(opened) as bundle:
+            names = bundle.namelist()
+            missing = [key for key in _REQUIRED if f"{key}.npy" not in names]
+            if missing:
+                raise DataError(f"{file}: lacks the arrays {', '.join(missing)}")
+            keys = [key for key in (*_REQUIRED, *_OPTIONAL) if f"{key}.npy" in names]
+            twice = [key for key in keys if names.count(f"{key}.npy") > 1]
+            if twice:
+                raise DataError(f"{file}: holds {twice[0]} more than once")
+            # Before any of it is unpacked: a few kilobytes can say that they are zeros for ever.
+            size = sum(bundle.getinfo(f"{key}.npy").file_size for key in keys)
+            if size > _memory():
+                raise DataError(
+                    f"{file}: unpacks to {size / 2**30:,.1f} GiB, more than the "
+                    f"{_memory() / 2**30:,.1f} GiB of memory that this machine has"
+                )
+            return {key: _read_array(bundle, key) for key in keys}
+    except DataError:
+        raise
+    except StorageError as error:
+        raise DataError(f"{file}: cannot be read as .npz: {error}") from error
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise DataError(
+            f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _read_array(bundle: zipfile.ZipFile, key: str) -> np.ndarray:
+    with bundle.open(f"{key}.npy") as member:
+        return read_array(member, key)
+
+
+def _with_channel(images: np.ndarray) -> np.ndarray:
+    return images[..., None] if images.ndim == 3 else images

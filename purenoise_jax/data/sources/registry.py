@@ -1,0 +1,152 @@
+"""The table of data sources, and the one function that loads from any of them."""
+
+import difflib
+from typing import Protocol
+
+from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
+from purenoise_jax.data.sources.digits import load_digits
+from purenoise_jax.data.sources.download import ARCHIVES, cached_archive
+from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.npz import load_npz
+from purenoise_jax.data.sources.tfds import has_readable, load_tfds
+from purenoise_jax.runtime.errors import ConfigError, shown, unknown
+
+
+class Source(Protocol):
+    """What every entry of `SOURCES` looks like."""
+
+    def __call__(self, *, name: str, path: str, image_size: int) -> Dataset:
+        """Loads the data set `name` from `path` at `image_size` (0: as stored)."""
+        ...
+
+
+class SplitSource(Protocol):
+    """What every entry of `SPLIT_SOURCES` looks like."""
+
+    def __call__(
+        self, *, name: str, path: str, image_size: int, train_split: str, test_split: str
+    ) -> Dataset:
+        """As a `Source`; an empty name of a split stands for the usual one."""
+        ...
+
+
+def load_auto(
+    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+) -> Dataset:
+    """Loads a data set from the nearest place that has it.
+
+    `"digits"` comes with scikit-learn. CIFAR is read from `path` if that is given, else from a
+    prepared data set in the default TFDS directory, else from the cache, which is filled by a
+    download if need be. Every other name is a prepared TFDS data set.
+
+    Args:
+        name: Data set name.
+        path: Where the official CIFAR files or the TFDS data sets are; empty if not given.
+        image_size: Height and width to resize to, where the source does that; 0 for as stored.
+        train_split: As for `load_tfds`; empty for other data sets, whose splits are given.
+        test_split: As `train_split`.
+
+    Returns:
+        The checked data set.
+
+    Raises:
+        ConfigError: The name is not legal, or splits are chosen of a data set without a choice.
+        DataError: The data set is not to be had, or is damaged.
+    """
+    if name == "digits" or name in LAYOUTS:
+        _refuse_splits(f"data.name={name}", train_split, test_split)
+    if name == "digits":
+        return load_digits(name=name, path=path, image_size=image_size)
+    if name not in LAYOUTS:
+        near = difflib.get_close_matches(name, LAYOUTS, 1)
+        if near and not has_readable(name):
+            raise unknown("data.name", name, [*LAYOUTS, "digits"])
+        return load_tfds(
+            name=name,
+            path=path,
+            image_size=image_size,
+            train_split=train_split,
+            test_split=test_split,
+        )
+    if path:
+        return load_cifar(name=name, path=path, image_size=image_size)
+    if has_readable(name):
+        return load_tfds(name=name, path="", image_size=image_size)
+    return read_cifar(cached_archive(ARCHIVES[name]), LAYOUTS[name])
+
+
+SOURCES: dict[str, Source] = {
+    "auto": load_auto,
+    "tfds": load_tfds,
+    "cifar_dir": load_cifar,
+    "npz": load_npz,
+    "folder": load_folder,
+    "digits": load_digits,
+}
+# Those in which a config may choose what trains and what is tested on.
+SPLIT_SOURCES: dict[str, SplitSource] = {
+    "auto": load_auto,
+    "tfds": load_tfds,
+    "folder": load_folder,
+}
+
+
+def load(
+    source: str,
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        source: A key of `SOURCES`.
+        name: Data set name, for example `"cifar10"`; what it means depends on the source.
+        path: File or folder to read; empty if not given.
+        image_size: Height and width of the images in pixels; 0 for as stored.
+        train_split: Name of the split or folder that trains; empty for the usual one.
+        test_split: Name of the split or folder that is tested on; empty for the usual one.
+
+    Returns:
+        The checked data set, images `uint8[N, H, W, C]` and labels `int32[N]`.
+
+    Raises:
+        ConfigError: The source or the name is not legal, a needed path is missing, or the source
+            cannot deliver `image_size` or has no splits to choose.
+        DataError: The data set is missing, damaged, of the wrong shape or mislabelled.
+    """
+    if source not in SOURCES:
+        raise unknown("data.source", source, SOURCES)
+    if image_size < 0:
+        raise ConfigError(f"data.image_size is {image_size}, must be 0 (as stored) or more")
+    if source in SPLIT_SOURCES:
+        dataset = SPLIT_SOURCES[source](
+            name=name,
+            path=path,
+            image_size=image_size,
+            train_split=train_split,
+            test_split=test_split,
+        )
+    else:
+        _refuse_splits(f"data.source={source}", train_split, test_split)
+        dataset = SOURCES[source](name=name, path=path, image_size=image_size)
+    dataset = check_dataset(dataset)
+    height, width = dataset.train_images.shape[1:3]
+    if image_size and (height, width) != (image_size, image_size):
+        raise ConfigError(
+            f"data.image_size is {image_size}, but {dataset.name} from source {source!r} is "
+            f"{height} x {width} and this source does not resize; set it to 0"
+        )
+    return dataset
+
+
+def _refuse_splits(what: str, train_split: str, test_split: str) -> None:
+    for field, split in (("data.train_split", train_split), ("data.test_split", test_split)):
+        if split:
+            raise ConfigError(
+                f"{field}={shown(split)} is not read: {what} has no splits to choose; legal: ''"
+            )

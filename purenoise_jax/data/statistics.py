@@ -1,0 +1,52 @@
+"""Facts about a training set that a method may know."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class DataStats:
+    """What a method may know about the training set.
+
+    Attributes:
+      class_counts: int64[K], training images per class.
+      image_shape: (H, W, C).
+      mean, std: f32[C], per channel over the training subset, pixels in [0, 1].
+      full_mean, full_std: f32[C], the same over the whole training split that the subset is from.
+      normalize_mean, normalize_std: f32[C], with which images enter the network.
+    """
+
+    class_counts: np.ndarray
+    image_shape: tuple[int, int, int]
+    mean: np.ndarray
+    std: np.ndarray
+    full_mean: np.ndarray
+    full_std: np.ndarray
+    normalize_mean: np.ndarray
+    normalize_std: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_counts)
+
+
+def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, pixels in [0, 1] (equation 2).
+
+    Exact: computed from the histogram of each channel.
+
+    Args:
+      images: uint8[N, H, W, C].
+
+    Returns:
+      mean f32[C] and std f32[C].
+    """
+    values = np.arange(256) / 255
+    mean, std = [], []
+    for channel in np.moveaxis(images, -1, 0):
+        share = np.bincount(channel.ravel(), minlength=256) / channel.size
+        mean.append(share @ values)
+        std.append(np.sqrt(share @ np.square(values - mean[-1])))
+    return np.array(mean, np.float32), np.array(std, np.float32)

@@ -1,0 +1,200 @@
+"""Runs as the figures see them: config, metrics and summary at hand, data and states on demand."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint.manager import Checkpoints, check_same
+from purenoise_jax.config.fields import FIELDS, default_config, validate
+from purenoise_jax.runtime.console import show_error
+from purenoise_jax.runtime.constraints import ALWAYS
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, harmless
+from purenoise_jax.runtime.files import read_json
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.metric_writer import read_metrics
+from purenoise_jax.training.resume import CONFIG_FILE
+from purenoise_jax.training.train_step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run's workdir.
+
+    Attributes:
+      path: of the workdir.
+      label: tells the run from the others of a figure; harmless, as are `class_names`.
+      config: as it was trained, with `data.path` replaced where that was asked for.
+      metrics: the records of metrics.jsonl, an epoch each.
+      summary: of summary.json; None while the run is not finished.
+    """
+
+    path: Path
+    label: str
+    config: ConfigDict
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """What the config asks for, on one device; reads the data the first time.
+
+        Raises:
+          DataError: the data set is missing or damaged.
+        """
+        # The run may have had more devices than this machine has.
+        config = self.config.copy_and_resolve_references()
+        config.num_devices = 1
+        return build(config)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes as figures show them; see `errors.harmless`."""
+        return [harmless(name) for name in self.experiment.dataset.class_names]
+
+    @functools.cached_property
+    def recorded(self) -> dict[str, Any]:
+        """What it has written of its model, data and origin: summary.json, else a checkpoint's.
+
+        Raises:
+          CheckpointError: there is no summary, and the newest checkpoint cannot be read.
+        """
+        if self.summary is not None:
+            return self.summary
+        checkpoints = Checkpoints(self.path)
+        try:
+            newest = self._newest(checkpoints)
+            return {} if newest is None else checkpoints.record(newest)
+        finally:
+            checkpoints.close()
+
+    def state(self, epoch: int | None = None) -> TrainState:
+        """The state after so many completed epochs; None = of the newest checkpoint.
+
+        Raises:
+          CheckpointError: there is no such checkpoint, or it is of other data.
+        """
+        checkpoints = Checkpoints(self.path)
+        try:
+            if epoch is None:
+                step = self._newest(checkpoints)
+            else:
+                wanted = epoch * self.experiment.steps_per_epoch
+                step = wanted if wanted in checkpoints.steps() else None
+            if step is None:
+                what = "checkpoint" if epoch is None else f"checkpoint after epoch {epoch}"
+                raise CheckpointError(f"{self.path} has no {what}")
+            here = self.experiment.identity
+            check_same(checkpoints.record(step), here, str(self.path))
+            return checkpoints.restore(step, self.experiment.target())
+        finally:
+            checkpoints.close()
+
+    def _newest(self, checkpoints: Checkpoints) -> int | None:
+        """The newest checkpoint that holds; says which it is not."""
+        newest = checkpoints.newest()
+        for step, why in checkpoints.passed_over.items():
+            # A run that is at work prunes what was listed a moment ago.
+            if step in checkpoints.steps():
+                show_error(
+                    f"{self.path}: passed over the checkpoint of step {step} for that of step "
+                    f"{newest}: {why}",
+                    style="yellow",
+                )
+        return newest
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The records with an evaluation, oldest first."""
+        return [record for record in self.metrics if "test/accuracy" in record]
+
+
+def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
+    """Reads the workdirs of runs.
+
+    Args:
+      paths: at least one.
+      data_path: where the data lies now, if not where it lay in training.
+
+    Raises:
+      ConfigError: a folder is not the workdir of a run, naming it.
+    """
+    folders = [expand(path, "RUN") for path in paths]
+    labels = _labels(folders)
+    return [_load(folder, labels[i], data_path) for i, folder in enumerate(folders)]
+
+
+def load_finished(path: str | Path, experiment: Experiment) -> Run:
+    """Reads the workdir of a run that has just ended.
+
+    Args:
+      path: of the workdir.
+      experiment: what it was run with, so that the data need not be read again.
+    """
+    (run,) = load_runs([path])
+    # Where the cached property looks first.
+    vars(run)["experiment"] = experiment
+    return run
+
+
+def _load(path: Path, label: str, data_path: str) -> Run:
+    file = path / CONFIG_FILE
+    if not file.is_file():
+        raise ConfigError(f"{path} is not the workdir of a run: it has no {CONFIG_FILE}")
+    try:
+        config = _read_config(file)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
+    if data_path:
+        config.data.path = data_path
+    validate(config, to_train=False)
+    return Run(
+        path=path,
+        label=label,
+        config=config,
+        metrics=read_metrics(path / "metrics.jsonl"),
+        summary=_read_summary(path / "summary.json"),
+    )
+
+
+def _read_summary(file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    try:
+        summary = read_json(file)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
+    if not isinstance(summary, dict):
+        raise ConfigError(f"{file} is damaged (it holds no object)")
+    return summary
+
+
+def _read_config(file: Path) -> ConfigDict:
+    config = default_config()
+    # Fields that came after the run was started have the value that stands for what it did.
+    for path, field in FIELDS.items():
+        if field.absent is not ALWAYS:
+            config.update_from_flattened_dict({path: field.absent})
+    del config["phases"]
+    config.update(_tuples(read_json(file)["config"]))
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where a config has tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(entry) for key, entry in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """As many trailing parts of each path as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for depth in range(1, max(map(len, parts), default=1)):
+        labels = ["/".join(p[-depth:]) for p in parts]
+        if len(set(labels)) == len(labels):
+            return [harmless(label) for label in labels]
+    return [harmless(str(folder)) for folder in folders]

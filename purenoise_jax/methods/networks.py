@@ -1,0 +1,96 @@
+"""The networks that a training step may ask: the one that trains, and frozen ones of other runs."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.runtime import rng
+
+Logits = Callable[[jax.Array], jax.Array]
+
+
+class Networks:
+    """Forward passes over images f32[B, H, W, C] in [0, 1], pixel space.
+
+    One object serves one evaluation of the loss. `forward` remembers the batch statistics that it
+    moves, so that a second forward pass continues from the first.
+
+    Attributes:
+      batch_stats: running statistics after the forward passes so far.
+      frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
+        `Recipe.frozen` names.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        normalize: Callable[[jax.Array], jax.Array],
+        params: Any,
+        batch_stats: Any,
+        *,
+        valid: jax.Array,
+        dropout_key: jax.Array,
+        train: bool = True,
+        frozen: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Creates the passes.
+
+        Args:
+          model: from `create_model`.
+          normalize: from pixel space to the network's input.
+          params: that train.
+          batch_stats: running statistics before the step.
+          valid: bool[B], False for padding.
+          dropout_key: typed key []; each forward pass has its own, folded from it.
+          train: False normalises with running statistics, leaves these as they are and drops no
+            activations.
+          frozen: name -> variables of a network with the same model.
+        """
+        self.batch_stats = batch_stats
+        self._model, self._normalize = model, normalize
+        self._params, self._first_stats = params, batch_stats
+        self._valid, self._dropout_key, self._train = valid, dropout_key, train
+        self._calls = 0
+        self.frozen: Mapping[str, Logits] = {
+            name: self._evaluates(variables) for name, variables in frozen.items()
+        }
+
+    def forward(
+        self, images: jax.Array, noise_mask: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits f32[B, K] and other outputs of the network that trains; moves `batch_stats`.
+
+        Args:
+          images: f32[B, H, W, C] in [0, 1], of the rows of the batch.
+          noise_mask: bool[B], True = pure noise; None = no row is.
+        """
+        # The norms select padding out, but the first weights meet the pixels before any norm, where
+        # a zero gradient times a NaN pixel would be NaN.
+        images = jnp.where(self._valid[:, None, None, None], images, 0)
+        outputs, updated = self._model.apply(
+            {"params": self._params, "batch_stats": self.batch_stats},
+            self._normalize(images),
+            noise_mask,
+            self._valid,
+            train=self._train,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng.at(self._dropout_key, self._calls)},
+        )
+        self.batch_stats = updated["batch_stats"]
+        self._calls += 1
+        return outputs
+
+    def predict(self, images: jax.Array) -> jax.Array:
+        """Logits f32[B, K] in evaluation mode, with the parameters before the step as constants."""
+        return self._evaluates({"params": self._params, "batch_stats": self._first_stats})(images)
+
+    def _evaluates(self, variables: Any) -> Logits:
+        constants = jax.lax.stop_gradient(variables)
+
+        def logits(images: jax.Array) -> jax.Array:
+            return self._model.apply(constants, self._normalize(images), train=False)[0]
+
+        return logits

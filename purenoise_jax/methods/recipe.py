@@ -1,0 +1,154 @@
+"""What a training method may change about a step.
+
+A method is a function `(recipe, stats, **arguments) -> recipe`. `Recipe()` trains by empirical
+risk minimisation; a method replaces the fields it cares about, and several are combined by
+applying one after the other.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import DTypeLike
+
+from purenoise_jax.data.batch import Batch
+from purenoise_jax.methods.networks import Networks
+
+Params = Any
+Aux = tuple[Any, jax.Array]  # batch statistics after the step, logits [B, K]
+
+
+class Outcome(NamedTuple):
+    """Rows of a batch after the objective.
+
+    Attributes:
+      losses: f32[B], in nats where the loss is a cross-entropy.
+      logits: f32[B, K], from which the training accuracy is counted.
+      weights: f32[B], of the losses in their mean; None = all 1.
+    """
+
+    losses: jax.Array
+    logits: jax.Array
+    weights: jax.Array | None = None
+
+
+class LossFn(Protocol):
+    """The loss of a step as a function of the parameters."""
+
+    def __call__(
+        self, params: Params, row_weights: jax.Array | None = None
+    ) -> tuple[jax.Array, Aux]:
+        """The loss [] and what comes with it; `row_weights` f32[B] replace the rows' weights.
+
+        With row weights the mean is over their sum.
+        """
+        ...
+
+
+class Memory(NamedTuple):
+    """A pytree that a run carries beside its parameters, in `TrainState.extra`.
+
+    Attributes:
+      init: variables {"params", "batch_stats"} -> the tree before the first step.
+      update: (tree, variables after the step, completed steps before it i32[]) -> the next tree.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, jax.Array], Any]
+
+
+Transform = Callable[[jax.Array, Batch], Batch]
+Generator = Callable[[jax.Array, Batch, Networks], Batch]
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
+Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
+
+
+def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """Softmax cross-entropy of logits [B, K] and target [B, K]: [B], in nats."""
+    return optax.softmax_cross_entropy(logits, target)
+
+
+def supervised(recipe: "Recipe", networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
+    """One forward pass, and the recipe's loss of every row weighted by its class."""
+    del key
+    logits, _ = networks.forward(batch["image"], batch.get("noise_mask"))
+    losses = recipe.loss(logits, batch["target"])
+    return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype))
+
+
+def value_and_grad(
+    loss_fn: LossFn, params: Params, batch: Batch
+) -> tuple[tuple[jax.Array, Aux], Params]:
+    """The plain gradient."""
+    del batch
+    return jax.value_and_grad(loss_fn, has_aux=True)(params)
+
+
+def all_trainable(path: tuple[str, ...]) -> bool:
+    """All parameters train."""
+    del path
+    return True
+
+
+def identity(logits: jax.Array) -> jax.Array:
+    """Logits as the model gives them."""
+    return logits
+
+
+def current_variables(state: Any) -> dict[str, Any]:
+    """The parameters and running statistics of the last step."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The seams of a training step; the defaults are empirical risk minimisation.
+
+    Attributes:
+      class_probs: f32[K], the probability of each class in draws with replacement; None = every
+        image once an epoch.
+      transforms: applied in order to the augmented batch in pixel space, each with its own key.
+      generators: applied after them, each with its own key; they may ask the networks.
+      loss: (logits [B, K], target [B, K]) -> losses [B].
+      class_weights: f32[K], the weight of each row by its label; None = all 1.
+      weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
+        PyTorch's weighted cross-entropy is; False = by the number of rows.
+      objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets.
+      gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
+      trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to the
+        forward pass, so that its gradient costs nothing.
+      train_mode: False runs batch norm and dropout in evaluation mode.
+      frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
+      memory: name -> `Memory`.
+      eval_variables: (state) -> the variables to evaluate with.
+      postprocess: logits [B, K] -> logits [B, K], in evaluation.
+      requires: argument of the model -> the value without which the method means nothing, such as
+        {"head": "cosine"}.
+    """
+
+    class_probs: np.ndarray | None = None
+    transforms: tuple[Transform, ...] = ()
+    generators: tuple[Generator, ...] = ()
+    loss: Loss = cross_entropy
+    class_weights: np.ndarray | None = None
+    weighted_mean: bool = False
+    objective: Objective = supervised
+    gradient: Gradient = value_and_grad
+    trainable: Callable[[tuple[str, ...]], bool] = all_trainable
+    train_mode: bool = True
+    frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
+    eval_variables: Callable[[Any], dict[str, Any]] = current_variables
+    postprocess: Callable[[jax.Array], jax.Array] = identity
+    requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:
+        """The weights [B] of rows with labels i32[B]; None where all weigh the same."""
+        if self.class_weights is None:
+            return None
+        return jnp.asarray(self.class_weights, dtype)[label]

@@ -1,0 +1,277 @@
+"""What a run shows: a header, a progress bar on a terminal, a line per evaluation, a table."""
+
+import contextlib
+import datetime
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, cast
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from purenoise_jax.runtime.errors import harmless, one_line
+
+# Beyond this a run is worth moving to a faster machine.
+TOO_SLOW_SECONDS = 24 * 3600
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, to two units: "8 s", "3 min 20 s", "5 h 40 min", "12 d 3 h"."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        elif parts:
+            break
+    return " ".join(parts[:2])
+
+
+class _Unfailing:
+    """A file to which nothing is written where it cannot be; in all else the file itself.
+
+    Args:
+      file: where to.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        """Writes, if that can be done; a character that the file's encoding lacks by its number."""
+        with contextlib.suppress(OSError):
+            try:
+                self._file.write(text)
+            except UnicodeEncodeError as error:
+                self._file.write(_encodable(text, error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
+class SafeConsole(Console):
+    """Prints text as it is, whoever wrote it, and fails at nothing.
+
+    Square brackets and colons are no markup, and nothing in a text can steer the terminal, see
+    `errors.harmless`. It says nothing where nobody reads it any more, or the disk of a log is full:
+    Rich would raise, and at a broken pipe end the process, in the middle of a run.
+
+    Args:
+      options: of Rich's console.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    @property
+    def file(self) -> IO[str]:
+        """Where to; asked for at every line, as standard output may be replaced meanwhile."""
+        return cast(IO[str], _Unfailing(super().file))
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as Rich prints it; safe before its width is measured for a table."""
+        return super().render_str(_encodable(_safe(text), self.encoding), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """All that is printed comes through here, piece by piece."""
+        for segment in super().render(renderable, options):
+            # Those with `control` are Rich's own, such as to move the cursor.
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(_safe(segment.text), segment.style)
+
+
+def _safe(text: str) -> str:
+    return "\n".join(map(harmless, text.split("\n")))
+
+
+def _encodable(text: str, encoding: str) -> str:
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(text: str) -> None:
+    """Text on standard output, if it can be written to."""
+    SafeConsole(soft_wrap=True).print(text)
+
+
+def show_error(text: str, style: str = "bold red") -> None:
+    """One line on standard error, if it can be written to."""
+    SafeConsole(stderr=True, soft_wrap=True).print(one_line(text), style=style)
+
+
+def show_traceback() -> None:
+    """The traceback of the error at hand, on standard error, if it can be written to."""
+    SafeConsole(stderr=True, soft_wrap=True).print(traceback.format_exc(), end="")
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1] as percent with one decimal; "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def class_counts_line(counts: Sequence[int]) -> str:
+    """The class counts, with the middle left out when they are many."""
+    total = f"{sum(counts):,} images, {len(counts)} classes: "
+    shown = [str(n) for n in counts]
+    if len(shown) > 12:
+        shown = [*shown[:6], "...", *shown[-5:]]
+    return total + " ".join(shown)
+
+
+class Display:
+    """Writes to the screen for one process of a run, and nothing for the others.
+
+    Args:
+      active: whether this process writes.
+      console: where to; None = standard output, as long as it can be written to.
+    """
+
+    def __init__(self, active: bool = True, console: SafeConsole | None = None) -> None:
+        self._console = console or SafeConsole(quiet=not active, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._measured = 0
+
+    def header(self, lines: Mapping[str, str]) -> None:
+        """What is about to run, as name and value lines."""
+        width = max(map(len, lines)) + 2
+        for name, value in lines.items():
+            self._console.print(Text.assemble((f"{name:<{width}}", "bold cyan"), one_line(value)))
+
+    def note(self, text: str, style: str = "") -> None:
+        """One line of text."""
+        self._console.print(Text(one_line(text), style=style))
+
+    def warn(self, text: str) -> None:
+        """One line that should not be missed."""
+        self.note(text, style="yellow")
+
+    def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
+        """How long the steps that are left will take, and whether that is too long.
+
+        Args:
+          seconds_per_step: as measured; None = not yet, ask again.
+          steps: that are left.
+          device: its kind.
+        """
+        if seconds_per_step is None:
+            return
+        self._measured += 1
+        # The first measurements still hold what only the first steps do.
+        if self._measured != 4:
+            return
+        left = seconds_per_step * steps
+        fast = seconds_per_step < 1
+        rate = f"{1 / seconds_per_step:.1f} steps/s" if fast else f"{seconds_per_step:.1f} s/step"
+        self.note(f"{rate} here, so about {duration(left)} for the {steps:,} steps that are left")
+        if left > TOO_SLOW_SECONDS:
+            self.note(
+                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, a "
+                "smaller network (--config.model.name=resnet32), or fewer epochs "
+                "(the config argument epochs=N).",
+                style="bold yellow",
+            )
+
+    def start_progress(self, total: int, done: int) -> None:
+        """Shows the bar, on a terminal."""
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, rate="")
+        self._progress.start()
+
+    def doing(self, what: str) -> None:
+        """What the run is at, in a few words, beside the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=one_line(what))
+
+    def advance(self, done: int, images_per_second: float | None) -> None:
+        """Moves the bar to a number of completed steps."""
+        if self._progress is not None:
+            rate = "" if images_per_second is None else f"{images_per_second:,.0f} images/s"
+            self._progress.update(self._task, completed=done, rate=rate)
+
+    def stop_progress(self) -> None:
+        """Takes the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def evaluated(self, epoch: int, num_epochs: int, loss: float | None, test: Any) -> None:
+        """One line for one evaluation."""
+        now = datetime.datetime.now().strftime("%H:%M:%S")
+        loss_text = "" if loss is None else f"  train loss {loss:.3f}"
+        rarest = test.get("group_accuracy")
+        rare_text = f"  rarest fifth {percent(rarest[0])} %" if rarest else ""
+        self.note(
+            f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}{loss_text}"
+            f"  test accuracy {percent(test['accuracy'])} %{rare_text}"
+        )
+
+    def table(self, title: str, test: Mapping[str, Any], class_names: Sequence[str]) -> None:
+        """The numbers of the last evaluation."""
+        # On a line of its own, as a title would be broken at the width of the table.
+        self.note(title, style="italic")
+        table = Table(show_header=False)
+        table.add_column("number")
+        table.add_column("value", justify="right")
+        table.add_row("test accuracy", f"{percent(test['accuracy'])} %")
+        table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")
+        for i, share in enumerate(test.get("group_accuracy") or []):
+            name = {0: " (rarest classes)", 4: " (most frequent)"}.get(i, "")
+            table.add_row(f"group {i + 1}{name}", f"{percent(share)} %")
+        for name, legend in (("many", "> 100"), ("medium", "20 .. 100"), ("few", "< 20")):
+            if test.get(f"{name}_accuracy") is not None:
+                table.add_row(f"{name} ({legend} images)", f"{percent(test[f'{name}_accuracy'])} %")
+        nll = test.get("nll")
+        table.add_row("negative log-likelihood", "-" if nll is None else f"{nll:.3f} nats")
+        table.add_row("calibration error (ECE)", f"{percent(test.get('ece'))} %")
+        if len(class_names) <= 12:
+            table.add_section()
+            for name, share in zip(class_names, test["per_class_accuracy"], strict=True):
+                table.add_row(harmless(name), f"{percent(share)} %")
+        self._console.print(table)
+
+
+def phases_line(phases: Sequence[tuple[int, Sequence[str]]], steps: int) -> str:
+    """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)".
+
+    Args:
+      phases: start epoch and methods of each.
+      steps: of an epoch.
+    """
+    return ", ".join(
+        f"{' + '.join(methods)} from epoch {start} (step {start * steps:,})"
+        for start, methods in phases
+    )

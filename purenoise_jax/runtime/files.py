@@ -1,0 +1,210 @@
+"""Opens, writes and replaces small files: plain ones only, whole or not at all, through no link.
+
+A workdir may lie where others can write. A link in it must not lead a run to overwrite a file
+elsewhere, and a named pipe must not make it wait for ever.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from purenoise_jax.runtime.errors import StorageError
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+)
+# Windows lacks some of these.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")
+
+
+def open_plain(path: str | Path) -> io.BufferedReader:
+    """Opens a plain file for reading; a link to one is followed.
+
+    Args:
+      path: of the file.
+
+    Raises:
+      StorageError: it is a folder, a named pipe, a socket or a device.
+      OSError: it is not there, or cannot be opened.
+    """
+    # Before it is opened as well: to open a device can change something.
+    _refuse_kind(path, os.stat(path))
+    file = open(  # noqa: SIM115  (the caller closes it)
+        path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)
+    )
+    try:
+        _refuse_kind(path, os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a plain file.
+
+    Raises:
+      OSError: as for `open_plain`, or it cannot be read.
+    """
+    with _naming(path), open_plain(path) as file:
+        return file.read()
+
+
+def read_json(path: Path, largest: int | None = None) -> Any:
+    """Reads a JSON file.
+
+    Args:
+      path: of the file.
+      largest: size in bytes beyond which it is not read; None = any.
+
+    Raises:
+      OSError: as for `open_plain`, or it cannot be read.
+      ValueError: it is not JSON, or too large.
+    """
+    with _naming(path), open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if largest is not None and size > largest:
+            raise ValueError(f"{size:,} bytes are too many")
+        return json.loads(file.read().decode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole or not at all."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; a link of that name is replaced, not followed.
+
+    Args:
+      path: of the file.
+      content: bytes, or text for UTF-8; what UTF-8 lacks, such as the bytes of a file name that
+        are no text, is written as a backslash and a number.
+
+    Raises:
+      OSError: it could not be written; the error names it.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "backslashreplace")
+    with _naming(path):
+        temporary, file = create(path.parent, path.name)
+        try:
+            with file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def create(folder: Path, name: str) -> tuple[Path, IO[bytes]]:
+    """Makes a new file under a hidden name that nobody can foresee.
+
+    Args:
+      folder: where to.
+      name: of the file that it will become, a part of its own name.
+
+    Returns:
+      Its path, and the file, open for writing.
+
+    Raises:
+      OSError: the file system refuses.
+    """
+    path = folder / f".{name}.{secrets.token_hex(8)}.tmp"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666)
+    return path, os.fdopen(handle, "wb")
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Removes what `create` made for files that never got their name, as their run was killed.
+
+    Args:
+      folder: that no other run writes to now.
+      names: of the files.
+    """
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            found = _TEMPORARY.fullmatch(path.name)
+            if found and found[1] in names:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def append_whole(path: Path, text: str) -> None:
+    """Appends lines to a plain file, all of them or none.
+
+    Raises:
+      StorageError: it is a link, a named pipe or another thing that is no plain file.
+      OSError: they could not be written, and what was of them has been taken back.
+    """
+    with _naming(path):
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_kind(path, os.lstat(path))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK | _NO_WAIT | _BINARY
+        with open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+            _refuse_kind(path, os.fstat(file.fileno()))
+            end = file.seek(0, os.SEEK_END)
+            data = memoryview(text.encode())
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+
+
+def refuse_odd(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
+    """Refuses a workdir in which the place of a file or folder of ours is taken by another thing.
+
+    Args:
+      folder: the workdir, which need not be there.
+      files: names that plain files have, if they are there; links to such are legal, and replaced
+        by files when these are written.
+      folders: names that folders have, if they are there; no links, as a run deletes in them.
+
+    Raises:
+      StorageError: naming the first that is something else.
+    """
+    for name in files:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            _refuse_kind(folder / name, os.stat(folder / name))
+    for name in folders:
+        if (folder / name).is_symlink():
+            raise StorageError(
+                f"{folder / name} is a symbolic link; a run writes to no folder that one leads to "
+                "(a link in place of the whole workdir is followed)"
+            )
+
+
+def _refuse_kind(path: str | Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((words for is_it, words in _KINDS if is_it(status.st_mode)), "a device")
+        raise StorageError(f"{path} is {kind}, not a plain file")
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Errors within it name the file: those of writing name none, others one that is hidden."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,1 @@
+"""A training run, from its set-up to its summary."""

@@ -1,0 +1,134 @@
+"""Exact evaluation over a whole data set in fixed-shape batches."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.numerics import with_precision
+from purenoise_jax.runtime.sharding import Placement
+
+ECE_BINS = 15
+Postprocess = Callable[[jax.Array], jax.Array]
+
+
+class Counts(NamedTuple):
+    """What all reported numbers are computed from.
+
+    Attributes:
+      confusion: i32[K, K], rows = true class, columns = predicted class.
+      nll: f32[], the sum of negative log-likelihoods, in nats.
+      bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
+        confidences, and the number that are right.
+    """
+
+    confusion: jax.Array
+    nll: jax.Array
+    bins: jax.Array
+
+
+class Evaluator:
+    """Evaluates states on one set of images; every image counts once.
+
+    Args:
+      model: from `create_model`.
+      images: uint8[N, H, W, C].
+      labels: int32[N] in [0, K).
+      batch_builder: how images enter the network; its augmentation is not used.
+      placement: over which devices.
+      batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
+        few passes as that takes share the images evenly.
+      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        batch_builder: BatchBuilder,
+        placement: Placement,
+        batch_size: int,
+        matmul_precision: str = "default",
+    ) -> None:
+        devices = placement.mesh.size
+        passes = -(-len(images) // (-(-batch_size // devices) * devices))
+        # 10,000 images are 20 passes of 500, not 19 of 512 and one that is half padding.
+        batch_size = -(-len(images) // (passes * devices)) * devices
+        index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
+        self._data = (placement.replicate(images), placement.replicate(labels))
+        self._rows = (placement.split_rows(index), placement.split_rows(valid))
+
+        def count(
+            postprocess: Postprocess,
+            variables: Any,
+            images: jax.Array,
+            labels: jax.Array,
+            *rows: jax.Array,
+        ) -> Counts:
+            def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
+                index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
+                label = labels[index]
+                image = normalize(to_float(images[index]), batch_builder.mean, batch_builder.std)
+                logits, _ = model.apply(variables, image, None, valid, train=False)
+                return _add(counts, postprocess(logits), label, valid), None
+
+            classes = batch_builder.num_classes
+            zero = Counts(
+                jnp.zeros((classes, classes), jnp.int32),
+                jnp.zeros((), jnp.float32),
+                jnp.zeros((ECE_BINS, 3), jnp.float32),
+            )
+            return jax.lax.scan(add, zero, rows)[0]
+
+        self._count = jax.jit(
+            with_precision(count, matmul_precision),
+            static_argnums=0,
+            out_shardings=placement.replicated,
+            compiler_options=compiler_options(),
+        )
+
+    def __call__(self, variables: Mapping[str, Any], postprocess: Postprocess) -> Counts:
+        """Evaluates a network with its running statistics.
+
+        Args:
+          variables: "params" and "batch_stats", see `recipe.current_variables`.
+          postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
+
+        Returns:
+          Counts on the host.
+        """
+        return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
+
+
+def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) -> Counts:
+    log_probs = jax.nn.log_softmax(logits)
+    nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
+    predicted = logits.argmax(-1)
+    confidence = jnp.exp(log_probs.max(-1))
+    weight = valid.astype(jnp.float32)
+    per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
+    return Counts(
+        counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
+        counts.nll + jnp.where(valid, nll, 0).sum(),
+        counts.bins.at[confidence_bin(confidence)].add(per_row),
+    )
+
+
+def confidence_bin(confidence: jax.Array) -> jax.Array:
+    """The bin that a confidence falls into, bins (i / n, (i + 1) / n] (Guo et al. 2017).
+
+    Args:
+      confidence: f32[B] in [0, 1].
+
+    Returns:
+      i32[B] in [0, ECE_BINS).
+    """
+    return jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)

@@ -1,0 +1,333 @@
+"""From a config to everything that a run is made of. Below this, nothing sees a config."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
+from purenoise_jax.checkpoint.init_transforms import reset
+from purenoise_jax.checkpoint.manager import collections
+from purenoise_jax.config.fields import phase_values
+from purenoise_jax.config.resolve import resolved
+from purenoise_jax.data.augment.compose import check_sizes, make_augment
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.dataset import Dataset, limit_test
+from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.data.sources import registry
+from purenoise_jax.data.training_set import TrainingSet, make_training_set
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.schedules import by_step, learning_rates
+from purenoise_jax.models import create_model
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.constraints import MAX_INT
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.train_step import (
+    Inputs,
+    Rows,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`.
+
+    At its start, the parts of the state in `reset` become those of the run's beginning.
+    """
+
+    start: int
+    methods: tuple[str, ...]
+    recipe: Recipe
+    reset: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What a config asks for, read, checked and built, but not yet placed or compiled.
+
+    Attributes:
+      seed: of everything random but the choice of the subset.
+      placement: over which devices.
+      dataset: as its source gave it.
+      training: the long-tailed training set.
+      phases: by start.
+      sampler: lays out the epochs.
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      rates: f64[E], the learning rate by epoch.
+      batch_builder: how images become a batch.
+      identity: JSON values that say which model and data a checkpoint is of.
+      matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
+      frozen: name -> variables, on the host, of the networks that methods ask and do not train.
+    """
+
+    seed: int
+    placement: Placement
+    dataset: Dataset
+    training: TrainingSet
+    phases: tuple[Phase, ...]
+    sampler: EpochSampler
+    model: Any
+    tx: optax.GradientTransformation
+    rates: np.ndarray
+    batch_builder: BatchBuilder
+    identity: dict[str, Any]
+    matmul_precision: str = "default"
+    frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, the last possibly not full."""
+        return self.sampler.steps
+
+    def phase_of(self, epoch: int) -> Phase:
+        """The phase that an epoch, counted from 0, belongs to."""
+        return [phase for phase in self.phases if phase.start <= epoch][-1]
+
+    def init(self) -> TrainState:
+        """The state before the first step, on every device."""
+        make = jax.jit(
+            self._init,
+            out_shardings=self.placement.replicated,
+            compiler_options=compiler_options(once=True),
+        )
+        return make()
+
+    def enter(self, phase: Phase, state: TrainState) -> TrainState:
+        """The state with which a phase begins, from that before it."""
+        if not phase.reset:
+            return state
+        return reset(state, self.init(), phase.reset)
+
+    def target(self) -> TrainState:
+        """The shapes, dtypes and places of a state."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.placement.replicated),
+            jax.eval_shape(self._init),
+        )
+
+    def state_bytes(self) -> int:
+        """What a state takes, in memory or on disk."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.target()))
+
+    def step_fn(self, phase: Phase) -> TrainStep:
+        """The training step of a phase, not yet compiled."""
+        lr_fn = by_step(self.rates, self.steps_per_epoch)
+        return make_step(
+            self.model,
+            self.tx,
+            lr_fn,
+            phase.recipe,
+            self.batch_builder,
+            self.seed,
+            self.matmul_precision,
+        )
+
+    def step_shapes(self) -> tuple[Any, ...]:
+        """Shapes, dtypes and places of the arrays that `compile_steps`' result takes."""
+        placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
+
+        def on_all(array: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=placement.replicated)
+
+        return (
+            self.target(),
+            jax.tree.map(on_all, jax.eval_shape(lambda: EpochMetrics.zero(rows[0]))),
+            jax.tree.map(on_all, self.inputs()),
+            Rows(
+                jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),
+                jax.ShapeDtypeStruct(rows, np.bool_, sharding=placement.rows),
+            ),
+        )
+
+    def inputs(self) -> Inputs:
+        """All that every step reads, on the host."""
+        return Inputs(self.training.images, self.training.labels, dict(self.frozen))
+
+    def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
+        """An evaluator for the test set, and one for the validation set if there is one."""
+        dataset = self.dataset
+        splits = {
+            "test": (dataset.test_images, dataset.test_labels),
+            "val": (dataset.val_images, dataset.val_labels),
+        }
+        return {
+            split: Evaluator(
+                self.model,
+                images,
+                labels,
+                batch_builder=self.batch_builder,
+                placement=self.placement,
+                batch_size=batch_size,
+                matmul_precision=self.matmul_precision,
+            )
+            for split, (images, labels) in splits.items()
+            if images is not None and labels is not None
+        }
+
+    def _init(self) -> TrainState:
+        memory = {name: m for phase in self.phases for name, m in phase.recipe.memory.items()}
+        shape = self.training.stats.image_shape
+        return init_state(self.model, self.tx, shape, self.seed, memory)
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Reads the data and builds the rest.
+
+    Args:
+      config: validated.
+
+    Raises:
+      ConfigError: a field does not go with the data or the devices.
+      DataError: the data set is missing, damaged or mislabelled.
+    """
+    config = resolved(config)
+    placement = Placement(config.batch_size, config.num_devices)
+    data, opt = config.data, config.optimizer
+    dataset = registry.load(
+        data.source,
+        name=data.name,
+        path=_expanded(data.path, "data.path"),
+        image_size=data.image_size,
+        train_split=data.train_split,
+        test_split=data.test_split,
+    )
+    dataset = limit_test(dataset, data.limit)
+    training = make_training_set(
+        dataset,
+        imbalance_ratio=data.imbalance_ratio,
+        profile=data.profile,
+        rule=data.rule,
+        seed=data.seed,
+        indices=_expanded(data.indices, "data.indices"),
+        normalize=data.normalize,
+        normalize_mean=data.normalize_mean,
+        normalize_std=data.normalize_std,
+        limit=data.limit,
+    )
+    placement.check_fits([training.images, dataset.test_images, dataset.val_images])
+    stats = training.stats
+    arguments = config.method.to_dict()
+    fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
+    phases = tuple(
+        Phase(
+            p["start_epoch"],
+            p["methods"],
+            build_recipe(p["methods"], stats, arguments),
+            p["reset"],
+        )
+        for p in fields
+    )
+    sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
+    check_sizes(data.augment, *stats.image_shape[:2], **sizes)
+    augment = make_augment(data.augment, **sizes)
+    sampler = EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed)
+    if config.num_epochs * sampler.steps > MAX_INT:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} of {sampler.steps} steps each are more steps than "
+            f"can be counted; legal: at most {MAX_INT // sampler.steps}"
+        )
+    for phase in phases:
+        _check_requirements(phase, config.model)
+    experiment = Experiment(
+        seed=config.seed,
+        placement=placement,
+        dataset=dataset,
+        training=training,
+        phases=phases,
+        sampler=sampler,
+        model=create_model(
+            config.model.name,
+            num_classes=stats.num_classes,
+            norm=config.model.norm,
+            noise_grad=config.model.noise_grad,
+            dtype=config.dtype,
+            head=config.model.head,
+        ),
+        tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
+        rates=_rates(config.num_epochs, opt, fields),
+        batch_builder=BatchBuilder(
+            augment=augment,
+            mean=stats.normalize_mean,
+            std=stats.normalize_std,
+            num_classes=stats.num_classes,
+        ),
+        identity={
+            "model": config.model.name,
+            "image_shape": list(stats.image_shape),
+            "num_classes": stats.num_classes,
+            "class_counts": stats.class_counts.tolist(),
+            "dataset_fingerprint": training.fingerprint,
+            "dataset_content": training.content,
+            "normalize_mean": stats.normalize_mean.tolist(),
+            "normalize_std": stats.normalize_std.tolist(),
+        },
+        matmul_precision=config.matmul_precision,
+    )
+    return _with_frozen_networks(experiment)
+
+
+def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The learning rate of every epoch, f64[E]: the run's schedule, or that of a phase's own."""
+
+    def schedule(epochs: int, of: Mapping[str, Any]) -> np.ndarray:
+        return learning_rates(
+            epochs,
+            learning_rate=of["learning_rate"],
+            warmup_epochs=of["warmup_epochs"],
+            milestones=of["milestones"],
+            gamma=of["gamma"],
+        )
+
+    rates = schedule(num_epochs, opt)
+    ends = [phase["start_epoch"] for phase in phases[1:]] + [num_epochs]
+    for phase, end in zip(phases, ends, strict=True):
+        if phase["learning_rate"]:
+            start = phase["start_epoch"]
+            rates[start:end] = schedule(end - start, phase)
+    return rates
+
+
+def _check_requirements(phase: Phase, model: ConfigDict) -> None:
+    """Refuses a model that lacks what a method of a phase cannot do without."""
+    for name, value in phase.recipe.requires.items():
+        if model[name] != value:
+            raise ConfigError(
+                f"model.{name}={model[name]}, but the phase of {' + '.join(phase.methods)} from "
+                f"epoch {phase.start} needs model.{name}={value}"
+            )
+
+
+def _with_frozen_networks(experiment: Experiment) -> Experiment:
+    """Loads the networks that methods name, and makes them part of what the run is."""
+    wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
+    if not wanted:
+        return experiment
+    target = collections(experiment.target())
+    target = {name: target[name] for name in ("params", "batch_stats") if name in target}
+    same = ("model", "image_shape", "num_classes", "normalize_mean", "normalize_std")
+    identity = {name: experiment.identity[name] for name in same}
+    frozen = {name: load_frozen(name, run, target, identity) for name, run in wanted.items()}
+    digests = {name: digest(variables) for name, variables in frozen.items()}
+    return dataclasses.replace(
+        experiment, frozen=frozen, identity={**experiment.identity, "frozen": digests}
+    )
+
+
+def _expanded(path: str, field: str) -> str:
+    """As `paths.expand`; "" where the field is not given."""
+    return str(expand(path, field)) if path else ""

@@ -1,0 +1,178 @@
+"""What a run says of itself: the header, a record an epoch, the summary."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.config.fields import config_hash
+from purenoise_jax.config.resolve import resolved
+from purenoise_jax.runtime.console import class_counts_line, phases_line
+from purenoise_jax.training import metrics
+from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.throughput import StepTimer
+from purenoise_jax.training.train_step import TrainState
+
+
+def header_lines(
+    config: ConfigDict, workdir: Path, experiment: Experiment, state: TrainState
+) -> dict[str, str]:
+    """What the header says, by name."""
+    device = jax.devices()[0]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    model = f"{config.model.name}, {config.model.norm}"
+    if config.model.noise_grad != "auto" or config.model.norm == "dar_bn":
+        model += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
+    steps = experiment.steps_per_epoch
+    starts = [(phase.start, phase.methods) for phase in experiment.phases]
+    counts = experiment.training.stats.class_counts.tolist()
+    return {
+        "workdir": str(workdir),
+        "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
+        "model": f"{model}, {parameters:,} parameters, {config.dtype}"
+        f"{precision_note(config, device.platform)}",
+        "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
+        "subset": subset_line(
+            resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
+        ),
+        "fingerprint": experiment.training.fingerprint,
+        "phases": phases_line(starts, steps),
+        "length": f"{config.num_epochs} epochs of {steps:,} steps, "
+        f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
+    }
+
+
+def subset_line(config: ConfigDict, kept: int, available: int) -> str:
+    """Which of the data set's training images train, and by which rule.
+
+    Args:
+      config: without open fields.
+      kept: images that train.
+      available: images that the data set has.
+    """
+    data = config.data
+    if data.indices:
+        rule = f"listed in {Path(data.indices).name}"
+    elif data.profile == "natural":
+        rule = data.profile
+    else:
+        rule = f"{data.profile}, ratio {data.imbalance_ratio:g}"
+    if data.limit:
+        rule += f", data.limit={data.limit}"
+    if kept == available:
+        return f"all {available:,} images kept ({rule})"
+    return f"{rule}: {kept:,} of {available:,} images"
+
+
+def precision_note(config: ConfigDict, platform: str) -> str:
+    """How products of float32 are rounded, where that is not simply float32.
+
+    Args:
+      config: of the run.
+      platform: that it computes on: "cpu", "gpu", ...
+
+    Returns:
+      Text to stand behind the dtype, or "".
+    """
+    if config.matmul_precision != "default":
+        return f" (matmul_precision {config.matmul_precision})"
+    # On a CPU the default is all of float32.
+    if platform == "cpu" or config.dtype != "float32":
+        return ""
+    return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
+
+
+def evaluate_all(
+    evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """All numbers of every split; a number that does not exist is left out.
+
+    Args:
+      evaluators: by split.
+      state: what to evaluate.
+      phase: that it was trained in.
+      class_counts: int[K], training images per class.
+    """
+    evaluated = {}
+    for split, evaluator in evaluators.items():
+        counts = evaluator(phase.recipe.eval_variables(state), phase.recipe.postprocess)
+        confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
+        numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
+        numbers["confusion_matrix"] = confusion.tolist()
+        evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
+    return evaluated
+
+
+def _is_number(value: Any) -> bool:
+    """Whether there is something to tell; finite parameters can have an infinite likelihood."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def epoch_record(
+    totals: EpochMetrics,
+    phase: Phase,
+    done: int,
+    learning_rate: float,
+    clock: StepTimer,
+    evaluated: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What metrics.jsonl says of an epoch.
+
+    Args:
+      totals: over its training steps; where none trained, their means are left out.
+      phase: that it belongs to.
+      done: completed epochs.
+      learning_rate: within it.
+      clock: the rate of steps so far.
+      evaluated: from `evaluate_all`, empty where nothing was evaluated.
+    """
+    sums, skipped = jax.device_get(totals)
+    means = {}
+    if sums.steps:
+        means = {
+            "train/loss": float(sums.row_loss / (sums.natural + sums.noise)),
+            "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),
+            "train/noise_fraction": int(sums.noise) / int(sums.natural + sums.noise),
+        }
+    return {
+        "epoch": done,
+        **{name: value for name, value in means.items() if _is_number(value)},
+        "train/learning_rate": learning_rate,
+        "train/steps": int(sums.steps),
+        "train/skipped": int(skipped.sum()),
+        "train/methods": list(phase.methods),
+        "train/images_per_second": clock.images_per_second,
+        **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},
+    }
+
+
+def make_summary(
+    config: ConfigDict,
+    experiment: Experiment,
+    state: TrainState,
+    evaluated: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What summary.json says of a finished run, but for its origin, time and versions."""
+    test = dict(evaluated["test"])
+    numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
+    for name in ("accuracy", "nll", "ece"):
+        if "val" in evaluated:
+            numbers[f"val_{name}"] = evaluated["val"].get(name)
+    return {
+        **numbers,
+        **experiment.identity,
+        "class_names": experiment.dataset.class_names,
+        "epochs": config.num_epochs,
+        "steps": int(state.step),
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "state_digest": state_digest(jax.device_get(state)),
+        "devices": experiment.placement.mesh.size,
+    }

@@ -1,0 +1,255 @@
+"""What comes before the first step: everything that can be found out is found out here."""
+
+import contextlib
+import dataclasses
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
+from purenoise_jax.config.fields import field_of, flatten, validate
+from purenoise_jax.config.resolve import kept_lines, resolved
+from purenoise_jax.runtime import disk_space, files, multihost
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.numerics import numeric_settings
+from purenoise_jax.runtime.paths import workdir_path
+from purenoise_jax.runtime.preemption import PreemptionHandler
+from purenoise_jax.runtime.workdir_lock import WorkdirLock
+from purenoise_jax.training import provenance, resume
+from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.metric_writer import METRICS, read_metrics
+from purenoise_jax.training.resume import RestorePoint
+
+# Paths, which may differ from machine to machine; what is found there is compared instead.
+LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSetup:
+    """A run that may train: nothing is left that could refuse it, as far as can be known.
+
+    Attributes:
+      config: without open fields, see `resolve`.
+      experiment: what is run.
+      checkpoints: of the run; their folder is ours.
+      start: what it goes on from.
+      versions: of what computes.
+      fresh: it starts from scratch although there may have been something.
+      lost: it has written metrics before, and has no checkpoint.
+      without_metrics: epochs of this run, counted from 1, that are trained and have no line in
+        metrics.jsonl, such as after somebody deleted it.
+      kept: from `kept_lines`.
+    """
+
+    config: ConfigDict
+    experiment: Experiment
+    checkpoints: Checkpoints
+    start: RestorePoint
+    versions: dict[str, str]
+    fresh: bool
+    lost: bool = False
+    without_metrics: tuple[int, ...] = ()
+    kept: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Steps that are completed."""
+        return 0 if self.start.state is None else int(self.start.state.step)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What has to be the same for a result that is the same to the last bit."""
+        found = {
+            **self.versions,
+            **numeric_settings(),
+            "devices": self.experiment.placement.mesh.size,
+        }
+        if jax.default_backend() == "cpu":
+            # Each of them sums up a share of its own.
+            found["cores"] = _cores()
+        return found
+
+    def told(self) -> list[str]:
+        """What the user should know of where the run goes on from, a line each."""
+        folder = self.checkpoints.folder
+        lines = [
+            f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
+            for step, why in self.checkpoints.passed_over.items()
+        ]
+        if self.fresh and (folder / QUARANTINE).exists():
+            lines.append(f"starts from scratch; what was there is in {folder / QUARANTINE}")
+        if self.lost:
+            lines.append(
+                f"starts from scratch: there is no checkpoint in {folder}, although the run had "
+                "written metrics"
+            )
+        lines += self.kept
+        if self.step:
+            epoch = self.step / self.experiment.steps_per_epoch
+            lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
+        if self.without_metrics:
+            gaps = ", ".join(map(str, self.without_metrics[:5]))
+            more = ", ..." if len(self.without_metrics) > 5 else ""
+            lines.append(
+                f"{METRICS} has no line for {len(self.without_metrics)} of the epochs before "
+                f"({gaps}{more}); figures will leave them out"
+            )
+        there, here = self.start.environment or self.environment, self.environment
+        changed = [
+            f"{name} {there[name]} before, {here[name]} now"
+            for name in here
+            if name in there and there[name] != here[name]
+        ]
+        if changed:
+            lines.append(
+                f"changed since: {'; '.join(changed)}; the run will not be the same to the last bit"
+            )
+        return lines
+
+
+def set_up(
+    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: PreemptionHandler
+) -> RunSetup:
+    """Reads the data, takes the workdir and finds what to start from, before compiling.
+
+    Several processes do this together, and refuse together.
+
+    Args:
+      config: see `purenoise_jax.config.fields`.
+      workdir: of the run.
+      held: keeps the workdir for as long as the run lives.
+      stop: is heard while data and checkpoints are read.
+
+    Raises:
+      ConfigError: a field or the workdir's path is not legal, or processes disagree.
+      DataError: the data set is missing, damaged or mislabelled.
+      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+        checkpoint is of another run.
+      StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes where
+        its own files are.
+      InUseError: another run is at work in the workdir.
+      PeerError: another process could not go on.
+      Stopped: a signal came.
+    """
+    first = jax.process_index() == 0
+    validate(config)
+    if jax.config.values["jax_disable_jit"]:
+        raise ConfigError("JAX_DISABLE_JIT is set, but training steps are compiled; unset it")
+    workdir_path(workdir)
+    init_from = str(workdir_path(config.init_from, "init_from")) if config.init_from else ""
+    files.refuse_odd(workdir, resume.FILES, resume.FOLDERS)
+    recorded = resume.recorded_fields(config, workdir)
+    kept, config = kept_lines(config, recorded), resolved(config, recorded)
+    resume.refuse_other_run(config, workdir)
+    experiment = multihost.run_on_all(lambda: stop.waiting(lambda: build(config)))
+    steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
+    multihost.assert_equal(
+        {
+            "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
+            "data": experiment.identity,
+            "versions": versions,
+            "settings": numeric_settings(),
+        }
+    )
+    checkpoints = Checkpoints(
+        workdir,
+        keep=config.checkpoint.keep,
+        named=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
+    )
+
+    def take_workdir() -> None:
+        if first:
+            made = not workdir.exists()
+            disk_space.check_writable(workdir)
+            held.enter_context(WorkdirLock(workdir))
+            if made:
+                held.callback(resume.remove_if_unused, workdir)
+            # Again: whoever held it may have begun another run in the meantime.
+            resume.refuse_other_run(config, workdir)
+            files.remove_leftovers(workdir, resume.FILES)
+            checkpoints.prepare()
+
+    multihost.run_on_all(take_workdir)
+    multihost.assert_same_folder(workdir)
+    # Before anything is read together, where one that reads something else would be waited for.
+    multihost.assert_equal({"checkpoints": checkpoints.steps()})
+    # A job that is started again goes on with what it began from scratch.
+    fresh = config.fresh and not resume.began_fresh(workdir)
+    find_restore_point = partial(
+        resume.find_restore_point,
+        experiment,
+        checkpoints,
+        init_from=init_from,
+        init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
+        fresh=config.fresh,
+        over=fresh,
+    )
+    read_start = multihost.run_on_all(lambda: stop.waiting(find_restore_point))
+    start = multihost.run_on_all(lambda: stop.waiting(read_start))
+    lost = start.state is None and not fresh and _has_metrics(workdir)
+    gaps = _without_metrics(workdir, start, steps_per_epoch)
+    beginning = RunSetup(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
+    step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
+    if step > total_steps:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
+            f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
+        )
+    several = jax.process_count() > 1 and start.state is not None
+    # Each has read on its own, by a path that may be another machine's.
+    multihost.assert_equal({"step": step, "state": state_digest(start.state) if several else None})
+
+    def make_room() -> None:
+        if first:
+            aside = resume.to_set_aside(checkpoints, fresh)
+            count = checkpoints.still_to_come(step, total_steps, without=aside)
+            # Before anything is moved: a run that is refused goes on later from what there is.
+            disk_space.check_space(workdir, experiment.state_bytes(), count)
+            resume.set_aside(checkpoints, workdir, fresh)
+
+    multihost.run_on_all(make_room)
+    return beginning
+
+
+def _is_local(path: str) -> bool:
+    """Whether a field is a path that may differ between the processes of a run."""
+    if path in LOCAL_FIELDS:
+        return True
+    field = field_of(path)
+    return path.startswith("method.") and field is not None and not field.fixed
+
+
+def _cores() -> int:
+    """How many of the machine's cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _has_metrics(workdir: Path) -> bool:
+    return bool(_epochs_with_metrics(workdir))
+
+
+def _without_metrics(workdir: Path, start: RestorePoint, steps_per_epoch: int) -> tuple[int, ...]:
+    """The epochs that this run has ended, counted from 1, and that metrics.jsonl does not have."""
+    if start.state is None:
+        return ()
+    # Epochs before those of `init_from` are in that run's file.
+    first = 0 if start.init_from is None else start.init_from["epoch"]
+    ended = (int(start.state.step) - (not start.epoch_ended)) // steps_per_epoch
+    there = _epochs_with_metrics(workdir)
+    # None where the file cannot be read: the writer will say so.
+    return () if there is None else tuple(e for e in range(first + 1, ended + 1) if e not in there)
+
+
+def _epochs_with_metrics(workdir: Path) -> set[Any] | None:
+    try:
+        return {record.get("epoch") for record in read_metrics(workdir / METRICS)}
+    except OSError:
+        return None

@@ -1,0 +1,326 @@
+"""One training step, built once per phase; see `compile_steps` for how it is run.
+
+Read `TrainStep` from top to bottom: batch, loss, gradient, update, and the check for NaN.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from purenoise_jax.data.batch import Batch, BatchBuilder
+from purenoise_jax.methods.networks import Networks
+from purenoise_jax.methods.recipe import Aux, Memory, Params, Recipe, all_trainable
+from purenoise_jax.models.norm import AUX_PREFIX
+from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
+from purenoise_jax.runtime.numerics import with_precision
+from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run has to remember.
+
+    Attributes:
+      step: i32[], completed steps.
+      params: parameters.
+      batch_stats: running statistics of the normalisation layers.
+      opt_state: state of the optimiser.
+      extra: the memories of the methods by name, see `recipe.Memory`.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    extra: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Inputs:
+    """All that every step reads and none changes.
+
+    Attributes:
+      images: uint8[N, H, W, C], the training set.
+      labels: i32[N].
+      frozen: name -> variables of the networks that `Recipe.frozen` names.
+    """
+
+    images: Any
+    labels: Any
+    frozen: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Rows:
+    """Which images a step takes.
+
+    Attributes:
+      index: i32[B], into the training set.
+      valid: bool[B], False for padding.
+    """
+
+    index: Any
+    valid: Any
+
+
+@rng.fixed_bits
+def init_state(
+    model: Any,
+    tx: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    memory: Mapping[str, Memory] = MappingProxyType({}),
+) -> TrainState:
+    """The state before the first step, not yet placed on devices.
+
+    Args:
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      image_shape: (H, W, C).
+      seed: the run's seed.
+      memory: of the recipes of all phases, so that the state has one structure throughout.
+    """
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = model.init(rng.stream(seed, "params"), image, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+        extra={name: entry.init(variables) for name, entry in memory.items()},
+    )
+
+
+# Compared by identity, as functions are, so that `jax.jit` takes it for one.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainStep:
+    """The training step of one phase, a pure function of its arguments.
+
+    Attributes:
+      model: from `create_model`.
+      tx: from `make_optimizer`; gives directions, not yet times the learning rate.
+      lr_fn: learning rate as a function of the completed steps.
+      recipe: what the phase's methods made of the step.
+      batch_builder: turns indices into a batch.
+      keys: stream -> its typed key, see `rng.STREAMS`.
+      matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
+    """
+
+    model: Any
+    tx: optax.GradientTransformation
+    lr_fn: Callable[[jax.Array], jax.Array]
+    recipe: Recipe
+    batch_builder: BatchBuilder
+    keys: Mapping[str, jax.Array]
+    matmul_precision: str = "default"
+
+    def __call__(
+        self, state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, EpochMetrics]:
+        """Trains on one batch; the result is kept only if all of it is finite."""
+        update = with_precision(self.update, self.matmul_precision)
+        new, sums, grads = update(state, inputs, rows)
+        kept, finite = keep_finite(state, new, sums, grads)
+        return kept, totals.add(sums, state.step, finite)
+
+    def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
+        """The rows of a step as the transforms leave them; see `recipe.Batch`."""
+        batch = self.batch_builder.make_batch(
+            rng.at(self.keys["augment"], step), inputs.images, inputs.labels, rows.index, rows.valid
+        )
+        key = rng.at(self.keys["transforms"], step)
+        for i, transform in enumerate(self.recipe.transforms):
+            batch = transform(rng.at(key, i), batch)
+        return batch
+
+    def generate(self, state: TrainState, inputs: Inputs, batch: Batch) -> Batch:
+        """The batch as the generators leave it."""
+        key = rng.at(self.keys["generators"], state.step)
+        for i, generator in enumerate(self.recipe.generators):
+            networks = self.networks(state.params, state, inputs, batch)
+            batch = generator(rng.at(key, i), batch, networks)
+        return batch
+
+    def networks(self, params: Params, state: TrainState, inputs: Inputs, batch: Batch) -> Networks:
+        """The networks of a step, the one that trains with these parameters."""
+        return Networks(
+            self.model,
+            self.batch_builder.normalize,
+            params,
+            state.batch_stats,
+            valid=batch["valid"],
+            dropout_key=rng.at(self.keys["dropout"], state.step),
+            train=self.recipe.train_mode,
+            frozen=inputs.frozen,
+        )
+
+    def loss(
+        self,
+        params: Params,
+        row_weights: jax.Array | None,
+        state: TrainState,
+        inputs: Inputs,
+        batch: Batch,
+    ) -> tuple[jax.Array, Aux]:
+        """The mean loss of the valid rows, noise included; see `recipe.LossFn`."""
+        recipe, valid = self.recipe, batch["valid"]
+        networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
+        key = rng.at(self.keys["objective"], state.step)
+        outcome = recipe.objective(recipe, networks, batch, key)
+        weights = outcome.weights if row_weights is None else row_weights
+        losses = outcome.losses if weights is None else outcome.losses * weights
+        chex.assert_shape(losses, valid.shape)
+        total = jnp.where(valid, losses, 0).sum()
+        if weights is not None and (recipe.weighted_mean or row_weights is not None):
+            size = jnp.where(valid, weights, 0).sum()
+            mean = total / jnp.where(size > 0, size, 1)
+        else:
+            mean = total / jnp.maximum(valid.sum(), 1)
+        return mean, (networks.batch_stats, outcome.logits)
+
+    def update(
+        self, state: TrainState, inputs: Inputs, rows: Rows
+    ) -> tuple[TrainState, StepMetrics, Params]:
+        """One batch through the network and the optimiser, whether or not that is finite.
+
+        Returns:
+          The next state, the `StepMetrics` of this step alone, and the gradient.
+        """
+        chex.assert_equal_shape([rows.index, rows.valid])
+        batch = self.batch(state.step, inputs, rows)
+        batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
+
+        def loss_fn(params: Params, row_weights: jax.Array | None = None) -> tuple[jax.Array, Aux]:
+            return self.loss(params, row_weights, state, inputs, batch)
+
+        (loss, (batch_stats, logits)), grads = self.recipe.gradient(loss_fn, state.params, batch)
+        params, opt_state = self._optimize(state, grads, batch)
+        variables = {"params": params, "batch_stats": batch_stats}
+        extra = {
+            name: self.recipe.memory[name].update(tree, variables, state.step)
+            if name in self.recipe.memory
+            else tree
+            for name, tree in state.extra.items()
+        }
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
+        return new, _sums(loss, logits, batch), grads
+
+    def _optimize(
+        self, state: TrainState, grads: Params, batch: Batch
+    ) -> tuple[Params, optax.OptState]:
+        """The parameters and the optimiser's state after a step."""
+
+        def decayed(path: Any, param: jax.Array) -> jax.Array:
+            # As in PyTorch, parameters unused in this step get no weight decay.
+            idle = "noise_mask" not in batch and path[-1].key.startswith(AUX_PREFIX)
+            return jnp.zeros_like(param) if idle else param
+
+        decaying = jax.tree_util.tree_map_with_path(decayed, state.params)
+        updates, opt_state = self.tx.update(grads, state.opt_state, decaying)
+        lr = self.lr_fn(state.step)
+
+        def move(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:
+            return (param - lr * update).astype(param.dtype) if self._trains(path) else param
+
+        return jax.tree_util.tree_map_with_path(move, state.params, updates), opt_state
+
+    def _trains(self, path: Any) -> bool:
+        return self.recipe.trainable(tuple(str(entry.key) for entry in path))
+
+    def _frozen_as_constants(self, params: Params) -> Params:
+        if self.recipe.trainable is all_trainable:
+            return params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if self._trains(path) else jax.lax.stop_gradient(x), params
+        )
+
+
+def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
+    """What a step adds to the totals of its epoch."""
+    valid = batch["valid"]
+    noise = batch["noise_mask"] & valid if "noise_mask" in batch else jnp.zeros_like(valid)
+    natural = valid & ~noise
+    return StepMetrics(
+        row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
+        steps=jnp.ones((), jnp.int32),
+        natural=natural.sum(dtype=jnp.int32),
+        noise=noise.sum(dtype=jnp.int32),
+        correct=(natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
+    )
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no array of a tree holds a NaN or an infinity: bool[]."""
+    by_shape = collections.defaultdict(list)
+    for leaf in jax.tree.leaves(tree):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            by_shape[leaf.shape].append(jnp.isfinite(leaf))
+    # Arrays of one shape are put together first: a deep network then takes a dozen reductions, not
+    # one for each of its hundreds of arrays.
+    found = [functools.reduce(jnp.logical_and, leaves).all() for leaves in by_shape.values()]
+    return functools.reduce(jnp.logical_and, found, jnp.ones((), bool))
+
+
+def keep_finite(
+    old: TrainState, new: TrainState, sums: StepMetrics, grads: Any
+) -> tuple[TrainState, jax.Array]:
+    """Takes a step's result only if all of it is finite.
+
+    The loss alone does not tell: a NaN pixel can leave it finite, as a compiled ReLU may turn NaN
+    into 0 on the way forward. Nor does the gradient: the statistics have none, and finite gradients
+    can overflow in the optimiser. So all that would be kept is looked at.
+
+    Args:
+      old: before the step.
+      new: after it.
+      sums: of the step.
+      grads: of the step, as frozen parameters hide theirs.
+
+    Returns:
+      The new state, or if anything is not finite the old one with its step count gone on by one;
+      and which, bool[].
+    """
+    # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
+    kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
+    finite = all_finite((sums.row_loss, grads, kept))
+    params, batch_stats, opt_state, extra = jax.tree.map(
+        lambda after, before: jnp.where(finite, after, before),
+        kept,
+        (old.params, old.batch_stats, old.opt_state, old.extra),
+    )
+    return TrainState(new.step, params, batch_stats, opt_state, extra), finite
+
+
+def make_step(
+    model: Any,
+    tx: optax.GradientTransformation,
+    lr_fn: Callable[[jax.Array], jax.Array],
+    recipe: Recipe,
+    batch_builder: BatchBuilder,
+    seed: int,
+    matmul_precision: str = "default",
+) -> TrainStep:
+    """Builds the training step of one phase; see `TrainStep` for the arguments.
+
+    Args:
+      model: from `create_model`.
+      tx: from `make_optimizer`.
+      lr_fn: learning rate as a function of the completed steps.
+      recipe: what the phase's methods made of the step.
+      batch_builder: turns indices into a batch.
+      seed: the run's seed.
+      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+    """
+    names = ("augment", "transforms", "generators", "dropout", "objective")
+    keys = {name: rng.stream(seed, name) for name in names}
+    return TrainStep(model, tx, lr_fn, recipe, batch_builder, keys, matmul_precision)

@@ -1,0 +1,311 @@
+"""The HTML report, the command line of the figures, and the report at the end of a run."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from purenoise_jax import main as training
+from purenoise_jax.analysis import __main__ as cli
+from purenoise_jax.analysis import html_report
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.inference.runs import load_runs
+from tests.fake_runs import diagonal, write_run
+from tests.tiny import write_npz
+
+COUNTS = [100, 40, 20, 10, 5]
+SHARES = [0.9, 0.8, 0.6, 0.3, 0.1]
+NAMES = ["<b>bold</b>", "a & b", '"quoted"', "$x$", "plain"]
+# Elements without an end.
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Checks that elements nest, and gathers text and what is referred to."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.references, self.words, self.tags, self.ids = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset", "action", "data", "poster"):
+                self.references.append(value)
+            if name == "id":
+                self.ids.append(value)
+            assert not name.startswith("on")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+        else:
+            assert "url(" not in data and "@import" not in data
+
+
+def read(html):
+    """The text of a report, after checks that it is well-formed and stands alone."""
+    assert len(html) < 3e6
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == [] and "script" not in reader.tags and "link" not in reader.tags
+    for reference in reader.references:
+        inside = reference.startswith("#") and reference[1:] in reader.ids
+        assert inside or reference.startswith("data:image/"), reference[:80]
+        if not inside:
+            content = base64.b64decode(reference.partition("base64,")[2]).decode("latin-1")
+            # Namespaces and types are names; nothing is fetched from them.
+            fetched = re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', content)
+            assert not fetched
+    return " ".join(" ".join(reader.words).split()), reader
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(
+        tmp_path / "one", counts=COUNTS, names=NAMES, evaluations={4: diagonal(SHARES)}
+    )
+
+
+def test_a_report_of_one_run_says_all_numbers(run):
+    path = html_report.write_report(load_runs([run]))
+    assert path == run / "report.html"
+    text, reader = read(path.read_text())
+    for words in (
+        "test accuracy 54.0 %", "balanced accuracy 54.0 %", "rarest fifth of the classes 10.0 %",
+        "geometric mean of recalls 41.9 %", "negative log-likelihood 1.250",
+        "calibration error (ECE) 4.0 %", "training images 175", "f" * 64, "commit 0123abc",
+        "training time 1 h 1 min", "images a second 1,234", "1 x cpu cpu", "seed 0",
+        "num_epochs 4 default 200", "started from random parameters", "python 3.11.7",
+        "initial erm epochs 1 .. 4", "few (< 20 images) 20.0 %", "$x$ 2 10",
+    ):  # fmt: skip
+        assert words in text, words
+    # Groups, sizes, curves, confusion; the data of the image sheet is not there, and it says so.
+    assert reader.tags.count("img") == 4
+    assert "Not drawn" in text and "nowhere.npz" in text
+    assert "not finished" not in text
+
+
+def test_class_names_are_escaped(run):
+    html = html_report.write_report(load_runs([run])).read_text()
+    text, _ = read(html)
+    assert "<b>bold</b> 5 100" in text and "a & b 4 40" in text and '"quoted"' in text
+    assert "<b>bold" not in html and "&lt;b&gt;bold&lt;/b&gt;" in html
+
+
+def test_a_report_of_several_runs_compares_them(run, tmp_path):
+    other = write_run(
+        tmp_path / "two", counts=COUNTS, evaluations={4: diagonal([0.5] * 5)},
+        summary={"test_ece": None}, **{"model.name": "resnet32", "seed": 3},
+    )  # fmt: skip
+    path = html_report.write_report(load_runs([run, other]))
+    assert path == run / "figures/report.html"
+    text, reader = read(path.read_text())
+    assert (
+        "2 runs compared" in text
+        and "One seed of each config: small differences may be chance" in text
+    )
+    assert "one 54.0 % 54.0 % 10.0 % 41.9 % 1.250 4.0 %" in text
+    assert "two 50.0 % 50.0 % 50.0 % 50.0 % 1.250 \N{EN DASH} not recorded" in text
+    assert "model.name wrn28_10 resnet32" in text and "seed 0 3" in text
+    assert reader.references[:2] == ["#run-1", "#run-2"]
+    assert reader.tags.count("img") == 3 + 2 and "not trained on the same" not in text
+
+
+def test_a_comparison_says_how_many_seeds_it_has(tmp_path):
+    def note(*runs):
+        paths = []
+        for model, seed in runs:
+            path = tmp_path / f"{model}-{seed}"
+            if not path.exists():
+                write_run(path, counts=COUNTS, evaluations={4: diagonal(SHARES)},
+                          **{"model.name": model, "seed": seed})  # fmt: skip
+            paths.append(path)
+        (note,) = html_report._notes(
+            found := load_runs(paths), [html_report._outcome(run) for run in found]
+        )
+        return note
+
+    small, large = "resnet8", "resnet32"
+    assert note((small, 0), (large, 0)).startswith("One seed of each config:")
+    assert note((small, 0), (large, 1)).startswith("One seed of each config:")
+    assert note((small, 0), (small, 1)).startswith("One config with 2 seeds:")
+    four = [(model, seed) for model in (small, large) for seed in (0, 1)]
+    assert note(*four).startswith("2 configs, 2 seeds each:")
+    assert note(*four, (small, 2)).startswith("2 configs, 2 to 3 seeds each:")
+    assert note(*four[:3]).startswith("2 configs, 1 to 2 seeds each:")
+
+
+def test_runs_on_different_data_are_marked(run, tmp_path):
+    other = write_run(
+        tmp_path / "two", counts=COUNTS, evaluations={4: diagonal(SHARES)},
+        summary={"dataset_fingerprint": "e" * 64},
+    )  # fmt: skip
+    text, _ = read(html_report.render(load_runs([run, other])))
+    assert "were not trained on the same images" in text
+
+
+def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
+    evaluations = {4: diagonal([1, 0.5, 0])}
+    path = write_run(
+        tmp_path / "run", counts=[9, 5, 2], evaluations=evaluations,
+        summary={"images_per_second": None, "versions": None},
+    )  # fmt: skip
+    text, _ = read(html_report.render(load_runs([path])))
+    dash = "\N{EN DASH}"
+    assert f"rarest fifth of the classes {dash} 3 classes; needs 5" in text
+    assert f"images a second {dash} not recorded" in text
+    assert f"commit {dash} not recorded" in text
+    assert f"many (> 100 images) {dash} no such class" in text
+    assert "1 of 3 classes never recognised" in text
+    assert "5 groups need at least 5" in text
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    path = write_run(tmp_path / "run", counts=COUNTS, evaluations={}, finished=False)
+    text, reader = read(html_report.render(load_runs([path])))
+    dash = "\N{EN DASH}"
+    assert f"test accuracy {dash} not evaluated yet" in text
+    assert "This run has no evaluation yet." in text
+    assert f"training time {dash} the run is not finished" in text
+    assert f"fingerprint {dash} not recorded yet" in text
+    assert reader.tags.count("img") == 1  # the curves, empty
+
+
+def test_a_run_without_evaluation_does_not_spoil_the_comparison(run, tmp_path):
+    path = write_run(tmp_path / "begun", counts=COUNTS, evaluations={}, finished=False)
+    text, reader = read(html_report.render(load_runs([path, run])))
+    assert "begun has no evaluation yet." in text
+    assert reader.tags.count("img") == 3 + 1
+
+
+def test_many_classes_are_folded(tmp_path):
+    counts = np.geomspace(500, 5, 100).astype(int).tolist()
+    shares = np.linspace(0.9, 0, 100).round(1).tolist()
+    path = write_run(tmp_path / "run", counts=counts, evaluations={4: diagonal(shares)})
+    text, reader = read(html_report.render(load_runs([path])))
+    assert "all 100 classes" in text and reader.tags.count("details") == 2
+    assert "20 classes" in text
+
+
+def test_the_template_is_in_the_package():
+    file = resources.files("purenoise_jax.analysis").joinpath(html_report.TEMPLATE)
+    assert "<!DOCTYPE html>" in file.read_text("utf-8")
+
+
+def test_a_report_twice_is_the_same(run):
+    assert html_report.render(load_runs([run])) == html_report.render(load_runs([run]))
+
+
+# --- the command line
+
+
+def error_of(capsys, code, *arguments):
+    assert cli.main([str(a) for a in arguments]) == code
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert out == ""
+    return err
+
+
+def test_usage_errors_take_one_line(run, tmp_path, capsys):
+    assert "'grups' is unknown" in error_of(capsys, 2, "grups", run)
+    assert "did you mean 'groups'?" in error_of(capsys, 2, "grups", run)
+    assert "required: FIGURE, RUN" in error_of(capsys, 2)
+    assert "see --help" in error_of(capsys, 2, "groups", run, "--epochs=two")
+    assert "--images=-1" in error_of(capsys, 2, "images", run, "--images=-1")
+    assert "--seed=-1" in error_of(capsys, 2, "images", run, "--seed=-1")
+    for figure, option in (
+        ("groups", "--epoch=3"), ("curves", "--indices=a=b"), ("gradients", "--images=5"),
+        ("report", "--ood=cifar100"), ("activations", "--ood_data=x"),
+    ):  # fmt: skip
+        flag = option.partition("=")[0]
+        expected = f"{flag} changes nothing about {figure}; leave it out"
+        assert expected in error_of(capsys, 2, figure, run, option)
+    assert "legal: NAME=FILE" in error_of(capsys, 2, "subsets", run, "--indices=x.txt")
+    assert "is not the workdir of a run" in error_of(capsys, 2, "report", tmp_path)
+
+
+def test_errors_have_the_exit_codes_of_training(run, tmp_path, capsys):
+    assert "nowhere.npz" in error_of(capsys, 3, "images", run)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    error_of(capsys, 5, "report", run, "--out", blocked)
+    error_of(capsys, 5, "groups", run, "--out", blocked / "below")
+
+
+def test_help_names_every_figure(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in (*FIGURES, "report", "all", "--indices", "exit codes"):
+        assert name in text
+
+
+def test_a_figure_and_a_report_are_written_where_asked(run, tmp_path, capsys):
+    out = tmp_path / "new/folder"
+    assert cli.main(["groups", str(run), "--out", str(out)]) == 0
+    assert cli.main(["report", str(run), "--out", str(out)]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert names == {"groups.png", "groups.pdf", "groups.json", "report.html"}
+    printed = capsys.readouterr().out.split()
+    assert printed == [str(out / f"groups.{s}") for s in ("png", "pdf", "json")] + [
+        str(out / "report.html")
+    ]
+
+
+def test_all_draws_what_can_be_drawn_and_says_what_not(run, capsys):
+    assert cli.main(["all", str(run)]) == 0
+    out = capsys.readouterr().out
+    for name in ("curves", "confusion", "groups", "class_accuracy"):
+        assert str(run / f"figures/{name}.png") in out
+    assert "images: not drawn: " in out and "subsets: not drawn: " in out
+
+
+# --- at the end of a run
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz", (24, 12, 6, 3, 2))
+
+
+def train(npz, workdir, *more):
+    config = f"--config=tests/tiny_cli.py:{npz}"
+    return training.main(["main", config, f"--workdir={workdir}", *more])
+
+
+def test_a_run_ends_with_its_report(npz, tmp_path, capsys):
+    assert train(npz, tmp_path, "--config.report=true") == 0
+    text, reader = read((tmp_path / "report.html").read_text())
+    accuracy = json.loads((tmp_path / "summary.json").read_text())["test_accuracy"]
+    assert f"test accuracy {100 * accuracy:.1f} %" in text
+    assert reader.tags.count("img") == 5, "the images too"
+    out, err = capsys.readouterr()
+    assert str(tmp_path / "report.html") in out.splitlines()[-1] and err == ""
+
+
+def test_the_report_can_be_turned_off(npz, tmp_path):
+    assert train(npz, tmp_path, "--config.report=false") == 0
+    assert (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()
+
+
+def test_a_report_that_fails_costs_a_line(npz, tmp_path, capsys, monkeypatch):
+    def fail(runs):
+        raise RuntimeError("no\nink")
+
+    monkeypatch.setattr(html_report, "render", fail)
+    assert train(npz, tmp_path, "--config.report=true") == 0
+    assert capsys.readouterr().err == "warning: no report was written: no ink\n"
+    assert (tmp_path / "summary.json").exists()

@@ -1,0 +1,198 @@
+"""Every config file, with every argument it offers, is one that can run."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
+from purenoise_jax.config.fields import (
+    FIELDS,
+    config_hash,
+    default_config,
+    flatten,
+    make_phase,
+    validate,
+)
+from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.runtime.errors import ConfigError
+
+M = np.float32([0.5] * 3)
+STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
+
+
+def test_every_config_file_is_tested_here():
+    files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
+    assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
+
+
+@pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
+@pytest.mark.parametrize(
+    ("method", "epochs"), list(itertools.product(common.SCHEDULES, [2, 7, 200]))
+)
+def test_every_method_at_every_length(module, method, epochs):
+    config = module.get_config(f"method={method},epochs={epochs}")
+    validate(config)
+    for phase in config.phases.values():
+        build_recipe(phase.methods, STATS, config.method.to_dict())
+
+
+def test_the_papers_schedule():
+    config = cifar10_lt.get_config()
+    assert config.num_epochs == 200 and config.batch_size == 128
+    assert config.phases.initial.to_dict() == make_phase(0, ("erm",)).to_dict()
+    assert config.phases.deferred.to_dict() == make_phase(160, ("open",)).to_dict()
+    opt = config.optimizer
+    assert (opt.learning_rate, opt.momentum, opt.weight_decay) == (0.1, 0.9, 2e-4)
+    assert (opt.warmup_epochs, opt.milestones, opt.gamma) == (5, (160, 180), 0.01)
+    assert config.checkpoint.epochs == (160,)
+    assert config.data.augment == ("flip", "crop", "cutout", "simclr")
+    assert config.model.to_dict() == {
+        "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "auto", "head": "linear"}  # fmt: skip
+    assert config.method.open.delta == 1 / 3
+
+
+def test_presets_differ_in_what_the_two_papers_leave_open():
+    paper, rescience = (
+        flatten(cifar10_lt.get_config(f"preset={p}")) for p in ("paper", "rescience")
+    )
+    assert {k for k in paper if paper[k] != rescience[k]} == {
+        "model.noise_grad", "data.normalize", "data.normalize_mean", "data.normalize_std",
+        "method.open.space", "method.open.noise_stats", "method.open.mean", "method.open.std",
+        "method.append.space", "method.append.noise_stats", "method.append.mean",
+        "method.append.std",
+    }  # fmt: skip
+    assert rescience["model.noise_grad"] == "full_stop"
+
+
+def test_both_cifar_configs_differ_in_the_data_only():
+    ten, hundred = flatten(cifar10_lt.get_config()), flatten(cifar100_lt.get_config())
+    assert {k for k in ten if ten[k] != hundred[k]} == {"data.name"}
+
+
+def test_method_fields_are_the_arguments_of_the_methods():
+    given = {p.split(".")[1] for p in FIELDS if p.startswith("method.")}
+    assert given <= set(METHODS)
+    build_recipe(["open"], STATS, default_config().method.to_dict())
+
+
+BAD = {bool: [0, "x", None], int: [True, 1.5, -5, None], float: [float("nan"), float("inf"), "1"],
+       str: [1, None], tuple: ["x", 1, (None,), (float("nan"),)]}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_refuses_values_of_a_wrong_kind(path):
+    for value in BAD[type(FIELDS[path].default)]:
+        config = default_config()
+        *parents, leaf = path.split(".")
+        node = config
+        for name in parents:
+            node = node[name]
+        with config.ignore_type():
+            node[leaf] = value
+        with pytest.raises(ConfigError, match=rf"{path}=.* is not legal; legal: "):
+            validate(config)
+
+
+def test_missing_and_foreign_fields_are_refused():
+    config = default_config()
+    del config["seed"]
+    with pytest.raises(ConfigError, match="seed is missing"):
+        validate(config)
+    config = default_config()
+    config.data.shuffle = True
+    with pytest.raises(ConfigError, match=r"data\.shuffle is not a config field"):
+        validate(config)
+
+
+def test_hash_is_of_what_defines_the_result():
+    first, second = default_config(), default_config()
+    second.checkpoint.keep, second.data.path, second.num_devices = 7, "/elsewhere", 4
+    assert config_hash(first) == config_hash(second)
+    second.optimizer.weight_decay = 1e-4
+    assert config_hash(first) != config_hash(second)
+
+
+@pytest.mark.parametrize("module", [cifar10, cifar100])
+@pytest.mark.parametrize("start", [0, 4])
+@pytest.mark.parametrize("preset", common.PRESETS)
+def test_balanced_runs(module, start, preset):
+    config = module.get_config(f"epochs=5,start={start},preset={preset}")
+    validate(config)
+    phases = {p.start_epoch: p.methods for p in config.phases.values()}
+    assert phases == ({0: ("append",)} if start == 0 else {0: ("erm",), 4: ("append",)})
+    assert (config.data.imbalance_ratio, config.data.augment) == (1, ("autoaugment",))
+    opt = config.optimizer
+    assert (opt.name, opt.learning_rate, opt.milestones) == ("adam", 1e-3, ())
+    assert opt.weight_decay == (2e-4 if preset == "rescience" else 0)
+    for phase in config.phases.values():
+        build_recipe(phase.methods, STATS, config.method.to_dict())
+
+
+def test_arguments_of_balanced_runs_are_checked():
+    with pytest.raises(ConfigError, match=r"start=7 must lie in 0 \.\. epochs - 1 = 4"):
+        cifar10.get_config("epochs=5,start=7")
+    with pytest.raises(ConfigError, match=r"method='open' is unknown; legal: append, erm"):
+        cifar10.get_config("method=open")
+
+
+def test_every_augmentation_of_the_papers():
+    for name, operations in common.AUGMENTS.items():
+        config = cifar10_lt.get_config(f"augment={name}")
+        assert config.data.augment == operations
+        validate(config)
+
+
+@pytest.mark.parametrize("epochs", range(2, 60))
+def test_every_schedule_leaves_an_epoch_to_the_deferred_methods(epochs):
+    config = cifar10_lt.get_config(f"method=drs,epochs={epochs}")
+    first, *second = config.optimizer.milestones
+    assert config.phases.deferred.start_epoch == config.init_epoch == first < epochs
+    assert config.checkpoint.epochs == (first,)
+    # Between the drops is an epoch, and after the second; in fewer than 7 there is no second.
+    assert [first < drop < epochs for drop in second] == [True] * (epochs > 7)
+    validate(config)
+
+
+def test_one_epoch_is_not_enough_for_a_deferred_method():
+    with pytest.raises(ConfigError, match=r"epochs=1 leaves no epoch for open .* at least 2"):
+        cifar10_lt.get_config("epochs=1")
+    validate(cifar10_lt.get_config("method=rs,epochs=1"))
+
+
+@pytest.mark.parametrize(
+    ("get", "name"), [(cifar10_lt.get_config, "cifar10"), (cifar100_lt.get_config, "cifar100")]
+)
+@pytest.mark.parametrize("ir", [100, 50, 10])
+def test_balanced_draws_are_those_of_the_papers_epochs(get, name, ir):
+    """K * n_max draws in each of the 40 deferred epochs, to half of an epoch of ours at each end."""
+    config, plain = get(f"draws=balanced,ir={ir}"), get(f"ir={ir}")
+    validate(config)
+    largest, classes = (5000, 10) if name == "cifar10" else (500, 100)
+    images = long_tail_counts(largest, classes, imbalance_ratio=ir).sum()
+    start = config.phases.deferred.start_epoch
+    assert start == plain.phases.deferred.start_epoch == 160 == config.checkpoint.epochs[0]
+    draws = (config.num_epochs - start) * images
+    assert abs(draws - 40 * classes * largest) <= images / 2
+    first, second = config.optimizer.milestones
+    assert first == 160 and abs((second - start) * images - 20 * classes * largest) <= images / 2
+    assert config.optimizer.warmup_epochs == 5
+    assert ir != 100 or name != "cifar10" or config.num_epochs == 321
+
+
+def test_balanced_draws_from_the_start_stretch_the_whole_schedule():
+    config = cifar10_lt.get_config("method=rs,draws=balanced,epochs=20")
+    factor = 50_000 / 12_406
+    assert config.num_epochs == round(20 * factor)
+    assert config.optimizer.milestones == (round(16 * factor), round(18 * factor))
+    validate(config)
+
+
+def test_balanced_draws_want_a_method_that_draws():
+    with pytest.raises(ConfigError, match="method=erm draws every image once"):
+        cifar10_lt.get_config("method=erm,draws=balanced")
+    with pytest.raises(ConfigError, match="draws='all' is unknown; legal: train_size, balanced"):
+        cifar10_lt.get_config("draws=all")

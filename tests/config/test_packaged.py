@@ -1,0 +1,201 @@
+"""Config files by name and by path, from a checkout and from an installed wheel."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from purenoise_jax import main as cli
+from purenoise_jax.config import packaged, parts
+from purenoise_jax.config.fields import config_hash
+from purenoise_jax.runtime.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+NO_REPORT = ("--config.report=False",)
+# As copies made of a config file say it.
+OLD_COPY = """\
+from configs import common
+from purenoise_jax.config.fields import default_config
+def get_config(arg=None):
+    config = default_config()
+    common.set_schedule(config, "erm", common.parse_arg(arg, epochs=3).epochs)
+    return config
+"""
+
+
+def parsed(*argv):
+    return cli.parse(["main", *argv]).config
+
+
+def test_the_names_are_those_of_the_files():
+    assert packaged.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
+
+
+@pytest.mark.parametrize("name", packaged.names())
+def test_every_name_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
+    """The hash does not depend on how the file was named, nor on where."""
+    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
+    monkeypatch.chdir(tmp_path)
+    for given in (name, f"configs/{name}.py", f"./configs/{name}.py"):
+        assert config_hash(parsed(f"--config={given}:epochs=7")) == expected
+        assert config_hash(parsed("--config", f"{given}:epochs=7")) == expected
+
+
+def test_a_file_of_the_user_comes_before_one_of_the_package(tmp_path, monkeypatch):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/digits_lt.py").write_text(OLD_COPY)
+    monkeypatch.chdir(tmp_path)
+    assert parsed("--config=configs/digits_lt.py:epochs=5").data.source == "auto"
+    assert parsed("--config=digits_lt:epochs=5").data.source == "digits"
+
+
+def test_what_is_used_in_the_place_of_what_was_given_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.py").touch()
+    line = f"config file {CONFIGS}/digits_lt.py, which comes with the package"
+    for given in ("digits_lt", "digits_lt:epochs=3", "configs/digits_lt.py:method=erm"):
+        assert packaged.told(["main", "--config", given, "--workdir=digits_lt"]) == [line]
+        assert packaged.told(["main", f"-config={given}"]) == [line]
+    for given in ("my.py", "./my.py:a=digits_lt", f"{CONFIGS}/digits_lt.py"):
+        assert packaged.told(["main", f"--config={given}", "--debug"]) == []
+    assert packaged.told(["main", "--config"]) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("digit_lt:epochs=3", "--config=digit_lt: there is no such file; by name: cifar10, cifar100, "
+         "cifar100_lt, cifar10_lt, digits_lt; did you mean 'digits_lt'?"),
+        ("configs/cifar_10lt.py", "did you mean 'cifar10_lt'?"),
+        ("digits_lt.py", "did you mean 'digits_lt'?"),
+        ("other/digits_lt.py", "--config=other/digits_lt.py: there is no such file"),
+        ("common", "--config=common: there is no such file"),
+        ("__init__", "--config=__init__: there is no such file"),
+        ("", "--config=: there is no such file"),
+        ("c:/my.py:epochs=3", "its path may not hold a colon"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_none(given, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        parsed(f"--config={given}")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_copies_of_config_files_run_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CONFIGS / "cifar10_lt.py", "mine.py")
+    assert parsed("--config=mine.py:epochs=5").num_epochs == 5
+    (tmp_path / "older.py").write_text(OLD_COPY)
+    assert parsed("--config=older.py:epochs=5").num_epochs == 5
+    shutil.copy(CONFIGS / "cifar100_lt.py", "hundred.py")
+    with pytest.raises(
+        ConfigError, match=r"cifar10_lt\.py: there is no such file, and hundred\.py"
+    ):
+        parsed("--config=hundred.py")
+    shutil.copy(CONFIGS / "cifar10_lt.py", ".")
+    assert parsed("--config=hundred.py").data.name == "cifar100"
+
+
+def test_config_files_ask_for_nothing_but_what_is_installed():
+    for path in CONFIGS.glob("*.py"):
+        if path.stem != "__init__":
+            assert (
+                "from configs" not in path.read_text() and "import configs" not in path.read_text()
+            )
+    from configs import common
+
+    assert common is parts
+
+
+def build(source: Path, target: Path, *what: str) -> Path:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", *what, "-d", str(target)],
+        cwd=source, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    (made,) = target.iterdir()
+    return made
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    return {file.filename: file.CRC for file in zipfile.ZipFile(wheel).infolist()}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build(ROOT, tmp_path_factory.mktemp("wheel"), "-t", "wheel")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The programs of an environment with the wheel, and the packages of this one beside it."""
+    folder = tmp_path_factory.mktemp("installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    programs = folder / "bin"
+    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
+    here = sysconfig.get_paths()
+    Path(paths["purelib"], "here.pth").write_text(f"{here['purelib']}\n{here['platlib']}\n")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python",
+         str(programs / "python"), "install", "--no-deps", "--no-index", str(wheel)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return programs
+
+
+def test_the_wheel_has_what_it_needs_within_its_own_package(wheel):
+    files = set(contents(wheel))
+    assert {name.partition("/")[0].partition("-")[0] for name in files} == {"purenoise_jax"}
+    wanted = {
+        f"purenoise_jax/{path.relative_to(ROOT / 'purenoise_jax')}"
+        for path in (ROOT / "purenoise_jax").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    } | {
+        f"purenoise_jax/{path.relative_to(ROOT)}"
+        for path in CONFIGS.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in files if ".dist-info/" not in name} == wanted
+    assert "purenoise_jax/analysis/report.html.j2" in wanted
+    assert "purenoise_jax/configs/subsets/cifar10_lt_100_cui.npy" in wanted
+
+
+def test_a_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
+    archive = build(ROOT, tmp_path / "archive", "-t", "sdist")
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    assert contents(build(source, tmp_path / "again", "-t", "wheel")) == contents(wheel)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_from_an_empty_folder(installed, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+
+    def call(*command):
+        done = subprocess.run(
+            [str(installed / command[0]), *command[1:], "--workdir=run", *NO_REPORT],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    told = call("purenoise-jax", "--config", "digits_lt:epochs=1,method=erm")
+    file = r"site-packages/purenoise_jax/configs/digits_lt.py, which comes with the package"
+    assert file in told.replace("\n", "")
+    first = json.loads((tmp_path / "run/config.json").read_text())
+    # The same run, by another name: it is done.
+    told = call(
+        "python", "-m", "purenoise_jax.main", "--config=configs/digits_lt.py:epochs=1,method=erm"
+    )
+    assert file in told.replace("\n", "") and "continues at step" in told
+    assert json.loads((tmp_path / "run/config.json").read_text()) == first

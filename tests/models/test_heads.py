@@ -1,0 +1,104 @@
+"""The classifier head computes in float32, whatever the network before it computes in."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from purenoise_jax.models import create_model
+from purenoise_jax.models.heads import Cosine, Linear
+from purenoise_jax.models.norm import DARBatchNorm
+from purenoise_jax.models.one_block import TinyNet
+
+CLASSES, ROWS = 100, 512
+IMAGES = np.random.default_rng(0).normal(size=(ROWS, 8, 8, 3)).astype(np.float32)
+LABELS = np.random.default_rng(1).integers(0, CLASSES, ROWS)
+NETWORKS = {
+    "resnet8": create_model("resnet8", num_classes=CLASSES, dtype="bfloat16"),
+    "wrn10_1": create_model("wrn10_1", num_classes=CLASSES, dtype="bfloat16"),
+    "one_block": TinyNet(
+        num_classes=CLASSES, norm=partial(DARBatchNorm, dtype=jnp.bfloat16), dtype=jnp.bfloat16
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_head_of_a_bfloat16_network_computes_in_float32(name):
+    model = NETWORKS[name]
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), IMAGES[:1])
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            logits, outputs = model.apply({**variables, "params": params}, IMAGES, train=False)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+            return losses.sum(), (logits, outputs["features"])
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    grads, (logits, features) = run(variables["params"])
+    assert logits.dtype == features.dtype == jnp.float32
+    head, head_grads = (tree["head"] for tree in (variables["params"], grads))
+    head, head_grads = head.get("fc", head), head_grads.get("fc", head_grads)
+    kernel, bias = (np.asarray(head[name], np.float64) for name in ("kernel", "bias"))
+    exact = np.asarray(features, np.float64) @ kernel + bias
+    # In bfloat16 they would be off by up to 2^-9 of their size.
+    np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-6 * np.abs(exact).max())
+    # Ties, of which bfloat16 has many here, go to the smaller index.
+    first, second = np.sort(np.asarray(logits), axis=-1)[:, -1:-3:-1].T
+    np.testing.assert_array_equal(logits.argmax(-1), exact.argmax(-1))
+    assert not (first == second).any()
+    rounded = np.sort(np.asarray(jnp.asarray(exact, jnp.bfloat16), np.float32), axis=-1)
+    assert (rounded[:, -1] == rounded[:, -2]).sum() > 2, "otherwise this shows nothing"
+    probs = np.exp(exact - exact.max(-1, keepdims=True))
+    error = probs / probs.sum(-1, keepdims=True) - np.eye(CLASSES)[LABELS]
+    for name, found, wanted in (
+        ("bias", head_grads["bias"], error.sum(0)),
+        ("kernel", head_grads["kernel"], np.asarray(features, np.float64).T @ error),
+    ):
+        assert found.dtype == jnp.float32
+        bound = 1e-5 * np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=bound, err_msg=name)
+
+
+def test_features_in_bfloat16_are_widened_before_the_product():
+    features = np.random.default_rng(0).normal(size=(ROWS, 64)).astype(jnp.bfloat16)
+    head = Linear(CLASSES)
+    variables = head.init(jax.random.key(0), features)
+    wide = features.astype(np.float32)
+    logits = head.apply(variables, features)
+    np.testing.assert_array_equal(logits, head.apply(variables, wide))
+
+
+def test_of_wider_features_it_is_as_wide():
+    with jax.enable_x64(True):
+        features = np.ones((2, 3))
+        head = Linear(4)
+        variables = head.init(jax.random.key(0), features)
+        assert head.apply(variables, features).dtype == jnp.float64
+
+
+def test_cosines_against_numpy():
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(5, 7)).astype(np.float32)
+    head = Cosine(CLASSES)
+    variables = head.init(jax.random.key(0), features)
+    kernel = np.asarray(variables["params"]["kernel"], np.float64)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1, rtol=1e-6)
+    longer = {"params": {"kernel": jnp.asarray(3 * kernel, jnp.float32)}}
+    wide = features.astype(np.float64)
+    expected = (wide @ kernel) / np.linalg.norm(wide, axis=1)[:, None]
+    for given in (variables, longer):
+        np.testing.assert_allclose(head.apply(given, features), expected, rtol=1e-5, atol=1e-6)
+    assert head.apply(variables, jnp.asarray(features, jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_a_feature_of_zeros_has_no_cosine_and_no_gradient():
+    head, features = Cosine(CLASSES), jnp.zeros((2, 7)).at[1].set(1.0)
+    variables = head.init(jax.random.key(0), features)
+    assert not head.apply(variables, features)[0].any()
+    slope = jax.grad(lambda x: head.apply(variables, x).sum())(features)
+    assert not slope[0].any() and np.isfinite(slope).all()

@@ -1,0 +1,155 @@
+"""What the screen shows."""
+
+import io
+import re
+
+import pytest
+from rich.text import Text
+
+from purenoise_jax.runtime.console import (
+    Display,
+    SafeConsole,
+    class_counts_line,
+    duration,
+    percent,
+    phases_line,
+    show,
+    show_error,
+    show_traceback,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (20 * 3600 + 61, "20 h 1 min"),
+     (3 * 86400 + 7200 + 5, "3 d 2 h")],
+)  # fmt: skip
+def test_durations_have_two_units(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_many_classes_take_one_line():
+    assert class_counts_line([5, 3]) == "8 images, 2 classes: 5 3"
+    line = class_counts_line(list(range(100, 0, -1)))
+    assert "100 99 98 97 96 95 ... 5 4 3 2 1" in line and len(line) < 80
+
+
+def test_missing_numbers_are_a_dash():
+    assert percent(None) == "-" and percent(0.1234) == "12.3"
+
+
+def test_phases_in_words():
+    text = phases_line([(0, ("erm",)), (160, ("rs", "open"))], 97)
+    assert text == "erm from epoch 0 (step 0), rs + open from epoch 160 (step 15,520)"
+
+
+def shown(estimate):
+    out = io.StringIO()
+    display = Display(console=SafeConsole(file=out, width=200))
+    for _ in range(9):
+        display.estimate_once(*estimate)
+    return out.getvalue()
+
+
+def test_a_run_that_is_too_long_is_called_so():
+    assert shown((None, 1000, "cpu")) == ""
+    assert "too slow" not in shown((0.01, 1000, "H100"))
+    text = shown((30.0, 19400, "cpu"))
+    assert "30.0 s/step here, so about 6 d 17 h" in text and text.count("cpu) is too slow") == 1
+
+
+def test_an_inactive_display_writes_nothing(capsys):
+    display = Display(active=False)
+    display.header({"a": "b"})
+    display.start_progress(10, 0)
+    display.doing("epoch 1")
+    display.advance(5, 10.0)
+    display.stop_progress()
+    display.note("text")
+    assert capsys.readouterr() == ("", "")
+
+
+def screen(encoding="utf-8", terminal=False):
+    """A console, and what it has written, as bytes."""
+    out = io.BytesIO()
+    console = SafeConsole(
+        file=io.TextIOWrapper(out, encoding=encoding, write_through=True),
+        soft_wrap=True,
+        force_terminal=terminal,
+        width=100,
+    )
+    return console, out.getvalue
+
+
+ODD = [
+    "a [kitten]",
+    "[/b]",
+    "[red]x",
+    ":cat:",
+    "x\x1b[31my",
+    "caf\udce9",
+    "größer",
+    "two\nlines",
+    "\u202e",
+]
+WRITTEN = ["a [kitten]", "[/b]", "[red]x", ":cat:", r"x\x1b[31my", r"caf\udce9", "größer", r"two\nlines", r"\u202e"]  # fmt: skip
+TEST = {"accuracy": 0.5, "geometric_mean": 0.5, "per_class_accuracy": [0.25] * len(ODD)}
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_text_of_others_is_shown_as_it_is_and_steers_nothing(terminal):
+    """In titles, rows, headers, notes and beside the bar."""
+    console, written = screen(terminal=terminal)
+    display = Display(console=console)
+    for text in ODD:
+        display.header({"workdir": text})
+        display.note(f"note {text}")
+        display.start_progress(10, 0)
+        display.doing(f"at {text}")
+        display.advance(5, 10.0)
+        display.stop_progress()
+        display.table(f"title {text}", TEST, ODD)
+    shown = written().decode()
+    # What Rich itself writes: colours, and moves of the cursor.
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]", plain) and "\x1b[31m" not in shown
+    for text in WRITTEN:
+        for line in ("workdir  ", "note ", "title ", "at " if terminal else "note "):
+            # Only in a table does a line break matter; elsewhere it is a space, as in messages.
+            assert line + text.replace(r"\n", " ") in plain, (line, text)
+        assert re.search(rf"│ {re.escape(text)} +│ +25\.0 % │", plain), text
+
+
+def test_rows_stay_aligned_where_letters_are_written_out():
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        console, written = screen(encoding)
+        Display(console=console).table("t", TEST, ODD)
+        lines = [line for line in written().decode(encoding).splitlines() if "25.0 %" in line]
+        assert len(lines) == len(ODD) and len(set(map(len, lines))) == 1
+
+
+def test_a_long_title_stays_in_one_line():
+    console, written = screen()
+    path = "/a folder/" * 30
+    Display(console=console).table(f"{path}, epoch 1", TEST, ODD)
+    assert f"{path}, epoch 1\n" in written().decode()
+
+
+def test_letters_that_an_encoding_lacks_are_written_out():
+    console, written = screen("ascii")
+    Display(console=console).note("größer \u4e2d")
+    console.print(Text("größer"))
+    assert written() == rb"gr\xf6\xdfer \u4e2d" + b"\n" + rb"gr\xf6\xdfer" + b"\n"
+
+
+def test_errors_take_one_line_and_tracebacks_steer_nothing(capsys):
+    show_error("two\n  [lines]\x1b[2J")
+    show("[a]:cat:\x1b")
+    try:
+        raise ValueError("[a]\x1b[2J")
+    except ValueError:
+        show_traceback()
+    out, err = capsys.readouterr()
+    assert out == "[a]:cat:\\x1b\n"
+    assert err.startswith("two [lines]\\x1b[2J\nTraceback (most")
+    assert err.endswith("ValueError: [a]\\x1b[2J\n") and "\x1b" not in err

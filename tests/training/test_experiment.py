@@ -1,0 +1,175 @@
+"""What a config says arrives where it counts: in the parts that `build` makes of it."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purenoise_jax.data.augment.compose import make_augment
+from purenoise_jax.models import NORMS
+from purenoise_jax.training.experiment import build
+from purenoise_jax.training.records import precision_note
+from tests.tiny import tiny_config, write_npz
+
+EXPLICIT = {
+    "data.normalize": "explicit",
+    "data.normalize_mean": (0.1, 0.2, 0.3),
+    "data.normalize_std": (0.5, 0.6, 0.7),
+}
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    """With a validation split that is not the test set."""
+    folder = tmp_path_factory.mktemp("data")
+    arrays = dict(np.load(write_npz(folder / "tiny.npz")))
+    arrays |= {"val_images": arrays["test_images"][::2], "val_labels": arrays["test_labels"][::2]}
+    np.savez(folder / "val.npz", **arrays)
+    return folder / "val.npz"
+
+
+@pytest.mark.parametrize("choice", ["train_subset", "full_train", "explicit"])
+def test_the_network_gets_images_normalised_as_chosen(npz, choice):
+    options = EXPLICIT if choice == "explicit" else {"data.normalize": choice}
+    experiment = build(
+        tiny_config(npz, **options, **{"data.profile": "exp", "data.imbalance_ratio": 3.0})
+    )
+    stats, batch_builder = experiment.training.stats, experiment.batch_builder
+    mean, std = {
+        "train_subset": (stats.mean, stats.std),
+        "full_train": (stats.full_mean, stats.full_std),
+        "explicit": (np.float32([0.1, 0.2, 0.3]), np.float32([0.5, 0.6, 0.7])),
+    }[choice]
+    np.testing.assert_array_equal(batch_builder.mean, mean)
+    np.testing.assert_array_equal(batch_builder.std, std)
+    assert (stats.mean != stats.full_mean).all(), "a mix-up would be seen"
+    identity = experiment.identity
+    assert (identity["normalize_mean"], identity["normalize_std"]) == (mean.tolist(), std.tolist())
+
+
+def test_augmentations_keep_the_order_and_sizes_of_the_config(npz):
+    names, sizes = ("cutout", "flip", "crop"), {"crop_padding": 3, "cutout_size": 6}
+    options = {f"data.{name}": value for name, value in sizes.items()}
+    batch_builder = build(tiny_config(npz, **{"data.augment": names, **options})).batch_builder
+    images = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (8, 8, 8, 3)), jnp.float32)
+    expected = make_augment(names, **sizes)(jax.random.key(0), images)
+    np.testing.assert_array_equal(batch_builder.augment(jax.random.key(0), images), expected)
+
+
+def test_phases_and_rates_begin_at_their_epochs(npz):
+    experiment = build(tiny_config(npz, **{"optimizer.milestones": (2,)}))
+    methods = [experiment.phase_of(epoch).methods for epoch in range(4)]
+    assert methods == [("erm",), ("erm",), ("open",), ("open",)]
+    np.testing.assert_allclose(experiment.rates, [0.1, 0.1, 0.001, 0.001])
+    assert experiment.steps_per_epoch == 3
+    assert [experiment.phase_of(e).recipe.class_probs is None for e in (1, 2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("precision", "in_the_program"),
+    [("default", "DEFAULT"), ("tensorfloat32", "HIGH"), ("float32", "HIGHEST")],
+)
+def test_all_products_of_step_and_evaluation_have_the_configs_precision(
+    npz, precision, in_the_program
+):
+    experiment = build(tiny_config(npz, matmul_precision=precision))
+    state, totals, inputs, epoch = experiment.step_shapes()
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), epoch)
+    (evaluator, _) = experiment.evaluators(16).values()
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    programs = [
+        jax.jit(experiment.step_fn(phase)).lower(state, totals, inputs, rows)
+        for phase in experiment.phases
+    ]
+    recipe = experiment.phases[0].recipe
+    programs.append(
+        evaluator._count.lower(recipe.postprocess, variables, *evaluator._data, *evaluator._rows)
+    )
+    for lowered in programs:
+        lines = lowered.as_text().splitlines()
+        kinds = ("stablehlo.convolution", "stablehlo.dot_general")
+        products = [line for line in lines if any(kind in line for kind in kinds)]
+        assert all(any(kind in line for line in products) for kind in kinds)
+        if precision == "default":
+            assert not [x for x in products if "HIGH" in x]
+        else:
+            for line in products:
+                found = set(re.findall("DEFAULT|HIGHEST|HIGH", line))
+                assert found == {in_the_program}, line
+
+
+@pytest.mark.parametrize(
+    ("fields", "platform", "note"),
+    [
+        ({}, "cpu", ""),
+        ({}, "gpu", "TF32 on recent NVIDIA GPUs"),
+        ({"dtype": "bfloat16"}, "gpu", ""),
+        ({"matmul_precision": "float32"}, "gpu", " (matmul_precision float32)"),
+        ({"matmul_precision": "float32"}, "cpu", " (matmul_precision float32)"),
+    ],
+)
+def test_the_header_says_how_products_are_rounded(fields, platform, note):
+    said = precision_note(tiny_config("x", **fields), platform)
+    assert note in said and bool(said) == bool(note)
+
+
+def test_the_optimiser_and_its_rates_have_the_numbers_of_the_config(npz):
+    numbers = {
+        "momentum": 0.3, "weight_decay": 0.07, "learning_rate": 0.6, "warmup_epochs": 2,
+        "milestones": (3,), "gamma": 0.5,
+    }  # fmt: skip
+    experiment = build(tiny_config(npz, **{f"optimizer.{k}": v for k, v in numbers.items()}))
+    np.testing.assert_allclose(experiment.rates, [0.3, 0.6, 0.6, 0.3])
+    param, grads, trace = np.float32(2), np.float32([0.5, -1.0]), 0.0
+    state = experiment.tx.init(jnp.asarray(param))
+    for grad in grads:
+        update, state = experiment.tx.update(jnp.asarray(grad), state, jnp.asarray(param))
+        trace = 0.3 * trace + grad + 0.07 * param
+        assert float(update) == pytest.approx(trace, rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("noise_grad", ["auto", "none", "full_stop"])
+def test_the_network_has_the_norm_and_dtype_of_the_config(npz, norm, noise_grad):
+    fields = {"model.norm": norm, "model.noise_grad": noise_grad, "dtype": "bfloat16"}
+    model = build(tiny_config(npz, **fields)).model
+    assert model.norm.func is NORMS[norm] and model.dtype == jnp.bfloat16
+    given = {"dtype": jnp.bfloat16} | ({} if noise_grad == "auto" else {"noise_grad": noise_grad})
+    assert model.norm.keywords == given
+
+
+def test_the_choice_of_images_follows_every_field_of_it(tmp_path):
+    even = write_npz(tmp_path / "even.npz", (40,) * 4)
+
+    def choice(**fields):
+        fields = {f"data.{name}": value for name, value in fields.items()}
+        return build(tiny_config(even, **{"data.profile": "exp"} | fields)).training.fingerprint
+
+    choices = [
+        choice(imbalance_ratio=10.0), choice(imbalance_ratio=5.0), choice(imbalance_ratio=10.0, seed=1),
+        choice(imbalance_ratio=10.0, rule="first"), choice(imbalance_ratio=10.0, profile="step"),
+        choice(profile="natural"), choice(profile="natural", limit=5),
+    ]  # fmt: skip
+    assert len(set(choices)) == len(choices)
+
+
+def test_methods_get_their_arguments(npz):
+    (_, deferred) = build(tiny_config(npz, **{"method.open.delta": 0.0})).phases
+    batch = {"image": jnp.zeros((45, 8, 8, 3)), "label": jnp.arange(45) % 4}
+    (transform,) = deferred.recipe.transforms
+    assert not transform(jax.random.key(0), batch)["noise_mask"].any()
+    (_, deferred) = build(tiny_config(npz, **{"method.open.delta": 1.0})).phases
+    (transform,) = deferred.recipe.transforms
+    assert transform(jax.random.key(0), batch)["noise_mask"].any()
+
+
+def test_each_split_is_evaluated_under_its_own_name(npz):
+    experiment = build(tiny_config(npz))
+    arrays = np.load(npz)
+    for split, evaluator in experiment.evaluators(16).items():
+        images, labels = evaluator._data
+        np.testing.assert_array_equal(images, arrays[f"{split}_images"])
+        np.testing.assert_array_equal(labels, arrays[f"{split}_labels"])
+    assert list(experiment.evaluators(16)) == ["test", "val"]
