@@ -18,8 +18,8 @@ class Bench:
     """Collects rows, and goes on where something cannot be done.
 
     Args:
-      options: the command line.
-      console: for tables.
+        options: the command line.
+        console: for tables.
     """
 
     def __init__(self, options: argparse.Namespace, console: SafeConsole) -> None:

@@ -58,15 +58,15 @@ def limits(
     """The two limits beside a measured time.
 
     Args:
-      flops: of a step, by the model's own arithmetic.
-      traffic: bytes that the compiled step reads and writes; None = not known.
-      dtype: of the activations.
-      device_kind: as JAX names it.
-      ms: measured, a step.
+        flops: of a step, by the model's own arithmetic.
+        traffic: bytes that the compiled step reads and writes; None = not known.
+        dtype: of the activations.
+        device_kind: as JAX names it.
+        ms: measured, a step.
 
     Returns:
-      "arithmetic_ms", "memory_ms" and "utilisation" (of the peak arithmetic), as far as the chip's
-      data sheet is known; the rate "tflops" always.
+        "arithmetic_ms", "memory_ms" and "utilisation" (of the peak arithmetic), as far as the
+        chip's data sheet is known; the rate "tflops" always.
     """
     found: dict[str, Any] = {"tflops": flops / ms / 1e9}
     peak = peak_of(device_kind)

@@ -86,25 +86,25 @@ def step_program(
     """Compiles a training step.
 
     Args:
-      model: a name of `MODELS`, or a module.
-      norm: a name of `NORMS`, or a norm's class to put in its place.
-      dtype: of the activations.
-      batch_size: rows of a step.
-      image_size: height and width.
-      num_classes: K.
-      devices: over how many the batch is split.
-      steps_per_call: more than one are looped on the device.
-      calls: handed over before waiting.
-      noise: "given" (a mask over 30 % of the rows, no drawing), "drawn" (the whole of OPeN) or
-        "none" (no mask).
-      augment: augmentations by name.
-      guard: look whether the result is finite before keeping it, as training does.
-      options: for the compiler; None = those that training uses.
+        model: a name of `MODELS`, or a module.
+        norm: a name of `NORMS`, or a norm's class to put in its place.
+        dtype: of the activations.
+        batch_size: rows of a step.
+        image_size: height and width.
+        num_classes: K.
+        devices: over how many the batch is split.
+        steps_per_call: more than one are looped on the device.
+        calls: handed over before waiting.
+        noise: "given" (a mask over 30 % of the rows, no drawing), "drawn" (the whole of OPeN) or
+            "none" (no mask).
+        augment: augmentations by name.
+        guard: look whether the result is finite before keeping it, as training does.
+        options: for the compiler; None = those that training uses.
 
     Returns:
-      The program, with "compile_seconds", "memory_bytes" (arguments, results and temporaries on
-      one device), "flops" (three times the forward pass's), "traffic" (bytes read and written, as
-      the compiler counts them) and "executed_flops" (likewise) among its facts.
+        The program, with "compile_seconds", "memory_bytes" (arguments, results and temporaries on
+        one device), "flops" (three times the forward pass's), "traffic" (bytes read and written, as
+        the compiler counts them) and "executed_flops" (likewise) among its facts.
     """
     stats = data_stats(image_size, num_classes)
     network = _network(model, norm, dtype, num_classes)

@@ -84,9 +84,9 @@ def errors(form: Callable[..., BatchNorm], mean: float, dtype: str) -> float:
     """Largest difference from a float64 two-pass reference on natural rows.
 
     Args:
-      form: makes the layer.
-      mean: of the activations, whose standard deviation is 1.
-      dtype: in which they arrive.
+        form: makes the layer.
+        mean: of the activations, whose standard deviation is 1.
+        dtype: in which they arrive.
     """
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(mean, 1, (32, 16, 16, 16)), dtype)

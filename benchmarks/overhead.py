@@ -82,9 +82,9 @@ def between_epochs(
     from the last step of one epoch to the first of the next, less that between two steps.
 
     Args:
-      epochs: at least three, as the first compiles.
-      images: that are trained on.
-      model: that is trained.
+        epochs: at least three, as the first compiles.
+        images: that are trained on.
+        model: that is trained.
     """
     if epochs < 3:
         raise ValueError(f"--epochs={epochs} must be at least 3")

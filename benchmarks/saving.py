@@ -44,14 +44,14 @@ def saves(model: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Times saves in turn with those of orbax alone.
 
     Args:
-      model: whose state is saved.
-      rounds: at most.
-      seconds: no new round is begun after so many.
+        model: whose state is saved.
+        rounds: at most.
+        seconds: no new round is begun after so many.
 
     Returns:
-      A row each, as from `interleave`, for "orbax alone"; "what the loop waits", until the state is
-      on disk and training goes on; "until it is sealed". All but the
-      first have "over_alone", their time over the first's, round by round.
+        A row each, as from `interleave`, for "orbax alone"; "what the loop waits", until the state
+        is on disk and training goes on; "until it is sealed". All but the first have "over_alone",
+        their time over the first's, round by round.
     """
     state = jax.block_until_ready(state_of(model))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -104,8 +104,8 @@ def memory(step_bytes: int, limit: int | None) -> list[dict[str, Any]]:
     """How large a data set may be that lies on the device beside a step.
 
     Args:
-      step_bytes: what the step needs.
-      limit: bytes of the device, None = unknown.
+        step_bytes: what the step needs.
+        limit: bytes of the device, None = unknown.
     """
     rows: list[dict[str, Any]] = []
     for name, count, size in (

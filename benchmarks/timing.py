@@ -17,9 +17,9 @@ class Program:
     """Something that can be timed again and again.
 
     Attributes:
-      run: does it once and waits until it is done.
-      steps: how many steps that is.
-      facts: what is known of it beside its time.
+        run: does it once and waits until it is done.
+        steps: how many steps that is.
+        facts: what is known of it beside its time.
     """
 
     run: Callable[[], None]
@@ -44,14 +44,14 @@ def interleave(
     """Runs every program once a round, in another order each, after a round that does not count.
 
     Args:
-      programs: by name.
-      rounds: at most.
-      seconds: no new round is begun after so many, but three are always run.
-      pause: seconds before each run.
+        programs: by name.
+        rounds: at most.
+        seconds: no new round is begun after so many, but three are always run.
+        pause: seconds before each run.
 
     Returns:
-      By name, milliseconds a step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds", and
-      "samples", one a round, so that programs can be compared round by round.
+        By name, milliseconds a step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds",
+        and "samples", one a round, so that programs can be compared round by round.
     """
     for program in programs.values():
         program.run()

@@ -23,7 +23,7 @@ def device(platform: str) -> torch.device:
     """The device of JAX's platform.
 
     Raises:
-      RuntimeError: PyTorch cannot use it.
+        RuntimeError: PyTorch cannot use it.
     """
     if platform == "cpu":
         return torch.device("cpu")
@@ -52,14 +52,14 @@ def step_program(
     """A training step on a batch that lies ready on the device, three rows of ten noise.
 
     Args:
-      model: as this project names it.
-      norm: "bn", "aux_bn" or "dar_bn".
-      dtype: "bfloat16" uses autocast.
-      batch_size: rows of a step.
-      form: "plain" (as one writes it), "channels_last", or "compiled" (`torch.compile` on top).
-      platform: of the device, as JAX names it.
-      steps_per_call: before waiting for the device.
-      num_classes: K.
+        model: as this project names it.
+        norm: "bn", "aux_bn" or "dar_bn".
+        dtype: "bfloat16" uses autocast.
+        batch_size: rows of a step.
+        form: "plain" (as one writes it), "channels_last", or "compiled" (`torch.compile` on top).
+        platform: of the device, as JAX names it.
+        steps_per_call: before waiting for the device.
+        num_classes: K.
     """
     place = device(platform)
     torch.manual_seed(0)

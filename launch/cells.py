@@ -107,7 +107,7 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
     """Writes NAME.md, and NAME.jsonl with a line for every run behind the table.
 
     Returns:
-      The paths written.
+        The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     heads = columns(table, plan)

@@ -40,11 +40,11 @@ def start(count: int, arguments: Sequence[str]) -> int:
     """Runs `count` processes to their end.
 
     Args:
-      count: of processes, at least 1.
-      arguments: of `purenoise_jax.main`.
+        count: of processes, at least 1.
+        arguments: of `purenoise_jax.main`.
 
     Returns:
-      0, or the exit code of the first process that failed.
+        0, or the exit code of the first process that failed.
     """
     coordinator = f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "purenoise_jax.main", *arguments]
@@ -82,7 +82,7 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
     """Waits until all have ended, or for a while after one has failed.
 
     Returns:
-      0, or the exit code of the first that failed.
+        0, or the exit code of the first that failed.
     """
     first, deadline = 0, float("inf")
     while time.monotonic() < deadline:

@@ -31,12 +31,12 @@ class Plan:
     """What all runs of a table have in common.
 
     Attributes:
-      preset: of the configs.
-      epochs: of every run; the papers' schedule is scaled to it.
-      model: in place of every network of the table; "" = as published.
-      quick: shrink data and networks so that the table runs through in minutes, for a look at the
-        machinery; the numbers mean nothing.
-      overrides: config fields by dotted path, applied last.
+        preset: of the configs.
+        epochs: of every run; the papers' schedule is scaled to it.
+        model: in place of every network of the table; "" = as published.
+        quick: shrink data and networks so that the table runs through in minutes, for a look at the
+            machinery; the numbers mean nothing.
+        overrides: config fields by dotted path, applied last.
     """
 
     preset: str = "paper"
@@ -85,13 +85,13 @@ class Plan:
         """The config of a cell.
 
         Args:
-          dataset: one of `MODULES`.
-          method: of that config file.
-          model: as published.
-          augment: of `common.AUGMENTS`; "" = the config file's.
-          ir: imbalance ratio, for long-tailed data.
-          start: first epoch with noise, for balanced data.
-          **overrides: config fields, with "__" for a dot.
+            dataset: one of `MODULES`.
+            method: of that config file.
+            model: as published.
+            augment: of `common.AUGMENTS`; "" = the config file's.
+            ir: imbalance ratio, for long-tailed data.
+            start: first epoch with noise, for balanced data.
+            **overrides: config fields, with "__" for a dot.
         """
         model = self.model or model
         if self.quick:
@@ -125,11 +125,11 @@ class Cell:
     """One entry of a table.
 
     Attributes:
-      setting: what the rows of a group share.
-      method: tells the entry from the others of its group.
-      config: of its runs, but for the seed.
-      paper: published by Zada et al., as printed there; "" = nothing.
-      reproduction: by Lee and Lee.
+        setting: what the rows of a group share.
+        method: tells the entry from the others of its group.
+        config: of its runs, but for the seed.
+        paper: published by Zada et al., as printed there; "" = nothing.
+        reproduction: by Lee and Lee.
     """
 
     setting: str
@@ -144,10 +144,10 @@ class Table:
     """A table of runs.
 
     Attributes:
-      title: what it is.
-      source: where its numbers were published.
-      cells: in order.
-      groups: also show the accuracy of the rarest fifth of the classes.
+        title: what it is.
+        source: where its numbers were published.
+        cells: in order.
+        groups: also show the accuracy of the rarest fifth of the classes.
     """
 
     title: str

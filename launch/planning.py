@@ -27,9 +27,9 @@ class Task:
     """One run.
 
     Attributes:
-      config: whole, seed included.
-      workdir: of this run alone, named after what it is.
-      first_epoch: epochs that another run has done before, 0 for none.
+        config: whole, seed included.
+        workdir: of this run alone, named after what it is.
+        first_epoch: epochs that another run has done before, 0 for none.
     """
 
     config: ConfigDict
@@ -41,8 +41,8 @@ class Task:
         """Of summary.json; None while the run is not finished.
 
         Raises:
-          ConfigError: the file is damaged.
-          CheckpointError: it is of another run.
+            ConfigError: the file is damaged.
+            CheckpointError: it is of another run.
         """
         path = self.workdir / "summary.json"
         if not path.is_file():
@@ -66,9 +66,9 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     which is trained once, with DAR-BN as any norm would do: without noise all are the same.
 
     Args:
-      config: of a cell.
-      seed: of the run; the subset's seed stays as it is.
-      root: folder of all runs.
+        config: of a cell.
+        seed: of the run; the subset's seed stays as it is.
+        root: folder of all runs.
     """
     config = config.copy_and_resolve_references()
     config.seed = seed

@@ -87,7 +87,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """What the command line asks of all runs.
 
     Raises:
-      ConfigError: a field is unknown or its value does not read.
+        ConfigError: a field is unknown or its value does not read.
     """
     overrides: dict[str, Any] = {}
     for text in args.set:
@@ -150,8 +150,8 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     """Does what is not done yet.
 
     Returns:
-      The workdirs of runs that broke down: a loss or gradient was not finite, or the checkpoint
-      that they go on from cannot be used.
+        The workdirs of runs that broke down: a loss or gradient was not finite, or the checkpoint
+        that they go on from cannot be used.
     """
     broken: list[Path] = []
     note = f"  ({MEANS_NOTHING})" if quick else ""

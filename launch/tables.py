@@ -321,7 +321,7 @@ def make_table(name: str, plan: Plan) -> Table:
     """One of `TABLES`; published numbers are left out where another network takes their place.
 
     Raises:
-      ConfigError: the plan does not go with the table.
+        ConfigError: the plan does not go with the table.
     """
     table = TABLES[name](plan)
     if plan.model:

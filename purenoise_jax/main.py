@@ -23,8 +23,9 @@ from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command
 from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.experiment import Experiment
-from purenoise_jax.training.loop import resume_hint, train_and_evaluate
+from purenoise_jax.training.experiment import Experiment, wants_fresh_start
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.resume import resume_hint
 
 
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
@@ -33,10 +34,10 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
     The run is done and saved by then, so that whatever goes wrong here costs one line of warning.
 
     Args:
-      workdir: of the run.
-      display: where its path is shown.
-      debug: show a traceback with a warning.
-      experiment: what was run.
+        workdir: of the run.
+        display: where its path is shown.
+        debug: show a traceback with a warning.
+        experiment: what was run.
     """
     try:
         # Here, as drawing is not needed until now and takes a second to import.
@@ -75,7 +76,7 @@ def _run(argv: Sequence[str]) -> int:
     try:
         _train(values, workdir, packaged.told(argv))
     except KeyboardInterrupt:
-        again = resume_hint(values.config, workdir, " at the last checkpoint")
+        again = resume_hint(wants_fresh_start(values.config), workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
 from purenoise_jax.training.metrics import summarize
-from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 
 # Under which name summary.json has what metrics.jsonl has under another.
 MARKS = {"accuracy": "test_accuracy", "nll": "test_nll", "ece": "test_ece"}

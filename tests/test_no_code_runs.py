@@ -14,8 +14,8 @@ from PIL import Image
 
 from purenoise_jax import main as cli
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
-from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 from tests import cifar_files
 from tests.data.sources.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz
@@ -30,7 +30,7 @@ from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.tfds import load_tfds
 from purenoise_jax.data.sources.safe_unpickle import unpickle_arrays
 from purenoise_jax.runtime.errors import DataError
-from purenoise_jax.training.resume import refuse_other_run
+from purenoise_jax.config.run_record import refuse_other_run
 from tests import cifar_files
 
 root = pathlib.Path(sys.argv[1])

@@ -49,11 +49,11 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
     """Standardises activations by the moments of all rows, and by those of each kind.
 
     Args:
-      x: f32[B, H, W, C].
-      noise: bool[B].
+        x: f32[B, H, W, C].
+        noise: bool[B].
 
     Returns:
-      As plain batch norm and as DAR-BN, [B, H, W, C] each, before scale and shift.
+        As plain batch norm and as DAR-BN, [B, H, W, C] each, before scale and shift.
     """
     images = image_moments(x)
     one, zero = jnp.ones((1, x.shape[-1]), x.dtype), jnp.zeros((1, x.shape[-1]), x.dtype)
@@ -101,9 +101,9 @@ def summarize(seen: Stages) -> dict[str, Any]:
     """Mean and standard deviation of each kind at each stage, and how far the kinds are apart.
 
     Returns:
-      By stage and kind: {"mean", "std"} over all rows, positions and channels, None without a row.
-      "shift": for the stage before the norm, the distance of the two kinds' channel means in
-      standard deviations of all rows, median and largest over the channels.
+        By stage and kind: {"mean", "std"} over all rows, positions and channels, None without a
+        row. "shift": for the stage before the norm, the distance of the two kinds' channel means in
+        standard deviations of all rows, median and largest over the channels.
     """
     numbers: dict[str, Any] = {}
     masks = {"natural": ~seen.noise, "noise": seen.noise}
@@ -128,8 +128,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A row of three histograms for each run, over all channels and positions.
 
     Args:
-      runs: at least one.
-      options: `epoch` and `seed`.
+        runs: at least one.
+        options: `epoch` and `seed`.
     """
     numbers = {}
     with styled():

@@ -21,11 +21,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """One panel with logarithmic class sizes, a marker for each class, a colour for each run.
 
     Args:
-      runs: at least one.
-      options: not used.
+        runs: at least one.
+        options: not used.
 
     Raises:
-      ConfigError: a run has no evaluation yet.
+        ConfigError: a run has no evaluation yet.
     """
     del options
     found = {run.label: latest_evaluation(run) for run in runs}

@@ -19,11 +19,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A matrix for each run; rows are true classes, the most frequent in training on top.
 
     Args:
-      runs: at least one.
-      options: not used.
+        runs: at least one.
+        options: not used.
 
     Raises:
-      ConfigError: a run has no evaluation yet.
+        ConfigError: a run has no evaluation yet.
     """
     del options
     found = {run.label: latest_evaluation(run) for run in runs}

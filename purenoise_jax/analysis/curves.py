@@ -19,8 +19,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Three panels over completed epochs, a line for each run; phases begin at dotted lines.
 
     Args:
-      runs: at least one.
-      options: not used.
+        runs: at least one.
+        options: not used.
     """
     del options
     numbers = {run.label: {name: _series(run, name) for name, _ in PANELS} for run in runs}

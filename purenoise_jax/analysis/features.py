@@ -22,8 +22,8 @@ class NoiseMethods(NamedTuple):
     """How a run trains with noise, and what the same would be without.
 
     Attributes:
-      name: of the method with noise.
-      without, with_noise: methods of the two recipes that are compared; both draw classes alike.
+        name: of the method with noise.
+        without, with_noise: methods of the two recipes that are compared; both draw classes alike.
     """
 
     name: str
@@ -43,7 +43,7 @@ def run_noise(run: Run) -> NoiseSource:
     """What the noise of a run is like, by the fields of its method with noise.
 
     Raises:
-      ConfigError: the run adds noise to images, so that there are no images of noise alone.
+        ConfigError: the run adds noise to images, so that there are no images of noise alone.
     """
     method = noise_methods(run).name
     fields = run.config.method[method]
@@ -65,9 +65,9 @@ def noise_inputs(network: Network, count: int, seed: int) -> np.ndarray:
     training subset.
 
     Args:
-      network: of the run.
-      count: how many.
-      seed: the same seed gives the same noise.
+        network: of the run.
+        count: how many.
+        seed: the same seed gives the same noise.
     """
     shape = (count, *network.experiment.training.stats.image_shape)
     noise = run_noise(network.run).draw(rng.root(seed), shape)
@@ -78,7 +78,7 @@ def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:
     """Batches as the run's method with noise draws them; see `training_batches`.
 
     Raises:
-      ConfigError: not one of them has a row of noise, as when OPeN meets balanced data.
+        ConfigError: not one of them has a row of noise, as when OPeN meets balanced data.
     """
     methods = noise_methods(run)
     batches = training_batches(run, methods.with_noise, count, seed)
@@ -97,13 +97,13 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
     same augmentation; "open" then only replaces some of them by noise.
 
     Args:
-      run: its data, augmentation, batch size and `method` arguments.
-      methods: of `METHODS`, such as ("rs",) or ("open",).
-      count: how many batches.
-      seed: of the draws, instead of the run's.
+        run: its data, augmentation, batch size and `method` arguments.
+        methods: of `METHODS`, such as ("rs",) or ("open",).
+        count: how many batches.
+        seed: of the draws, instead of the run's.
 
     Returns:
-      Batches as `recipe.Batch` has them, always with a noise mask.
+        Batches as `recipe.Batch` has them, always with a noise mask.
     """
     experiment = run.experiment
     training, batch_builder = experiment.training, experiment.batch_builder

@@ -38,13 +38,13 @@ class Options:
     """What the command line may ask of a figure.
 
     Attributes:
-      epoch: completed epochs of the checkpoints that are looked at; None = the newest.
-      seed: of every random choice of the figure.
-      images: noise images, and images of each other kind, that are looked at; 0 = the figure's own
-        number.
-      ood_name: data set of out-of-distribution images; "" = the other CIFAR.
-      ood_path: where it lies; "" = beside the run's own data.
-      indices: name and file of each list of indices that is given.
+        epoch: completed epochs of the checkpoints that are looked at; None = the newest.
+        seed: of every random choice of the figure.
+        images: noise images, and images of each other kind, that are looked at; 0 = the figure's
+            own number.
+        ood_name: data set of out-of-distribution images; "" = the other CIFAR.
+        ood_path: where it lies; "" = beside the run's own data.
+        indices: name and file of each list of indices that is given.
     """
 
     epoch: int | None = None
@@ -81,12 +81,12 @@ def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     """Writes NAME.png, NAME.pdf and NAME.json.
 
     Args:
-      drawing: what to write.
-      folder: made if it is not there.
-      name: of the files.
+        drawing: what to write.
+        folder: made if it is not there.
+        name: of the files.
 
     Returns:
-      The paths written.
+        The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "pdf", "json")]

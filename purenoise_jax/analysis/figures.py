@@ -22,9 +22,9 @@ class Entry(NamedTuple):
     """A figure.
 
     Attributes:
-      draw: how it is drawn.
-      help: what it shows, in a line.
-      options: those of `Options` that change it; `seed` is taken by all.
+        draw: how it is drawn.
+        help: what it shows, in a line.
+        options: those of `Options` that change it; `seed` is taken by all.
     """
 
     draw: Draw

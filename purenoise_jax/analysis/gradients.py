@@ -64,13 +64,13 @@ def row_gradient(network: Network, seed: int) -> Gradient:
     """The gradient of chosen rows of a batch.
 
     Args:
-      network: its parameters, norms and `noise_grad`; `batch_stats` stay as they are.
-      seed: of dropout.
+        network: its parameters, norms and `noise_grad`; `batch_stats` stay as they are.
+        seed: of dropout.
 
     Returns:
-      (batch, rows f32[B], number of the batch) -> a tree like the parameters: the gradient of the
-      cross-entropies of the valid rows times `rows`, summed, over the number of valid rows. The
-      same batch number gives the same dropout.
+        (batch, rows f32[B], number of the batch) -> a tree like the parameters: the gradient of the
+        cross-entropies of the valid rows times `rows`, summed, over the number of valid rows. The
+        same batch number gives the same dropout.
     """
     model, batch_builder = network.experiment.model, network.experiment.batch_builder
 
@@ -143,13 +143,13 @@ def measure(
     """Magnitude and direction variance of each class's gradient over some batches.
 
     Args:
-      batches: see `training_batches`.
-      gradient: see `row_gradient`.
-      sets: of classes whose rows belong together.
+        batches: see `training_batches`.
+        gradient: see `row_gradient`.
+        sets: of classes whose rows belong together.
 
     Returns:
-      By part of the parameters: {"magnitude": [sets], "variance": [sets]}, None where there is
-      none. "noise": by part, the mean magnitude of the gradient of all noise rows of a batch.
+        By part of the parameters: {"magnitude": [sets], "variance": [sets]}, None where there is
+        none. "noise": by part, the mean magnitude of the gradient of all noise rows of a batch.
     """
     numbers: dict[str, Any] = {part: {name: [] for name in PANELS} for part in PARTS}
 
@@ -194,8 +194,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A row for each run: both measures of backbone and head, by class, most training images first.
 
     Args:
-      runs: at least one.
-      options: `epoch` of the checkpoint and `seed`.
+        runs: at least one.
+        options: `epoch` of the checkpoint and `seed`.
     """
     numbers = {}
     for run in runs:

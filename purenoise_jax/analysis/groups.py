@@ -16,11 +16,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Bars from the rarest to the most frequent fifth of the classes, one for each run.
 
     Args:
-      runs: at least one.
-      options: not used.
+        runs: at least one.
+        options: not used.
 
     Raises:
-      ConfigError: a run has no evaluation yet, or fewer classes than groups.
+        ConfigError: a run has no evaluation yet, or fewer classes than groups.
     """
     del options
     found = {run.label: _checked(run) for run in runs}

@@ -31,11 +31,11 @@ class Picture:
     """A figure inside the report.
 
     Attributes:
-      title: above it.
-      uri: its data, or "" where it could not be drawn.
-      text: what it shows, or why it is not there.
-      wide: too wide for a narrow screen, where it is scrolled instead of shrunk.
-      width: at most, in CSS pixels.
+        title: above it.
+        uri: its data, or "" where it could not be drawn.
+        text: what it shows, or why it is not there.
+        wide: too wide for a narrow screen, where it is scrolled instead of shrunk.
+        width: at most, in CSS pixels.
     """
 
     title: str
@@ -68,12 +68,12 @@ def write_report(runs: Sequence[Run], folder: Path | None = None) -> Path:
     """Writes report.html.
 
     Args:
-      runs: at least one; with several, they are compared first.
-      folder: made if it is not there; None = the workdir of a single run, or `figures` in that of
-        the first of several.
+        runs: at least one; with several, they are compared first.
+        folder: made if it is not there; None = the workdir of a single run, or `figures` in that of
+            the first of several.
 
     Returns:
-      The path of the file.
+        The path of the file.
     """
     folder = folder or (runs[0].path if len(runs) == 1 else runs[0].path / "figures")
     text = render(runs)
@@ -91,7 +91,7 @@ def render(runs: Sequence[Run]) -> str:
     """The report as HTML; a figure that cannot be drawn is replaced by the reason.
 
     Raises:
-      DataError: of an unfinished run neither checkpoints nor data can be read.
+        DataError: of an unfinished run neither checkpoints nor data can be read.
     """
     results = [_outcome(run) for run in runs]
     several = len(runs) > 1

@@ -23,12 +23,12 @@ class Shown(NamedTuple):
     """The batch of one training step.
 
     Attributes:
-      epoch, step: completed before it.
-      methods: of its phase.
-      images: f32[V, H, W, C], padding left out.
-      labels: int[V].
-      noise: bool[V].
-      stored: int[V], into the training set.
+        epoch, step: completed before it.
+        methods: of its phase.
+        images: f32[V, H, W, C], padding left out.
+        labels: int[V].
+        noise: bool[V].
+        stored: int[V], into the training set.
     """
 
     epoch: int
@@ -44,12 +44,12 @@ def batch_of(run: Run, epoch: int | None = None) -> Shown:
     """The batch of the first step of an epoch, made anew.
 
     Args:
-      run: whose data, seed and methods count; no checkpoint is needed.
-      epoch: completed epochs before that step; None = the start of the last phase.
+        run: whose data, seed and methods count; no checkpoint is needed.
+        epoch: completed epochs before that step; None = the start of the last phase.
 
     Raises:
-      ConfigError: the run has no such epoch.
-      DataError: the data cannot be read.
+        ConfigError: the run has no such epoch.
+        DataError: the data cannot be read.
     """
     last = run.config.num_epochs - 1
     if epoch is not None and not 0 <= epoch <= last:
@@ -75,13 +75,13 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A column for each class, or for ten of them, with one stored image and some of the batch.
 
     Args:
-      runs: at least one, a sheet each.
-      options: `epoch` chooses the step, see `batch_of`; `images` is how many of a class are shown
-        at most.
+        runs: at least one, a sheet each.
+        options: `epoch` chooses the step, see `batch_of`; `images` is how many of a class are shown
+            at most.
 
     Raises:
-      ConfigError: a run has no such epoch.
-      DataError: the data cannot be read.
+        ConfigError: a run has no such epoch.
+        DataError: the data cannot be read.
     """
     batches = [batch_of(run, options.epoch) for run in runs]
     most = options.images or ROWS

@@ -25,12 +25,12 @@ class Evaluation:
     """A run's newest evaluation on the test set.
 
     Attributes:
-      epoch: completed epochs.
-      finished: whether that is the run's last epoch.
-      numbers: by the names of `metrics.summarize`, and confusion_matrix; what does not exist is
-        left out.
-      class_counts: K, training images per class.
-      class_names: K, harmless (see `errors.harmless`).
+        epoch: completed epochs.
+        finished: whether that is the run's last epoch.
+        numbers: by the names of `metrics.summarize`, and confusion_matrix; what does not exist is
+            left out.
+        class_counts: K, training images per class.
+        class_names: K, harmless (see `errors.harmless`).
     """
 
     epoch: float
@@ -53,8 +53,8 @@ def latest_evaluation(run: Run) -> Evaluation:
     """Finds the newest evaluation: that of summary.json, or one that metrics.jsonl has after it.
 
     Raises:
-      ConfigError: the run has none yet.
-      DataError: the class counts stand nowhere, and the data cannot be read.
+        ConfigError: the run has none yet.
+        DataError: the class counts stand nowhere, and the data cannot be read.
     """
     summary = run.summary or {}
     ended = summary.get("epochs", 0)

@@ -46,10 +46,10 @@ def relative_spread(features: np.ndarray) -> float | None:
     """Root mean square distance to the mean, over the norm of the mean.
 
     Args:
-      features: f[N, F], N at least 1.
+        features: f[N, F], N at least 1.
 
     Returns:
-      At least 0, without a unit; None if the mean is zero.
+        At least 0, without a unit; None if the mean is zero.
     """
     mean = features.mean(axis=0)
     size = np.linalg.norm(mean)
@@ -100,8 +100,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Three panels with two bars for each run, evaluation and training.
 
     Args:
-      runs: at least one.
-      options: `images` test and noise images in evaluation (0 = 1,000); training has 8 batches.
+        runs: at least one.
+        options: `images` test and noise images in evaluation (0 = 1,000); training has 8 batches.
     """
     numbers = {run.label: measure(run, options) for run in runs}
     with styled():

@@ -27,15 +27,15 @@ def ood_images(run: Run, options: Options) -> np.ndarray:
     `test/<class>/` images, CIFAR files, else a prepared TFDS data set.
 
     Args:
-      run: whose network will see them.
-      options: `ood_name` and `ood_path` are read. The name "none" stands for no images.
+        run: whose network will see them.
+        options: `ood_name` and `ood_path` are read. The name "none" stands for no images.
 
     Returns:
-      uint8[M, H, W, C], the shape of the run's own images; M is 0 for "none".
+        uint8[M, H, W, C], the shape of the run's own images; M is 0 for "none".
 
     Raises:
-      ConfigError: no data set is named and the run's has no counterpart.
-      DataError: it is not there, is damaged, or has images of another shape.
+        ConfigError: no data set is named and the run's has no counterpart.
+        DataError: it is not there, is damaged, or has images of another shape.
     """
     shape = run.experiment.training.stats.image_shape
     if options.ood_name == NONE:

@@ -30,11 +30,11 @@ def rare_share(predicted: np.ndarray, class_counts: np.ndarray) -> float | None:
     """The share of predictions that fall on the rarer half of the classes.
 
     Args:
-      predicted: int[K], images by predicted class.
-      class_counts: int[K], training images; of an odd K the middle class is not among the rarer.
+        predicted: int[K], images by predicted class.
+        class_counts: int[K], training images; of an odd K the middle class is not among the rarer.
 
     Returns:
-      In [0, 1]; None without images.
+        In [0, 1]; None without images.
     """
     rare = by_frequency(class_counts)[(len(class_counts) + 1) // 2 :]
     return float(predicted[rare].sum() / predicted.sum()) if predicted.sum() else None
@@ -46,8 +46,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     Classes stand by training images, the most first.
 
     Args:
-      runs: at least one.
-      options: `images` of each kind (0 = 1,000; fewer OOD images if there are fewer).
+        runs: at least one.
+        options: `images` of each kind (0 = 1,000; fewer OOD images if there are fewer).
     """
     count = options.images or IMAGES
     numbers: dict[str, Any] = {}

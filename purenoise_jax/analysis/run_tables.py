@@ -20,9 +20,9 @@ class Row:
     """A named value as text.
 
     Attributes:
-      name: of the value.
-      text: the value; a dash where there is none.
-      note: more about it, or why there is none.
+        name: of the value.
+        text: the value; a dash where there is none.
+        note: more about it, or why there is none.
     """
 
     name: str
@@ -35,11 +35,11 @@ class ClassRow:
     """One class of the table of classes.
 
     Attributes:
-      name: of the class.
-      images: training images.
-      width: of its bar, percent of the largest class.
-      accuracy: percent as text, or a dash.
-      group: 1 (rarest) .. 5, or "" without groups.
+        name: of the class.
+        images: training images.
+        width: of its bar, percent of the largest class.
+        accuracy: percent as text, or a dash.
+        group: 1 (rarest) .. 5, or "" without groups.
     """
 
     name: str
@@ -53,7 +53,7 @@ def headline(result: Evaluation | None) -> list[Row]:
     """The numbers that a run is about.
 
     Args:
-      result: None = there is no evaluation yet.
+        result: None = there is no evaluation yet.
     """
     if result is None:
         names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",

@@ -20,12 +20,12 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A Venn diagram of the images that the rules and a given list choose.
 
     Args:
-      runs: exactly one, whose data set, imbalance ratio and profile count.
-      options: `indices` names at most one list of indices, in the order of the data set.
+        runs: exactly one, whose data set, imbalance ratio and profile count.
+        options: `indices` names at most one list of indices, in the order of the data set.
 
     Raises:
-      ConfigError: there are several runs or lists, or the run keeps every image.
-      DataError: the data or a list cannot be read.
+        ConfigError: there are several runs or lists, or the run keeps every image.
+        DataError: the data or a list cannot be read.
     """
     if len(runs) != 1:
         raise ConfigError(f"subsets are of the data of one run, got {len(runs)} runs")

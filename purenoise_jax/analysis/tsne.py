@@ -35,12 +35,12 @@ def pick(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     """Draws images of every class with replacement.
 
     Args:
-      labels: int[N]; a class without images is left out.
-      per_class: how many of each.
-      seed: of the draws.
+        labels: int[N]; a class without images is left out.
+        per_class: how many of each.
+        seed: of the draws.
 
     Returns:
-      int[K * per_class], indices by class.
+        int[K * per_class], indices by class.
     """
     rng = np.random.default_rng(seed)
     return np.concatenate(
@@ -52,12 +52,12 @@ def embed(features: np.ndarray, seed: int, perplexity: float = PERPLEXITY) -> np
     """Places points in the plane by t-SNE.
 
     Args:
-      features: f32[N, F], N at least 4.
-      seed: the same seed gives the same picture.
-      perplexity: lowered to (N - 1) / 3 for few points, as it has to be below N.
+        features: f32[N, F], N at least 4.
+        seed: the same seed gives the same picture.
+        perplexity: lowered to (N - 1) / 3 for few points, as it has to be below N.
 
     Returns:
-      f32[N, 2], without a unit.
+        f32[N, 2], without a unit.
     """
     perplexity = min(perplexity, (len(features) - 1) / 3)
     # On one thread sums have one order, whatever the machine; and threads that wait for each other
@@ -88,8 +88,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """A panel for each run; axes have no unit, so they have no ticks.
 
     Args:
-      runs: at least one, possibly of different data.
-      options: `images` test images of each class, OOD images and noise images (0 = 50 each).
+        runs: at least one, possibly of different data.
+        options: `images` test images of each class, OOD images and noise images (0 = 50 each).
     """
     numbers, rows = {}, -(-len(runs) // COLUMNS)
     columns = min(len(runs), COLUMNS)

@@ -48,11 +48,11 @@ class FaultInjection:
     """One of those that can be chosen.
 
     Attributes:
-      work: does it so many times.
-      option: of the command line that says how many times.
-      default: of that.
-      count: how many runs that takes, for the progress bar.
-      help: what the option counts.
+        work: does it so many times.
+        option: of the command line that says how many times.
+        default: of that.
+        count: how many runs that takes, for the progress bar.
+        help: what the option counts.
     """
 
     work: Callable[[Harness, int], list[Result]]

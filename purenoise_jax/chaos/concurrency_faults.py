@@ -18,9 +18,9 @@ class Raced:
     """What came of one race.
 
     Attributes:
-      refused: runs that were turned away.
-      named: of these, those that were told by which process on which machine.
-      problems: a line for each broken promise.
+        refused: runs that were turned away.
+        named: of these, those that were told by which process on which machine.
+        problems: a line for each broken promise.
     """
 
     refused: int = 0
@@ -32,8 +32,8 @@ def inject(harness: Harness, races: int) -> list[Result]:
     """Starts two or three runs at once, so many times.
 
     Args:
-      harness: with references.
-      races: how many times.
+        harness: with references.
+        races: how many times.
     """
     found = harness.at_once(lambda index: _race(harness, index), range(races))
     problems = [problem for race in found for problem in race.problems]

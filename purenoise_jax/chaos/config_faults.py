@@ -10,8 +10,8 @@ def inject(harness: Harness, most: int) -> list[Result]:
     """Checks configs that have one bad value each, as every run does before it reads anything.
 
     Args:
-      harness: told of every field.
-      most: values of each field, at most.
+        harness: told of every field.
+        most: values of each field, at most.
     """
     problems: list[str] = []
     tried = 0

@@ -19,8 +19,8 @@ def inject(harness: Harness, times: int) -> list[Result]:
     """Damages the checkpoints of finished runs, and starts from them.
 
     Args:
-      harness: with references.
-      times: how often.
+        harness: with references.
+        times: how often.
     """
     names = list(KINDS)
     random.Random(f"damage {harness.seed}").shuffle(names)

@@ -26,14 +26,14 @@ class Damages:
     """What starts from damaged checkpoints came to.
 
     Attributes:
-      times: how many.
-      fell_back: an older step was taken, which was as it was written.
-      harmless: the newest step was taken, and all of it was as it was written.
-      silent: values were taken that were not those of the step.
-      unnoticed: a step was taken with a file changed, although its values were right.
-      not_kept: the damaged step is not in quarantine.
-      kinds: what was done -> how often.
-      problems: a line for each broken promise.
+        times: how many.
+        fell_back: an older step was taken, which was as it was written.
+        harmless: the newest step was taken, and all of it was as it was written.
+        silent: values were taken that were not those of the step.
+        unnoticed: a step was taken with a file changed, although its values were right.
+        not_kept: the damaged step is not in quarantine.
+        kinds: what was done -> how often.
+        problems: a line for each broken promise.
     """
 
     times: int = 0
@@ -57,12 +57,12 @@ def damage_and_start(
     """Damages a copy of a run's checkpoints and finds out what would be started from.
 
     Args:
-      config: of the run.
-      workdir: of a finished run; stays as it is.
-      scratch: a folder for the copies, which is not there yet.
-      rng: chooses where the damage is.
-      kinds: names from `KINDS`, one after the other.
-      advance: told how many are done.
+        config: of the run.
+        workdir: of a finished run; stays as it is.
+        scratch: a folder for the copies, which is not there yet.
+        rng: chooses where the damage is.
+        kinds: names from `KINDS`, one after the other.
+        advance: told how many are done.
     """
     experiment = build(config)
     steps = Checkpoints(workdir).steps()

@@ -25,14 +25,14 @@ class Killed:
     """What became of one run.
 
     Attributes:
-      kills: how often it was killed.
-      in_save: how often of these while a step was being written.
-      in_deletion: how often of these while a step was being deleted.
-      lost: steps that were saved, and gone afterwards.
-      damaged: steps that were listed after a kill, and not as they were written.
-      redone: steps that were computed again after each kill.
-      same: whether its end was that of a run that nothing befell.
-      problems: a line for each broken promise.
+        kills: how often it was killed.
+        in_save: how often of these while a step was being written.
+        in_deletion: how often of these while a step was being deleted.
+        lost: steps that were saved, and gone afterwards.
+        damaged: steps that were listed after a kill, and not as they were written.
+        redone: steps that were computed again after each kill.
+        same: whether its end was that of a run that nothing befell.
+        problems: a line for each broken promise.
     """
 
     kills: int = 0
@@ -49,8 +49,8 @@ def inject(harness: Harness, kills: int) -> list[Result]:
     """Kills runs so many times.
 
     Args:
-      harness: with references.
-      kills: altogether.
+        harness: with references.
+        kills: altogether.
     """
     quotas = [min(KILLS_PER_RUN, kills - i) for i in range(0, kills, KILLS_PER_RUN)]
     if len(quotas) < len(harness.cases):

@@ -39,7 +39,7 @@ def serve() -> str | None:
     """Forks a subject for each order.
 
     Returns:
-      In a subject its order; in the server None, when there is nothing more to do.
+        In a subject its order; in the server None, when there is nothing more to do.
     """
     # A pipe that becomes readable whenever a subject has died.
     wake_read, wake_write = os.pipe()

@@ -27,10 +27,10 @@ class Reference:
     """A run that nothing befell.
 
     Attributes:
-      workdir: of it.
-      digest: of its last state.
-      records: of metrics.jsonl, without times.
-      seconds: from the start of compilation to the end, with all programs in the cache.
+        workdir: of it.
+        digest: of its last state.
+        records: of metrics.jsonl, without times.
+        seconds: from the start of compilation to the end, with all programs in the cache.
     """
 
     workdir: Path
@@ -44,13 +44,13 @@ class Result:
     """What became of the runs that one inject was about.
 
     Attributes:
-      what: was done to them.
-      times: how often.
-      survived: how often all was as promised.
-      told: in words, what it cost.
-      numbers: JSON values, by name.
-      broken: promises that did not hold, a line each.
-      skipped: why it could not be done here; "" if it was.
+        what: was done to them.
+        times: how often.
+        survived: how often all was as promised.
+        told: in words, what it cost.
+        numbers: JSON values, by name.
+        broken: promises that did not hold, a line each.
+        skipped: why it could not be done here; "" if it was.
     """
 
     what: str
@@ -66,13 +66,13 @@ class Harness:
     """Where torments take place.
 
     Args:
-      folder: exists, and is ours alone.
-      cache: folder of compiled programs.
-      seed: of all random choices.
-      jobs: how many subjects are tormented at a time.
-      advance: told whenever another one is done.
-      keep: leave the runs that went well, too.
-      cases: the runs that are tormented.
+        folder: exists, and is ours alone.
+        cache: folder of compiled programs.
+        seed: of all random choices.
+        jobs: how many subjects are tormented at a time.
+        advance: told whenever another one is done.
+        keep: leave the runs that went well, too.
+        cases: the runs that are tormented.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Harness:
         """Another fork server, which is closed with the harness.
 
         Raises:
-          Refused: it may not mount.
+            Refused: it may not mount.
         """
         server = ForkServer(self.folder / f"forkserver{len(self._servers)}.log", mounts)
         self._servers.append(server)
@@ -120,11 +120,11 @@ class Harness:
         """Starts a subject.
 
         Args:
-          case: what it trains.
-          workdir: of the run.
-          server: that forks it; None = the usual one.
-          task: see `RunSpec`.
-          **more: likewise.
+            case: what it trains.
+            workdir: of the run.
+            server: that forks it; None = the usual one.
+            task: see `RunSpec`.
+            **more: likewise.
         """
         told = self.folder / "told" / f"{next(self._numbers)}-{workdir.name}"
         order = RunSpec(
@@ -136,8 +136,8 @@ class Harness:
         """Runs each case through, which leaves its programs in the cache.
 
         Raises:
-          Hung: one does not end.
-          RuntimeError: one fails, so that nothing can be said of those that something befalls.
+            Hung: one does not end.
+            RuntimeError: one fails, so that nothing can be said of those that something befalls.
         """
 
         def run(case: Scenario) -> tuple[str, Reference]:
@@ -157,11 +157,11 @@ class Harness:
         """Does something for each of many, several at a time.
 
         Args:
-          work: to be done, on a thread.
-          items: each is its argument once.
+            work: to be done, on a thread.
+            items: each is its argument once.
 
         Returns:
-          What it returned, in the same order.
+            What it returned, in the same order.
         """
         # No `with`: it would wait for all of them after Ctrl-C.
         pool = ThreadPoolExecutor(self.jobs)

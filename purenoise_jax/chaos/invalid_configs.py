@@ -42,10 +42,10 @@ def bad_values(path: str) -> list[Any]:
     """At least six values that are not legal for a field, each bad in another way.
 
     Args:
-      path: of the field, with dots.
+        path: of the field, with dots.
 
     Raises:
-      KeyError: there is no such field.
+        KeyError: there is no such field.
     """
     values: list[Any] = [None, {}, 1j, object]
     match _field(path).legal:
@@ -86,9 +86,9 @@ def with_value(config: ConfigDict, path: str, value: Any) -> ConfigDict:
     """A copy of a config with another value, such as a config file may give, of whatever type.
 
     Args:
-      config: has the field already.
-      path: of the field, with dots.
-      value: as it is; assigning it to the config itself would convert or refuse it.
+        config: has the field already.
+        path: of the field, with dots.
+        value: as it is; assigning it to the config itself would convert or refuse it.
     """
     fields = config.to_dict()
     *parents, leaf = path.split(".")
@@ -103,11 +103,11 @@ def as_flag(path: str, value: Any) -> str | None:
     """How a bad value is written behind `--config.PATH=`.
 
     Args:
-      path: of the field, with dots.
-      value: of `bad_values(path)`.
+        path: of the field, with dots.
+        value: of `bad_values(path)`.
 
     Returns:
-      The text; None if as text it is legal, as "1" is where text is wanted, or cannot be typed.
+        The text; None if as text it is legal, as "1" is where text is wanted, or cannot be typed.
     """
     text = value if isinstance(value, str) else repr(value)
     if "\0" in text:

@@ -17,7 +17,7 @@ def give_up() -> None:
     Its user stays, and with that the right to all files that it owns.
 
     Raises:
-      OSError: the kernel refuses.
+        OSError: the kernel refuses.
     """
     if os.getuid() != 0:
         return
@@ -34,10 +34,10 @@ def mount_tmpfs(sizes: Mapping[str, int]) -> None:
     """Mounts small file systems in memory.
 
     Args:
-      sizes: path of an existing folder -> bytes.
+        sizes: path of an existing folder -> bytes.
 
     Raises:
-      OSError: the kernel refuses.
+        OSError: the kernel refuses.
     """
     for path, size in sizes.items():
         _mount(path, 0, f"size={size}".encode())
@@ -47,7 +47,7 @@ def remount(path: str, read_only: bool) -> None:
     """Makes a file system of `mount_tmpfs` read-only, or writable again.
 
     Raises:
-      OSError: the kernel refuses.
+        OSError: the kernel refuses.
     """
     _mount(path, _MS_REMOUNT | (_MS_RDONLY if read_only else 0), None)
 

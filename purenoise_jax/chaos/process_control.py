@@ -35,10 +35,10 @@ class Subject:
     """A process that a `ForkServer` has started.
 
     Attributes:
-      order: what it was told to do.
-      pid: its number.
-      code: its exit code, minus the signal that killed it; None while it lives.
-      died_at: on the monotonic clock.
+        order: what it was told to do.
+        pid: its number.
+        code: its exit code, minus the signal that killed it; None while it lives.
+        died_at: on the monotonic clock.
     """
 
     def __init__(self, order: RunSpec) -> None:
@@ -91,10 +91,10 @@ class Subject:
         """Its exit code, when it has ended.
 
         Args:
-          seconds: how long that may take; None = `PATIENCE_SECONDS`.
+            seconds: how long that may take; None = `PATIENCE_SECONDS`.
 
         Raises:
-          Hung: it has not by then, and was killed.
+            Hung: it has not by then, and was killed.
         """
         seconds = PATIENCE_SECONDS if seconds is None else seconds
         if not self.dead.wait(seconds):
@@ -109,12 +109,12 @@ class ForkServer:
     """Starts subjects; when it is closed, or this process ends, they are killed.
 
     Args:
-      log: file for what the server itself has to say.
-      mounts: path of an existing folder -> bytes of a file system in memory in its place, which
-        the subjects see, and this process under `path_seen`.
+        log: file for what the server itself has to say.
+        mounts: path of an existing folder -> bytes of a file system in memory in its place, which
+            the subjects see, and this process under `path_seen`.
 
     Raises:
-      Refused: it may not mount.
+        Refused: it may not mount.
     """
 
     def __init__(self, log: Path, mounts: Mapping[str, int] | None = None) -> None:
@@ -151,7 +151,7 @@ class ForkServer:
         """Starts a subject, and returns when it lives.
 
         Raises:
-          Hung: it does not.
+            Hung: it does not.
         """
         subject = Subject(order)
         with self._lock:
@@ -166,7 +166,7 @@ class ForkServer:
         """Makes one of the mounts read-only, or writable again.
 
         Raises:
-          Refused: the kernel refuses.
+            Refused: the kernel refuses.
         """
         with self._lock:
             self._say({"remount": {"path": str(path), "read_only": read_only}})
@@ -229,12 +229,12 @@ def until(condition: Callable[[], bool], subject: Subject, seconds: float | None
     """Waits until a condition holds; False if the subject has ended before.
 
     Args:
-      condition: is called again and again.
-      subject: whose life is the limit.
-      seconds: the other limit; None = `PATIENCE_SECONDS`.
+        condition: is called again and again.
+        subject: whose life is the limit.
+        seconds: the other limit; None = `PATIENCE_SECONDS`.
 
     Raises:
-      Hung: neither has happened by then, and the subject was killed.
+        Hung: neither has happened by then, and the subject was killed.
     """
     end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while not condition():

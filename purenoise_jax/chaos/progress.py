@@ -13,7 +13,7 @@ class Shown:
     """Shows one inject after the other, for as long as it is entered.
 
     Args:
-      console: where to.
+        console: where to.
     """
 
     def __init__(self, console: SafeConsole) -> None:

@@ -26,8 +26,8 @@ def inject(harness: Harness, times: int) -> list[Result]:
     """Each shortage, so many times.
 
     Args:
-      harness: with references.
-      times: how often.
+        harness: with references.
+        times: how often.
     """
     mounts = {name: harness.folder / f"mount-{name}" for name in MOUNTED}
     server, refused = harness.server, ""

@@ -10,16 +10,16 @@ class RunSpec:
     """One process to be.
 
     Attributes:
-      task: "train", or what else `subject.TASKS` has.
-      case: name of the `Scenario`.
-      workdir: of the run.
-      events: file to which it tells what it is at, a JSON list a line.
-      log: file for its standard output and error.
-      cache: folder of compiled programs.
-      overrides: of the config, by dotted path.
-      begin_at: on the monotonic clock; it waits until then, so that several begin at once.
-      unprivileged: give up what lets root write where permissions say no.
-      arguments: of the task.
+        task: "train", or what else `subject.TASKS` has.
+        case: name of the `Scenario`.
+        workdir: of the run.
+        events: file to which it tells what it is at, a JSON list a line.
+        log: file for its standard output and error.
+        cache: folder of compiled programs.
+        overrides: of the config, by dotted path.
+        begin_at: on the monotonic clock; it waits until then, so that several begin at once.
+        unprivileged: give up what lets root write where permissions say no.
+        arguments: of the task.
     """
 
     task: str

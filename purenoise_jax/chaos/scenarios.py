@@ -21,8 +21,8 @@ class Scenario:
     """What differs between the runs.
 
     Attributes:
-      model: the network.
-      norm: its normalisation layer.
+        model: the network.
+        norm: its normalisation layer.
     """
 
     model: str
@@ -49,8 +49,8 @@ def config_of(case: Scenario, **overrides: Any) -> ConfigDict:
     """Two epochs of ERM, two of OPeN, of three steps each, every step saved.
 
     Args:
-      case: network and norm.
-      **overrides: by dotted path.
+        case: network and norm.
+        **overrides: by dotted path.
     """
     config = default_config()
     config.update_from_flattened_dict(

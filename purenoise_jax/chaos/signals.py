@@ -37,9 +37,9 @@ class Answer:
     """How a run took a signal.
 
     Attributes:
-      phase: that it was in.
-      seconds: until it was gone.
-      problems: a line for each broken promise.
+        phase: that it was in.
+        seconds: until it was gone.
+        problems: a line for each broken promise.
     """
 
     phase: str
@@ -51,8 +51,8 @@ def inject(harness: Harness, times: int) -> list[Result]:
     """Sends signals in every phase.
 
     Args:
-      harness: with references.
-      times: to each phase; the three signals take turns.
+        harness: with references.
+        times: to each phase; the three signals take turns.
     """
     numbers = list(SIGNALS)
     trials = [
@@ -149,10 +149,10 @@ def _send_in(subject: Subject, phase: str, skip: int, number: signal.Signals) ->
     """Sends a signal in a phase; returns when, on the monotonic clock, or 0.
 
     Args:
-      subject: that gets it.
-      phase: what it says then.
-      skip: so many times of that are let pass.
-      number: the signal.
+        subject: that gets it.
+        phase: what it says then.
+        skip: so many times of that are let pass.
+        number: the signal.
     """
 
     def there() -> bool:

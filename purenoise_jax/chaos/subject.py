@@ -26,7 +26,7 @@ class Teller(Display):
     """Writes what the run is at to a file, at once, and shows nothing.
 
     Args:
-      path: of the file, which is appended to.
+        path: of the file, which is appended to.
     """
 
     def __init__(self, path: str) -> None:

@@ -15,9 +15,9 @@ def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
     """Prints what each inject came to, and below what did not hold.
 
     Args:
-      console: where to.
-      title: of the table.
-      results: a row each.
+        console: where to.
+        title: of the table.
+        results: a row each.
     """
     table = Table(title=title, title_justify="left", width=min(console.width, WIDTH))
     table.add_column("done to runs", ratio=10)

@@ -38,11 +38,11 @@ def verify(folder: Path, console: SafeConsole) -> int:
     """Prints a line for every checkpoint and returns the exit code.
 
     Args:
-      folder: workdir of a run, or the checkpoints folder in it.
-      console: where to.
+        folder: workdir of a run, or the checkpoints folder in it.
+        console: where to.
 
     Raises:
-      CheckpointError: there is no checkpoint.
+        CheckpointError: there is no checkpoint.
     """
     checkpoints = Checkpoints(folder)
     if not checkpoints.folder.is_dir() and folder.name == FOLDER:

@@ -15,18 +15,18 @@ def load_frozen(name: str, workdir: str, target: Any, identity: dict[str, Any]) 
     """Reads parameters and running statistics of the newest checkpoint of another run.
 
     Args:
-      name: of the network, for messages.
-      workdir: of the run.
-      target: name of a collection -> its pytree of `jax.ShapeDtypeStruct` with shardings.
-      identity: what both runs must agree on, as their records have it.
+        name: of the network, for messages.
+        workdir: of the run.
+        target: name of a collection -> its pytree of `jax.ShapeDtypeStruct` with shardings.
+        identity: what both runs must agree on, as their records have it.
 
     Returns:
-      {"params", "batch_stats"} on the host.
+        {"params", "batch_stats"} on the host.
 
     Raises:
-      ConfigError: the path is not legal.
-      CheckpointError: the run has no checkpoint, or one of another model or other classes.
-      StorageError: it cannot be read.
+        ConfigError: the path is not legal.
+        CheckpointError: the run has no checkpoint, or one of another model or other classes.
+        StorageError: it cannot be read.
     """
     path = workdir_path(workdir, f"network {name}")
     checkpoints = Checkpoints(path)

@@ -21,10 +21,10 @@ def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
     """Gives parts of a state the values that they had before the first step.
 
     Args:
-      state: a dataclass of collections, such as `TrainState`.
-      initial: of the same structure, before its first step.
-      names: of `RESETS`. "head" is the classifier with all that belongs to it, its momentum
-        included; "opt_state" the whole state of the optimiser.
+        state: a dataclass of collections, such as `TrainState`.
+        initial: of the same structure, before its first step.
+        names: of `RESETS`. "head" is the classifier with all that belongs to it, its momentum
+            included; "opt_state" the whole state of the optimiser.
     """
 
     def is_reset(name: str) -> bool:
@@ -59,13 +59,13 @@ def add_aux_norm(state: Any, initial: Any, how: str) -> Any:
     """Adds auxiliary layers to a state.
 
     Args:
-      state: `TrainState` of the network without them.
-      initial: `TrainState` of the network with them, before its first step.
-      how: "fresh" = as in `initial`; "copy" = parameters and statistics of the layer that the
-        natural rows go through, with the optimiser's state as in `initial`.
+        state: `TrainState` of the network without them.
+        initial: `TrainState` of the network with them, before its first step.
+        how: "fresh" = as in `initial`; "copy" = parameters and statistics of the layer that the
+            natural rows go through, with the optimiser's state as in `initial`.
 
     Returns:
-      A state with the structure of `initial`.
+        A state with the structure of `initial`.
     """
     there = by_name(state)
 

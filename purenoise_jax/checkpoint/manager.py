@@ -41,15 +41,15 @@ class Checkpoints:
     """The checkpoints under one workdir.
 
     Args:
-      workdir: of the run.
-      keep: how many rolling checkpoints survive.
-      named: steps whose checkpoints are never pruned.
+        workdir: of the run.
+        keep: how many rolling checkpoints survive.
+        named: steps whose checkpoints are never pruned.
 
     Only `prepare`, `save` and `quarantine` change anything in there, and want the workdir's lock.
 
     Attributes:
-      folder: that holds them.
-      passed_over: step -> why it does not count; of the steps that `newest` has looked at.
+        folder: that holds them.
+        passed_over: step -> why it does not count; of the steps that `newest` has looked at.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Checkpoints:
         """The newest step that is as it was written; None where nothing was ever saved.
 
         Args:
-          set_aside: None also where all that was ever saved is in quarantine.
+            set_aside: None also where all that was ever saved is in quarantine.
 
         Raises:
-          CheckpointError: there are checkpoints, and not one of them can be used.
-          StorageError: one cannot be read, which says nothing about whether it is damaged.
+            CheckpointError: there are checkpoints, and not one of them can be used.
+            StorageError: one cannot be read, which says nothing about whether it is damaged.
         """
         self.passed_over = {}
         for step in reversed(self.steps()):
@@ -113,7 +113,7 @@ class Checkpoints:
         """Moves files or folders to quarantine/, where nothing looks or deletes.
 
         Raises:
-          StorageError: the file system refuses.
+            StorageError: the file system refuses.
         """
         target = self.folder / QUARANTINE
         try:
@@ -128,9 +128,9 @@ class Checkpoints:
         """How many checkpoints there will be at most beside those of now, from `step` to `last`.
 
         Args:
-          step: of the run.
-          last: likewise.
-          without: those that do not count.
+            step: of the run.
+            last: likewise.
+            without: those that do not count.
         """
         there = {*self.steps()} - {*without}
         rolling = len(there - self._named)
@@ -142,7 +142,7 @@ class Checkpoints:
         """Makes the folder and clears away what runs that were killed had begun.
 
         Raises:
-          StorageError: the file system refuses.
+            StorageError: the file system refuses.
         """
         for name in ("", STAGING, TRASH, QUARANTINE):
             folder = self.folder / name
@@ -164,12 +164,12 @@ class Checkpoints:
         background, and then older steps are pruned; `wait` waits for that.
 
         Args:
-          state: a dataclass of collections, such as `TrainState`, with the number of completed
-            steps in `step`.
-          record: JSON values that say which run this is of.
+            state: a dataclass of collections, such as `TrainState`, with the number of completed
+                steps in `step`.
+            record: JSON values that say which run this is of.
 
         Raises:
-          StorageError: it, or the one before it, could not be written.
+            StorageError: it, or the one before it, could not be written.
         """
         self.wait()
         step = int(state.step)
@@ -196,7 +196,7 @@ class Checkpoints:
         """Returns when the last step saved is complete.
 
         Raises:
-          StorageError: it could not be written.
+            StorageError: it could not be written.
         """
         if self._committing is not None:
             step, committed = self._committing
@@ -210,7 +210,7 @@ class Checkpoints:
         """Reports a failure of the background, if there is one by now.
 
         Raises:
-          StorageError: the last step saved could not be written.
+            StorageError: the last step saved could not be written.
         """
         if self._committing is not None and self._committing[1].done():
             self.wait()
@@ -219,7 +219,7 @@ class Checkpoints:
         """The JSON record of a checkpoint.
 
         Raises:
-          CheckpointError: there is none, it is damaged, or another version wrote its format.
+            CheckpointError: there is none, it is damaged, or another version wrote its format.
         """
         if step not in self.steps():
             raise CheckpointError(
@@ -248,16 +248,16 @@ class Checkpoints:
         """Reads a state.
 
         Args:
-          step: one of `steps()`.
-          target: a dataclass of collections, such as `TrainState`, of `jax.ShapeDtypeStruct` with
-            shardings.
+            step: one of `steps()`.
+            target: a dataclass of collections, such as `TrainState`, of `jax.ShapeDtypeStruct` with
+                shardings.
 
         Returns:
-          The target with the arrays that were read, which have exactly its shapes and dtypes.
+            The target with the arrays that were read, which have exactly its shapes and dtypes.
 
         Raises:
-          CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
-            dtypes, or numbers that are not finite.
+            CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
+                dtypes, or numbers that are not finite.
         """
         wanted = describe(target)
         self._compare(self.record(step)["leaves"], wanted, step)
@@ -281,11 +281,11 @@ class Checkpoints:
         """Reads some collections of a state and leaves out the others.
 
         Args:
-          step: one of `steps()`.
-          target: name -> a pytree of `jax.ShapeDtypeStruct` with shardings.
+            step: one of `steps()`.
+            target: name -> a pytree of `jax.ShapeDtypeStruct` with shardings.
 
         Raises:
-          CheckpointError: as for `restore`, of these collections alone.
+            CheckpointError: as for `restore`, of these collections alone.
         """
         wanted = describe(target)
         there = {
@@ -372,9 +372,9 @@ def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[in
     """The steps that may go.
 
     Args:
-      steps: that there are, ascending.
-      keep: so many of the newest stay, at least 1.
-      named: these stay.
+        steps: that there are, ascending.
+        keep: so many of the newest stay, at least 1.
+        named: these stay.
     """
     return [step for step in steps[:-keep] if step not in named]
 
@@ -389,7 +389,7 @@ def by_name(tree: Any) -> dict[str, Any]:
     """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
 
     Args:
-      tree: any pytree.
+        tree: any pytree.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(map(_name, path)): leaf for path, leaf in leaves}
@@ -404,12 +404,12 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) ->
     """Compares what two runs say of themselves.
 
     Args:
-      there: of the checkpoint.
-      here: of this run.
-      where: names the checkpoint in the message.
+        there: of the checkpoint.
+        here: of this run.
+        where: names the checkpoint in the message.
 
     Raises:
-      CheckpointError: naming every entry that differs.
+        CheckpointError: naming every entry that differs.
     """
     here = json.loads(json.dumps(here))
     differing = [key for key in here if there.get(key) != here[key]]

@@ -28,11 +28,11 @@ def commit(folder: Path) -> None:
     last, and the folders that list them.
 
     Args:
-      folder: with all files that belong to the checkpoint.
+        folder: with all files that belong to the checkpoint.
 
     Raises:
-      OSError: the disk is full, or does not let us.
-      ValueError: there is something in the folder that is not a plain file.
+        OSError: the disk is full, or does not let us.
+        ValueError: there is something in the folder that is not a plain file.
     """
     names, problem = _files(folder)
     if problem:
@@ -49,14 +49,14 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
     """Compares a folder with its manifest.
 
     Args:
-      folder: of a checkpoint.
-      only: the one file to look at; None = all.
+        folder: of a checkpoint.
+        only: the one file to look at; None = all.
 
     Returns:
-      None if all is as it was written, else one line that names the file and what is wrong.
+        None if all is as it was written, else one line that names the file and what is wrong.
 
     Raises:
-      OSError: something cannot be read, which says nothing about what it holds.
+        OSError: something cannot be read, which says nothing about what it holds.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):

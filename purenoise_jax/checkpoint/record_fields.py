@@ -60,11 +60,11 @@ def check_fields(record: Mapping[str, Any], where: str) -> None:
     """Checks that a record holds every field that a run continues from, each of its type.
 
     Args:
-      record: of a checkpoint whose manifest holds.
-      where: names the checkpoint in the message.
+        record: of a checkpoint whose manifest holds.
+        where: names the checkpoint in the message.
 
     Raises:
-      CheckpointError: naming the fields that are missing, or the first of another type.
+        CheckpointError: naming the fields that are missing, or the first of another type.
     """
     missing = [name for name in FIELDS if name not in record]
     if missing:

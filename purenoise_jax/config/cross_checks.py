@@ -14,10 +14,10 @@ def check_fields_agree(config: ConfigDict) -> None:
     """Refuses fields of which one would silently undo the other, or lead nowhere.
 
     Args:
-      config: every field of which is legal.
+        config: every field of which is legal.
 
     Raises:
-      ConfigError: one line that names both fields.
+        ConfigError: one line that names both fields.
     """
     if config.init_from and config.init_epoch >= config.num_epochs:
         raise ConfigError(
@@ -44,10 +44,10 @@ def refuse_unfinished_schedule(config: ConfigDict) -> None:
     """Refuses a learning rate whose warm-up or drops a run would not live to see.
 
     Args:
-      config: every field of which is legal.
+        config: every field of which is legal.
 
     Raises:
-      ConfigError: one line that names both fields.
+        ConfigError: one line that names both fields.
     """
     opt = config.optimizer
     never = [epoch for epoch in opt.milestones if epoch >= config.num_epochs]

@@ -52,13 +52,13 @@ class Field:
     """One config field.
 
     Attributes:
-      default: its value in `default_config`.
-      help: what it means, for `--help`.
-      legal: what is legal.
-      fixed: part of what a run is: hashed, and the same for as long as the run lives.
-      absent: for a field that came after the first release, the value that runs without it have.
-        Such a field is compared and hashed only where it has another value, so that it leaves
-        older runs and their hashes as they are. It stays what it is if the default changes.
+        default: its value in `default_config`.
+        help: what it means, for `--help`.
+        legal: what is legal.
+        fixed: part of what a run is: hashed, and the same for as long as the run lives.
+        absent: for a field that came after the first release, the value that runs without it have.
+            Such a field is compared and hashed only where it has another value, so that it leaves
+            older runs and their hashes as they are. It stays what it is if the default changes.
     """
 
     default: Any
@@ -287,9 +287,9 @@ def make_phase(start_epoch: int, methods: tuple[str, ...], **own: Any) -> Config
     """A phase of a config, all fields at their default but those that are given.
 
     Args:
-      start_epoch: its first epoch, counted from 0.
-      methods: that train from then on.
-      **own: other fields of `PHASE_FIELDS`, such as `reset` or `learning_rate`.
+        start_epoch: its first epoch, counted from 0.
+        methods: that train from then on.
+        **own: other fields of `PHASE_FIELDS`, such as `reset` or `learning_rate`.
     """
     return ConfigDict(phase_values({"start_epoch": start_epoch, "methods": methods, **own}))
 
@@ -336,12 +336,12 @@ def validate(config: ConfigDict, to_train: bool = True) -> None:
     """Checks every field and what fields must agree on.
 
     Args:
-      config: to check.
-      to_train: False for a run of before that is only looked at, which may have been started
-        with a schedule that it did not see the end of.
+        config: to check.
+        to_train: False for a run of before that is only looked at, which may have been started with
+            a schedule that it did not see the end of.
 
     Raises:
-      ConfigError: one line that names the field, its value and what is legal.
+        ConfigError: one line that names the field, its value and what is legal.
     """
     flat = flatten(config)
     for path, field in FIELDS.items():
@@ -427,7 +427,7 @@ def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
     fields that have the value which a run has without them (see `Field.absent`).
 
     Args:
-      fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
+        fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
     """
     named = _methods(fixed)
     idle = _idle(fixed)
@@ -442,8 +442,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Names the fields in which two runs differ, each with both values.
 
     Args:
-      there: from `fixed_fields`, of this or an earlier version.
-      here: from `fixed_fields`.
+        there: from `fixed_fields`, of this or an earlier version.
+        here: from `fixed_fields`.
     """
     there, here = used_fields(there), used_fields(here)
     # What only one run has a use for is left to the difference that it comes from: arguments of a

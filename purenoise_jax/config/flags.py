@@ -72,10 +72,10 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     """Reads the command line.
 
     Args:
-      argv: with the program's name first.
+        argv: with the program's name first.
 
     Raises:
-      ConfigError: one line that says what is wrong.
+        ConfigError: one line that says what is wrong.
     """
     argv = packaged.with_paths(argv)
     values = flags.FlagValues()
@@ -141,7 +141,7 @@ def _load(values: flags.FlagValues, argv: list[str]) -> Any:
     """What the config file gives; None without one.
 
     Raises:
-      ConfigError: the file ends the program, which would otherwise pass for a run that is done.
+        ConfigError: the file ends the program, which would otherwise pass for a run that is done.
     """
     try:
         with warnings.catch_warnings():
@@ -161,7 +161,7 @@ def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The program's name and the --config flag, spelled with an equals sign; and all but the flag.
 
     Raises:
-      ConfigError: the flag is there twice, or its file is not there.
+        ConfigError: the flag is there twice, or its file is not there.
     """
     found, others = [], []
     left = iter(argv)

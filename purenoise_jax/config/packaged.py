@@ -26,11 +26,11 @@ def find(path: str) -> Path:
     """The config file that is meant.
 
     Args:
-      path: the bare name of one that comes with the package, such as "digits_lt"; or the path of
-        any, where `configs/NAME.py` is also found without a checkout.
+        path: the bare name of one that comes with the package, such as "digits_lt"; or the path of
+            any, where `configs/NAME.py` is also found without a checkout.
 
     Raises:
-      ConfigError: there is no such file, with the names that are legal and the nearest of them.
+        ConfigError: there is no such file, with the names that are legal and the nearest of them.
     """
     given, ours = Path(path), names()
     if path in ours:
@@ -49,10 +49,10 @@ def with_paths(argv: Sequence[str]) -> list[str]:
     """A command line in which the config file is given by its path.
 
     Args:
-      argv: with the program's name first.
+        argv: with the program's name first.
 
     Raises:
-      ConfigError: there is no such file.
+        ConfigError: there is no such file.
     """
     found, is_value = [], False
     for arg in argv:
@@ -70,7 +70,7 @@ def told(argv: Sequence[str]) -> list[str]:
     """What the user should know of the config file, a line each: which one it is, if not as given.
 
     Args:
-      argv: as for `with_paths`.
+        argv: as for `with_paths`.
     """
     lines = []
     for given, used in zip(argv, with_paths(argv), strict=True):

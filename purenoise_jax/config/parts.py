@@ -42,11 +42,11 @@ def beside(file: str, name: str) -> ModuleType:
     It is found by its place, as config files are read by path and belong to no package.
 
     Args:
-      file: path of the one that asks, `__file__`.
-      name: of the other, without ".py".
+        file: path of the one that asks, `__file__`.
+        name: of the other, without ".py".
 
     Raises:
-      ConfigError: it is not there.
+        ConfigError: it is not there.
     """
     path = Path(file).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"{name}_beside", path)
@@ -61,11 +61,11 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """Reads the text behind the colon of `--config file.py:key=value,key=value`.
 
     Args:
-      arg: the text; None or "" for none.
-      **defaults: the legal keys; a value is read as the type of its default.
+        arg: the text; None or "" for none.
+        **defaults: the legal keys; a value is read as the type of its default.
 
     Raises:
-      ConfigError: a key is unknown or a value does not read.
+        ConfigError: a key is unknown or a value does not read.
     """
     values = dict(defaults)
     for part in filter(None, (arg or "").split(",")):
@@ -85,7 +85,7 @@ def choose(field: str, value: str, legal: Any) -> None:
     """Refuses a name that is not among the legal ones.
 
     Raises:
-      ConfigError: naming the argument, the value and what is legal.
+        ConfigError: naming the argument, the value and what is legal.
     """
     if value not in legal:
         raise unknown(f"config argument {field}", value, legal)
@@ -95,9 +95,9 @@ def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> f
     """K * n_max draws over as many draws as the training set has images, at least 1.
 
     Args:
-      largest: n_max, images of the largest class.
-      num_classes: K.
-      imbalance_ratio: of the exponential profile.
+        largest: n_max, images of the largest class.
+        num_classes: K.
+        imbalance_ratio: of the exponential profile.
     """
     counts = long_tail_counts(largest, num_classes, imbalance_ratio=imbalance_ratio)
     return num_classes * largest / int(counts.sum())
@@ -110,14 +110,14 @@ def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float =
     methods take over and a checkpoint is kept.
 
     Args:
-      config: changed in place.
-      method: one of `SCHEDULES`.
-      epochs: at least 1.
-      balanced: the stretch of epochs that draw classes evenly: so many of ours, which have as many
-        draws as there are images, stand for one of them. See `balanced_factor`.
+        config: changed in place.
+        method: one of `SCHEDULES`.
+        epochs: at least 1.
+        balanced: the stretch of epochs that draw classes evenly: so many of ours, which have as
+            many draws as there are images, stand for one of them. See `balanced_factor`.
 
     Raises:
-      ConfigError: the method is unknown, or there are too few epochs for it.
+        ConfigError: the method is unknown, or there are too few epochs for it.
     """
     choose("method", method, SCHEDULES)
     if epochs < 1:
@@ -165,11 +165,11 @@ def set_preset(config: ConfigDict, preset: str) -> None:
     """Decides what the papers leave open: by the paper's text, or as the reproduction has it.
 
     Args:
-      config: changed in place.
-      preset: one of `PRESETS`.
+        config: changed in place.
+        preset: one of `PRESETS`.
 
     Raises:
-      ConfigError: the preset is unknown.
+        ConfigError: the preset is unknown.
     """
     choose("preset", preset, PRESETS)
     if preset == "paper":

@@ -45,9 +45,9 @@ def resolved(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> C
     long-tailed subset are reported to cost accuracy (Lee and Lee 2023, A.2).
 
     Args:
-      config: of legal fields.
-      recorded: from `resume.recorded_fields`, of the run that goes on or that is started from; open
-        fields have what they had there.
+        config: of legal fields.
+        recorded: from `resume.recorded_fields`, of the run that goes on or that is started from;
+            open fields have what they had there.
     """
     data, before = config.data, recorded or {}
     profile, ratio = data.profile, data.imbalance_ratio
@@ -82,8 +82,8 @@ def kept_lines(config: ConfigDict, recorded: Mapping[str, Any]) -> tuple[str, ..
     """Says which open fields are otherwise than a new run would have them: no line, or one.
 
     Args:
-      config: before `resolved`.
-      recorded: see `resolved`.
+        config: before `resolved`.
+        recorded: see `resolved`.
     """
     new, kept = (flat_data(resolved(config, before)) for before in (None, recorded))
     told = [path for path in FIELDS[:3] if new[path] != kept[path]]

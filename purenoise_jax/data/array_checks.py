@@ -24,7 +24,7 @@ def as_array(name: str, values: Any) -> jax.Array | np.ndarray:
     """An array as it is, anything else as numpy makes an array of it.
 
     Raises:
-      DataError: no array can be made of it.
+        DataError: no array can be made of it.
     """
     if isinstance(values, jax.Array | np.ndarray):
         return values
@@ -40,13 +40,13 @@ def check_labels(
     """Class labels, int[N] in [0, K).
 
     Args:
-      labels: of any integer dtype.
-      rows: N, if given.
-      num_classes: K, if given.
+        labels: of any integer dtype.
+        rows: N, if given.
+        num_classes: K, if given.
 
     Raises:
-      DataError: `labels` have another dtype or shape or, where they are known, lie outside the
-        range.
+        DataError: `labels` have another dtype or shape or, where they are known, lie outside the
+            range.
     """
     array = as_array("labels", labels)
     wanted = "N" if rows is None else str(rows)
@@ -81,16 +81,16 @@ def check_numbers(
     """Finite real numbers of a range.
 
     Args:
-      name: of the argument.
-      values: of any integer or float dtype.
-      shape: None stands for any length but 0.
-      wanted: the rest of the sentence "NAME must be", for messages.
-      low: the smallest legal value.
-      high: the largest.
+        name: of the argument.
+        values: of any integer or float dtype.
+        shape: None stands for any length but 0.
+        wanted: the rest of the sentence "NAME must be", for messages.
+        low: the smallest legal value.
+        high: the largest.
 
     Raises:
-      DataError: `values` have another dtype or shape or, where they are known, one is not finite or
-        lies outside the range.
+        DataError: `values` have another dtype or shape or, where they are known, one is not finite
+            or lies outside the range.
     """
     array = as_array(name, values)
     fits = array.ndim == len(shape) and all(
@@ -110,12 +110,12 @@ def check_unit_interval(name: str, images: jax.Array | np.ndarray, hint: str) ->
     """Pixels in [0, 1], rounding aside; they are not looked at under `jit`.
 
     Args:
-      name: of the argument.
-      images: float[B, H, W, C].
-      hint: what to do otherwise.
+        name: of the argument.
+        images: float[B, H, W, C].
+        hint: what to do otherwise.
 
     Raises:
-      DataError: a pixel lies outside, or is NaN.
+        DataError: a pixel lies outside, or is NaN.
     """
     if not is_known(images) or images.size == 0:
         return

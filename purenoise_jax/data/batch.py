@@ -24,10 +24,10 @@ class BatchBuilder:
     """How rows of the data set become a batch.
 
     Attributes:
-      augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
-      mean, std: f32[C], with which images enter the network.
-      num_classes: K.
-      dtype: of images and targets.
+        augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
+        mean, std: f32[C], with which images enter the network.
+        num_classes: K.
+        dtype: of images and targets.
     """
 
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None

@@ -14,12 +14,12 @@ class Dataset:
     """A labelled image data set held in memory.
 
     Attributes:
-        name: Name for messages and logs, for example `"cifar10"`.
+        name: name for messages and logs, for example `"cifar10"`.
         train_images: `uint8[N, H, W, C]`, values 0..255, C is 1 or 3.
         train_labels: `int32[N]`, values 0..K-1.
         test_images: `uint8[M, H, W, C]`, same H, W and C as the training images.
         test_labels: `int32[M]`, values 0..K-1.
-        class_names: The K class names in label order.
+        class_names: the K class names in label order.
         val_images: `uint8[V, H, W, C]`, or None where the source has no validation split.
         val_labels: `int32[V]`, or None where the source has no validation split.
     """
@@ -43,13 +43,13 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """Checks shapes, dtypes and labels of every split.
 
     Args:
-        dataset: What a loader read. Labels may have any integer dtype, and the shape `[N, 1]`.
+        dataset: what a loader read. Labels may have any integer dtype, and the shape `[N, 1]`.
 
     Returns:
         The same data set with its labels as `int32[N]`.
 
     Raises:
-        DataError: The images are not `uint8[N, H, W, C]` with C 1 or 3 and at least one image, the
+        DataError: the images are not `uint8[N, H, W, C]` with C 1 or 3 and at least one image, the
             splits differ in image shape, the counts of images and labels differ, or a label is not
             an integer in 0..K-1. The message names the split and the first offending labels.
     """

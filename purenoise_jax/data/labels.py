@@ -23,8 +23,8 @@ def as_labels(
     """Checks labels.
 
     Args:
-        where: Name of the array, which messages begin with.
-        labels: Integers `[N]` or `[N, 1]` of any integer dtype, in 0..K-1.
+        where: name of the array, which messages begin with.
+        labels: integers `[N]` or `[N, 1]` of any integer dtype, in 0..K-1.
         images: N, if it is known.
         num_classes: K, if it is known.
 
@@ -32,7 +32,7 @@ def as_labels(
         The same values as `[N]`, in the same dtype.
 
     Raises:
-        DataError: The labels have another dtype (bool, float and text among them), another shape
+        DataError: the labels have another dtype (bool, float and text among them), another shape
             (one-hot among them), another number, or values outside 0..K-1.
     """
     if not isinstance(labels, np.ndarray):

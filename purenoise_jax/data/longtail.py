@@ -40,16 +40,16 @@ def long_tail_counts(
     No published count is of that kind.
 
     Args:
-      largest: images of the largest class.
-      num_classes: K.
-      imbalance_ratio: largest over smallest class, at least 1.
-      profile: "exp" or "step".
+        largest: images of the largest class.
+        num_classes: K.
+        imbalance_ratio: largest over smallest class, at least 1.
+        profile: "exp" or "step".
 
     Returns:
-      int64[K].
+        int64[K].
 
     Raises:
-      ConfigError: an argument is out of range, or a class would be left with no image.
+        ConfigError: an argument is out of range, or a class would be left with no image.
     """
     if not (np.isfinite(imbalance_ratio) and imbalance_ratio >= 1):
         raise ConfigError(
@@ -109,18 +109,18 @@ def long_tail_indices(
         array([5000, 2997, 1796, 1077,  645,  387,  232,  139,   83,   50])
 
     Args:
-      labels: int[N] or int[N, 1] in [0, K), in the data set's original file order.
-      imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
-      profile: "exp", "step" or "natural".
-      rule: "cao" or "first".
-      seed: of the "cao" shuffles; the published subsets have 0.
+        labels: int[N] or int[N, 1] in [0, K), in the data set's original file order.
+        imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
+        profile: "exp", "step" or "natural".
+        rule: "cao" or "first".
+        seed: of the "cao" shuffles; the published subsets have 0.
 
     Returns:
-      Sorted int64[M], indices into `labels`.
+        Sorted int64[M], indices into `labels`.
 
     Raises:
-      ConfigError: an argument is out of range.
-      DataError: labels are none, or a class has no image at all.
+        ConfigError: an argument is out of range.
+        DataError: labels are none, or a class has no image at all.
     """
     labels = as_labels("labels", np.asarray(labels))
     if rule not in RULES:
@@ -153,13 +153,13 @@ def thin(indices: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
     """Makes a subset smaller and keeps its profile, for runs that only try things out.
 
     Args:
-      indices: sorted int[M], into `labels`.
-      labels: int[N].
-      limit: at most so many images of the largest class, at least 1; the others in proportion,
-        rounded down, but at least one. The first of each class are kept.
+        indices: sorted int[M], into `labels`.
+        labels: int[N].
+        limit: at most so many images of the largest class, at least 1; the others in proportion,
+            rounded down, but at least one. The first of each class are kept.
 
     Returns:
-      Sorted int64[L].
+        Sorted int64[L].
     """
     of = np.asarray(labels)[indices]
     largest = int(np.bincount(of).max())
@@ -176,14 +176,14 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     """Reads a subset from a file.
 
     Args:
-      path: a text file with one index a line, or a `.npy` file of integers.
-      num_images: N; legal indices are 0 .. N - 1, each at most once.
+        path: a text file with one index a line, or a `.npy` file of integers.
+        num_images: N; legal indices are 0 .. N - 1, each at most once.
 
     Returns:
-      Sorted int64[M].
+        Sorted int64[M].
 
     Raises:
-      DataError: the file cannot be read, or an index is not legal.
+        DataError: the file cannot be read, or an index is not legal.
     """
     try:
         with open_plain(path) as file:
@@ -216,7 +216,7 @@ def fingerprint(indices: np.ndarray) -> str:
     """Identifies a subset: sha256, in hex, of its sorted decimal indices, one per line.
 
     Args:
-      indices: int[M], any order.
+        indices: int[M], any order.
     """
     text = "".join(f"{i}\n" for i in np.sort(indices))
     return hashlib.sha256(text.encode()).hexdigest()

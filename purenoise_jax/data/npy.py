@@ -35,15 +35,15 @@ def read_array(stream: IO[bytes], name: str) -> np.ndarray:
     """Reads the one array of a stream; objects, which would run code, are refused without reading.
 
     Args:
-        stream: At the first byte of the array, which holds nothing behind it.
-        name: Of the array, for the message.
+        stream: at the first byte of the array, which holds nothing behind it.
+        name: of the array, for the message.
 
     Returns:
         The array.
 
     Raises:
-        ValueError: The stream holds objects, or more data than its header says.
-        Exception: One of `DAMAGE`.
+        ValueError: the stream holds objects, or more data than its header says.
+        Exception: one of `DAMAGE`.
     """
     array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
     # In an .npz, only reading on to the end makes zipfile compare the check sum.

@@ -40,14 +40,14 @@ def class_draws(
     """Draws with replacement: first a class by its probability, then one of its images uniformly.
 
     Args:
-      key: typed key.
-      class_probs: f32[K], summing to 1; a class without images has 0.
-      by_class: i32[N], the image indices sorted by class.
-      counts: i32[K], images per class.
-      num_draws: M.
+        key: typed key.
+        class_probs: f32[K], summing to 1; a class without images has 0.
+        by_class: i32[N], the image indices sorted by class.
+        counts: i32[K], images per class.
+        num_draws: M.
 
     Returns:
-      i32[M], indices of images.
+        i32[M], indices of images.
     """
     class_key, image_key = rng.split(key)
     # Inverse transform; the clip keeps a draw at the rounded top end off classes without images.
@@ -74,18 +74,18 @@ def balanced_indices(
         [0.3, 0.3, 0.3]
 
     Args:
-      key: typed key, used up here; another one for every epoch.
-      labels: int[N] in [0, K), of the training images. Their values must be known, so this is not
-        for use under `jit`.
-      num_draws: M, at least 1; None = N, as many as there are images.
+        key: typed key, used up here; another one for every epoch.
+        labels: int[N] in [0, K), of the training images. Their values must be known, so this is not
+            for use under `jit`.
+        num_draws: M, at least 1; None = N, as many as there are images.
 
     Returns:
-      i32[M], indices of images.
+        i32[M], indices of images.
 
     Raises:
-      DataError: `labels` are not integers [N] from 0, there are none, or a class below the largest
-        label has no image.
-      ConfigError: `num_draws` is not a positive integer.
+        DataError: `labels` are not integers [N] from 0, there are none, or a class below the
+            largest label has no image.
+        ConfigError: `num_draws` is not a positive integer.
     """
     known = check_labels(labels)
     if isinstance(known, jax.core.Tracer) or not known.size:
@@ -117,13 +117,13 @@ class EpochSampler:
     """Lays out one epoch after another as fixed-shape batches of image indices.
 
     Args:
-      labels: int[N] or int[N, 1] in [0, K), of the training images.
-      num_classes: K.
-      batch_size: B.
-      seed: the run's seed.
+        labels: int[N] or int[N, 1] in [0, K), of the training images.
+        num_classes: K.
+        batch_size: B.
+        seed: the run's seed.
 
     Raises:
-      DataError: labels are of another dtype or shape, or outside [0, K).
+        DataError: labels are of another dtype or shape, or outside [0, K).
     """
 
     def __init__(self, labels: np.ndarray, num_classes: int, batch_size: int, seed: int) -> None:
@@ -139,13 +139,13 @@ class EpochSampler:
         """The rows of one epoch.
 
         Args:
-          epoch: counted from 0.
-          class_probs: f32[K] for draws with replacement by class (then uniformly within the
-            class), as many as there are images; None for every image once in random order.
+            epoch: counted from 0.
+            class_probs: f32[K] for draws with replacement by class (then uniformly within the
+                class), as many as there are images; None for every image once in random order.
 
         Returns:
-          index i32[steps, B] into the training images, and valid bool[steps, B], False for the
-          padding that fills up the last step. Padding repeats image 0, which is never used.
+            index i32[steps, B] into the training images, and valid bool[steps, B], False for the
+            padding that fills up the last step. Padding repeats image 0, which is never used.
         """
         key = rng.at(self._key, epoch)
         if class_probs is None:

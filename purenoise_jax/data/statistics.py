@@ -10,11 +10,11 @@ class DataStats:
     """What a method may know about the training set.
 
     Attributes:
-      class_counts: int64[K], training images per class.
-      image_shape: (H, W, C).
-      mean, std: f32[C], per channel over the training subset, pixels in [0, 1].
-      full_mean, full_std: f32[C], the same over the whole training split that the subset is from.
-      normalize_mean, normalize_std: f32[C], with which images enter the network.
+        class_counts: int64[K], training images per class.
+        image_shape: (H, W, C).
+        mean, std: f32[C], per channel over the training subset, pixels in [0, 1].
+        full_mean, full_std: f32[C], the same over the whole training split that the subset is from.
+        normalize_mean, normalize_std: f32[C], with which images enter the network.
     """
 
     class_counts: np.ndarray
@@ -38,10 +38,10 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Exact: computed from the histogram of each channel.
 
     Args:
-      images: uint8[N, H, W, C].
+        images: uint8[N, H, W, C].
 
     Returns:
-      mean f32[C] and std f32[C].
+        mean f32[C] and std f32[C].
     """
     values = np.arange(256) / 255
     mean, std = [], []

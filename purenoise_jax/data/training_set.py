@@ -25,11 +25,11 @@ class TrainingSet:
     """A long-tailed training set.
 
     Attributes:
-      images: uint8[N, H, W, C].
-      labels: int32[N] in [0, K).
-      stats: see `DataStats`.
-      fingerprint: sha256 of the chosen indices, see `longtail.fingerprint`.
-      content: sha256 over these images and labels and those of the other splits.
+        images: uint8[N, H, W, C].
+        labels: int32[N] in [0, K).
+        stats: see `DataStats`.
+        fingerprint: sha256 of the chosen indices, see `longtail.fingerprint`.
+        content: sha256 over these images and labels and those of the other splits.
     """
 
     images: np.ndarray
@@ -55,21 +55,21 @@ def make_training_set(
     """Cuts the long-tailed subset and measures it.
 
     Args:
-      dataset: what a source gave.
-      imbalance_ratio: see `long_tail_indices`.
-      profile: likewise.
-      rule: likewise.
-      seed: likewise.
-      indices: a file of indices that replaces the rule; "" for none.
-      normalize: with which statistics images enter the network: "train_subset", "full_train", or
-        "explicit" (`normalize_mean` and `normalize_std`, C numbers each).
-      normalize_mean: for "explicit".
-      normalize_std: likewise.
-      limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
+        dataset: what a source gave.
+        imbalance_ratio: see `long_tail_indices`.
+        profile: likewise.
+        rule: likewise.
+        seed: likewise.
+        indices: a file of indices that replaces the rule; "" for none.
+        normalize: with which statistics images enter the network: "train_subset", "full_train", or
+            "explicit" (`normalize_mean` and `normalize_std`, C numbers each).
+        normalize_mean: for "explicit".
+        normalize_std: likewise.
+        limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
 
     Raises:
-      ConfigError: an argument is out of range.
-      DataError: a class has no image, here or in the test set, or a channel is constant.
+        ConfigError: an argument is out of range.
+        DataError: a class has no image, here or in the test set, or a channel is constant.
     """
     absent = np.flatnonzero(count_classes(dataset.test_labels, dataset.num_classes) == 0)
     if absent.size:
@@ -142,7 +142,7 @@ def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
     """Sha256, in hex, over every pixel and label, so that a run goes on with its own data only.
 
     Args:
-      splits: images uint8[N, H, W, C] and labels int[N] of each; 184 MB take 0.1 s.
+        splits: images uint8[N, H, W, C] and labels int[N] of each; 184 MB take 0.1 s.
     """
     digest = hashlib.sha256()
     for images, labels in splits:

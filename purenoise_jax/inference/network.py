@@ -21,8 +21,8 @@ class Outputs(NamedTuple):
     """What a network gives for N images.
 
     Attributes:
-      features: f32[N, F], pooled activations before the last linear layer.
-      logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
+        features: f32[N, F], pooled activations before the last linear layer.
+        logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
     """
 
     features: np.ndarray
@@ -33,12 +33,12 @@ class Network:
     """A run's network with the state of one checkpoint.
 
     Args:
-      run: whose network.
-      epoch: completed epochs of the checkpoint; None = the newest.
+        run: whose network.
+        epoch: completed epochs of the checkpoint; None = the newest.
 
     Raises:
-      CheckpointError: there is no such checkpoint.
-      DataError: the run's data are missing.
+        CheckpointError: there is no such checkpoint.
+        DataError: the run's data are missing.
     """
 
     def __init__(self, run: Run, epoch: int | None = None) -> None:
@@ -81,7 +81,7 @@ class Network:
         would do, which is not told what is noise (and as the reproduction's histograms do).
 
         Args:
-          inputs: f32[N, H, W, C], as they enter the network; N may be 0.
+            inputs: f32[N, H, W, C], as they enter the network; N may be 0.
         """
         index, valid = pad_rows(np.arange(len(inputs), dtype=np.int32), BATCH_SIZE)
         model, classes = self.experiment.model, self.experiment.training.stats.num_classes
@@ -103,8 +103,8 @@ class Network:
         """Features and logits in training: moments of the batch, and dropout.
 
         Args:
-          batch: from `training_batches`.
-          seed: of dropout.
+            batch: from `training_batches`.
+            seed: of dropout.
         """
         outputs = self._train(self.variables, batch, rng.root(seed))
         return Outputs(*map(np.asarray, outputs))

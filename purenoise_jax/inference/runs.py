@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.manager import Checkpoints, check_same
 from purenoise_jax.config.fields import FIELDS, default_config, validate
+from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime.console import show_error
 from purenoise_jax.runtime.constraints import ALWAYS
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, harmless
@@ -17,7 +18,6 @@ from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.training.experiment import Experiment, build
 from purenoise_jax.training.metric_writer import read_metrics
-from purenoise_jax.training.resume import CONFIG_FILE
 from purenoise_jax.training.train_step import TrainState
 
 
@@ -26,11 +26,11 @@ class Run:
     """One run's workdir.
 
     Attributes:
-      path: of the workdir.
-      label: tells the run from the others of a figure; harmless, as are `class_names`.
-      config: as it was trained, with `data.path` replaced where that was asked for.
-      metrics: the records of metrics.jsonl, an epoch each.
-      summary: of summary.json; None while the run is not finished.
+        path: of the workdir.
+        label: tells the run from the others of a figure; harmless, as are `class_names`.
+        config: as it was trained, with `data.path` replaced where that was asked for.
+        metrics: the records of metrics.jsonl, an epoch each.
+        summary: of summary.json; None while the run is not finished.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Run:
         """What the config asks for, on one device; reads the data the first time.
 
         Raises:
-          DataError: the data set is missing or damaged.
+            DataError: the data set is missing or damaged.
         """
         # The run may have had more devices than this machine has.
         config = self.config.copy_and_resolve_references()
@@ -61,7 +61,7 @@ class Run:
         """What it has written of its model, data and origin: summary.json, else a checkpoint's.
 
         Raises:
-          CheckpointError: there is no summary, and the newest checkpoint cannot be read.
+            CheckpointError: there is no summary, and the newest checkpoint cannot be read.
         """
         if self.summary is not None:
             return self.summary
@@ -76,7 +76,7 @@ class Run:
         """The state after so many completed epochs; None = of the newest checkpoint.
 
         Raises:
-          CheckpointError: there is no such checkpoint, or it is of other data.
+            CheckpointError: there is no such checkpoint, or it is of other data.
         """
         checkpoints = Checkpoints(self.path)
         try:
@@ -116,11 +116,11 @@ def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
     """Reads the workdirs of runs.
 
     Args:
-      paths: at least one.
-      data_path: where the data lies now, if not where it lay in training.
+        paths: at least one.
+        data_path: where the data lies now, if not where it lay in training.
 
     Raises:
-      ConfigError: a folder is not the workdir of a run, naming it.
+        ConfigError: a folder is not the workdir of a run, naming it.
     """
     folders = [expand(path, "RUN") for path in paths]
     labels = _labels(folders)
@@ -131,8 +131,8 @@ def load_finished(path: str | Path, experiment: Experiment) -> Run:
     """Reads the workdir of a run that has just ended.
 
     Args:
-      path: of the workdir.
-      experiment: what it was run with, so that the data need not be read again.
+        path: of the workdir.
+        experiment: what it was run with, so that the data need not be read again.
     """
     (run,) = load_runs([path])
     # Where the cached property looks first.

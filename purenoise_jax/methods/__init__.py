@@ -27,8 +27,8 @@ class Checked(NamedTuple):
     """A method with a check of arguments that must go together.
 
     Attributes:
-      apply: the method, a function (recipe, stats, *, arguments) -> recipe.
-      check: (arguments by name, batch size) -> None, or a ConfigError; before any data are read.
+        apply: the method, a function (recipe, stats, *, arguments) -> recipe.
+        check: (arguments by name, batch size) -> None, or a ConfigError; before any data are read.
     """
 
     apply: Apply
@@ -61,12 +61,12 @@ def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) ->
     """Refuses arguments of a method that do not go together.
 
     Args:
-      name: of `METHODS`.
-      arguments: all of the method, by name.
-      batch_size: rows of a step.
+        name: of `METHODS`.
+        arguments: all of the method, by name.
+        batch_size: rows of a step.
 
     Raises:
-      ConfigError: naming them.
+        ConfigError: naming them.
     """
     method = METHODS[name]
     if isinstance(method, Checked):
@@ -79,13 +79,13 @@ def build_recipe(
     """Applies methods one after the other to the default recipe.
 
     Args:
-      names: of `METHODS`, in order.
-      stats: of the training set.
-      arguments: by method name; a method without an entry has its defaults.
+        names: of `METHODS`, in order.
+        stats: of the training set.
+        arguments: by method name; a method without an entry has its defaults.
 
     Raises:
-      ConfigError: a method or an argument is unknown, an argument is out of range, or two methods
-        set the same field of the recipe.
+        ConfigError: a method or an argument is unknown, an argument is out of range, or two methods
+            set the same field of the recipe.
     """
     recipe, setters = Recipe(), dict[str, str]()
     for name in names:

@@ -35,7 +35,7 @@ def check(arguments: Mapping[str, Any], batch_size: int) -> None:
     """Refuses arguments that do not go together, or with the size of a batch.
 
     Raises:
-      ConfigError: naming the arguments.
+        ConfigError: naming the arguments.
     """
     check_noise("append", arguments)
     share = arguments["share"]
@@ -65,17 +65,17 @@ def append_noise(
     noise rows are padding as keeps the share of noise to real images.
 
     Args:
-      recipe: the recipe so far.
-      stats: of the training set.
-      share: noise images over natural ones, in (0, 1].
-      space: see `noise_source`.
-      noise_stats: likewise.
-      mean: likewise.
-      std: likewise.
-      clip: clip the noise to [0, 1].
+        recipe: the recipe so far.
+        stats: of the training set.
+        share: noise images over natural ones, in (0, 1].
+        space: see `noise_source`.
+        noise_stats: likewise.
+        mean: likewise.
+        std: likewise.
+        clip: clip the noise to [0, 1].
 
     Raises:
-      ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"method.append.share={share} must lie in (0, 1]")

@@ -19,9 +19,9 @@ class Networks:
     moves, so that a second forward pass continues from the first.
 
     Attributes:
-      batch_stats: running statistics after the forward passes so far.
-      frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
-        `Recipe.frozen` names.
+        batch_stats: running statistics after the forward passes so far.
+        frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
+            `Recipe.frozen` names.
     """
 
     def __init__(
@@ -39,15 +39,15 @@ class Networks:
         """Creates the passes.
 
         Args:
-          model: from `create_model`.
-          normalize: from pixel space to the network's input.
-          params: that train.
-          batch_stats: running statistics before the step.
-          valid: bool[B], False for padding.
-          dropout_key: typed key []; each forward pass has its own, folded from it.
-          train: False normalises with running statistics, leaves these as they are and drops no
-            activations.
-          frozen: name -> variables of a network with the same model.
+            model: from `create_model`.
+            normalize: from pixel space to the network's input.
+            params: that train.
+            batch_stats: running statistics before the step.
+            valid: bool[B], False for padding.
+            dropout_key: typed key []; each forward pass has its own, folded from it.
+            train: False normalises with running statistics, leaves these as they are and drops no
+                activations.
+            frozen: name -> variables of a network with the same model.
         """
         self.batch_stats = batch_stats
         self._model, self._normalize = model, normalize
@@ -64,8 +64,8 @@ class Networks:
         """Logits f32[B, K] and other outputs of the network that trains; moves `batch_stats`.
 
         Args:
-          images: f32[B, H, W, C] in [0, 1], of the rows of the batch.
-          noise_mask: bool[B], True = pure noise; None = no row is.
+            images: f32[B, H, W, C] in [0, 1], of the rows of the batch.
+            noise_mask: bool[B], True = pure noise; None = no row is.
         """
         # The norms select padding out, but the first weights meet the pixels before any norm, where
         # a zero gradient times a NaN pixel would be NaN.

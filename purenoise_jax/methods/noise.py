@@ -31,16 +31,16 @@ def replace_probs(class_counts: ArrayLike, delta: float) -> jax.Array:
         Array([0.  , 0.3 , 0.33], dtype=float32)
 
     Args:
-      class_counts: int[K], training images per class, each at least 1. Their values must be known,
-        so under `jit` they cannot be an argument.
-      delta: the ratio between pure noise and natural images, in [0, 1].
+        class_counts: int[K], training images per class, each at least 1. Their values must be
+            known, so under `jit` they cannot be an argument.
+        delta: the ratio between pure noise and natural images, in [0, 1].
 
     Returns:
-      f32[K] in [0, delta].
+        f32[K] in [0, delta].
 
     Raises:
-      ConfigError: `delta` is not a number in [0, 1].
-      DataError: `class_counts` are not integers [K], or one is below 1.
+        ConfigError: `delta` is not a number in [0, 1].
+        DataError: `class_counts` are not integers [K], or one is below 1.
     """
     if not isinstance(delta, numbers.Real) or isinstance(delta, bool) or not 0 <= delta <= 1:
         raise ConfigError(f"delta={shown(delta)} must lie in [0, 1]")
@@ -70,21 +70,21 @@ def draw_noise(
         ((8, 32, 32, 3), True)
 
     Args:
-      key: typed key, used up here.
-      shape: (B, H, W, C).
-      mean: f32[C].
-      std: f32[C], at least 0, in the units of `mean`.
-      clip: clip to [0, 1] (equation 4). Where `mean` is near 0, as in normalised units, this turns
-        half of the pixels into 0.
-      dtype: of the result, a float dtype.
+        key: typed key, used up here.
+        shape: (B, H, W, C).
+        mean: f32[C].
+        std: f32[C], at least 0, in the units of `mean`.
+        clip: clip to [0, 1] (equation 4). Where `mean` is near 0, as in normalised units, this
+            turns half of the pixels into 0.
+        dtype: of the result, a float dtype.
 
     Returns:
-      [B, H, W, C].
+        [B, H, W, C].
 
     Raises:
-      DataError: an argument has another shape or dtype or, where it is known, another range. Under
-        `jit` a NaN in `mean` or `std` gives NaN pixels, a negative `std` the noise of its absolute
-        value.
+        DataError: an argument has another shape or dtype or, where it is known, another range.
+            Under `jit` a NaN in `mean` or `std` gives NaN pixels, a negative `std` the noise of its
+            absolute value.
     """
     if len(shape) != 4 or not jnp.issubdtype(dtype, jnp.floating):
         raise DataError(f"noise must be float[B, H, W, C], got {np.dtype(dtype)}{list(shape)}")
@@ -107,17 +107,17 @@ def add_noise(key: jax.Array, images: jax.Array, *, std: ArrayLike, clip: bool =
         0.1...
 
     Args:
-      key: typed key, used up here.
-      images: float[B, H, W, C], in [0, 1] when `clip`.
-      std: number [], at least 0; of the noise, in the units of `images`.
-      clip: clip the sum to [0, 1].
+        key: typed key, used up here.
+        images: float[B, H, W, C], in [0, 1] when `clip`.
+        std: number [], at least 0; of the noise, in the units of `images`.
+        clip: clip the sum to [0, 1].
 
     Returns:
-      [B, H, W, C], of the images' dtype.
+        [B, H, W, C], of the images' dtype.
 
     Raises:
-      DataError: an argument has another shape or dtype or, where it is known, another range. Under
-        `jit` images outside [0, 1] are clipped like the rest.
+        DataError: an argument has another shape or dtype or, where it is known, another range.
+            Under `jit` images outside [0, 1] are clipped like the rest.
     """
     images = _float_images(images, clip)
     check_numbers("std", std, shape=(), wanted="a finite number of at least 0", low=0)
@@ -134,14 +134,14 @@ def choose_rows(key: jax.Array, labels: jax.Array, replace_probs: ArrayLike) -> 
         [False, True, False, True]
 
     Args:
-      key: typed key, used up here.
-      labels: int[B] in [0, K).
-      replace_probs: f32[K] in [0, 1], by class; see `purenoise_jax.replace_probs`.
+        key: typed key, used up here.
+        labels: int[B] in [0, K).
+        replace_probs: f32[K] in [0, 1], by class; see `purenoise_jax.replace_probs`.
 
     Raises:
-      DataError: an array has another shape or dtype or, where it is known, another range. Under
-        `jit` a label of K or more is taken for K - 1, -1 for the last class and so on down to class
-        0; a probability above 1 for 1, one below 0 and NaN for 0.
+        DataError: an array has another shape or dtype or, where it is known, another range. Under
+            `jit` a label of K or more is taken for K - 1, -1 for the last class and so on down to
+            class 0; a probability above 1 for 1, one below 0 and NaN for 0.
     """
     probs = _check_probs(replace_probs)
     labels = jnp.asarray(check_labels(labels, num_classes=len(probs)))
@@ -173,21 +173,21 @@ def replace_with_noise(
         [False, True, False, True]
 
     Args:
-      key: typed key, used up here.
-      images: float[B, H, W, C], in [0, 1] when `clip`: normalise them afterwards.
-      labels: int[B] in [0, K).
-      replace_probs: f32[K] in [0, 1], by class; see `purenoise_jax.replace_probs`.
-      mean: f32[C], in the units of `images`.
-      std: f32[C], likewise.
-      clip: clip the noise to [0, 1] (equation 4).
+        key: typed key, used up here.
+        images: float[B, H, W, C], in [0, 1] when `clip`: normalise them afterwards.
+        labels: int[B] in [0, K).
+        replace_probs: f32[K] in [0, 1], by class; see `purenoise_jax.replace_probs`.
+        mean: f32[C], in the units of `images`.
+        std: f32[C], likewise.
+        clip: clip the noise to [0, 1] (equation 4).
 
     Returns:
-      images of the same shape and dtype, and noise_mask bool[B], True where a row is noise now.
+        images of the same shape and dtype, and noise_mask bool[B], True where a row is noise now.
 
     Raises:
-      DataError: an array has another shape or dtype or, where it is known, another range. Under
-        `jit` values are not looked at: of images that are normalised already the noise is still
-        clipped to [0, 1]; for the others see `choose_rows` and `draw_noise`.
+        DataError: an array has another shape or dtype or, where it is known, another range. Under
+            `jit` values are not looked at: of images that are normalised already the noise is still
+            clipped to [0, 1]; for the others see `choose_rows` and `draw_noise`.
     """
     images = _float_images(images, clip)
     probs = _check_probs(replace_probs)

@@ -36,10 +36,10 @@ class NoiseSource(NamedTuple):
     """How pure noise images are drawn.
 
     Attributes:
-      mean, std: f32[C], in pixels [0, 1] or, in raw space, in units of normalised images.
-      clip: to [0, 1].
-      raw: noise enters the network as it was drawn, next to normalised images.
-      normalize_mean, normalize_std: f32[1, 1, 1, C], with which all images will be normalised.
+        mean, std: f32[C], in pixels [0, 1] or, in raw space, in units of normalised images.
+        clip: to [0, 1].
+        raw: noise enters the network as it was drawn, next to normalised images.
+        normalize_mean, normalize_std: f32[1, 1, 1, C], with which all images will be normalised.
     """
 
     mean: np.ndarray
@@ -64,11 +64,11 @@ def check_noise(method: str, arguments: Mapping[str, Any]) -> None:
     """Refuses numbers that nobody would use, and explicit statistics without numbers.
 
     Args:
-      method: named in messages.
-      arguments: of the method, by name.
+        method: named in messages.
+        arguments: of the method, by name.
 
     Raises:
-      ConfigError: naming both arguments.
+        ConfigError: naming both arguments.
     """
     names = {f"method.{method}.{name}": arguments[name] for name in ("mean", "std")}
     refuse_idle_statistics(f"method.{method}.noise_stats", arguments["noise_stats"], names)
@@ -87,18 +87,18 @@ def noise_source(
     """Checks a method's arguments about its noise.
 
     Args:
-      stats: of the training set.
-      method: named in messages.
-      space: "pixel" = noise is an image like any other and is normalised with the batch; "raw" =
-        noise enters the network as it was drawn, next to normalised images (Lee and Lee 2023).
-      noise_stats: whose mean and standard deviation the noise has: "train_subset" (Zada et al.
-        2022), "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
-      mean: C numbers, for "explicit", in the units in which the noise is drawn.
-      std: likewise.
-      clip: clip the noise to [0, 1].
+        stats: of the training set.
+        method: named in messages.
+        space: "pixel" = noise is an image like any other and is normalised with the batch; "raw" =
+            noise enters the network as it was drawn, next to normalised images (Lee and Lee 2023).
+        noise_stats: whose mean and standard deviation the noise has: "train_subset" (Zada et al.
+            2022), "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
+        mean: C numbers, for "explicit", in the units in which the noise is drawn.
+        std: likewise.
+        clip: clip the noise to [0, 1].
 
     Raises:
-      ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range.
     """
     for field, value, legal in (("space", space, SPACES), ("noise_stats", noise_stats, STATS)):
         if value not in legal:

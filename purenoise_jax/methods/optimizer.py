@@ -18,16 +18,16 @@ def make_optimizer(
     """Creates an optimiser without its learning rate.
 
     Args:
-      name: "sgd" (heavy-ball momentum, no Nesterov, no dampening) or "adam" (0.9, 0.999).
-      momentum: of "sgd", in [0, 1).
-      weight_decay: added, times the parameters, to the gradient of every parameter before
-        anything else, normalisation and biases included, as PyTorch's optimisers do.
+        name: "sgd" (heavy-ball momentum, no Nesterov, no dampening) or "adam" (0.9, 0.999).
+        momentum: of "sgd", in [0, 1).
+        weight_decay: added, times the parameters, to the gradient of every parameter before
+            anything else, normalisation and biases included, as PyTorch's optimisers do.
 
     Returns:
-      A transformation whose update is a direction of ascent: params - learning_rate * update.
+        A transformation whose update is a direction of ascent: params - learning_rate * update.
 
     Raises:
-      ConfigError: the name is unknown.
+        ConfigError: the name is unknown.
     """
     decay = optax.add_decayed_weights(weight_decay)
     if name == "sgd":

@@ -56,19 +56,19 @@ def pure_noise(
     """Draws classes uniformly and replaces images of rare classes by noise.
 
     Args:
-      recipe: the recipe so far.
-      stats: of the training set.
-      delta: the ratio between pure noise and natural images, in [0, 1].
-      space: see `noise_source`.
-      noise_stats: likewise.
-      mean: likewise.
-      std: likewise.
-      clip: clip the noise to [0, 1].
-      additive_std: 0 = pure noise; above, the rows that would become noise keep their image, under
-        Gaussian noise of this standard deviation, pixels in [0, 1] (appendix B).
+        recipe: the recipe so far.
+        stats: of the training set.
+        delta: the ratio between pure noise and natural images, in [0, 1].
+        space: see `noise_source`.
+        noise_stats: likewise.
+        mean: likewise.
+        std: likewise.
+        clip: clip the noise to [0, 1].
+        additive_std: 0 = pure noise; above, the rows that would become noise keep their image,
+            under Gaussian noise of this standard deviation, pixels in [0, 1] (appendix B).
 
     Raises:
-      ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range.
     """
     source = noise_source(
         stats, "open", space=space, noise_stats=noise_stats, mean=mean, std=std, clip=clip

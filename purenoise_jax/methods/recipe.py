@@ -26,9 +26,9 @@ class Outcome(NamedTuple):
     """Rows of a batch after the objective.
 
     Attributes:
-      losses: f32[B], in nats where the loss is a cross-entropy.
-      logits: f32[B, K], from which the training accuracy is counted.
-      weights: f32[B], of the losses in their mean; None = all 1.
+        losses: f32[B], in nats where the loss is a cross-entropy.
+        logits: f32[B, K], from which the training accuracy is counted.
+        weights: f32[B], of the losses in their mean; None = all 1.
     """
 
     losses: jax.Array
@@ -53,8 +53,8 @@ class Memory(NamedTuple):
     """A pytree that a run carries beside its parameters, in `TrainState.extra`.
 
     Attributes:
-      init: variables {"params", "batch_stats"} -> the tree before the first step.
-      update: (tree, variables after the step, completed steps before it i32[]) -> the next tree.
+        init: variables {"params", "batch_stats"} -> the tree before the first step.
+        update: (tree, variables after the step, completed steps before it i32[]) -> the next tree.
     """
 
     init: Callable[[Any], Any]
@@ -110,25 +110,25 @@ class Recipe:
     """The seams of a training step; the defaults are empirical risk minimisation.
 
     Attributes:
-      class_probs: f32[K], the probability of each class in draws with replacement; None = every
-        image once an epoch.
-      transforms: applied in order to the augmented batch in pixel space, each with its own key.
-      generators: applied after them, each with its own key; they may ask the networks.
-      loss: (logits [B, K], target [B, K]) -> losses [B].
-      class_weights: f32[K], the weight of each row by its label; None = all 1.
-      weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
-        PyTorch's weighted cross-entropy is; False = by the number of rows.
-      objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets.
-      gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
-      trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to the
-        forward pass, so that its gradient costs nothing.
-      train_mode: False runs batch norm and dropout in evaluation mode.
-      frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
-      memory: name -> `Memory`.
-      eval_variables: (state) -> the variables to evaluate with.
-      postprocess: logits [B, K] -> logits [B, K], in evaluation.
-      requires: argument of the model -> the value without which the method means nothing, such as
-        {"head": "cosine"}.
+        class_probs: f32[K], the probability of each class in draws with replacement; None = every
+            image once an epoch.
+        transforms: applied in order to the augmented batch in pixel space, each with its own key.
+        generators: applied after them, each with its own key; they may ask the networks.
+        loss: (logits [B, K], target [B, K]) -> losses [B].
+        class_weights: f32[K], the weight of each row by its label; None = all 1.
+        weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
+            PyTorch's weighted cross-entropy is; False = by the number of rows.
+        objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets.
+        gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
+        trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to
+            the forward pass, so that its gradient costs nothing.
+        train_mode: False runs batch norm and dropout in evaluation mode.
+        frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
+        memory: name -> `Memory`.
+        eval_variables: (state) -> the variables to evaluate with.
+        postprocess: logits [B, K] -> logits [B, K], in evaluation.
+        requires: argument of the model -> the value without which the method means nothing, such as
+            {"head": "cosine"}.
     """
 
     class_probs: np.ndarray | None = None

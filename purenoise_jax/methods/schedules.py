@@ -24,14 +24,14 @@ def learning_rates(
     multiplied by `gamma` at every milestone that has been reached.
 
     Args:
-      num_epochs: E.
-      learning_rate: the rate after the warm-up.
-      warmup_epochs: 0 for none.
-      milestones: epochs, counted from 0, at which the rate drops.
-      gamma: factor of each drop.
+        num_epochs: E.
+        learning_rate: the rate after the warm-up.
+        warmup_epochs: 0 for none.
+        milestones: epochs, counted from 0, at which the rate drops.
+        gamma: factor of each drop.
 
     Returns:
-      f64[E].
+        f64[E].
     """
     epoch = np.arange(num_epochs)
     drops = np.sum([epoch >= m for m in milestones], axis=0) if len(milestones) else 0

@@ -52,18 +52,18 @@ def create_model(
     with dropout, `rngs={"dropout": key}`.
 
     Args:
-      name: one of `MODELS`.
-      num_classes: K.
-      norm: one of `NORMS`.
-      noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto" =
-        as the papers have each of them: "affine_stop" with "dar_bn", else "none".
-      dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
-        statistics, features and the head's product are float32.
+        name: one of `MODELS`.
+        num_classes: K.
+        norm: one of `NORMS`.
+        noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto"
+            = as the papers have each of them: "affine_stop" with "dar_bn", else "none".
+        dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
+          statistics, features and the head's product are float32.
 
-      head: one of `HEADS`.
+        head: one of `HEADS`.
 
     Raises:
-      ConfigError: a name is unknown.
+        ConfigError: a name is unknown.
     """
     for field, value, legal in (
         ("model.name", name, MODELS),

@@ -13,8 +13,8 @@ class Dropout(nn.Module):
     As `flax.linen.Dropout`, with the same masks; but those of Flax change with `JAX_ENABLE_X64`.
 
     Attributes:
-      rate: share of activations that become zero, in [0, 1).
-      deterministic: True drops none.
+        rate: share of activations that become zero, in [0, 1).
+        deterministic: True drops none.
     """
 
     rate: float

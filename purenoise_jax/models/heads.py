@@ -20,8 +20,8 @@ class Linear(nn.Module):
     equal, and `argmax` gives every tie to the smaller index, in a long tail the larger class.
 
     Attributes:
-      num_classes: K.
-      kernel_init: initialiser of the kernel.
+        num_classes: K.
+        kernel_init: initialiser of the kernel.
     """
 
     num_classes: int
@@ -52,9 +52,9 @@ class Cosine(nn.Module):
     Source: Cao et al. 2019, their code (NormedLinear).
 
     Attributes:
-      num_classes: K.
-      kernel_init: unused, because only the direction of a weight vector counts; it is drawn
-        uniformly from [-1, 1] and starts with length 1, as the authors' does.
+        num_classes: K.
+        kernel_init: unused, because only the direction of a weight vector counts; it is drawn
+            uniformly from [-1, 1] and starts with length 1, as the authors' does.
     """
 
     num_classes: int

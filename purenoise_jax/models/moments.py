@@ -24,9 +24,9 @@ class ImageMoments(NamedTuple):
     """Moments of every image over its positions.
 
     Attributes:
-      mean: [B, C].
-      var: [B, C], biased. May be below zero by rounding.
-      positions: [B, 1] or [B, C], how many the moments are made from.
+        mean: [B, C].
+        var: [B, C], biased. May be below zero by rounding.
+        positions: [B, 1] or [B, C], how many the moments are made from.
     """
 
     mean: jax.Array
@@ -44,13 +44,13 @@ def image_moments(
     the data twice, the second time for the squares around the mean.
 
     Args:
-      x: [B, ..., C], finite where `mask` is False.
-      mask: bool[B, ..., C], True = the element counts; None = all do. Always takes two readings.
-      fast: read the data once.
+        x: [B, ..., C], finite where `mask` is False.
+        mask: bool[B, ..., C], True = the element counts; None = all do. Always takes two readings.
+        fast: read the data once.
 
     Returns:
-      `ImageMoments` of the dtype of `x`, counts in float32 or wider. Where no element of an image
-      counts, its moments are zero.
+        `ImageMoments` of the dtype of `x`, counts in float32 or wider. Where no element of an image
+        counts, its moments are zero.
     """
     positions = math.prod(x.shape[1:-1])
     rows = x.reshape(x.shape[0], positions, x.shape[-1])
@@ -90,14 +90,15 @@ def pooled_moments(
     """Moments of the union of the selected images, each weighted by its number of positions.
 
     Args:
-      images: moments of each image. Those of images that are not selected may be NaN or infinite.
-      selected: bool[B], True for the images that count. May select none: the moments are then zero.
-      total: sums over devices, where each has a part of the batch: `jax.lax.psum` over an axis.
-        They may hold different numbers of selected images, some none.
+        images: moments of each image. Those of images that are not selected may be NaN or infinite.
+        selected: bool[B], True for the images that count. May select none: the moments are then
+            zero.
+        total: sums over devices, where each has a part of the batch: `jax.lax.psum` over an axis.
+            They may hold different numbers of selected images, some none.
 
     Returns:
-      mean [C], biased variance [C] (never negative), and the number of selected positions, [1] or
-      [C].
+        mean [C], biased variance [C] (never negative), and the number of selected positions, [1] or
+        [C].
     """
     weight = jnp.where(selected[:, None], images.positions, 0)
     counts = weight > 0
@@ -115,15 +116,15 @@ def standardize(
     """Centres, scales and shifts with moments and affine parameters that may differ by row.
 
     Args:
-      x: [B, ..., C].
-      mean: [B, C] or [1, C].
-      var: [B, C] or [1, C].
-      scale: [B, C] or [1, C].
-      bias: [B, C] or [1, C].
-      epsilon: added to the variance.
+        x: [B, ..., C].
+        mean: [B, C] or [1, C].
+        var: [B, C] or [1, C].
+        scale: [B, C] or [1, C].
+        bias: [B, C] or [1, C].
+        epsilon: added to the variance.
 
     Returns:
-      (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
+        (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
     """
     between = (1,) * (x.ndim - 2)
 

@@ -53,29 +53,29 @@ class BatchNorm(nn.Module):
     `partial(BatchNorm, momentum=0.99, unbiased=False)` has Flax's.
 
     Attributes:
-      use_running_average: True normalises with the running statistics, as in evaluation; may be
-        given at the call instead, which then decides. None at both places means False.
-      axis: the feature axis or axes of the input. Rows lie along the first of the other axes.
-      momentum: share of the old running statistic that is kept (0.9 here is PyTorch's 0.1).
-      epsilon: added to the variance.
-      dtype: of the output; None promotes the input with `param_dtype`. Moments, statistics and
-        parameters are float32 (wider if the input is) whatever this is.
-      param_dtype: of the parameters; of the running statistics too unless it is below float32.
-      use_bias: False leaves out the shift.
-      use_scale: False leaves out the scale.
-      bias_init: initialiser of the shift.
-      scale_init: initialiser of the scale.
-      axis_name: name of the axis along which `jax.pmap`, `jax.shard_map` or `jax.vmap` has divided
-        the batch: moments are then those of all its rows. None: those of the rows at hand. Not
-        needed for arrays that `jax.jit` shards.
-      axis_index_groups: groups of indices along `axis_name` that share moments; None = all do.
-      use_fast_variance: True reads the activations once for both moments; see `image_moments`.
-      force_float32_reductions: False makes moments in the dtype of the input, and keeps statistics
-        in `param_dtype`.
-      unbiased: True keeps the unbiased running variance, as PyTorch does; False the biased one.
-      noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
-        (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all but
-        to the affine parameters; "full_stop" = nothing.
+        use_running_average: True normalises with the running statistics, as in evaluation; may be
+            given at the call instead, which then decides. None at both places means False.
+        axis: the feature axis or axes of the input. Rows lie along the first of the other axes.
+        momentum: share of the old running statistic that is kept (0.9 here is PyTorch's 0.1).
+        epsilon: added to the variance.
+        dtype: of the output; None promotes the input with `param_dtype`. Moments, statistics and
+            parameters are float32 (wider if the input is) whatever this is.
+        param_dtype: of the parameters; of the running statistics too unless it is below float32.
+        use_bias: False leaves out the shift.
+        use_scale: False leaves out the scale.
+        bias_init: initialiser of the shift.
+        scale_init: initialiser of the scale.
+        axis_name: name of the axis along which `jax.pmap`, `jax.shard_map` or `jax.vmap` has
+            divided the batch: moments are then those of all its rows. None: those of the rows at
+            hand. Not needed for arrays that `jax.jit` shards.
+        axis_index_groups: groups of indices along `axis_name` that share moments; None = all do.
+        use_fast_variance: True reads the activations once for both moments; see `image_moments`.
+        force_float32_reductions: False makes moments in the dtype of the input, and keeps
+            statistics in `param_dtype`.
+        unbiased: True keeps the unbiased running variance, as PyTorch does; False the biased one.
+        noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
+            (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all
+            but to the affine parameters; "full_stop" = nothing.
     """
 
     use_running_average: bool | None = None
@@ -111,19 +111,19 @@ class BatchNorm(nn.Module):
         they hold, NaN included. Their own output is finite and means nothing.
 
         Args:
-          x: [B, ..., C] activations, real numbers; features elsewhere with `axis`.
-          noise_mask: bool[B], True = the row is pure noise; None = no row is.
-          valid: bool[B], True = a real row, False = padding; None = all rows are real.
-          use_running_average: True normalises with the running statistics and updates nothing.
-          mask: bool of the rank of `x`, broadcastable to it; True = the element enters the moments,
-            unless its row is padding; None = all do.
+            x: [B, ..., C] activations, real numbers; features elsewhere with `axis`.
+            noise_mask: bool[B], True = the row is pure noise; None = no row is.
+            valid: bool[B], True = a real row, False = padding; None = all rows are real.
+            use_running_average: True normalises with the running statistics and updates nothing.
+            mask: bool of the rank of `x`, broadcastable to it; True = the element enters the
+                moments, unless its row is padding; None = all do.
 
         Returns:
-          Of the shape of `x`, of `dtype`.
+            Of the shape of `x`, of `dtype`.
 
         Raises:
-          ConfigError: `noise_grad` is unknown, or `axis` leaves no other axis of `x`.
-          DataError: `x` is complex, or a mask has another shape or dtype.
+            ConfigError: `noise_grad` is unknown, or `axis` leaves no other axis of `x`.
+            DataError: `x` is complex, or a mask has another shape or dtype.
         """
         if self.noise_grad not in NOISE_GRADS:
             raise unknown("noise_grad", self.noise_grad, NOISE_GRADS)
@@ -152,11 +152,11 @@ class BatchNorm(nn.Module):
         """Decides which rows share moments; the only part in which the layers differ.
 
         Args:
-          batch: the rows to normalise.
-          average: normalise with the running statistics.
+            batch: the rows to normalise.
+            average: normalise with the running statistics.
 
         Returns:
-          [B, ..., C], of the dtype of `batch.x`.
+            [B, ..., C], of the dtype of `batch.x`.
         """
         affine = self.affine(batch)
         images = None if average else self.image_moments(batch)
@@ -211,11 +211,11 @@ class BatchNorm(nn.Module):
         Without a selected row the running statistics stay as they are.
 
         Args:
-          batch: the rows to normalise.
-          images: the moments of each image; not needed with `average`.
-          selected: bool[B], the rows that these moments are of.
-          average: read the running statistics only.
-          prefix: of the names of the variables.
+            batch: the rows to normalise.
+            images: the moments of each image; not needed with `average`.
+            selected: bool[B], the rows that these moments are of.
+            average: read the running statistics only.
+            prefix: of the names of the variables.
         """
         dtype = self.param_dtype
         if self.force_float32_reductions:
@@ -287,13 +287,12 @@ class DARBatchNorm(BatchNorm):
         >>> y, updated = layer.apply(variables, x, noise_mask, mutable=["batch_stats"])
 
     Attributes:
-      noise_grad: what of a noise row's loss flows back through this layer. The paper says two
-        things, and a third is in use:
-        "affine_stop" (default; section 4, equations 12 and 13): the affine parameters are constants
-        to noise rows, while the gradient goes on through the activations and the noise moments;
-        "full_stop" (listing 1, and the published reproduction): nothing flows back, so in the
-        networks of the paper noise images train the last linear layer only;
-        "none": nothing is stopped.
+        noise_grad: what of a noise row's loss flows back through this layer. The paper says two
+            things, and a third is in use: "affine_stop" (default; section 4, equations 12 and 13):
+            the affine parameters are constants to noise rows, while the gradient goes on through
+            the activations and the noise moments; "full_stop" (listing 1, and the published
+            reproduction): nothing flows back, so in the networks of the paper noise images train
+            the last linear layer only; "none": nothing is stopped.
 
     The other attributes are those of `BatchNorm`.
 

@@ -18,12 +18,12 @@ class NormBatch:
     """Rows first, features last; what is masked out is zero.
 
     Attributes:
-      x: [B, ..., C].
-      noise: bool[B], True = the row is pure noise; None = no row is.
-      valid: bool[B], True = a real row, False = padding.
-      mask: bool[B, ..., C], True = the element enters the moments; None = all of a real row do.
-      features: shape of the variables of the layer, of C elements.
-      order: the axes of the layer's input in the order that they have here.
+        x: [B, ..., C].
+        noise: bool[B], True = the row is pure noise; None = no row is.
+        valid: bool[B], True = a real row, False = padding.
+        mask: bool[B, ..., C], True = the element enters the moments; None = all of a real row do.
+        features: shape of the variables of the layer, of C elements.
+        order: the axes of the layer's input in the order that they have here.
     """
 
     x: jax.Array
@@ -56,16 +56,16 @@ def arrange(
     """Checks the input of a layer and puts it in order.
 
     Args:
-      x: real numbers, features along `axis`, rows along the first of the other axes.
-      axis: one or more axes.
-      noise_mask: bool[B] or None.
-      valid: bool[B] or None.
-      mask: bool of the rank of `x`, broadcastable to it, or None.
-      dtype: in which the layer computes.
+        x: real numbers, features along `axis`, rows along the first of the other axes.
+        axis: one or more axes.
+        noise_mask: bool[B] or None.
+        valid: bool[B] or None.
+        mask: bool of the rank of `x`, broadcastable to it, or None.
+        dtype: in which the layer computes.
 
     Raises:
-      ConfigError: `axis` names no axis of `x`, or all of them.
-      DataError: a mask has another shape or dtype.
+        ConfigError: `axis` names no axis of `x`, or all of them.
+        DataError: a mask has another shape or dtype.
     """
     order, last = _features_last(x, axis)
     turned = x.transpose(order)

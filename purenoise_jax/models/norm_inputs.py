@@ -21,17 +21,17 @@ def norm_inputs(
     """One forward pass, for the inputs of its normalisation layers; may be jitted.
 
     Args:
-      model: from `create_model`.
-      variables: its parameters and running statistics, which stay as they are.
-      images: [B, H, W, C], normalised.
-      noise_mask: bool[B], True = pure noise; None = none is.
-      valid: bool[B], False = padding; None = all rows are real.
-      train: batch moments rather than running statistics, and dropout.
-      rngs: the "dropout" key, where the model needs one.
+        model: from `create_model`.
+        variables: its parameters and running statistics, which stay as they are.
+        images: [B, H, W, C], normalised.
+        noise_mask: bool[B], True = pure noise; None = none is.
+        valid: bool[B], False = padding; None = all rows are real.
+        train: batch moments rather than running statistics, and dropout.
+        rngs: the "dropout" key, where the model needs one.
 
     Returns:
-      By the path of each layer in the network, such as "stage1_block0/bn1", in the order of their
-      calls: [B, ..., C], as the layer was given it.
+        By the path of each layer in the network, such as "stage1_block0/bn1", in the order of their
+        calls: [B, ..., C], as the layer was given it.
     """
     seen: dict[str, jax.Array] = {}
 

@@ -13,9 +13,9 @@ class TinyNet(nn.Module):
     """A convolution and its norm, and a wide hidden layer: a moment's work, but files of a size.
 
     Attributes:
-      num_classes: K.
-      norm: makes a normalisation layer; called with `use_running_average` and `name`.
-      dtype: of activations.
+        num_classes: K.
+        norm: makes a normalisation layer; called with `use_running_average` and `name`.
+        dtype: of activations.
     """
 
     num_classes: int

@@ -48,11 +48,11 @@ class ResNetCifar(nn.Module):
     """ResNet of depth 6n + 2 for small images.
 
     Attributes:
-      num_classes: K.
-      depth: 6n + 2.
-      norm: makes a normalisation layer; called with `use_running_average` and `name`.
-      dtype: of activations and convolutions; parameters stay float32.
-      head: makes a classifier, of `heads.HEADS`.
+        num_classes: K.
+        depth: 6n + 2.
+        norm: makes a normalisation layer; called with `use_running_average` and `name`.
+        dtype: of activations and convolutions; parameters stay float32.
+        head: makes a classifier, of `heads.HEADS`.
     """
 
     num_classes: int
@@ -73,13 +73,13 @@ class ResNetCifar(nn.Module):
         """Classifies images.
 
         Args:
-          images: [B, H, W, C], normalised.
-          noise_mask: bool[B], True = pure noise; None = none is.
-          valid: bool[B], True = a real row; None = all are.
-          train: batch moments (and an update of `batch_stats`) rather than running statistics.
+            images: [B, H, W, C], normalised.
+            noise_mask: bool[B], True = pure noise; None = none is.
+            valid: bool[B], True = a real row; None = all are.
+            train: batch moments (and an update of `batch_stats`) rather than running statistics.
 
         Returns:
-          logits [B, K] and {"features": the pooled activations [B, 64]}, both float32.
+            logits [B, K] and {"features": the pooled activations [B, 64]}, both float32.
         """
         conv = partial(
             Conv,

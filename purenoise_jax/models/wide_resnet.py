@@ -52,14 +52,14 @@ class WideResNet(nn.Module):
     """Pre-activation wide residual network of depth 6n + 4.
 
     Attributes:
-      num_classes: K.
-      depth: 6n + 4.
-      widen: width factor.
-      norm: makes a normalisation layer; called with `use_running_average` and `name`.
-      dropout_rate: share of activations dropped in training, noise rows included; needs the
-        "dropout" key.
-      dtype: of activations and convolutions; parameters stay float32.
-      head: makes a classifier, of `heads.HEADS`.
+        num_classes: K.
+        depth: 6n + 4.
+        widen: width factor.
+        norm: makes a normalisation layer; called with `use_running_average` and `name`.
+        dropout_rate: share of activations dropped in training, noise rows included; needs the
+            "dropout" key.
+        dtype: of activations and convolutions; parameters stay float32.
+        head: makes a classifier, of `heads.HEADS`.
     """
 
     num_classes: int
@@ -82,14 +82,14 @@ class WideResNet(nn.Module):
         """Classifies images.
 
         Args:
-          images: [B, H, W, C], normalised.
-          noise_mask: bool[B], True = pure noise; None = none is.
-          valid: bool[B], True = a real row; None = all are.
-          train: dropout, and batch moments (with an update of `batch_stats`) rather than running
-            statistics.
+            images: [B, H, W, C], normalised.
+            noise_mask: bool[B], True = pure noise; None = none is.
+            valid: bool[B], True = a real row; None = all are.
+            train: dropout, and batch moments (with an update of `batch_stats`) rather than running
+                statistics.
 
         Returns:
-          logits [B, K] and {"features": the pooled activations [B, 64 * widen]}, both float32.
+            logits [B, K] and {"features": the pooled activations [B, 64 * widen]}, both float32.
         """
         conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=HE_FAN_OUT)
         norm = partial(self.norm, use_running_average=not train)

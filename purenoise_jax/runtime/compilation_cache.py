@@ -16,7 +16,7 @@ def enable() -> Path | None:
     must be open to the user alone, and each kind of processor has its own. It may be deleted.
 
     Returns:
-      The folder in use, None if there is none: it cannot be made, or is open to others.
+        The folder in use, None if there is none: it cannot be made, or is open to others.
     """
     settings = jax.config.values
     told = settings["jax_compilation_cache_dir"]

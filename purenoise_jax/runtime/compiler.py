@@ -38,7 +38,7 @@ def compiler_options(once: bool = False) -> dict[str, Any]:
     """Options for `jax.jit` on the backend in use; those that its compiler knows.
 
     Args:
-      once: the program will run once, so its compilation counts, not its speed.
+        once: the program will run once, so its compilation counts, not its speed.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -60,8 +60,8 @@ def optimization_barrier_on_cpu(tree: Tree, rows: int | None = None) -> Tree:
     The values are unchanged. On accelerators, where fusion has other rules, this does nothing.
 
     Args:
-      tree: arrays.
-      rows: if given, arrays with a leading axis of 1 are repeated along it so often.
+        tree: arrays.
+        rows: if given, arrays with a leading axis of 1 are repeated along it so often.
     """
     if jax.default_backend() != "cpu":
         return tree
@@ -76,8 +76,8 @@ class CompiledAhead:
     It takes arguments of exactly the given shapes; a call waits until it is compiled.
 
     Args:
-      jitted: from `jax.jit`.
-      *shapes: its arguments, as trees of `jax.ShapeDtypeStruct` with their shardings.
+        jitted: from `jax.jit`.
+        *shapes: its arguments, as trees of `jax.ShapeDtypeStruct` with their shardings.
     """
 
     def __init__(self, jitted: Any, *shapes: Any) -> None:

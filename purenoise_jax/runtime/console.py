@@ -41,7 +41,7 @@ class _Unfailing:
     """A file to which nothing is written where it cannot be; in all else the file itself.
 
     Args:
-      file: where to.
+        file: where to.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -73,7 +73,7 @@ class SafeConsole(Console):
     Rich would raise, and at a broken pipe end the process, in the middle of a run.
 
     Args:
-      options: of Rich's console.
+        options: of Rich's console.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -145,8 +145,8 @@ class Display:
     """Writes to the screen for one process of a run, and nothing for the others.
 
     Args:
-      active: whether this process writes.
-      console: where to; None = standard output, as long as it can be written to.
+        active: whether this process writes.
+        console: where to; None = standard output, as long as it can be written to.
     """
 
     def __init__(self, active: bool = True, console: SafeConsole | None = None) -> None:
@@ -173,9 +173,9 @@ class Display:
         """How long the steps that are left will take, and whether that is too long.
 
         Args:
-          seconds_per_step: as measured; None = not yet, ask again.
-          steps: that are left.
-          device: its kind.
+            seconds_per_step: as measured; None = not yet, ask again.
+            steps: that are left.
+            device: its kind.
         """
         if seconds_per_step is None:
             return
@@ -268,8 +268,8 @@ def phases_line(phases: Sequence[tuple[int, Sequence[str]]], steps: int) -> str:
     """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)".
 
     Args:
-      phases: start epoch and methods of each.
-      steps: of an epoch.
+        phases: start epoch and methods of each.
+        steps: of an epoch.
     """
     return ", ".join(
         f"{' + '.join(methods)} from epoch {start} (step {start * steps:,})"

@@ -59,7 +59,7 @@ class OneOf:
     """One of several names.
 
     Attributes:
-      names: not copied, so that a config file may add a model or method of its own to its table.
+        names: not copied, so that a config file may add a model or method of its own to its table.
     """
 
     names: Collection[str]
@@ -150,8 +150,8 @@ class Names:
     """A tuple of names, each at most once.
 
     Attributes:
-      names: as for `OneOf`.
-      needed: at least one must be there.
+        names: as for `OneOf`.
+        needed: at least one must be there.
     """
 
     names: Collection[str]
@@ -222,12 +222,12 @@ def refuse_idle_statistics(field: str, choice: str, given: Mapping[str, Any]) ->
     """Refuses numbers that nobody would use, and explicit statistics without numbers.
 
     Args:
-      field: path of the choice.
-      choice: its value; "explicit" wants numbers.
-      given: path -> one number per channel or (), of the mean and of the standard deviation.
+        field: path of the choice.
+        choice: its value; "explicit" wants numbers.
+        given: path -> one number per channel or (), of the mean and of the standard deviation.
 
     Raises:
-      ConfigError: naming both fields.
+        ConfigError: naming both fields.
     """
     mean, std = given.values()
     if choice != "explicit":

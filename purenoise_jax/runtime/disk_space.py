@@ -15,7 +15,7 @@ def check_writable(folder: Path) -> None:
     """Makes the folder, and writes, syncs, renames and deletes a file in it.
 
     Raises:
-      StorageError: one of that is refused.
+        StorageError: one of that is refused.
     """
     made: list[Path] = []
     try:
@@ -43,12 +43,12 @@ def check_space(folder: Path, size: int, count: int) -> None:
     """Refuses a folder that lacks the room for so many checkpoints.
 
     Args:
-      folder: that exists.
-      size: bytes of a checkpoint.
-      count: how many there will be at most that are not there yet.
+        folder: that exists.
+        size: bytes of a checkpoint.
+        count: how many there will be at most that are not there yet.
 
     Raises:
-      StorageError: there is less free than that.
+        StorageError: there is less free than that.
     """
     try:
         free = shutil.disk_usage(folder).free

@@ -26,16 +26,16 @@ def initialize(
     """Makes this one of the processes of a run; to be entered before any device is touched.
 
     Args:
-      coordinator: HOST:PORT at which process 0 can be reached, "auto" to ask the cluster, None for
-        a single process.
-      num_processes: of the run.
-      process_id: of this one.
-      heartbeat: seconds without a word after which a process is taken for gone.
-      start_timeout: seconds that the processes wait for each other at the start. After that this
-        one ends with a line and the exit code of a `ConfigError`.
+        coordinator: HOST:PORT at which process 0 can be reached, "auto" to ask the cluster, None
+            for a single process.
+        num_processes: of the run.
+        process_id: of this one.
+        heartbeat: seconds without a word after which a process is taken for gone.
+        start_timeout: seconds that the processes wait for each other at the start. After that this
+            one ends with a line and the exit code of a `ConfigError`.
 
     Raises:
-      ConfigError: some of the three arguments are missing, or there is nobody to connect to.
+        ConfigError: some of the three arguments are missing, or there is nobody to connect to.
     """
     if coordinator is None:
         if num_processes is not None or process_id is not None:

@@ -17,8 +17,8 @@ class PureNoiseError(Exception):
     """Base of every error that is reported to the user as one line.
 
     Args:
-      message: what a file or a user gave stands in it, so that line breaks and control characters,
-        with which a terminal can be steered, are written out.
+        message: what a file or a user gave stands in it, so that line breaks and control
+            characters, with which a terminal can be steered, are written out.
     """
 
     exit_code = 1
@@ -73,8 +73,8 @@ class Stopped(BaseException):
     No `Exception`, as little as `KeyboardInterrupt` is: nobody on its way may take it for a fault.
 
     Args:
-      message: what to tell the user.
-      exit_code: `TERMINATED` for SIGTERM and SIGUSR1, `INTERRUPTED` for SIGINT.
+        message: what to tell the user.
+        exit_code: `TERMINATED` for SIGTERM and SIGUSR1, `INTERRUPTED` for SIGINT.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:

@@ -12,10 +12,10 @@ def as_meant(number: float) -> Fraction:
     below 29.
 
     Args:
-      number: finite.
+        number: finite.
 
     Returns:
-      A fraction that rounds to `number`; with a denominator of at most a million if there is one.
+        A fraction that rounds to `number`; with a denominator of at most a million if there is one.
     """
     exact = Fraction(number)
     simple = exact.limit_denominator(_LARGEST_DENOMINATOR)

@@ -27,13 +27,13 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     """Runs a command; errors of the user, of the disk and Ctrl-C take one line.
 
     Args:
-      command: returns its exit code.
-      debug: show tracebacks, too.
-      interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
+        command: returns its exit code.
+        debug: show tracebacks, too.
+        interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
 
     Returns:
-      The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
-      system's errors, or 130.
+        The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
+        system's errors, or 130.
     """
     try:
         return command()

@@ -34,11 +34,11 @@ def open_plain(path: str | Path) -> io.BufferedReader:
     """Opens a plain file for reading; a link to one is followed.
 
     Args:
-      path: of the file.
+        path: of the file.
 
     Raises:
-      StorageError: it is a folder, a named pipe, a socket or a device.
-      OSError: it is not there, or cannot be opened.
+        StorageError: it is a folder, a named pipe, a socket or a device.
+        OSError: it is not there, or cannot be opened.
     """
     # Before it is opened as well: to open a device can change something.
     _refuse_kind(path, os.stat(path))
@@ -57,7 +57,7 @@ def read_bytes(path: str | Path) -> bytes:
     """The content of a plain file.
 
     Raises:
-      OSError: as for `open_plain`, or it cannot be read.
+        OSError: as for `open_plain`, or it cannot be read.
     """
     with _naming(path), open_plain(path) as file:
         return file.read()
@@ -67,12 +67,12 @@ def read_json(path: Path, largest: int | None = None) -> Any:
     """Reads a JSON file.
 
     Args:
-      path: of the file.
-      largest: size in bytes beyond which it is not read; None = any.
+        path: of the file.
+        largest: size in bytes beyond which it is not read; None = any.
 
     Raises:
-      OSError: as for `open_plain`, or it cannot be read.
-      ValueError: it is not JSON, or too large.
+        OSError: as for `open_plain`, or it cannot be read.
+        ValueError: it is not JSON, or too large.
     """
     with _naming(path), open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -90,12 +90,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all; a link of that name is replaced, not followed.
 
     Args:
-      path: of the file.
-      content: bytes, or text for UTF-8; what UTF-8 lacks, such as the bytes of a file name that
-        are no text, is written as a backslash and a number.
+        path: of the file.
+        content: bytes, or text for UTF-8; what UTF-8 lacks, such as the bytes of a file name that
+            are no text, is written as a backslash and a number.
 
     Raises:
-      OSError: it could not be written; the error names it.
+        OSError: it could not be written; the error names it.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
@@ -117,14 +117,14 @@ def create(folder: Path, name: str) -> tuple[Path, IO[bytes]]:
     """Makes a new file under a hidden name that nobody can foresee.
 
     Args:
-      folder: where to.
-      name: of the file that it will become, a part of its own name.
+        folder: where to.
+        name: of the file that it will become, a part of its own name.
 
     Returns:
-      Its path, and the file, open for writing.
+        Its path, and the file, open for writing.
 
     Raises:
-      OSError: the file system refuses.
+        OSError: the file system refuses.
     """
     path = folder / f".{name}.{secrets.token_hex(8)}.tmp"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666)
@@ -135,8 +135,8 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
     """Removes what `create` made for files that never got their name, as their run was killed.
 
     Args:
-      folder: that no other run writes to now.
-      names: of the files.
+        folder: that no other run writes to now.
+        names: of the files.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
@@ -150,8 +150,8 @@ def append_whole(path: Path, text: str) -> None:
     """Appends lines to a plain file, all of them or none.
 
     Raises:
-      StorageError: it is a link, a named pipe or another thing that is no plain file.
-      OSError: they could not be written, and what was of them has been taken back.
+        StorageError: it is a link, a named pipe or another thing that is no plain file.
+        OSError: they could not be written, and what was of them has been taken back.
     """
     with _naming(path):
         with contextlib.suppress(FileNotFoundError):
@@ -174,13 +174,13 @@ def refuse_odd(folder: Path, files: Iterable[str], folders: Iterable[str]) -> No
     """Refuses a workdir in which the place of a file or folder of ours is taken by another thing.
 
     Args:
-      folder: the workdir, which need not be there.
-      files: names that plain files have, if they are there; links to such are legal, and replaced
-        by files when these are written.
-      folders: names that folders have, if they are there; no links, as a run deletes in them.
+        folder: the workdir, which need not be there.
+        files: names that plain files have, if they are there; links to such are legal, and replaced
+            by files when these are written.
+        folders: names that folders have, if they are there; no links, as a run deletes in them.
 
     Raises:
-      StorageError: naming the first that is something else.
+        StorageError: naming the first that is something else.
     """
     for name in files:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

@@ -44,8 +44,8 @@ class _Link:
     """A connection to another process.
 
     Args:
-      socket: connected, does not block.
-      process: at the other end; None = it has not said yet.
+        socket: connected, does not block.
+        process: at the other end; None = it has not said yet.
     """
 
     def __init__(self, connection: socket.socket, process: int | None) -> None:
@@ -83,8 +83,8 @@ class Peers:
     another error, it tells them, and they end with its exit code. With one process it does nothing.
 
     Args:
-      host: address of process 0; None = what process 0 calls itself.
-      seconds: after which a process that nothing is heard of is taken for gone.
+        host: address of process 0; None = what process 0 calls itself.
+        seconds: after which a process that nothing is heard of is taken for gone.
     """
 
     def __init__(self, host: str | None, seconds: float) -> None:

@@ -32,8 +32,8 @@ class PeerError(PureNoiseError):
     """Another process of the run could not go on.
 
     Args:
-      message: which.
-      exit_code: of that process.
+        message: which.
+        exit_code: of that process.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -47,10 +47,10 @@ def run_on_all(work: Callable[[], T]) -> T:
     Else those that are well would wait in the next collective operation for one that has left.
 
     Args:
-      work: may raise a `PureNoiseError`.
+        work: may raise a `PureNoiseError`.
 
     Raises:
-      PeerError: it failed on another process, with that one's exit code.
+        PeerError: it failed on another process, with that one's exit code.
     """
     if jax.process_count() == 1:
         return work()
@@ -73,10 +73,10 @@ def assert_equal(values: Mapping[str, Any]) -> None:
     """Refuses processes that would not make the same run.
 
     Args:
-      values: name -> JSON value, which should be the same on every process.
+        values: name -> JSON value, which should be the same on every process.
 
     Raises:
-      ConfigError: one differs from that of process 0, naming the process and what differs.
+        ConfigError: one differs from that of process 0, naming the process and what differs.
     """
     if jax.process_count() == 1:
         return
@@ -107,10 +107,10 @@ def assert_same_folder(folder: Path) -> None:
     """Refuses processes that do not see one folder under their path.
 
     Args:
-      folder: exists for process 0, which may write to it.
+        folder: exists for process 0, which may write to it.
 
     Raises:
-      ConfigError: naming the process that sees another, or none.
+        ConfigError: naming the process that sees another, or none.
     """
     if jax.process_count() == 1:
         return
@@ -163,7 +163,7 @@ class AnyProcess:
         """Has to be called equally often by all processes.
 
         Args:
-          flag: of this process.
+            flag: of this process.
         """
         if jax.process_count() == 1:
             return flag

@@ -27,9 +27,10 @@ def numeric_settings() -> dict[str, str]:
     them, because no setting changes those (see `rng`).
 
     Returns:
-      "x64": "on" or "off", whether the default dtype has 64 bits; "matmul_precision": of products
-      and convolutions in float32 ("default" means TF32 on recent GPUs); "xla_flags": sorted, "none"
-      if there are none; "tf32_override": CUDA's variable NVIDIA_TF32_OVERRIDE, "none" if not set.
+        "x64": "on" or "off", whether the default dtype has 64 bits; "matmul_precision": of products
+        and convolutions in float32 ("default" means TF32 on recent GPUs); "xla_flags": sorted,
+        "none" if there are none; "tf32_override": CUDA's variable NVIDIA_TF32_OVERRIDE, "none" if
+        not set.
     """
     settings = jax.config.values
     given = os.environ.get("XLA_FLAGS", "").split()
@@ -46,8 +47,8 @@ def with_precision(function: Callable[P, T], precision: str) -> Callable[P, T]:
     """Wraps a function so that products and convolutions traced in it have a precision.
 
     Args:
-      function: of arrays; its derivatives are to be taken inside of it.
-      precision: one of `MATMUL_PRECISIONS`; "default" leaves what JAX is set to.
+        function: of arrays; its derivatives are to be taken inside of it.
+        precision: one of `MATMUL_PRECISIONS`; "default" leaves what JAX is set to.
     """
 
     @functools.wraps(function)

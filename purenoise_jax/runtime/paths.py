@@ -14,11 +14,11 @@ def expand(path: str | Path, field: str) -> Path:
     """A path with `~` and `~user` replaced by the home folder.
 
     Args:
-      path: as the user wrote it; "" stays what it is, which `Path` makes ".".
-      field: names it in messages.
+        path: as the user wrote it; "" stays what it is, which `Path` makes ".".
+        field: names it in messages.
 
     Raises:
-      ConfigError: there is no such user, or the operating system cannot have such a name.
+        ConfigError: there is no such user, or the operating system cannot have such a name.
     """
     text = str(path)
     expanded = os.path.expanduser(text)
@@ -40,8 +40,8 @@ def workdir_path(path: str | Path, field: str = "workdir") -> Path:
     """The path of a workdir, as `expand` has it.
 
     Raises:
-      ConfigError: as for `expand`; or it has a line break or another control character, or bytes
-        that are not UTF-8, with which checkpoints cannot be written.
+        ConfigError: as for `expand`; or it has a line break or another control character, or bytes
+            that are not UTF-8, with which checkpoints cannot be written.
     """
     expanded = expand(path, field)
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in str(expanded)):

@@ -33,7 +33,7 @@ class PreemptionHandler:
     wherever it is. Signals reach the main thread only; elsewhere this does nothing.
 
     Args:
-      again: says how the run is continued, in words; asked when it is stopped.
+        again: says how the run is continued, in words; asked when it is stopped.
     """
 
     def __init__(self, again: Callable[[], str] = lambda: "the same command continues") -> None:
@@ -68,7 +68,7 @@ class PreemptionHandler:
         waiting, so they go on until all can stop together.
 
         Raises:
-          Stopped: with the exit code that goes with the signal.
+            Stopped: with the exit code that goes with the signal.
         """
         if self.requested and jax.process_count() == 1:
             raise self.stopped("nothing was computed since the last checkpoint")
@@ -77,11 +77,11 @@ class PreemptionHandler:
         """Does what takes long; a single process hears signals meanwhile.
 
         Args:
-          work: goes on in the background when the run is ended, until the process is.
-          poll: called again and again; None = `poll` of this object.
+            work: goes on in the background when the run is ended, until the process is.
+            poll: called again and again; None = `poll` of this object.
 
         Raises:
-          Stopped: from `poll`.
+            Stopped: from `poll`.
         """
         if jax.process_count() > 1:
             return work()
@@ -93,7 +93,7 @@ class PreemptionHandler:
         """The exception that ends the run.
 
         Args:
-          what: became of it, in words.
+            what: became of it, in words.
         """
         # Another process may have got the signal, and this one have heard of it.
         number = signal.SIGTERM if self._signal is None else self._signal

@@ -45,8 +45,8 @@ def stream(seed: int, name: str) -> jax.Array:
     """The key of a named stream, a typed key [].
 
     Args:
-      seed: the run's seed.
-      name: one of `STREAMS`; anything else is a KeyError.
+        seed: the run's seed.
+        name: one of `STREAMS`; anything else is a KeyError.
     """
     return jax.random.fold_in(root(seed), STREAMS[name])
 

@@ -14,11 +14,11 @@ class Placement:
     """Where arrays live: one mesh axis over all devices of all processes.
 
     Args:
-      batch_size: B; must be divisible by the number of devices.
-      num_devices: how many devices to use; 0 = all there are.
+        batch_size: B; must be divisible by the number of devices.
+        num_devices: how many devices to use; 0 = all there are.
 
     Raises:
-      ConfigError: more devices are wanted than there are, or B is not divisible by them.
+        ConfigError: more devices are wanted than there are, or B is not divisible by them.
     """
 
     def __init__(self, batch_size: int, num_devices: int = 0) -> None:
@@ -51,7 +51,7 @@ class Placement:
         """Refuses arrays that would not fit on each device, before they are sent there.
 
         Raises:
-          DataError: they are larger than the device's memory.
+            DataError: they are larger than the device's memory.
         """
         needed = sum(array.nbytes for array in arrays if array is not None)
         if self.memory is not None and needed > self.memory:

@@ -26,8 +26,8 @@ class Background(Generic[T]):
     """Something that is computed on a thread of its own from now on.
 
     Args:
-      work: what to compute. If nobody waits for it to the end, it is abandoned: see
-        `exit_process`.
+        work: what to compute. If nobody waits for it to the end, it is abandoned: see
+            `exit_process`.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -42,10 +42,10 @@ class Background(Generic[T]):
         """What the work returned; waits for it.
 
         Args:
-          poll: called again and again while waiting; what it raises ends the waiting.
+            poll: called again and again while waiting; what it raises ends the waiting.
 
         Raises:
-          Whatever the work raised.
+            Whatever the work raised.
         """
         while not self._done.wait(POLL_SECONDS):
             if poll is not None:
@@ -91,7 +91,7 @@ def _flush(stream: TextIO | None) -> None:
     Otherwise the interpreter would try again at its end, and make the exit code 120.
 
     Args:
-      stream: None = it was closed before the process began.
+        stream: None = it was closed before the process began.
     """
     if stream is None:
         return

@@ -22,11 +22,11 @@ class WorkdirLock:
     Lustre with `flock`).
 
     Args:
-      workdir: an existing folder.
+        workdir: an existing folder.
 
     Raises:
-      InUseError: another run holds it.
-      StorageError: the file cannot be made, or the file system has no locks.
+        InUseError: another run holds it.
+        StorageError: the file cannot be made, or the file system has no locks.
     """
 
     def __init__(self, workdir: Path) -> None:

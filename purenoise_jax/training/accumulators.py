@@ -14,11 +14,11 @@ class StepMetrics(NamedTuple):
     """What is summed over steps; each is a scalar.
 
     Attributes:
-      row_loss: f32 (f64 under `jax_enable_x64`), the losses of all rows, noise included, so that
-        an epoch's last, shorter batch weighs as much as it has rows.
-      steps: i32.
-      natural, noise: i32, rows of each kind.
-      correct: i32, natural rows whose largest logit is their label.
+        row_loss: f32 (f64 under `jax_enable_x64`), the losses of all rows, noise included, so that
+            an epoch's last, shorter batch weighs as much as it has rows.
+        steps: i32.
+        natural, noise: i32, rows of each kind.
+        correct: i32, natural rows whose largest logit is their label.
     """
 
     row_loss: jax.Array
@@ -32,9 +32,9 @@ class EpochMetrics(NamedTuple):
     """What is known of the steps of an epoch so far, kept on the devices.
 
     Attributes:
-      sums: over the steps that trained.
-      skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
-        was not finite, see `step.keep_finite`.
+        sums: over the steps that trained.
+        skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
+            was not finite, see `step.keep_finite`.
     """
 
     sums: StepMetrics
@@ -51,9 +51,9 @@ class EpochMetrics(NamedTuple):
         """With one more step: to the sums if it was finite, else to those that were skipped.
 
         Args:
-          sums: of the step alone.
-          step: i32[], completed steps before it.
-          finite: bool[].
+            sums: of the step alone.
+            step: i32[], completed steps before it.
+            finite: bool[].
         """
         row = jnp.arange(self.skipped.size) == step % self.skipped.size
         return EpochMetrics(
@@ -75,7 +75,8 @@ class EpochMetrics(NamedTuple):
         epoch's last have the same number of rows, so that the sum over rows follows from it.
 
         Raises:
-          CheckpointError: a sum is missing or is no number, or a skipped step is not of the epoch.
+            CheckpointError: a sum is missing or is no number, or a skipped step is not of the
+                epoch.
         """
         try:
             if "row_loss" not in values:

@@ -18,17 +18,17 @@ def compile_steps(
     """Jits a step so that it runs several rows of an epoch in one call.
 
     Args:
-      step: from `make_step`.
-      placement: over which devices.
-      looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
-        a convolution's weight gradient is about 30 times slower inside such a loop, so there the
-        rows are run one call at a time.
-      shapes: (state, totals, inputs, rows of an epoch) as shapes with places; if given, the step is
-        compiled in the background from now on, while the caller does other things.
+        step: from `make_step`.
+        placement: over which devices.
+        looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
+            a convolution's weight gradient is about 30 times slower inside such a loop, so there
+            the rows are run one call at a time.
+        shapes: (state, totals, inputs, rows of an epoch) as shapes with places; if given, the step
+            is compiled in the background from now on, while the caller does other things.
 
     Returns:
-      (state, totals, inputs, rows of an epoch [steps, B], first, count) -> (state, totals), which
-      runs rows first .. first + count - 1. The state is donated.
+        (state, totals, inputs, rows of an epoch [steps, B], first, count) -> (state, totals), which
+        runs rows first .. first + count - 1. The state is donated.
     """
 
     def one(
@@ -78,8 +78,8 @@ class CompiledSteps:
     """What `compile_steps` returns.
 
     Args:
-      program: runs one row, or in a loop several.
-      looped: which of the two.
+        program: runs one row, or in a loop several.
+        looped: which of the two.
     """
 
     def __init__(self, program: Callable[..., Any], looped: bool) -> None:

@@ -22,10 +22,10 @@ class Counts(NamedTuple):
     """What all reported numbers are computed from.
 
     Attributes:
-      confusion: i32[K, K], rows = true class, columns = predicted class.
-      nll: f32[], the sum of negative log-likelihoods, in nats.
-      bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
-        confidences, and the number that are right.
+        confusion: i32[K, K], rows = true class, columns = predicted class.
+        nll: f32[], the sum of negative log-likelihoods, in nats.
+        bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
+            confidences, and the number that are right.
     """
 
     confusion: jax.Array
@@ -37,14 +37,14 @@ class Evaluator:
     """Evaluates states on one set of images; every image counts once.
 
     Args:
-      model: from `create_model`.
-      images: uint8[N, H, W, C].
-      labels: int32[N] in [0, K).
-      batch_builder: how images enter the network; its augmentation is not used.
-      placement: over which devices.
-      batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as
-        few passes as that takes share the images evenly.
-      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+        model: from `create_model`.
+        images: uint8[N, H, W, C].
+        labels: int32[N] in [0, K).
+        batch_builder: how images enter the network; its augmentation is not used.
+        placement: over which devices.
+        batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as few
+            passes as that takes share the images evenly.
+        matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
 
     def __init__(
@@ -99,11 +99,11 @@ class Evaluator:
         """Evaluates a network with its running statistics.
 
         Args:
-          variables: "params" and "batch_stats", see `recipe.current_variables`.
-          postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
+            variables: "params" and "batch_stats", see `recipe.current_variables`.
+            postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
 
         Returns:
-          Counts on the host.
+            Counts on the host.
         """
         return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
 
@@ -126,9 +126,9 @@ def confidence_bin(confidence: jax.Array) -> jax.Array:
     """The bin that a confidence falls into, bins (i / n, (i + 1) / n] (Guo et al. 2017).
 
     Args:
-      confidence: f32[B] in [0, 1].
+        confidence: f32[B] in [0, 1].
 
     Returns:
-      i32[B] in [0, ECE_BINS).
+        i32[B] in [0, ECE_BINS).
     """
     return jnp.clip(jnp.ceil(confidence * ECE_BINS).astype(jnp.int32) - 1, 0, ECE_BINS - 1)

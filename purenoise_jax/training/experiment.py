@@ -1,7 +1,8 @@
-"""From a config to everything that a run is made of. Below this, nothing sees a config."""
+"""All that a run consists of, built from its config; nothing else in training reads a config."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import reset
 from purenoise_jax.checkpoint.manager import collections
-from purenoise_jax.config.fields import phase_values
+from purenoise_jax.config.fields import config_hash, phase_values
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
@@ -28,10 +29,11 @@ from purenoise_jax.models import create_model
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.constraints import MAX_INT
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.paths import expand, workdir_path
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.train_step import (
     Inputs,
     Rows,
@@ -60,19 +62,19 @@ class Experiment:
     """What a config asks for, read, checked and built, but not yet placed or compiled.
 
     Attributes:
-      seed: of everything random but the choice of the subset.
-      placement: over which devices.
-      dataset: as its source gave it.
-      training: the long-tailed training set.
-      phases: by start.
-      sampler: lays out the epochs.
-      model: from `create_model`.
-      tx: from `make_optimizer`.
-      rates: f64[E], the learning rate by epoch.
-      batch_builder: how images become a batch.
-      identity: JSON values that say which model and data a checkpoint is of.
-      matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
-      frozen: name -> variables, on the host, of the networks that methods ask and do not train.
+        seed: of everything random but the choice of the subset.
+        placement: over which devices.
+        dataset: as its source gave it.
+        training: the long-tailed training set.
+        phases: by start.
+        sampler: lays out the epochs.
+        model: from `create_model`.
+        tx: from `make_optimizer`.
+        rates: f64[E], the learning rate by epoch.
+        batch_builder: how images become a batch.
+        identity: JSON values that say which model and data a checkpoint is of.
+        matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
+        frozen: name -> variables, on the host, of the networks that methods ask and do not train.
     """
 
     seed: int
@@ -185,15 +187,64 @@ class Experiment:
         return init_state(self.model, self.tx, shape, self.seed, memory)
 
 
+def run_options(config: ConfigDict) -> RunOptions:
+    """Reads the options of a run.
+
+    Args:
+        config: validated.
+    """
+    config = resolved(config)
+    checkpoint, data, model = config.checkpoint, config.data, config.model
+    return RunOptions(
+        config_hash=config_hash(config),
+        seed=config.seed,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        steps_per_call=config.steps_per_call,
+        eval_batch_size=config.eval.batch_size,
+        eval_every_epochs=config.eval.every_epochs,
+        checkpoint_epochs=checkpoint.epochs,
+        checkpoint_every_epochs=checkpoint.every_epochs,
+        checkpoint_every_steps=checkpoint.every_steps,
+        checkpoint_keep=checkpoint.keep,
+        init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
+        fresh=config.fresh,
+        model=model.name,
+        norm=model.norm,
+        noise_grad=model.noise_grad,
+        dtype=config.dtype,
+        matmul_precision=config.matmul_precision,
+        data_indices=data.indices,
+        data_profile=data.profile,
+        imbalance_ratio=data.imbalance_ratio,
+        data_limit=data.limit,
+    )
+
+
+def wants_fresh_start(config: ConfigDict) -> bool:
+    """Tells whether a config, validated or not, asks for a start from scratch."""
+    return bool(config.get("fresh"))
+
+
+def init_workdir(config: ConfigDict) -> Path | None:
+    """The workdir of the run whose checkpoint a new run begins with; None = random parameters.
+
+    Raises:
+        ConfigError: its path is not legal.
+    """
+    return workdir_path(config.init_from, "init_from") if config.init_from else None
+
+
 def build(config: ConfigDict) -> Experiment:
     """Reads the data and builds the rest.
 
     Args:
-      config: validated.
+        config: validated.
 
     Raises:
-      ConfigError: a field does not go with the data or the devices.
-      DataError: the data set is missing, damaged or mislabelled.
+        ConfigError: a field does not go with the data or the devices.
+        DataError: the data set is missing, damaged or mislabelled.
     """
     config = resolved(config)
     placement = Placement(config.batch_size, config.num_devices)

@@ -20,10 +20,10 @@ class MetricsWriter:
     first time.
 
     Args:
-      workdir: of the run.
-      step: the step that the run continues from; records of later steps are removed, as they will
-        be written again.
-      warn: is told, in one line, what could not be written.
+        workdir: of the run.
+        step: the step that the run continues from; records of later steps are removed, as they will
+            be written again.
+        warn: is told, in one line, what could not be written.
     """
 
     def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:
@@ -42,8 +42,8 @@ class MetricsWriter:
         """Writes one record.
 
         Args:
-          step: completed steps.
-          record: JSON values; numbers also become TensorBoard scalars under the same name.
+            step: completed steps.
+            record: JSON values; numbers also become TensorBoard scalars under the same name.
         """
         self._pending.append((step, record))
         try:
@@ -100,10 +100,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; lines that are none, as one torn by a kill, are left out.
 
     Args:
-      path: of the file, which need not be there.
+        path: of the file, which need not be there.
 
     Raises:
-      OSError: it cannot be read, or is no plain file.
+        OSError: it cannot be read, or is no plain file.
     """
     return _read(path)[0]
 

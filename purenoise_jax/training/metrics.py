@@ -17,7 +17,7 @@ def recalls(confusion: np.ndarray) -> list[float | None]:
     """Accuracy of every class, None where the test set has no image of it.
 
     Args:
-      confusion: int[K, K], rows = true class, columns = predicted class.
+        confusion: int[K, K], rows = true class, columns = predicted class.
     """
     totals = confusion.sum(axis=1)
     return [
@@ -36,10 +36,10 @@ def frequency_groups(class_counts: np.ndarray) -> list[np.ndarray]:
     """The classes in five equal groups by training images, the rarest first (paper, figure 7).
 
     Args:
-      class_counts: int[K].
+        class_counts: int[K].
 
     Returns:
-      Five arrays of class indices; sizes differ by at most one. Empty with fewer than 5 classes.
+        Five arrays of class indices; sizes differ by at most one. Empty with fewer than 5 classes.
     """
     if len(class_counts) < NUM_GROUPS:
         return []
@@ -62,7 +62,7 @@ def calibration_error(bins: np.ndarray) -> float:
     """Expected calibration error in [0, 1] (Guo et al. 2017).
 
     Args:
-      bins: f[bins, 3]: images, sum of confidences, number right, per bin of confidence.
+        bins: f[bins, 3]: images, sum of confidences, number right, per bin of confidence.
     """
     images, confidence, right = np.asarray(bins, np.float64).T
     return float(np.abs(confidence - right).sum() / max(images.sum(), 1))
@@ -74,15 +74,15 @@ def summarize(
     """All numbers of one evaluation.
 
     Args:
-      confusion: int[K, K], rows = true class, columns = predicted class.
-      nll: the sum of negative log-likelihoods over the images, in nats.
-      bins: see `calibration_error`.
-      class_counts: int[K], training images per class.
+        confusion: int[K, K], rows = true class, columns = predicted class.
+        nll: the sum of negative log-likelihoods over the images, in nats.
+        bins: see `calibration_error`.
+        class_counts: int[K], training images per class.
 
     Returns:
-      accuracy; balanced_accuracy (mean recall); per_class_accuracy [K]; group_accuracy [5], the
-      rarest group first, or None; many, medium and few accuracy; geometric_mean of the recalls (0
-      if any is 0); nll, mean per image in nats; ece. Shares are in [0, 1].
+        accuracy; balanced_accuracy (mean recall); per_class_accuracy [K]; group_accuracy [5], the
+        rarest group first, or None; many, medium and few accuracy; geometric_mean of the recalls (0
+        if any is 0); nll, mean per image in nats; ece. Shares are in [0, 1].
     """
     confusion = np.asarray(confusion, np.int64)
     images = int(confusion.sum())

@@ -29,18 +29,18 @@ class NonFiniteSteps:
     indices are those of its batch's images in the training set, in the order of their rows.
 
     Args:
-      workdir: of the run.
-      display: where each is told of.
-      checkpoints: of the run, whose newest is named when the run is stopped.
-      steps_per_epoch: of the run.
-      step: that the run continues from; lines of later steps are removed, as those will be done
-        again.
-      count: skipped before that step.
-      in_a_row: how many of these were directly before it.
-      writes: whether this process is the one that writes the file.
+        workdir: of the run.
+        display: where each is told of.
+        checkpoints: of the run, whose newest is named when the run is stopped.
+        steps_per_epoch: of the run.
+        step: that the run continues from; lines of later steps are removed, as those will be done
+            again.
+        count: skipped before that step.
+        in_a_row: how many of these were directly before it.
+        writes: whether this process is the one that writes the file.
 
     Attributes:
-      count: steps that were skipped, over the whole run.
+        count: steps that were skipped, over the whole run.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class NonFiniteSteps:
         """Looks for steps that were skipped since the last call; waits for those of `totals`.
 
         Args:
-          totals: of the epoch so far.
-          epoch: counted from 0.
-          index: i32[steps, B], the epoch's images by row.
-          valid: bool[steps, B], False = padding.
+            totals: of the epoch so far.
+            epoch: counted from 0.
+            index: i32[steps, B], the epoch's images by row.
+            valid: bool[steps, B], False = padding.
 
         Raises:
-          NonFiniteError: `MAX_IN_A_ROW` steps in a row were skipped.
+            NonFiniteError: `MAX_IN_A_ROW` steps in a row were skipped.
         """
         for row in np.flatnonzero(np.asarray(totals.skipped)).tolist():
             step = epoch * self._steps_per_epoch + row

@@ -36,11 +36,11 @@ def _commit(package: Path = Path(__file__).parents[1]) -> str:
     """The commit of the checkout that a package is run from, with "-dirty" where files differ.
 
     Args:
-      package: its folder. Only the folder above it counts as its checkout: an installed package may
-        lie within somebody's own repository, whose commits say nothing about it.
+        package: its folder. Only the folder above it counts as its checkout: an installed package
+            may lie within somebody's own repository, whose commits say nothing about it.
 
     Returns:
-      40 hexadecimal digits, or "unknown" without a checkout or without git.
+        40 hexadecimal digits, or "unknown" without a checkout or without git.
     """
     checkout = package.parent.resolve()
     if not (checkout / ".git").exists():

@@ -7,84 +7,81 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.digest import state_digest
-from purenoise_jax.config.fields import config_hash
-from purenoise_jax.config.resolve import resolved
 from purenoise_jax.runtime.console import class_counts_line, phases_line
 from purenoise_jax.training import metrics
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import TrainState
 
 
 def header_lines(
-    config: ConfigDict, workdir: Path, experiment: Experiment, state: TrainState
+    options: RunOptions, workdir: Path, experiment: Experiment, state: TrainState
 ) -> dict[str, str]:
     """What the header says, by name."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    model = f"{config.model.name}, {config.model.norm}"
-    if config.model.noise_grad != "auto" or config.model.norm == "dar_bn":
-        model += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
+    model = f"{options.model}, {options.norm}"
+    if options.noise_grad != "auto" or options.norm == "dar_bn":
+        model += f" ({options.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
     starts = [(phase.start, phase.methods) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}"
-        f"{precision_note(config, device.platform)}",
+        "model": f"{model}, {parameters:,} parameters, {options.dtype}"
+        f"{precision_note(options, device.platform)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
-            resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
+            options, len(experiment.training.labels), len(experiment.dataset.train_labels)
         ),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
-        "length": f"{config.num_epochs} epochs of {steps:,} steps, "
-        f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
+        "length": f"{options.num_epochs} epochs of {steps:,} steps, "
+        f"{options.num_epochs * steps:,} in all, {options.batch_size} images a step",
     }
 
 
-def subset_line(config: ConfigDict, kept: int, available: int) -> str:
+def subset_line(options: RunOptions, kept: int, available: int) -> str:
     """Which of the data set's training images train, and by which rule.
 
     Args:
-      config: without open fields.
-      kept: images that train.
-      available: images that the data set has.
+        options: of the run.
+        kept: images that train.
+        available: images that the data set has.
     """
-    data = config.data
-    if data.indices:
-        rule = f"listed in {Path(data.indices).name}"
-    elif data.profile == "natural":
-        rule = data.profile
+    if options.data_indices:
+        rule = f"listed in {Path(options.data_indices).name}"
+    elif options.data_profile == "natural":
+        rule = options.data_profile
     else:
-        rule = f"{data.profile}, ratio {data.imbalance_ratio:g}"
-    if data.limit:
-        rule += f", data.limit={data.limit}"
+        rule = f"{options.data_profile}, ratio {options.imbalance_ratio:g}"
+    if options.data_limit:
+        rule += f", data.limit={options.data_limit}"
     if kept == available:
         return f"all {available:,} images kept ({rule})"
     return f"{rule}: {kept:,} of {available:,} images"
 
 
-def precision_note(config: ConfigDict, platform: str) -> str:
+def precision_note(options: RunOptions, platform: str) -> str:
     """How products of float32 are rounded, where that is not simply float32.
 
     Args:
-      config: of the run.
-      platform: that it computes on: "cpu", "gpu", ...
+        options: of the run.
+        platform: that it computes on: "cpu", "gpu", ...
 
     Returns:
-      Text to stand behind the dtype, or "".
+        Text to stand behind the dtype, or "".
     """
-    if config.matmul_precision != "default":
-        return f" (matmul_precision {config.matmul_precision})"
+    if options.matmul_precision != "default":
+        return f" (matmul_precision {options.matmul_precision})"
     # On a CPU the default is all of float32.
-    if platform == "cpu" or config.dtype != "float32":
+    if platform == "cpu" or options.dtype != "float32":
         return ""
     return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
 
@@ -95,10 +92,10 @@ def evaluate_all(
     """All numbers of every split; a number that does not exist is left out.
 
     Args:
-      evaluators: by split.
-      state: what to evaluate.
-      phase: that it was trained in.
-      class_counts: int[K], training images per class.
+        evaluators: by split.
+        state: what to evaluate.
+        phase: that it was trained in.
+        class_counts: int[K], training images per class.
     """
     evaluated = {}
     for split, evaluator in evaluators.items():
@@ -126,12 +123,12 @@ def epoch_record(
     """What metrics.jsonl says of an epoch.
 
     Args:
-      totals: over its training steps; where none trained, their means are left out.
-      phase: that it belongs to.
-      done: completed epochs.
-      learning_rate: within it.
-      clock: the rate of steps so far.
-      evaluated: from `evaluate_all`, empty where nothing was evaluated.
+        totals: over its training steps; where none trained, their means are left out.
+        phase: that it belongs to.
+        done: completed epochs.
+        learning_rate: within it.
+        clock: the rate of steps so far.
+        evaluated: from `evaluate_all`, empty where nothing was evaluated.
     """
     sums, skipped = jax.device_get(totals)
     means = {}
@@ -154,7 +151,7 @@ def epoch_record(
 
 
 def make_summary(
-    config: ConfigDict,
+    options: RunOptions,
     experiment: Experiment,
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
@@ -169,10 +166,10 @@ def make_summary(
         **numbers,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
-        "epochs": config.num_epochs,
+        "epochs": options.num_epochs,
         "steps": int(state.step),
-        "seed": config.seed,
-        "config_hash": config_hash(config),
+        "seed": options.seed,
+        "config_hash": options.config_hash,
         "state_digest": state_digest(jax.device_get(state)),
         "devices": experiment.placement.mesh.size,
     }

@@ -1,8 +1,12 @@
-"""What comes before the first step: everything that can be found out is found out here."""
+"""Set-up of a run: all checks and all building before the first step.
+
+A run that cannot finish is refused here, before it computes anything.
+"""
 
 import contextlib
 import dataclasses
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
+from purenoise_jax.config import run_record
 from purenoise_jax.config.fields import field_of, flatten, validate
 from purenoise_jax.config.resolve import kept_lines, resolved
 from purenoise_jax.runtime import disk_space, files, multihost
@@ -21,8 +26,9 @@ from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.runtime.workdir_lock import WorkdirLock
 from purenoise_jax.training import provenance, resume
-from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.experiment import Experiment, build, init_workdir, run_options
 from purenoise_jax.training.metric_writer import METRICS, read_metrics
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint
 
 # Paths, which may differ from machine to machine; what is found there is compared instead.
@@ -34,19 +40,22 @@ class RunSetup:
     """A run that may train: nothing is left that could refuse it, as far as can be known.
 
     Attributes:
-      config: without open fields, see `resolve`.
-      experiment: what is run.
-      checkpoints: of the run; their folder is ours.
-      start: what it goes on from.
-      versions: of what computes.
-      fresh: it starts from scratch although there may have been something.
-      lost: it has written metrics before, and has no checkpoint.
-      without_metrics: epochs of this run, counted from 1, that are trained and have no line in
-        metrics.jsonl, such as after somebody deleted it.
-      kept: from `kept_lines`.
+        options: of the run.
+        config_record: content of config.json.
+        experiment: what is run.
+        checkpoints: of the run; their folder is ours.
+        start: what it goes on from.
+        versions: of what computes.
+        fresh: it starts from scratch although there may have been something.
+        lost: it has written metrics before, and has no checkpoint.
+        without_metrics: epochs of this run, counted from 1, that are trained and have no line in
+            metrics.jsonl, such as after somebody deleted it.
+        kept: from `kept_lines`.
+        started: time on the monotonic clock when the set-up began, in seconds.
     """
 
-    config: ConfigDict
+    options: RunOptions
+    config_record: dict[str, Any]
     experiment: Experiment
     checkpoints: Checkpoints
     start: RestorePoint
@@ -55,6 +64,12 @@ class RunSetup:
     lost: bool = False
     without_metrics: tuple[int, ...] = ()
     kept: tuple[str, ...] = ()
+    started: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.experiment.steps_per_epoch
 
     @property
     def step(self) -> int:
@@ -74,8 +89,8 @@ class RunSetup:
             found["cores"] = _cores()
         return found
 
-    def told(self) -> list[str]:
-        """What the user should know of where the run goes on from, a line each."""
+    def messages(self) -> list[str]:
+        """Lines that tell the user where the run continues from, and what has changed since."""
         folder = self.checkpoints.folder
         lines = [
             f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
@@ -113,39 +128,40 @@ class RunSetup:
 
 
 def set_up(
-    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: PreemptionHandler
+    config: ConfigDict, workdir: Path, cleanup: contextlib.ExitStack, stop: PreemptionHandler
 ) -> RunSetup:
     """Reads the data, takes the workdir and finds what to start from, before compiling.
 
     Several processes do this together, and refuse together.
 
     Args:
-      config: see `purenoise_jax.config.fields`.
-      workdir: of the run.
-      held: keeps the workdir for as long as the run lives.
-      stop: is heard while data and checkpoints are read.
+        config: see `purenoise_jax.config.fields`.
+        workdir: of the run.
+        cleanup: keeps the workdir locked until it is closed.
+        stop: is heard while data and checkpoints are read.
 
     Raises:
-      ConfigError: a field or the workdir's path is not legal, or processes disagree.
-      DataError: the data set is missing, damaged or mislabelled.
-      CheckpointError: no checkpoint can be used although there are some, or the workdir or the
-        checkpoint is of another run.
-      StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes where
-        its own files are.
-      InUseError: another run is at work in the workdir.
-      PeerError: another process could not go on.
-      Stopped: a signal came.
+        ConfigError: a field or the workdir's path is not legal, or processes disagree.
+        DataError: the data set is missing, damaged or mislabelled.
+        CheckpointError: no checkpoint can be used although there are some, or the workdir or the
+            checkpoint is of another run.
+        StorageError: the workdir cannot be written to, lacks the room, or holds links and pipes
+            where its own files are.
+        InUseError: another run is at work in the workdir.
+        PeerError: another process could not go on.
+        Stopped: a signal came.
     """
-    first = jax.process_index() == 0
+    started, first = time.monotonic(), jax.process_index() == 0
     validate(config)
     if jax.config.values["jax_disable_jit"]:
         raise ConfigError("JAX_DISABLE_JIT is set, but training steps are compiled; unset it")
     workdir_path(workdir)
-    init_from = str(workdir_path(config.init_from, "init_from")) if config.init_from else ""
+    init_from = init_workdir(config)
     files.refuse_odd(workdir, resume.FILES, resume.FOLDERS)
-    recorded = resume.recorded_fields(config, workdir)
+    recorded = run_record.recorded_fields(config, workdir)
     kept, config = kept_lines(config, recorded), resolved(config, recorded)
-    resume.refuse_other_run(config, workdir)
+    options = run_options(config)
+    run_record.refuse_other_run(config, workdir)
     experiment = multihost.run_on_all(lambda: stop.waiting(lambda: build(config)))
     steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
     multihost.assert_equal(
@@ -158,19 +174,19 @@ def set_up(
     )
     checkpoints = Checkpoints(
         workdir,
-        keep=config.checkpoint.keep,
-        named=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
+        keep=options.checkpoint_keep,
+        named=[epoch * steps_per_epoch for epoch in run_record.kept_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:
         if first:
             made = not workdir.exists()
             disk_space.check_writable(workdir)
-            held.enter_context(WorkdirLock(workdir))
+            cleanup.enter_context(WorkdirLock(workdir))
             if made:
-                held.callback(resume.remove_if_unused, workdir)
+                cleanup.callback(resume.remove_if_unused, workdir)
             # Again: whoever held it may have begun another run in the meantime.
-            resume.refuse_other_run(config, workdir)
+            run_record.refuse_other_run(config, workdir)
             files.remove_leftovers(workdir, resume.FILES)
             checkpoints.prepare()
 
@@ -179,26 +195,38 @@ def set_up(
     # Before anything is read together, where one that reads something else would be waited for.
     multihost.assert_equal({"checkpoints": checkpoints.steps()})
     # A job that is started again goes on with what it began from scratch.
-    fresh = config.fresh and not resume.began_fresh(workdir)
+    fresh = options.fresh and not resume.began_fresh(workdir)
     find_restore_point = partial(
         resume.find_restore_point,
         experiment,
         checkpoints,
-        init_from=init_from,
-        init_epoch=config.init_epoch,
-        init_aux_bn=config.init_aux_bn,
-        fresh=config.fresh,
-        over=fresh,
+        init_from="" if init_from is None else str(init_from),
+        init_epoch=options.init_epoch,
+        init_aux_bn=options.init_aux_bn,
+        fresh=options.fresh,
+        force_fresh=fresh,
     )
     read_start = multihost.run_on_all(lambda: stop.waiting(find_restore_point))
     start = multihost.run_on_all(lambda: stop.waiting(read_start))
     lost = start.state is None and not fresh and _has_metrics(workdir)
     gaps = _without_metrics(workdir, start, steps_per_epoch)
-    beginning = RunSetup(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
-    step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
+    setup = RunSetup(
+        options,
+        run_record.saved_config(config, run_record.kept_epochs(config, workdir)),
+        experiment,
+        checkpoints,
+        start,
+        versions,
+        fresh,
+        lost,
+        gaps,
+        kept,
+        started,
+    )
+    step, total_steps = setup.step, options.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(
-            f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
+            f"num_epochs={options.num_epochs} ends at step {total_steps}, but {workdir} is already "
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
     several = jax.process_count() > 1 and start.state is not None
@@ -214,7 +242,7 @@ def set_up(
             resume.set_aside(checkpoints, workdir, fresh)
 
     multihost.run_on_all(make_room)
-    return beginning
+    return setup
 
 
 def _is_local(path: str) -> bool:

@@ -7,9 +7,9 @@ class StepTimer:
     """Measures the rate of steps, leaving out compilation and whatever is between epochs.
 
     Args:
-      batch_size: rows of a step.
-      steps: measured before, by an earlier part of the run.
-      seconds: that they took.
+        batch_size: rows of a step.
+        steps: measured before, by an earlier part of the run.
+        seconds: that they took.
     """
 
     def __init__(self, batch_size: int, steps: int = 0, seconds: float = 0.0) -> None:

@@ -31,11 +31,11 @@ class TrainState:
     """All that a run has to remember.
 
     Attributes:
-      step: i32[], completed steps.
-      params: parameters.
-      batch_stats: running statistics of the normalisation layers.
-      opt_state: state of the optimiser.
-      extra: the memories of the methods by name, see `recipe.Memory`.
+        step: i32[], completed steps.
+        params: parameters.
+        batch_stats: running statistics of the normalisation layers.
+        opt_state: state of the optimiser.
+        extra: the memories of the methods by name, see `recipe.Memory`.
     """
 
     step: jax.Array
@@ -50,9 +50,9 @@ class Inputs:
     """All that every step reads and none changes.
 
     Attributes:
-      images: uint8[N, H, W, C], the training set.
-      labels: i32[N].
-      frozen: name -> variables of the networks that `Recipe.frozen` names.
+        images: uint8[N, H, W, C], the training set.
+        labels: i32[N].
+        frozen: name -> variables of the networks that `Recipe.frozen` names.
     """
 
     images: Any
@@ -65,8 +65,8 @@ class Rows:
     """Which images a step takes.
 
     Attributes:
-      index: i32[B], into the training set.
-      valid: bool[B], False for padding.
+        index: i32[B], into the training set.
+        valid: bool[B], False for padding.
     """
 
     index: Any
@@ -84,11 +84,11 @@ def init_state(
     """The state before the first step, not yet placed on devices.
 
     Args:
-      model: from `create_model`.
-      tx: from `make_optimizer`.
-      image_shape: (H, W, C).
-      seed: the run's seed.
-      memory: of the recipes of all phases, so that the state has one structure throughout.
+        model: from `create_model`.
+        tx: from `make_optimizer`.
+        image_shape: (H, W, C).
+        seed: the run's seed.
+        memory: of the recipes of all phases, so that the state has one structure throughout.
     """
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(rng.stream(seed, "params"), image, train=False)
@@ -107,13 +107,13 @@ class TrainStep:
     """The training step of one phase, a pure function of its arguments.
 
     Attributes:
-      model: from `create_model`.
-      tx: from `make_optimizer`; gives directions, not yet times the learning rate.
-      lr_fn: learning rate as a function of the completed steps.
-      recipe: what the phase's methods made of the step.
-      batch_builder: turns indices into a batch.
-      keys: stream -> its typed key, see `rng.STREAMS`.
-      matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
+        model: from `create_model`.
+        tx: from `make_optimizer`; gives directions, not yet times the learning rate.
+        lr_fn: learning rate as a function of the completed steps.
+        recipe: what the phase's methods made of the step.
+        batch_builder: turns indices into a batch.
+        keys: stream -> its typed key, see `rng.STREAMS`.
+        matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
     """
 
     model: Any
@@ -194,7 +194,7 @@ class TrainStep:
         """One batch through the network and the optimiser, whether or not that is finite.
 
         Returns:
-          The next state, the `StepMetrics` of this step alone, and the gradient.
+            The next state, the `StepMetrics` of this step alone, and the gradient.
         """
         chex.assert_equal_shape([rows.index, rows.valid])
         batch = self.batch(state.step, inputs, rows)
@@ -281,14 +281,14 @@ def keep_finite(
     can overflow in the optimiser. So all that would be kept is looked at.
 
     Args:
-      old: before the step.
-      new: after it.
-      sums: of the step.
-      grads: of the step, as frozen parameters hide theirs.
+        old: before the step.
+        new: after it.
+        sums: of the step.
+        grads: of the step, as frozen parameters hide theirs.
 
     Returns:
-      The new state, or if anything is not finite the old one with its step count gone on by one;
-      and which, bool[].
+        The new state, or if anything is not finite the old one with its step count gone on by one;
+        and which, bool[].
     """
     # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
     kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
@@ -313,13 +313,13 @@ def make_step(
     """Builds the training step of one phase; see `TrainStep` for the arguments.
 
     Args:
-      model: from `create_model`.
-      tx: from `make_optimizer`.
-      lr_fn: learning rate as a function of the completed steps.
-      recipe: what the phase's methods made of the step.
-      batch_builder: turns indices into a batch.
-      seed: the run's seed.
-      matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+        model: from `create_model`.
+        tx: from `make_optimizer`.
+        lr_fn: learning rate as a function of the completed steps.
+        recipe: what the phase's methods made of the step.
+        batch_builder: turns indices into a batch.
+        seed: the run's seed.
+        matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
     names = ("augment", "transforms", "generators", "dropout", "objective")
     keys = {name: rng.stream(seed, name) for name in names}

@@ -102,9 +102,9 @@ def magnitudes(op: Op, height: int, width: int) -> np.ndarray:
     """What the levels of an operation mean.
 
     Args:
-        op: The operation.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
+        op: the operation.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
         f32[10]: a slope, pixels, degrees, an offset from the factor 1, a number of bits or a
@@ -133,7 +133,7 @@ def transform(images: jax.Array, params: OpParams) -> jax.Array:
 
     Args:
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3, rounded to multiples of 1/255.
-        params: One operation per image, each of shape [B].
+        params: one operation per image, each of shape [B].
 
     Returns:
         f32[B, H, W, C], multiples of 1/255 in [0, 1].
@@ -149,7 +149,7 @@ def transform_twice(images: jax.Array, params: OpParams) -> jax.Array:
 
     Args:
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3, rounded to multiples of 1/255.
-        params: The operations in their order, each of shape [2, B].
+        params: the operations in their order, each of shape [2, B].
 
     Returns:
         f32[B, H, W, C], multiples of 1/255 in [0, 1].
@@ -171,7 +171,7 @@ def sample_policy(key: jax.Array, batch: int) -> OpParams:
 
     Args:
         key: Typed PRNG key, a scalar.
-        batch: Number of images B.
+        batch: number of images B.
 
     Returns:
         Parameters of shape [2, B] for `transform_twice`; `Op.IDENTITY` where an operation of the

@@ -16,7 +16,7 @@ def gaussian_blur(images: jax.Array, sigma: jax.Array, kernel_size: int = 3) -> 
     Args:
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3, H and W above kernel_size // 2.
         sigma: f32[B], > 0, in pixels.
-        kernel_size: Odd number of taps per axis.
+        kernel_size: odd number of taps per axis.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -56,9 +56,9 @@ def random_blur(
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        p: Probability that an image is blurred.
-        kernel_size: Odd number of taps per axis.
-        sigma: Bounds of the uniform distribution of the Gaussian's width in pixels.
+        p: probability that an image is blurred.
+        kernel_size: odd number of taps per axis.
+        sigma: bounds of the uniform distribution of the Gaussian's width in pixels.
 
     Returns:
         f32[B, H, W, C] in [0, 1].

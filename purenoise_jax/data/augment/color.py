@@ -34,8 +34,8 @@ class JitterParams(NamedTuple):
 
     Attributes:
         apply: bool[B], False leaves the image as it is.
-        order: i32[B, 4], a permutation of 0 (brightness), 1 (contrast), 2 (saturation), 3 (hue)
-            in the order of application.
+        order: i32[B, 4], a permutation of 0 (brightness), 1 (contrast), 2 (saturation), 3 (hue) in
+            the order of application.
         brightness: f32[B], >= 0, 1 is the identity.
         contrast: f32[B], >= 0, 1 is the identity.
         saturation: f32[B], >= 0, 1 is the identity.
@@ -66,10 +66,10 @@ def check_images(images: jax.Array) -> None:
     """Checks rank and number of channels; both are static, so this costs nothing under jit.
 
     Args:
-        images: Supposed to be [B, H, W, C] with C = 1 or 3.
+        images: supposed to be [B, H, W, C] with C = 1 or 3.
 
     Raises:
-        DataError: The shape is another one.
+        DataError: the shape is another one.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise DataError(f"images: shape {images.shape} is not [batch, height, width, 1 or 3]")
@@ -172,7 +172,7 @@ def color_jitter(images: jax.Array, params: JitterParams) -> jax.Array:
 
     Args:
         images: f32[B, H, W, C] in [0, 1]; for C = 1 saturation and hue do nothing.
-        params: One set of parameters per image.
+        params: one set of parameters per image.
 
     Returns:
         f32[B, H, W, C], clamped to [0, 1] after each of the four.
@@ -223,12 +223,12 @@ def sample_color_jitter(
 
     Args:
         key: Typed PRNG key, a scalar.
-        batch: Number of images B.
-        p: Probability that an image is changed.
-        brightness: Factors are uniform on [max(0, 1 - brightness), 1 + brightness].
-        contrast: As `brightness`.
-        saturation: As `brightness`.
-        hue: Rotations are uniform on [-hue, hue], at most 0.5.
+        batch: number of images B.
+        p: probability that an image is changed.
+        brightness: factors are uniform on [max(0, 1 - brightness), 1 + brightness].
+        contrast: as `brightness`.
+        saturation: as `brightness`.
+        hue: rotations are uniform on [-hue, hue], at most 0.5.
 
     Returns:
         Parameters of shape [B], every one of the 24 orders equally likely.
@@ -266,11 +266,11 @@ def random_color_jitter(
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        p: Probability that an image is changed.
-        brightness: Strength, see `sample_color_jitter`.
-        contrast: Strength.
-        saturation: Strength.
-        hue: Strength.
+        p: probability that an image is changed.
+        brightness: strength, see `sample_color_jitter`.
+        contrast: strength.
+        saturation: strength.
+        hue: strength.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -296,7 +296,7 @@ def random_grayscale(key: jax.Array, images: jax.Array, *, p: float = 0.2) -> ja
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1]; C = 1 is returned unchanged.
-        p: Probability that an image is changed.
+        p: probability that an image is changed.
 
     Returns:
         f32[B, H, W, C] in [0, 1].

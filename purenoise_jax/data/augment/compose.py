@@ -67,14 +67,14 @@ def check_sizes(
     """Refuses augmentations that would leave nothing of images of this size.
 
     Args:
-        names: Keys of `AUGMENTATIONS`.
-        height: Of the images, in pixels.
-        width: Likewise.
-        crop_padding: Padding of "crop" in pixels.
-        cutout_size: Side of the square of "cutout" in pixels.
+        names: keys of `AUGMENTATIONS`.
+        height: of the images, in pixels.
+        width: likewise.
+        crop_padding: padding of "crop" in pixels.
+        cutout_size: side of the square of "cutout" in pixels.
 
     Raises:
-        ConfigError: A size does not go with the images.
+        ConfigError: a size does not go with the images.
     """
     side, images = min(height, width), f"images of {height} x {width}"
     if "crop" in names and crop_padding >= side:
@@ -103,16 +103,16 @@ def make_augment(
     to 8 bits, which flip, crop and cutout of 8-bit images already are, and simclr's are not.
 
     Args:
-        names: Keys of `AUGMENTATIONS`, each at most once; may be empty.
-        crop_padding: Padding of "crop" in pixels.
-        cutout_size: Side of the square of "cutout" in pixels.
+        names: keys of `AUGMENTATIONS`, each at most once; may be empty.
+        crop_padding: padding of "crop" in pixels.
+        cutout_size: side of the square of "cutout" in pixels.
 
     Returns:
         `augment(key, images)`, a pure function of a typed PRNG key and f32[B, H, W, C] in [0, 1]
         that returns f32[B, H, W, C] clipped to [0, 1].
 
     Raises:
-        ConfigError: A name is unknown or repeated, or a size is negative.
+        ConfigError: a name is unknown or repeated, or a size is negative.
     """
     for name in names:
         if name not in AUGMENTATIONS:

@@ -31,7 +31,7 @@ def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int = 4) -
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
         top: i32[B] in [0, 2 * padding], first row of the window; `padding` is the identity.
         left: i32[B] in [0, 2 * padding], first column of the window.
-        padding: Pixels added on each of the four sides.
+        padding: pixels added on each of the four sides.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -60,7 +60,7 @@ def cutout(
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
         center_y: i32[B] in [0, H).
         center_x: i32[B] in [0, W).
-        size: Side of the square in pixels.
+        size: side of the square in pixels.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -85,7 +85,7 @@ def random_flip(key: jax.Array, images: jax.Array, *, p: float = 0.5) -> jax.Arr
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        p: Probability that an image is mirrored.
+        p: probability that an image is mirrored.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -102,7 +102,7 @@ def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.A
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        padding: Largest shift; all (2 * padding + 1) squared windows are equally likely.
+        padding: largest shift; all (2 * padding + 1) squared windows are equally likely.
 
     Returns:
         f32[B, H, W, C] in [0, 1].
@@ -120,7 +120,7 @@ def random_cutout(key: jax.Array, images: jax.Array, *, size: int = 16) -> jax.A
     Args:
         key: Typed PRNG key, a scalar.
         images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        size: Side of the square in pixels, see `cutout`.
+        size: side of the square in pixels, see `cutout`.
 
     Returns:
         f32[B, H, W, C] in [0, 1].

@@ -33,13 +33,13 @@ class Form:
     """One of the two official forms of a CIFAR data set.
 
     Attributes:
-        folder: Name of the official folder.
-        archive: Name of the official archive that holds this folder.
-        train_files: Names of the training files in order.
-        test_file: Name of the test file.
-        is_binary: Whether the files hold binary records rather than pickles.
-        checksum: Which one `checksums` are, of `hashlib`.
-        checksums: Of the official files in hex, by file name; a file without one is not compared.
+        folder: name of the official folder.
+        archive: name of the official archive that holds this folder.
+        train_files: names of the training files in order.
+        test_file: name of the test file.
+        is_binary: whether the files hold binary records rather than pickles.
+        checksum: which one `checksums` are, of `hashlib`.
+        checksums: of the official files in hex, by file name; a file without one is not compared.
     """
 
     folder: str
@@ -57,12 +57,12 @@ class Layout:
 
     Attributes:
         name: `"cifar10"` or `"cifar100"`.
-        class_names: The class names in label order.
-        forms: The official forms; the first one that is found is read.
-        labels_per_record: Number of label bytes of a binary record; the last one is used.
-        label_key: Key of the labels in the python form.
-        train_records: Number of images in each training file.
-        test_records: Number of images in the test file.
+        class_names: the class names in label order.
+        forms: the official forms; the first one that is found is read.
+        labels_per_record: number of label bytes of a binary record; the last one is used.
+        label_key: key of the labels in the python form.
+        train_records: number of images in each training file.
+        test_records: number of images in the test file.
     """
 
     name: str
@@ -141,15 +141,15 @@ def load_cifar(*, name: str, path: str, image_size: int = 0) -> Dataset:
 
     Args:
         name: `"cifar10"` or `"cifar100"`.
-        path: The official folder, the official archive, or a folder that holds one of them.
-        image_size: Unused; the images are 32 x 32 as stored.
+        path: the official folder, the official archive, or a folder that holds one of them.
+        image_size: unused; the images are 32 x 32 as stored.
 
     Returns:
         50,000 training and 10,000 test images `uint8[N, 32, 32, 3]` in their official order.
 
     Raises:
         ConfigError: `name` is no CIFAR data set, or `path` is empty.
-        DataError: The files are missing, damaged or of the wrong size.
+        DataError: the files are missing, damaged or of the wrong size.
     """
     del image_size
     layout = find_layout(name)
@@ -167,7 +167,7 @@ def find_layout(name: str) -> Layout:
         name: `"cifar10"` or `"cifar100"`.
 
     Raises:
-        ConfigError: There is no such CIFAR data set.
+        ConfigError: there is no such CIFAR data set.
     """
     if name in LAYOUTS:
         return LAYOUTS[name]
@@ -178,14 +178,14 @@ def read_cifar(path: pathlib.Path, layout: Layout) -> Dataset:
     """Reads one CIFAR data set from a folder or an archive.
 
     Args:
-        path: The official folder, the official archive, or a folder that holds one of them.
-        layout: What the files look like.
+        path: the official folder, the official archive, or a folder that holds one of them.
+        layout: what the files look like.
 
     Returns:
         The checked data set, images `uint8[N, 32, 32, 3]`.
 
     Raises:
-        DataError: The files are missing, damaged or of the wrong size.
+        DataError: the files are missing, damaged or of the wrong size.
     """
     form, contents = _read_files(path, layout)
     parts = {}

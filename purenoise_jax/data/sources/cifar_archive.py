@@ -54,13 +54,13 @@ def archive_folder(path: pathlib.Path) -> str:
     """Returns the name of the folder that the first member of a .tar.gz lies in.
 
     Args:
-        path: The archive.
+        path: the archive.
 
     Returns:
         The first component of the first member's name, as it stands in the archive.
 
     Raises:
-        DataError: The file cannot be read as a .tar.gz.
+        DataError: the file cannot be read as a .tar.gz.
     """
     try:
         with open_plain(path) as file, gzip.open(file) as stream:
@@ -86,16 +86,16 @@ def read_members(
     instead of skipped.
 
     Args:
-        path: The archive.
-        folder: Name of the one folder that the archive may hold.
-        wanted: For each file name in that folder the smallest and the largest legal size in bytes.
+        path: the archive.
+        folder: name of the one folder that the archive may hold.
+        wanted: for each file name in that folder the smallest and the largest legal size in bytes.
 
     Returns:
         The content of every wanted file.
 
     Raises:
-        DataError: The archive is damaged (its check sum is read too), lacks a file, holds a file
-            of the wrong size, or holds anything unexpected.
+        DataError: the archive is damaged (its check sum is read too), lacks a file, holds a file of
+            the wrong size, or holds anything unexpected.
     """
     limit = sum(largest for _, largest in wanted.values()) + _OVERHEAD
     found: dict[str, bytes] = {}

@@ -72,7 +72,7 @@ class Decoded:
 
     Attributes:
         pixels: `uint8[H, W, 3]`, RGB, values 0..255, upright.
-        largest: Of an image with 16 bits per sample, its largest sample, 0..65535, alpha left out;
+        largest: of an image with 16 bits per sample, its largest sample, 0..65535, alpha left out;
             None for any other.
     """
 
@@ -88,13 +88,13 @@ def decode_image(data: bytes) -> Decoded:
     range.
 
     Args:
-        data: The content of a file. What it begins with says which format it has.
+        data: the content of a file. What it begins with says which format it has.
 
     Returns:
         The image.
 
     Raises:
-        DataError: The data are damaged, of another format, of a kind that would lose content, or
+        DataError: the data are damaged, of another format, of a kind that would lose content, or
             unpack to more pixels than Pillow takes for harmless. The message leaves out the name.
     """
     try:
@@ -122,7 +122,7 @@ def depth_fault(largest: int) -> str:
     of a split are judged together.
 
     Args:
-        largest: The largest sample of all 16-bit images of a split, 0..65535.
+        largest: the largest sample of all 16-bit images of a split, 0..65535.
     """
     bits = max(largest.bit_length(), 1)
     if bits == 16:

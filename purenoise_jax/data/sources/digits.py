@@ -16,9 +16,9 @@ def load_digits(*, name: str = "digits", path: str = "", image_size: int = 0) ->
     The last 40 images of every class in file order are the test set, so the split needs no seed.
 
     Args:
-        name: Unused.
-        path: Must be empty; the images are part of scikit-learn.
-        image_size: Height and width to resample the 8 x 8 images to; 0 means 16.
+        name: unused.
+        path: must be empty; the images are part of scikit-learn.
+        image_size: height and width to resample the 8 x 8 images to; 0 means 16.
 
     Returns:
         1,397 training and 400 test images `uint8[N, S, S, 1]`, values 0..255, in file order.

@@ -31,9 +31,9 @@ class Archive:
     """A file on the web with everything needed to prove that it arrived unchanged.
 
     Attributes:
-        url: Where it comes from; https only.
+        url: where it comes from; https only.
         sha256: SHA-256 of the whole file, in lower-case hex digits.
-        size: Size in bytes.
+        size: size in bytes.
     """
 
     url: str
@@ -73,14 +73,14 @@ def cached_archive(archive: Archive, folder: pathlib.Path | None = None) -> path
     temporary file and takes the place of an older one only after it has been checked.
 
     Args:
-        archive: What to fetch.
-        folder: The cache folder; None for the default one.
+        archive: what to fetch.
+        folder: the cache folder; None for the default one.
 
     Returns:
         Path of the checked archive.
 
     Raises:
-        DataError: The archive is not there and cannot be fetched. The message comes within seconds
+        DataError: the archive is not there and cannot be fetched. The message comes within seconds
             and says which file to put where, and which sources need no download.
     """
     return fetch(archive, folder or cache_folder())
@@ -96,16 +96,16 @@ def fetch(
     """Does the work of `cached_archive`, with the web address policy as arguments.
 
     Args:
-        archive: What to fetch.
-        folder: The cache folder, made if absent.
-        schemes: Address schemes that may be used, also after a redirect.
-        timeout: Seconds to wait for an answer, name look-up included.
+        archive: what to fetch.
+        folder: the cache folder, made if absent.
+        schemes: address schemes that may be used, also after a redirect.
+        timeout: seconds to wait for an answer, name look-up included.
 
     Returns:
         Path of the checked archive.
 
     Raises:
-        DataError: The archive is not there and cannot be fetched.
+        DataError: the archive is not there and cannot be fetched.
     """
     target = folder / archive.file
     damaged = ""

@@ -32,12 +32,12 @@ def load_folder(
     read is a fault, and all faults are named at once.
 
     Args:
-        name: Unused; the folder is named.
-        path: The folder that holds `train` and `test`.
-        image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
+        name: unused; the folder is named.
+        path: the folder that holds `train` and `test`.
+        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
-        train_split: Name of the folder of training images; empty for `train`.
-        test_split: Name of the folder of test images; empty for `test`. `val` is read beside it
+        train_split: name of the folder of training images; empty for `train`.
+        test_split: name of the folder of test images; empty for `test`. `val` is read beside it
             unless it is one of the two.
 
     Returns:
@@ -45,10 +45,10 @@ def load_folder(
 
     Raises:
         ConfigError: `path` is empty, or a split's name is not legal.
-        DataError: A split or class is missing or empty, the class folders of two splits differ, two
+        DataError: a split or class is missing or empty, the class folders of two splits differ, two
             folders of a split have the same name but for how its accents are stored, an image is
-            damaged, lies a folder too deep or is a link to nothing, a file may be an image
-            and is not read, or the sizes differ while `image_size` is 0.
+            damaged, lies a folder too deep or is a link to nothing, a file may be an image and is
+            not read, or the sizes differ while `image_size` is 0.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")

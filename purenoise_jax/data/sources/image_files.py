@@ -50,7 +50,7 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
         with the place below the data set's folder.
 
     Raises:
-        DataError: The folder cannot be listed.
+        DataError: the folder cannot be listed.
     """
     files, faults = [], []
     for entry in _entries(folder):

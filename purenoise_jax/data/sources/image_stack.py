@@ -10,8 +10,8 @@ class ImageStack:
     """Images of one size, or resized to one.
 
     Args:
-        count: Images of the split.
-        image_size: Height and width to resize to; 0 keeps the stored size.
+        count: images of the split.
+        image_size: height and width to resize to; 0 keeps the stored size.
     """
 
     def __init__(self, count: int, image_size: int) -> None:
@@ -25,10 +25,10 @@ class ImageStack:
         """Puts an image into its row.
 
         Args:
-            index: Of the row.
-            place: Names the image in messages.
+            index: of the row.
+            place: names the image in messages.
             image: `uint8[H, W, C]`; of any other dtype it is a fault.
-            largest: See `decode.Decoded`.
+            largest: see `decode.Decoded`.
         """
         if largest is not None:
             self._largest[place] = largest

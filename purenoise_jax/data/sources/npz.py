@@ -26,16 +26,16 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     `"0"`, `"1"` and so on up to the largest label.
 
     Args:
-        name: Unused; the file is named.
-        path: The .npz file.
-        image_size: Unused; the images are taken as stored.
+        name: unused; the file is named.
+        path: the .npz file.
+        image_size: unused; the images are taken as stored.
 
     Returns:
         The checked data set.
 
     Raises:
         ConfigError: `path` is empty.
-        DataError: The file is missing or damaged, lacks an array, or holds an array of the wrong
+        DataError: the file is missing or damaged, lacks an array, or holds an array of the wrong
             dtype or shape. Object arrays are refused without being read.
     """
     del image_size

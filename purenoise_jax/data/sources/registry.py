@@ -41,18 +41,18 @@ def load_auto(
     download if need be. Every other name is a prepared TFDS data set.
 
     Args:
-        name: Data set name.
-        path: Where the official CIFAR files or the TFDS data sets are; empty if not given.
-        image_size: Height and width to resize to, where the source does that; 0 for as stored.
-        train_split: As for `load_tfds`; empty for other data sets, whose splits are given.
-        test_split: As `train_split`.
+        name: data set name.
+        path: where the official CIFAR files or the TFDS data sets are; empty if not given.
+        image_size: height and width to resize to, where the source does that; 0 for as stored.
+        train_split: as for `load_tfds`; empty for other data sets, whose splits are given.
+        test_split: as `train_split`.
 
     Returns:
         The checked data set.
 
     Raises:
-        ConfigError: The name is not legal, or splits are chosen of a data set without a choice.
-        DataError: The data set is not to be had, or is damaged.
+        ConfigError: the name is not legal, or splits are chosen of a data set without a choice.
+        DataError: the data set is not to be had, or is damaged.
     """
     if name == "digits" or name in LAYOUTS:
         _refuse_splits(f"data.name={name}", train_split, test_split)
@@ -104,20 +104,20 @@ def load(
     """Loads a data set.
 
     Args:
-        source: A key of `SOURCES`.
-        name: Data set name, for example `"cifar10"`; what it means depends on the source.
-        path: File or folder to read; empty if not given.
-        image_size: Height and width of the images in pixels; 0 for as stored.
-        train_split: Name of the split or folder that trains; empty for the usual one.
-        test_split: Name of the split or folder that is tested on; empty for the usual one.
+        source: a key of `SOURCES`.
+        name: data set name, for example `"cifar10"`; what it means depends on the source.
+        path: file or folder to read; empty if not given.
+        image_size: height and width of the images in pixels; 0 for as stored.
+        train_split: name of the split or folder that trains; empty for the usual one.
+        test_split: name of the split or folder that is tested on; empty for the usual one.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]` and labels `int32[N]`.
 
     Raises:
-        ConfigError: The source or the name is not legal, a needed path is missing, or the source
+        ConfigError: the source or the name is not legal, a needed path is missing, or the source
             cannot deliver `image_size` or has no splits to choose.
-        DataError: The data set is missing, damaged, of the wrong shape or mislabelled.
+        DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
     """
     if source not in SOURCES:
         raise unknown("data.source", source, SOURCES)

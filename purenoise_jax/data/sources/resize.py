@@ -9,7 +9,7 @@ def resize_square(image: np.ndarray, side: int) -> np.ndarray:
 
     Args:
         image: `uint8[H, W, C]` with C 1 or 3, values 0..255.
-        side: Height and width of the result in pixels, at least 1.
+        side: height and width of the result in pixels, at least 1.
 
     Returns:
         `uint8[side, side, C]`, values 0..255.

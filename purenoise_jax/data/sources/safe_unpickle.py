@@ -103,14 +103,14 @@ def unpickle_arrays(data: bytes, where: str) -> dict[bytes, Any]:
     """Reads a pickled dictionary of plain values and uint8 arrays without running anything.
 
     Args:
-        data: The whole pickle, of Python 2 or 3.
-        where: File name for error messages.
+        data: the whole pickle, of Python 2 or 3.
+        where: file name for error messages.
 
     Returns:
         The dictionary. Keys that are text become bytes; arrays are read-only `uint8`.
 
     Raises:
-        DataError: The pickle names anything but NumPy's array rebuilders (the message says what),
+        DataError: the pickle names anything but NumPy's array rebuilders (the message says what),
             is damaged, or is not a dictionary.
     """
     try:

@@ -7,11 +7,11 @@ def refuse_odd_splits(train: str, test: str) -> None:
     """Refuses names that are no plain names, and the same name twice.
 
     Args:
-        train: Name of the split that trains.
-        test: Name of the split that is tested on.
+        train: name of the split that trains.
+        test: name of the split that is tested on.
 
     Raises:
-        ConfigError: One line that names the fields.
+        ConfigError: one line that names the fields.
     """
     for field, name in (("data.train_split", train), ("data.test_split", test)):
         if name in (".", "..") or "/" in name or "\\" in name:

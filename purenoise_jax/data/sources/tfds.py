@@ -41,20 +41,20 @@ def load_tfds(
 
     Args:
         name: TFDS name: `"cifar10"`, `"name/config"`, or either with a version, `"cifar10:3.0.2"`.
-        path: The TFDS data directory; empty for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-            The folder of one version, which holds `dataset_info.json`, will also do.
-        image_size: Height and width to resize to; 0 keeps the stored size, which must then be the
+        path: the TFDS data directory; empty for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`. The
+            folder of one version, which holds `dataset_info.json`, will also do.
+        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
-        train_split: Name of the split of training images; empty for `train`.
-        test_split: Name of the split of test images; empty for `test`, else `validation`.
+        train_split: name of the split of training images; empty for `train`.
+        test_split: name of the split of test images; empty for `test`, else `validation`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]`.
 
     Raises:
         ConfigError: `name` is not a TFDS name, or a split's name is not legal.
-        DataError: The data set is not prepared, is in a format without random access, has no
-            image or class label, lacks a split or its labels, or is damaged.
+        DataError: the data set is not prepared, is in a format without random access, has no image
+            or class label, lacks a split or its labels, or is damaged.
     """
     folder = find_prepared(name, path)
     if folder is None:
@@ -122,7 +122,7 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
 
     Args:
         name: TFDS name, as for `load_tfds`.
-        path: The TFDS data directory, or the folder of one version; empty for the default.
+        path: the TFDS data directory, or the folder of one version; empty for the default.
 
     Returns:
         The folder that holds `dataset_info.json`, of the newest version unless one is asked for
@@ -130,7 +130,7 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
 
     Raises:
         ConfigError: `name` is not a TFDS name.
-        DataError: The data set has several configurations and `name` chooses none.
+        DataError: the data set has several configurations and `name` chooses none.
     """
     root = _data_dir(path)
     if (root / _INFO_FILE).is_file():
