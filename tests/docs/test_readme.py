@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from purenoise_jax import main as cli
+from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.methods import METHODS
 from purenoise_jax.models import MODELS, NORMS
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.experiment import build, run_options
 from purenoise_jax.training.records import header_lines
 from tests.docs.pages import DOCS, README, blocks, commands, names_of
 
@@ -55,7 +56,7 @@ def test_the_first_command_prints_its_header(tmp_path):
     )
     config = cli.parse(["main", *first[3:]]).config
     experiment = build(config)
-    header = header_lines(config, tmp_path, experiment, experiment.init())
+    header = header_lines(run_options(resolved(config)), tmp_path, experiment, experiment.init())
     (output,) = blocks(README, "text")
     printed = dict(re.findall(r"^(\w+) {2,}(.*)$", output, re.MULTILINE))
     assert printed and all(header[label] == value for label, value in printed.items())
