@@ -9,8 +9,8 @@ come with scikit-learn.
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.figure_style import COLORS
 from purenoise_jax.analysis.images import Shown, batch_of
@@ -19,13 +19,12 @@ from purenoise_jax.inference.runs import load_runs
 COLUMNS = 16
 
 
-def draw(shown: Shown) -> plt.Figure:
+def draw(shown: Shown) -> Figure:
     """One tile for each image: its label above it, and an orange frame around noise."""
     order = np.lexsort((shown.noise, shown.labels))
     rows = -(-len(order) // COLUMNS)
-    figure, grid = plt.subplots(
-        rows, COLUMNS, figsize=(COLUMNS * 0.72, rows * 0.92 + 0.15), squeeze=False
-    )
+    figure = Figure(figsize=(COLUMNS * 0.72, rows * 0.92 + 0.15))
+    grid = figure.subplots(rows, COLUMNS, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.88, bottom=0.03, wspace=0.14, hspace=0.28)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -11,11 +11,13 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 import purenoise_jax
+from docs.draw_batch import COLUMNS, draw
 from launch.plan import Plan
 from launch.planning import tasks_of_table, training_pflop
 from launch.tables import TABLES
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.analysis.images import Shown
 from purenoise_jax.config.fields import default_config, make_phase, validate
 from purenoise_jax.config.flags import USAGE
 from purenoise_jax.data.sources.registry import SOURCES
@@ -141,3 +143,14 @@ def test_the_folders_of_the_page_have_the_ranks_of_the_layers():
         cells[1].strip("`").removesuffix("/").removesuffix(".py"): int(cells[0]) for cells in rows
     }
     assert told == {folder: rank for folder, rank in RANK.items() if folder}
+
+
+def test_the_picture_sorts_a_batch_by_class_and_frames_its_noise():
+    images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    labels, noise = np.array([2, 0, 1, 1, 0]), np.array([1, 0, 1, 0, 0], bool)
+    figure = draw(Shown(0, 0, ("open",), images, labels, noise, np.arange(5)))
+    tiles = figure.axes[:5]
+    assert len(figure.axes) == COLUMNS
+    assert [tile.get_title() for tile in tiles] == ["0", "0", "1", "1", "2"]
+    assert [tile.axison for tile in tiles] == [False, False, False, True, True]
+    assert np.array_equal(tiles[3].images[0].get_array(), images[2, ..., 0])
