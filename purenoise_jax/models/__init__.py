@@ -59,8 +59,7 @@ def create_model(
         noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto"
             = as the papers have each of them: "affine_stop" with "dar_bn", else "none".
         dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
-          statistics, features and the head's product are float32.
-
+            statistics, features and the head's product are float32.
         head: one of `HEADS`.
 
     Raises:
