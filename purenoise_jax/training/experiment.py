@@ -1,7 +1,7 @@
 """All that a run consists of, built from its config; nothing else in training reads a config."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +181,14 @@ class Experiment:
             if images is not None and labels is not None
         }
 
+    @property
+    def memory(self) -> dict[str, Callable[[Any], Any]]:
+        """Name -> (variables) -> the memory of a method before the first step, of all phases."""
+        return {n: m.init for phase in self.phases for n, m in phase.recipe.memory.items()}
+
     def _init(self) -> TrainState:
-        memory = {name: m for phase in self.phases for name, m in phase.recipe.memory.items()}
         shape = self.training.stats.image_shape
-        return init_state(self.model, self.tx, shape, self.seed, memory)
+        return init_state(self.model, self.tx, shape, self.seed, self.memory)
 
 
 def run_options(config: ConfigDict) -> RunOptions:

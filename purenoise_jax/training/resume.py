@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from purenoise_jax.checkpoint.init_transforms import add_aux_norm, lacks_aux_norm, without_aux_norm
+from purenoise_jax.checkpoint.init_transforms import aux_norm, new_memory, read_transformed
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints, check_same
 from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.run_record import CONFIG_FILE
@@ -133,17 +133,13 @@ def find_restore_point(
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
-    needs = lacks_aux_norm(records[found[0]]["leaves"], experiment.target())
-    if needs and origin:
+    step, target = found[0], experiment.target()
+    transforms = [aux_norm(init_aux_bn), new_memory(experiment.memory)]
+    if origin and transforms[0].applies(records[step]["leaves"], target):
         origin["aux_bn"] = init_aux_bn
 
     def read() -> RestorePoint:
-        target = experiment.target()
-        if needs:
-            natural = source.restore(found[0], without_aux_norm(target))
-            state = add_aux_norm(natural, experiment.init(), init_aux_bn)
-        else:
-            state = source.restore(found[0], target)
+        state = read_transformed(source, step, target, experiment.init, transforms)
         source.close()
         # Counted in this run's steps: the other may have had another batch size.
         begun = np.asarray(init_epoch * steps_per_epoch, np.int32)

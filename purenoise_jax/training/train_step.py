@@ -19,7 +19,7 @@ import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Aux, Memory, Params, Recipe, all_trainable
+from purenoise_jax.methods.recipe import Aux, Params, Recipe, all_trainable
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
@@ -80,7 +80,7 @@ def init_state(
     tx: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     seed: int,
-    memory: Mapping[str, Memory] = MappingProxyType({}),
+    memory: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
 ) -> TrainState:
     """The state before the first step, not yet placed on devices.
 
@@ -89,7 +89,8 @@ def init_state(
         tx: from `make_optimizer`.
         image_shape: (H, W, C).
         seed: the run's seed.
-        memory: of the recipes of all phases, so that the state has one structure throughout.
+        memory: name -> `Memory.init`, of the recipes of all phases, so that the state has one
+            structure throughout.
     """
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(rng.stream(seed, "params"), image, train=False)
@@ -98,7 +99,7 @@ def init_state(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
-        extra={name: entry.init(variables) for name, entry in memory.items()},
+        extra={name: init(variables) for name, init in memory.items()},
     )
 
 

@@ -293,6 +293,27 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     assert summary(tmp_path / "run")["init_from"] == origin
 
 
+def test_an_average_starts_from_a_run_without_one_and_the_other_way_round(through, npz, tmp_path):
+    """The memory of a method that a checkpoint lacks begins with the variables that are read."""
+    averaged = {"phases.initial.methods": ("ema",), "phases.deferred.methods": ("open", "ema")}
+    start = {"init_from": str(through[1]), "init_epoch": 2}
+    config = tiny_config(npz, **averaged, **start)
+    experiment = build(config)
+    found = find_restore_point(
+        experiment, Checkpoints(tmp_path / "x"), init_aux_bn="fresh", **start
+    )().state
+    stored = Checkpoints(through[1]).restore(6, build(tiny_config(npz)).target())
+    chex.assert_trees_all_equal(found.replace(extra={}), stored)
+    chex.assert_trees_all_equal(found.extra["ema"]["params"], stored.params)
+    assert int(found.extra["ema"]["steps"]) == 0
+    state = train_and_evaluate(config, tmp_path / "averaged")
+    # The average does not touch what trains: the rest is that of the run without it.
+    chex.assert_trees_all_equal(state.params, through[2].params)
+    back = tiny_config(npz, init_from=str(tmp_path / "averaged"), init_epoch=3)
+    again = train_and_evaluate(back, tmp_path / "plain")
+    assert state_digest(again) == state_digest(through[2]) and not again.extra
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
