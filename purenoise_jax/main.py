@@ -1,4 +1,4 @@
-"""The command line: trains what a config file says.
+"""The command line: trains by a config file.
 
 python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 """
@@ -31,7 +31,7 @@ from purenoise_jax.training.resume import resume_hint
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
     """Writes report.html into the workdir of a run that has just ended.
 
-    The run is done and saved by then, so that whatever goes wrong here costs one line of warning.
+    The run is complete and saved by then: a failure here only shows a warning.
 
     Args:
         workdir: of the run.
@@ -40,11 +40,11 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
         experiment: what was run.
     """
     try:
-        # Here, as drawing is not needed until now and takes a second to import.
+        # Imported here, because drawing is not needed earlier and takes a second to import.
         from purenoise_jax.analysis.html_report import report_finished
 
         with warnings.catch_warnings():
-            # Such as one for each letter of a class name that the font lacks.
+            # Matplotlib warns of each letter of a class name that the font lacks.
             warnings.simplefilter("ignore")
             path = report_finished(workdir, experiment)
         display.note(f"report: {path}")
@@ -90,7 +90,7 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
         start_timeout=values.start_timeout,
     ):
         compilation_cache.enable()
-        # Orbax tells every step it takes.
+        # Orbax logs every step of a save.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)
         for line in told:
@@ -106,7 +106,7 @@ def run() -> None:
     try:
         code = main(sys.argv)
     except Exception:
-        # Printed here, as `exit_process` may have to end the process before the interpreter would.
+        # Shown here, because `exit_process` may end the process before the interpreter shows it.
         show_traceback()
         code = 1
     exit_process(code)

@@ -46,9 +46,13 @@ from purenoise_jax.training.train_step import (
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`.
+    """Epochs that train with one recipe.
 
-    At its start, the parts of the state in `reset` become those of the run's beginning.
+    Attributes:
+        start: its first epoch, counted from 0.
+        methods: names of the methods that made the recipe.
+        recipe: of its steps.
+        reset: parts of the state that get their initial values at its start, of `RESETS`.
     """
 
     start: int
@@ -59,22 +63,22 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config asks for, read, checked and built, but not yet placed or compiled.
+    """All that a run consists of, checked and built, but not yet on devices or compiled.
 
     Attributes:
-        seed: of everything random but the choice of the subset.
+        seed: random seed of everything except the choice of the subset.
         placement: over which devices.
-        dataset: as its source gave it.
+        dataset: as its source returned it.
         training: the long-tailed training set.
-        phases: by start.
-        sampler: lays out the epochs.
+        phases: in the order of their starts.
+        sampler: says which images each step takes.
         model: from `create_model`.
         tx: from `make_optimizer`.
         rates: f64[E], the learning rate by epoch.
-        batch_builder: how images become a batch.
-        identity: JSON values that say which model and data a checkpoint is of.
+        batch_builder: turns images into a batch.
+        identity: JSON values that identify the model and the data in a checkpoint.
         matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
-        frozen: name -> variables, on the host, of the networks that methods ask and do not train.
+        frozen: name -> variables, on the host, of networks that methods use and do not train.
     """
 
     seed: int
@@ -93,7 +97,7 @@ class Experiment:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch, the last possibly not full."""
+        """Steps of an epoch; the last may have fewer rows."""
         return self.sampler.steps
 
     def phase_of(self, epoch: int) -> Phase:
@@ -110,20 +114,20 @@ class Experiment:
         return make()
 
     def enter(self, phase: Phase, state: TrainState) -> TrainState:
-        """The state with which a phase begins, from that before it."""
+        """The state with which a phase begins, made from the last state before it."""
         if not phase.reset:
             return state
         return reset(state, self.init(), phase.reset)
 
     def target(self) -> TrainState:
-        """The shapes, dtypes and places of a state."""
+        """The shapes, dtypes and shardings of a state."""
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.placement.replicated),
             jax.eval_shape(self._init),
         )
 
     def state_bytes(self) -> int:
-        """What a state takes, in memory or on disk."""
+        """Bytes of a state, in memory or on disk."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.target()))
 
     def step_fn(self, phase: Phase) -> TrainStep:
@@ -140,7 +144,7 @@ class Experiment:
         )
 
     def step_shapes(self) -> tuple[Any, ...]:
-        """Shapes, dtypes and places of the arrays that `compile_steps`' result takes."""
+        """Shapes, dtypes and shardings of the arguments of a compiled step."""
         placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
 
         def on_all(array: Any) -> jax.ShapeDtypeStruct:
@@ -241,13 +245,13 @@ def init_workdir(config: ConfigDict) -> Path | None:
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Reads the data and builds the rest.
+    """Reads the data and builds an experiment.
 
     Args:
         config: validated.
 
     Raises:
-        ConfigError: a field does not go with the data or the devices.
+        ConfigError: a field does not fit the data or the devices.
         DataError: the data set is missing, damaged or mislabelled.
     """
     config = resolved(config)
@@ -361,7 +365,7 @@ def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]
 
 
 def _check_requirements(phase: Phase, model: ConfigDict) -> None:
-    """Refuses a model that lacks what a method of a phase cannot do without."""
+    """Refuses a model that does not meet a requirement of a method."""
     for name, value in phase.recipe.requires.items():
         if model[name] != value:
             raise ConfigError(
@@ -382,7 +386,7 @@ def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
 
 
 def _with_frozen_networks(experiment: Experiment) -> Experiment:
-    """Loads the networks that methods name, and makes them part of what the run is."""
+    """Loads the networks that methods name, and adds their digests to the run's identity."""
     wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
     if not wanted:
         return experiment
@@ -398,5 +402,5 @@ def _with_frozen_networks(experiment: Experiment) -> Experiment:
 
 
 def _expanded(path: str, field: str) -> str:
-    """As `paths.expand`; "" where the field is not given."""
+    """As `paths.expand`; "" if the field is empty."""
     return str(expand(path, field)) if path else ""

@@ -1,4 +1,4 @@
-"""What a run says of itself: the header, a record an epoch, the summary."""
+"""Header, per-epoch records and summary of a run."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from purenoise_jax.training.train_step import TrainState
 def header_lines(
     options: RunOptions, workdir: Path, experiment: Experiment, state: TrainState
 ) -> dict[str, str]:
-    """What the header says, by name."""
+    """Lines of the header, by name."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     model = f"{options.model}, {options.norm}"
@@ -48,7 +48,7 @@ def header_lines(
 
 
 def subset_line(options: RunOptions, kept: int, available: int) -> str:
-    """Which of the data set's training images train, and by which rule.
+    """Line of the header: how many of the training images train, and by which rule.
 
     Args:
         options: of the run.
@@ -69,18 +69,18 @@ def subset_line(options: RunOptions, kept: int, available: int) -> str:
 
 
 def precision_note(options: RunOptions, platform: str) -> str:
-    """How products of float32 are rounded, where that is not simply float32.
+    """Note on the precision of float32 products, where it is not plain float32.
 
     Args:
         options: of the run.
         platform: that it computes on: "cpu", "gpu", ...
 
     Returns:
-        Text to stand behind the dtype, or "".
+        Text to follow the dtype, or "".
     """
     if options.matmul_precision != "default":
         return f" (matmul_precision {options.matmul_precision})"
-    # On a CPU the default is all of float32.
+    # On a CPU the default is full float32.
     if platform == "cpu" or options.dtype != "float32":
         return ""
     return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
@@ -89,7 +89,7 @@ def precision_note(options: RunOptions, platform: str) -> str:
 def evaluate_all(
     evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """All numbers of every split; a number that does not exist is left out.
+    """All numbers of every split, except those that do not exist.
 
     Args:
         evaluators: by split.
@@ -108,7 +108,7 @@ def evaluate_all(
 
 
 def _is_number(value: Any) -> bool:
-    """Whether there is something to tell; finite parameters can have an infinite likelihood."""
+    """True for a finite number or a list; finite parameters can have an infinite likelihood."""
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
@@ -117,17 +117,17 @@ def epoch_record(
     phase: Phase,
     done: int,
     learning_rate: float,
-    clock: StepTimer,
+    timer: StepTimer,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What metrics.jsonl says of an epoch.
+    """Record of an epoch for metrics.jsonl.
 
     Args:
-        totals: over its training steps; where none trained, their means are left out.
+        totals: over its training steps; without any, their means are left out.
         phase: that it belongs to.
         done: completed epochs.
         learning_rate: within it.
-        clock: the rate of steps so far.
+        timer: the rate of steps so far.
         evaluated: from `evaluate_all`, empty where nothing was evaluated.
     """
     sums, skipped = jax.device_get(totals)
@@ -145,7 +145,7 @@ def epoch_record(
         "train/steps": int(sums.steps),
         "train/skipped": int(skipped.sum()),
         "train/methods": list(phase.methods),
-        "train/images_per_second": clock.images_per_second,
+        "train/images_per_second": timer.images_per_second,
         **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},
     }
 
@@ -156,7 +156,7 @@ def make_summary(
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What summary.json says of a finished run, but for its origin, time and versions."""
+    """Summary of a finished run, without its origin, time and versions."""
     test = dict(evaluated["test"])
     numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
     for name in ("accuracy", "nll", "ece"):

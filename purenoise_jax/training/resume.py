@@ -1,4 +1,4 @@
-"""What a run starts from: its own newest checkpoint, another run's, or random parameters."""
+"""Start of a run: from its newest checkpoint, another run's checkpoint, or random parameters."""
 
 import contextlib
 import dataclasses
@@ -20,9 +20,9 @@ from purenoise_jax.training import metric_writer, nonfinite_steps
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.train_step import TrainState
 
-# Says which job has started from scratch, so that it does that once.
+# Names the job that has started from scratch, so that it does so only once.
 FRESH_FILE = "fresh.json"
-# What a run leaves beside its checkpoints and says of how it went.
+# Result files, which a start from scratch sets aside.
 RESULTS = (
     metric_writer.METRICS,
     nonfinite_steps.FILE,
@@ -30,28 +30,28 @@ RESULTS = (
     "report.html",
     "tensorboard",
 )
-# All names in a workdir that a run reads or writes, but for the lock.
+# All names in a workdir that a run reads or writes, except the lock.
 FOLDERS = ("tensorboard", FOLDER)
 FILES = (CONFIG_FILE, FRESH_FILE, *(name for name in RESULTS if name not in FOLDERS))
 
 
 @dataclasses.dataclass(frozen=True)
 class RestorePoint:
-    """What a run goes on from.
+    """The point from which a run continues or begins.
 
     Attributes:
         state: on every device; None = random parameters are still to be drawn.
         epoch_ended: False if what comes at the end of an epoch, such as its evaluation, is still to
-            be done for the epoch that the state is within or at the end of.
+            be done for the epoch of the state.
         totals: `EpochMetrics` of that epoch up to here, as JSON values by name.
-        environment: versions and devices that the run went on with before; None = it begins.
-        seconds: spent on the run before.
-        measured_steps: of `StepTimer`, with the seconds they took.
-        measured_seconds: likewise.
-        skipped_steps: see `skipped.SkippedSteps`, over the run before.
-        skipped_in_a_row: likewise, those directly before.
-        init_from: the run and epoch that the state was taken over from, at whatever time that was;
-            None if it began with random parameters.
+        environment: versions and devices of the run before; None = it begins.
+        seconds: spent on the run by earlier processes.
+        measured_steps: steps whose time was measured, see `StepTimer`.
+        measured_seconds: seconds that these took.
+        skipped_steps: steps skipped so far, see `NonFiniteSteps`.
+        skipped_in_a_row: those of them directly before this point.
+        init_from: the run and epoch whose checkpoint this run began with; None if it began with
+            random parameters.
     """
 
     state: TrainState | None = None
@@ -76,26 +76,27 @@ def find_restore_point(
     fresh: bool = False,
     force_fresh: bool = False,
 ) -> Callable[[], RestorePoint]:
-    """Finds what to start from; changes nothing on disk.
+    """Finds the point to start from; changes nothing on disk.
 
-    In this order: the newest checkpoint of this run that is as it was written; the checkpoint of
-    `init_from` after `init_epoch` epochs, momentum included; random parameters.
+    It is the newest undamaged checkpoint of this run, otherwise the checkpoint of `init_from` after
+    `init_epoch` epochs, momentum included, otherwise random parameters.
 
     Args:
         experiment: what is run.
         checkpoints: of this run.
         init_from: workdir of another run, or "".
         init_epoch: its completed epochs.
-        init_aux_bn: see `init_transforms.with_aux`; for a checkpoint without auxiliary layers.
+        init_aux_bn: for a checkpoint without auxiliary layers, see `init_transforms.aux_norm`.
         fresh: a start from scratch is wanted where there is nothing to continue from.
         force_fresh: start from scratch even where there is.
 
     Returns:
-        What reads it, apart as processes do that together: all must have found something first.
+        A function that restores it. It is separate, because all processes must agree on a point
+        before any of them reads.
 
     Raises:
-        CheckpointError: a checkpoint is missing, unreadable or of another run, or the run has begun
-            from something other than `init_from`.
+        CheckpointError: a checkpoint is missing, unreadable or of another run, or the run did not
+            begin with `init_from`.
     """
     identity, steps_per_epoch = experiment.identity, experiment.steps_per_epoch
     origin = {"workdir": str(Path(init_from).resolve()), "epoch": init_epoch} if init_from else None
@@ -112,10 +113,10 @@ def find_restore_point(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )
-        told = {
+        restored = {
             f.name: record[f.name] for f in dataclasses.fields(RestorePoint) if f.name != "state"
         }
-        return lambda: RestorePoint(state=checkpoints.restore(own, experiment.target()), **told)
+        return lambda: RestorePoint(state=checkpoints.restore(own, experiment.target()), **restored)
     if not init_from:
         return RestorePoint
     source = Checkpoints(init_from)
@@ -150,19 +151,19 @@ def find_restore_point(
 
 
 def remove_if_unused(workdir: Path) -> None:
-    """Removes a workdir in which nothing began, so that a refused run leaves nothing behind."""
+    """Removes a workdir in which no run has begun: a refused run leaves nothing behind."""
     if not (workdir / CONFIG_FILE).exists() and not Checkpoints(workdir).steps():
         folder = workdir / FOLDER
         with contextlib.suppress(OSError):
             (workdir / workdir_lock.NAME).unlink()
         for path in (folder / STAGING, folder / TRASH, folder, workdir):
-            # Only what is empty goes.
+            # Only empty folders are removed.
             with contextlib.suppress(OSError):
                 path.rmdir()
 
 
 def to_set_aside(checkpoints: Checkpoints, fresh: bool) -> list[int]:
-    """The steps that the run does not go on from: damaged ones, or all that are there.
+    """Steps of the checkpoints to set aside: the damaged ones, or with a fresh start all.
 
     Args:
         checkpoints: of the run, after `find_restore_point`.
@@ -172,7 +173,7 @@ def to_set_aside(checkpoints: Checkpoints, fresh: bool) -> list[int]:
 
 
 def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
-    """Moves those of `to_set_aside` to quarantine/, and with a start from scratch all results.
+    """Moves the checkpoints of `to_set_aside` to quarantine/, with a fresh start all results too.
 
     Args:
         checkpoints: of the run, after `find_restore_point`.
@@ -212,7 +213,7 @@ def job() -> str:
 
 
 def began_fresh(workdir: Path) -> bool:
-    """Whether this job has started from scratch in a workdir before, and is to go on."""
+    """True if this job has started from scratch in a workdir before, and must now continue."""
     try:
         return bool(job()) and files.read_json(workdir / FRESH_FILE)["job"] == job()
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -31,25 +31,25 @@ from purenoise_jax.training.metric_writer import METRICS, read_metrics
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint
 
-# Paths, which may differ from machine to machine; what is found there is compared instead.
+# Paths, which may differ from machine to machine; the files found there are compared instead.
 LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSetup:
-    """A run that may train: nothing is left that could refuse it, as far as can be known.
+    """A run that has passed all checks.
 
     Attributes:
         options: of the run.
         config_record: content of config.json.
         experiment: what is run.
-        checkpoints: of the run; their folder is ours.
-        start: what it goes on from.
-        versions: of what computes.
-        fresh: it starts from scratch although there may have been something.
-        lost: it has written metrics before, and has no checkpoint.
-        without_metrics: epochs of this run, counted from 1, that are trained and have no line in
-            metrics.jsonl, such as after somebody deleted it.
+        checkpoints: of the run, whose lock this process holds.
+        start: the point from which it continues.
+        versions: of the libraries and the device.
+        fresh: it starts from scratch, although there may have been checkpoints.
+        lost: it has written metrics before, but has no checkpoint.
+        without_metrics: epochs of this run, counted from 1, that are trained but have no line in
+            metrics.jsonl, for example because somebody deleted it.
         kept: from `kept_lines`.
         started: time on the monotonic clock when the set-up began, in seconds.
     """
@@ -73,19 +73,19 @@ class RunSetup:
 
     @property
     def step(self) -> int:
-        """Steps that are completed."""
+        """Completed steps."""
         return 0 if self.start.state is None else int(self.start.state.step)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What has to be the same for a result that is the same to the last bit."""
+        """Versions and settings on which the last bit of a result depends."""
         found = {
             **self.versions,
             **numeric_settings(),
             "devices": self.experiment.placement.mesh.size,
         }
         if jax.default_backend() == "cpu":
-            # Each of them sums up a share of its own.
+            # Sums are divided over the cores.
             found["cores"] = _cores()
         return found
 
@@ -130,15 +130,15 @@ class RunSetup:
 def set_up(
     config: ConfigDict, workdir: Path, cleanup: contextlib.ExitStack, stop: PreemptionHandler
 ) -> RunSetup:
-    """Reads the data, takes the workdir and finds what to start from, before compiling.
+    """Reads the data, locks the workdir and finds the point to start from, before compiling.
 
-    Several processes do this together, and refuse together.
+    All processes of a run do this together, and all refuse if one does.
 
     Args:
         config: see `purenoise_jax.config.fields`.
         workdir: of the run.
         cleanup: keeps the workdir locked until it is closed.
-        stop: is heard while data and checkpoints are read.
+        stop: sees signals while data and checkpoints are read.
 
     Raises:
         ConfigError: a field or the workdir's path is not legal, or processes disagree.
@@ -185,16 +185,16 @@ def set_up(
             cleanup.enter_context(WorkdirLock(workdir))
             if made:
                 cleanup.callback(resume.remove_if_unused, workdir)
-            # Again: whoever held it may have begun another run in the meantime.
+            # Once more: the process that held the lock may have begun another run in the meantime.
             run_record.refuse_other_run(config, workdir)
             files.remove_leftovers(workdir, resume.FILES)
             checkpoints.prepare()
 
     multihost.run_on_all(take_workdir)
     multihost.assert_same_folder(workdir)
-    # Before anything is read together, where one that reads something else would be waited for.
+    # Before all read together: a process that reads another step would keep the others waiting.
     multihost.assert_equal({"checkpoints": checkpoints.steps()})
-    # A job that is started again goes on with what it began from scratch.
+    # A job that is started again continues the run that it began from scratch.
     fresh = options.fresh and not resume.began_fresh(workdir)
     find_restore_point = partial(
         resume.find_restore_point,
@@ -230,14 +230,14 @@ def set_up(
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
     several = jax.process_count() > 1 and start.state is not None
-    # Each has read on its own, by a path that may be another machine's.
+    # Each process has read by itself, by a path that may differ between machines.
     multihost.assert_equal({"step": step, "state": state_digest(start.state) if several else None})
 
     def make_room() -> None:
         if first:
             aside = resume.to_set_aside(checkpoints, fresh)
             count = checkpoints.still_to_come(step, total_steps, without=aside)
-            # Before anything is moved: a run that is refused goes on later from what there is.
+            # Before anything is moved: a run that is refused can continue later.
             disk_space.check_space(workdir, experiment.state_bytes(), count)
             resume.set_aside(checkpoints, workdir, fresh)
 
@@ -246,7 +246,7 @@ def set_up(
 
 
 def _is_local(path: str) -> bool:
-    """Whether a field is a path that may differ between the processes of a run."""
+    """True for a path that may differ between the processes of a run."""
     if path in LOCAL_FIELDS:
         return True
     field = field_of(path)
@@ -254,7 +254,7 @@ def _is_local(path: str) -> bool:
 
 
 def _cores() -> int:
-    """How many of the machine's cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -272,7 +272,7 @@ def _without_metrics(workdir: Path, start: RestorePoint, steps_per_epoch: int) -
     first = 0 if start.init_from is None else start.init_from["epoch"]
     ended = (int(start.state.step) - (not start.epoch_ended)) // steps_per_epoch
     there = _epochs_with_metrics(workdir)
-    # None where the file cannot be read: the writer will say so.
+    # None if the file cannot be read; the writer will warn.
     return () if there is None else tuple(e for e in range(first + 1, ended + 1) if e not in there)
 
 
