@@ -301,7 +301,7 @@ def test_a_fault_of_ours_is_exit_code_1_with_its_traceback(monkeypatch, capsys):
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(cli, "main", fail)
-    monkeypatch.setattr(cli, "leave", sys.exit)
+    monkeypatch.setattr(cli, "exit_process", sys.exit)
     with pytest.raises(SystemExit) as ended:
         cli.run()
     assert ended.value.code == 1
