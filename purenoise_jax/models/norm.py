@@ -307,8 +307,8 @@ class DARBatchNorm(BatchNorm):
     DEVIATION: the bias is added and epsilon used, as in listing 1; the equations subtract the bias
     and have no epsilon.
 
-    Source: Zada, Benou and Irani 2022, section 3.2, whose equation numbers stand in parentheses
-    above; algorithm 2 and listing 1.
+    Source: Zada, Benou and Irani 2022, section 3.2 (its equation numbers are in parentheses above),
+    algorithm 2 and listing 1.
     """
 
     noise_grad: str = "affine_stop"

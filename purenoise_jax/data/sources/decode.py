@@ -165,7 +165,7 @@ def _is_16_bit(image: ImageFile.ImageFile, layout: str) -> bool:
 
 
 def _refuse_losses(image: ImageFile.ImageFile, layout: str) -> None:
-    """Refuses images of which Pillow would read other values than those in the file."""
+    """Refuses images that Pillow would read with changed values."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         bits = max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
         planes = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1)

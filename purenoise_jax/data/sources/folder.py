@@ -47,8 +47,8 @@ def load_folder(
         ConfigError: `path` is empty, or a split's name is not legal.
         DataError: a split or class is missing or empty; the class folders of two splits differ; the
             names of two folders of a split differ only in the storage of accents; an image is
-            damaged, lies one folder too deep or is a broken link; a file may be an image but has
-            no supported format; or the sizes differ while `image_size` is 0.
+            damaged, one folder too deep or a broken link; a file may be an image but has no
+            supported format; or the sizes differ while `image_size` is 0.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")

@@ -1,3 +1,5 @@
+"""The CIFAR source: all official forms hold the same data, and other files are refused."""
+
 import dataclasses
 import os
 import pathlib

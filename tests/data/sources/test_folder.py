@@ -1,3 +1,5 @@
+"""The folder source: formats, ignored names, splits, and one message for all faults."""
+
 import os
 import pathlib
 import re

@@ -1,3 +1,5 @@
+"""The .npz source: legal files, bad arrays, damage and files larger than memory."""
+
 import os
 import pathlib
 import pickle

@@ -1,3 +1,5 @@
+"""The table of sources, and the order in which `auto` tries them."""
+
 import inspect
 import json
 import pathlib

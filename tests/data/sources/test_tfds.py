@@ -1,3 +1,5 @@
+"""The TFDS source: features, splits, versions and damage."""
+
 import io
 import json
 import pathlib
