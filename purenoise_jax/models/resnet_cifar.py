@@ -1,7 +1,7 @@
 """The CIFAR ResNets of He et al. 2016 with parameter-free shortcuts (option A).
 
-Source: He et al. 2016, section 4.2; layout and initialisers as in the code that LDAM-DRW (Cao et
-al. 2019) and the pure-noise papers use. ResNet-32 has 464,154 parameters with ten classes.
+Source: He et al. 2016, section 4.2; layout and initialisers of the code of LDAM-DRW (Cao et al.
+2019), which the pure-noise papers use. ResNet-32 has 464,154 parameters with ten classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,12 +18,12 @@ from purenoise_jax.models.heads import Linear
 from purenoise_jax.models.places import Mix, unmixed
 
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-# PyTorch's padding=1. 'SAME' pads a strided convolution on one side only.
+# PyTorch's padding=1; "SAME" would pad a strided convolution on one side only.
 PAD_1 = ((1, 1), (1, 1))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut that subsamples and pads channels with zeros."""
+    """Two 3x3 convolutions and a shortcut that subsamples and pads channels with zeros."""
 
     width: int
     stride: int
@@ -78,9 +78,9 @@ class ResNetCifar(nn.Module):
 
         Args:
             images: [B, H, W, C], normalised.
-            noise_mask: bool[B], True = pure noise; None = none is.
+            noise_mask: bool[B], True = pure noise; None = no row is.
             valid: bool[B], True = a real row; None = all are.
-            train: batch moments (and an update of `batch_stats`) rather than running statistics.
+            train: True uses batch moments and updates `batch_stats`; False uses running statistics.
             mix: called at each of `places`, see `places.Mix`; the default changes nothing.
 
         Returns:

@@ -1,8 +1,8 @@
-"""Wide ResNet as the pure-noise papers train it.
+"""The Wide ResNets of the pure-noise papers.
 
 Source: Zagoruyko and Komodakis 2016, in the variant of the published reproduction (Lee and Lee
-2023): dropout directly after the first convolution of a block, and a shortcut convolution that
-sees the raw block input. WRN-28-10 has 36,479,194 parameters with ten classes.
+2023): dropout directly after the first convolution of a block, and a shortcut convolution of the
+block's input before normalisation. WRN-28-10 has 36,479,194 parameters with ten classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,10 +87,10 @@ class WideResNet(nn.Module):
 
         Args:
             images: [B, H, W, C], normalised.
-            noise_mask: bool[B], True = pure noise; None = none is.
+            noise_mask: bool[B], True = pure noise; None = no row is.
             valid: bool[B], True = a real row; None = all are.
-            train: dropout, and batch moments (with an update of `batch_stats`) rather than running
-                statistics.
+            train: True uses dropout and batch moments, and updates `batch_stats`; False uses
+                running statistics.
             mix: called at each of `places`, see `places.Mix`; the default changes nothing.
 
         Returns:
