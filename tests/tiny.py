@@ -21,7 +21,7 @@ STEPS_PER_EPOCH = 3  # 45 images in batches of 16, the last with 13
 
 
 def write_npz(path: Path, counts: tuple[int, ...] = COUNTS, size: int = 8) -> Path:
-    """Images whose brightness by quadrant tells their class, plus noise; balanced test set."""
+    """Writes images whose class is given by their brightest quadrant, plus noise; balanced test set."""
     rng = np.random.default_rng(0)
 
     def images(labels: np.ndarray) -> np.ndarray:
@@ -77,7 +77,7 @@ def tiny_config(npz: Path, **overrides: Any) -> ConfigDict:
 
 
 class TinyNet(nn.Module):
-    """One convolution, one norm, dropout, one linear head: compiles in a moment."""
+    """One convolution, one norm, dropout and one linear head, which compile fast."""
 
     num_classes: int
     norm: Callable[..., nn.Module] = DARBatchNorm
@@ -106,5 +106,5 @@ class TinyNet(nn.Module):
         return self.head(self.num_classes, name="head")(features), {"features": features}
 
 
-# A model of one's own is one line; with dropout, so that its keys are part of what is tested.
+# With dropout, so that tests cover its keys.
 MODELS["tiny"] = partial(TinyNet, dropout_rate=0.2)
