@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from purenoise_jax.console import SafeConsole
 from purenoise_jax.errors import DataError
+from purenoise_jax.files import refuse_odd
 from purenoise_jax.paths import expand
 
 CACHE_VARIABLE = "PURENOISE_JAX_CACHE"
@@ -135,6 +136,8 @@ def fetch(
     # Its lines would come between those of the progress bar; what fails is in our error.
     pooch.get_logger().setLevel(logging.WARNING)
     try:
+        # pooch would wait for a named pipe.
+        refuse_odd(folder, [archive.file], [])
         cache.fetch(archive.file, downloader=download)
     # HTTPException and ValueError: a broken answer, address or hash; OSError: network and disk.
     except (OSError, HTTPException, ValueError) as error:
