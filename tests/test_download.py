@@ -303,8 +303,10 @@ def test_cache_folder_that_cannot_be_made(server: str, tmp_path: pathlib.Path) -
 def test_what_is_no_file_in_place_of_the_archive(server: str, tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe.bin")
     (tmp_path / "folder.bin").mkdir()
-    for name, kind in (("pipe", "a named pipe"), ("folder", "a folder")):
-        with pytest.raises(DataError, match=rf"cannot fetch {name}\.bin: .* is {kind}, not a plain"):
+    for name, kind in (("pipe", "a named pipe .FIFO."), ("folder", "a folder")):
+        with pytest.raises(
+            DataError, match=rf"cannot fetch {name}\.bin: .* is {kind}, not a plain"
+        ):
             fetch_http(archive_at(f"{server}/good/{name}.bin"), tmp_path)
     assert not Handler.asked
 
