@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from purenoise_jax import background, peers
-from purenoise_jax.errors import CheckpointError, ConfigError, Stopped
+from purenoise_jax.errors import CheckpointError, ConfigError, Stopped, exit_code
 from purenoise_jax.peers import Heartbeat
 
 
@@ -229,3 +229,9 @@ def test_a_run_that_was_suspended_as_a_whole_goes_on():
         return await hearing
 
     assert asyncio.run(wake_up()) == b"here\n"
+
+
+def test_the_others_are_told_the_exit_code_of_the_command_line():
+    codes = {CheckpointError(): 4, Stopped("", 143): 143, KeyboardInterrupt(): 130}
+    codes |= {OSError(): 5, ValueError(): 1}
+    assert {error: exit_code(error) for error in codes} == codes
