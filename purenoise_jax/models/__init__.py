@@ -49,7 +49,8 @@ def create_model(
 
     `model.apply(variables, images, noise_mask=None, valid=None, train=...)` returns
     `(logits, {"features": ...})`; a training call needs `mutable=["batch_stats"]` and, for a model
-    with dropout, `rngs={"dropout": key}`.
+    with dropout, `rngs={"dropout": key}`. With `mix=` a function (place, activations) changes the
+    activations at each of `model.places`.
 
     Args:
         name: one of `MODELS`.

@@ -78,7 +78,7 @@ def test_the_first_signal_counts():
 
 def test_a_second_interrupt_leaves_at_once(monkeypatch):
     hurried = []
-    monkeypatch.setattr(stop_module, "hurry", lambda: hurried.append(True))
+    monkeypatch.setattr(stop_module, "skip_atexit", lambda: hurried.append(True))
     with pytest.raises(KeyboardInterrupt), PreemptionHandler():
         send(signal.SIGINT)
         send(signal.SIGTERM)
@@ -118,7 +118,7 @@ def test_stopped_is_no_error_that_somebody_may_catch():
 
 
 def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
-    monkeypatch.setattr(stop_module, "hurry", lambda: None)
+    monkeypatch.setattr(stop_module, "skip_atexit", lambda: None)
     assert Background(lambda: 7).result() == 7
     with pytest.raises(ZeroDivisionError):
         Background(lambda: 1 // 0).result()
