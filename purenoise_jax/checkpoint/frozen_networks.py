@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name, check_same
+from purenoise_jax.checkpoint.identity import check_same
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.runtime.errors import CheckpointError
 from purenoise_jax.runtime.paths import workdir_path
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from purenoise_jax.checkpoint.manager import by_name
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.models.norm import AUX_PREFIX
 
 # What a phase may reset at its start.

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.tree_names import by_name, collections, describe, name_of_format_1
 from purenoise_jax.runtime.errors import CheckpointError, StorageError, shown
 from purenoise_jax.runtime.files import read_json
 
@@ -241,7 +241,7 @@ class Checkpoints:
                 f"1 to {FORMAT}; continue with the version of purenoise_jax that wrote it"
             )
         if number == 1:
-            record["leaves"] = {_name_of_format_1(k): v for k, v in record["leaves"].items()}
+            record["leaves"] = {name_of_format_1(k): v for k, v in record["leaves"].items()}
         return record
 
     def restore(self, step: int, target: Any) -> Any:
@@ -379,57 +379,6 @@ def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[in
     return [step for step in steps[:-keep] if step not in named]
 
 
-def collections(state: Any) -> dict[str, Any]:
-    """The fields of a dataclass that hold arrays, each a pytree, by name."""
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: tree for name, tree in fields.items() if jax.tree.leaves(tree)}
-
-
-def by_name(tree: Any) -> dict[str, Any]:
-    """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
-
-    Args:
-        tree: any pytree.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(map(_name, path)): leaf for path, leaf in leaves}
-
-
-def describe(tree: Any) -> dict[str, str]:
-    """Name of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
-    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in by_name(tree).items()}
-
-
-def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Compares what two runs say of themselves.
-
-    Args:
-        there: of the checkpoint.
-        here: of this run.
-        where: names the checkpoint in the message.
-
-    Raises:
-        CheckpointError: naming every entry that differs.
-    """
-    here = json.loads(json.dumps(here))
-    differing = [key for key in here if there.get(key) != here[key]]
-    if differing:
-        parts = "; ".join(
-            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
-        )
-        raise CheckpointError(f"{where} is of another run: {parts}")
-
-
-def _name(key: Any) -> str:
-    return str(next(getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)))
-
-
-def _name_of_format_1(path: str) -> str:
-    """The name of an array that format 1 wrote as ".opt_state[0].trace['head']['kernel']"."""
-    parts = re.findall(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]", path)
-    return "/".join("".join(part) for part in parts)
-
-
 def _delete(path: Path) -> None:
     """Removes a folder or a link; what remains of it is removed at the next start."""
     if path.is_symlink() or not path.is_dir():
@@ -437,11 +386,6 @@ def _delete(path: Path) -> None:
             path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _first_line(error: Exception) -> str:

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from purenoise_jax.checkpoint.identity import check_same
 from purenoise_jax.checkpoint.init_transforms import add_aux_norm, lacks_aux_norm, without_aux_norm
-from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints, check_same
+from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
 from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.fields import config_hash, differences, fixed_fields, flatten
 from purenoise_jax.config.resolve import resolved

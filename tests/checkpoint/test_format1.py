@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
