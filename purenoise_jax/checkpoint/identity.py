@@ -8,11 +8,11 @@ from purenoise_jax.runtime.errors import CheckpointError
 
 
 def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Compares what two runs say of themselves.
+    """Refuses a checkpoint of another run.
 
     Args:
-        there: of the checkpoint.
-        here: of this run.
+        there: record of the checkpoint.
+        here: JSON values that identify this run; each must be the same in the record.
         where: names the checkpoint in the message.
 
     Raises:

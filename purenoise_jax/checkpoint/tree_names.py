@@ -1,4 +1,4 @@
-"""Names, shapes and dtypes of the arrays of a train state, as records list them."""
+"""Names, shapes and dtypes of the arrays of a train state, as listed in checkpoint records."""
 
 import dataclasses
 import re
@@ -9,13 +9,15 @@ import numpy as np
 
 
 def collections(state: Any) -> dict[str, Any]:
-    """The fields of a dataclass that hold arrays, each a pytree, by name."""
+    """Returns the fields of a dataclass that hold arrays, each a pytree, by name."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: tree for name, tree in fields.items() if jax.tree.leaves(tree)}
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
+    """Maps names such as "params/head/fc/kernel" to arrays.
+
+    Names of fields, keys and indices are joined alike.
 
     Args:
         tree: any pytree.
@@ -25,12 +27,12 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 
 def describe(tree: Any) -> dict[str, str]:
-    """Name of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
+    """Maps the name of every array to its dtype and shape, such as "float32[3, 3, 3, 16]"."""
     return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in by_name(tree).items()}
 
 
 def name_of_format_1(path: str) -> str:
-    """The name of an array that format 1 wrote as ".opt_state[0].trace['head']['kernel']"."""
+    """Converts a name of format 1, such as ".opt_state[0].trace['head']['kernel']"."""
     parts = re.findall(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]", path)
     return "/".join("".join(part) for part in parts)
 

@@ -159,7 +159,7 @@ def set_up(
     checkpoints = Checkpoints(
         workdir,
         keep=config.checkpoint.keep,
-        named=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
+        keep_steps=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:
