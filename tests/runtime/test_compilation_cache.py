@@ -64,8 +64,8 @@ def test_it_can_be_turned_off(untold):
 
 PROGRAM = """
 import json, jax, jax.numpy as jnp
-from purenoise_jax import compile_cache
-compile_cache.enable()
+from purenoise_jax.runtime import compilation_cache
+compilation_cache.enable()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 seen = []
 jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))

@@ -53,10 +53,10 @@ def test_a_folder_that_is_not_ours_is_exit_code_5(npz, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     code = (
-        "import os, sys; from purenoise_jax import storage; from pathlib import Path\n"
+        "import os, sys; from purenoise_jax.runtime import disk_space; from pathlib import Path\n"
         "os.getuid() == 0 and os.setuid(65534)\n"
-        "try: storage.probe(Path(sys.argv[1]))\n"
-        "except storage.StorageError as error: print(error); sys.exit(error.exit_code)"
+        "try: disk_space.check_writable(Path(sys.argv[1]))\n"
+        "except disk_space.StorageError as error: print(error); sys.exit(error.exit_code)"
     )
     for parent in folder.parents:
         # The folders that pytest makes are closed to others.
@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, mon
             patch.setattr(os, "fsync", full)
             write_json(path, value)
 
-    monkeypatch.setattr(metric_writer, "write_json", write)
+    monkeypatch.setattr(files, "write_json", write)
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
     assert main(["main", *arguments]) == 5
     error = capsys.readouterr().err

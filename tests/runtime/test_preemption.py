@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from purenoise_jax import main as cli
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.runtime import exit_codes
-from purenoise_jax.runtime import preemption as stop_module
+from purenoise_jax.runtime import exit_codes, preemption
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import Stopped
 from purenoise_jax.runtime.preemption import SIGNALS, PreemptionHandler
@@ -77,15 +76,15 @@ def test_the_first_signal_counts():
 
 
 def test_a_second_interrupt_leaves_at_once(monkeypatch):
-    hurried = []
-    monkeypatch.setattr(stop_module, "hurry", lambda: hurried.append(True))
+    skipped = []
+    monkeypatch.setattr(preemption, "skip_atexit", lambda: skipped.append(True))
     with pytest.raises(KeyboardInterrupt), PreemptionHandler():
         send(signal.SIGINT)
         send(signal.SIGTERM)
-        assert not hurried
+        assert not skipped
         send(signal.SIGINT)
         time.sleep(10)
-    assert hurried
+    assert skipped
 
 
 def test_handlers_are_put_back():
@@ -118,7 +117,7 @@ def test_stopped_is_no_error_that_somebody_may_catch():
 
 
 def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
-    monkeypatch.setattr(stop_module, "hurry", lambda: None)
+    monkeypatch.setattr(preemption, "skip_atexit", lambda: None)
     assert Background(lambda: 7).result() == 7
     with pytest.raises(ZeroDivisionError):
         Background(lambda: 1 // 0).result()
@@ -135,12 +134,12 @@ def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
 def test_leaving_does_not_wait_for_background_work():
     code = """
 import ctypes, sys, time
-from purenoise_jax.runtime.threads import Background, leave
+from purenoise_jax.runtime.threads import Background, exit_process
 # Python's own lock is held for as long as the foreign function sleeps, as in some compilers.
 work = Background(lambda: time.sleep(60)) if sys.argv[1] == "busy" else Background(int)
 print("out", end="")
 time.sleep(0.1)
-leave(143)
+exit_process(143)
 """
     for kind in ("busy", "idle"):
         done = subprocess.run(
