@@ -98,6 +98,12 @@ def permutation(key: jax.Array, count: int) -> jax.Array:
 
 
 @fixed_bits
+def beta(key: jax.Array, a: float, b: float, shape: Sequence[int]) -> jax.Array:
+    """Numbers of the distribution Beta(a, b), f32[shape] in [0, 1]; `a` and `b` above 0."""
+    return jax.random.beta(key, jnp.float32(a), jnp.float32(b), shape, jnp.float32)
+
+
+@fixed_bits
 def bernoulli(key: jax.Array, probability: float, shape: Sequence[int]) -> jax.Array:
     """Draws bool[shape], each True with a probability in [0, 1]."""
     return jax.random.bernoulli(key, jnp.float32(probability), shape)

@@ -70,6 +70,7 @@ def draws():
         "noise": noise, "mask": mask, "dropout": dropped,
         "appended": {k: batch[k] for k in ("image", "label")},
         "params": params,
+        "beta": rng.beta(key, 0.4, 2.0, (5,)),
         "split": jax.random.key_data(rng.split(key, 3)),
         **augment,
     }  # fmt: skip
@@ -114,6 +115,7 @@ def test_draws_equal_those_of_jax_with_its_defaults():
         (rng.normal(key, (7,), jnp.bfloat16), jax.random.normal(key, (7,), jnp.bfloat16)),
         (rng.randint(key, (7,), 2, 9), jax.random.randint(key, (7,), 2, 9)),
         (rng.permutation(key, 9), jax.random.permutation(key, 9)),
+        (rng.beta(key, 0.4, 2.0, (7,)), jax.random.beta(key, 0.4, 2.0, (7,))),
         (rng.bernoulli(key, 0.7, (99,)), jax.random.bernoulli(key, 0.7, (99,))),
     ):
         assert ours.dtype == theirs.dtype and jnp.array_equal(ours, theirs)
