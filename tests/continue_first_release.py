@@ -20,7 +20,8 @@ import venv
 from pathlib import Path
 
 from configs import digits_lt
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.training.experiment import build
 
 COMMIT = "803abee"

@@ -1,7 +1,7 @@
-"""Init transforms: a checkpoint of another run made into the first state of this one; resets.
+"""Init transforms: make a checkpoint of another run the first state of this one, and reset parts.
 
-A phase without noise never touches the auxiliary layers, so the checkpoint of plain training is the
-same for all norms; only the noise rows' parameters and statistics are missing from it.
+A phase without noise never touches the auxiliary layers, so a checkpoint of plain training is the
+same for all norms; only the parameters and statistics of the noise rows are missing from it.
 """
 
 import dataclasses
@@ -11,21 +11,22 @@ from typing import Any
 
 import jax
 
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name, collections
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name, collections
 from purenoise_jax.models.norm import AUX_PREFIX
 
-# What a phase may reset at its start.
+# Parts of the state that a phase may reset at its start.
 RESETS = ("head", "opt_state")
 
 
 def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
-    """Gives parts of a state the values that they had before the first step.
+    """Resets parts of a state to their values before the first step.
 
     Args:
         state: a dataclass of collections, such as `TrainState`.
-        initial: of the same structure, before its first step.
-        names: of `RESETS`. "head" is the classifier with all that belongs to it, its momentum
-            included; "opt_state" the whole state of the optimiser.
+        initial: a state of the same structure, before its first step.
+        names: of `RESETS`. "head" is the classifier with everything that belongs to it, such as its
+            momentum; "opt_state" is the entire state of the optimiser.
     """
 
     def is_reset(name: str) -> bool:
@@ -119,7 +120,7 @@ def read_transformed(
 
 
 def without_aux_norm(tree: Any) -> Any:
-    """The tree, of dicts, tuples and dataclasses, without what belongs to auxiliary layers."""
+    """Returns a tree of dicts, tuples and dataclasses without the entries of auxiliary layers."""
     if isinstance(tree, Mapping):
         kept = {name: child for name, child in tree.items() if not name.startswith(AUX_PREFIX)}
         return {name: without_aux_norm(child) for name, child in kept.items()}
@@ -138,19 +139,19 @@ def add_aux_norm(state: Any, initial: Any, how: str) -> Any:
     Args:
         state: `TrainState` of the network without them.
         initial: `TrainState` of the network with them, before its first step.
-        how: "fresh" = as in `initial`; "copy" = parameters and statistics of the layer that the
-            natural rows go through, with the optimiser's state as in `initial`.
+        how: "fresh" = as in `initial`; "copy" = the parameters and statistics of the natural rows'
+            layer, with the optimiser's state as in `initial`.
 
     Returns:
         A state with the structure of `initial`.
     """
-    there = by_name(state)
+    present = by_name(state)
 
     def leaf(name: str, first: Any) -> Any:
         if not _is_aux(name):
-            return there[name]
+            return present[name]
         natural = name.replace(f"/{AUX_PREFIX}", "/")
-        return first if how == "fresh" or name.startswith("opt_state/") else there[natural] + 0
+        return first if how == "fresh" or name.startswith("opt_state/") else present[natural] + 0
 
     wanted = by_name(initial)
     leaves = [leaf(name, first) for name, first in wanted.items()]

@@ -8,7 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.checkpoint.manager import Checkpoints, check_same
+from purenoise_jax.checkpoint.identity import check_same
+from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.fields import FIELDS, default_config, validate
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime.console import show_error

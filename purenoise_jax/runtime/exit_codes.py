@@ -1,4 +1,4 @@
-"""How every command ends: its exit code, and one line for what went wrong."""
+"""Runs a command and turns its errors into an exit code and a message of one line."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, e
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours, to be told in one line."""
+    """A parser of command-line arguments that raises errors as `ConfigError`."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `ConfigError`."""
@@ -18,12 +18,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) -> int:
-    """Runs a command; errors of the user, of the disk and Ctrl-C take one line.
+    """Runs a command; prints one line for an error of the user or the disk, and for Ctrl-C.
 
     Args:
         command: returns its exit code.
-        debug: show tracebacks, too.
-        interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
+        debug: print tracebacks, too.
+        interrupted: message after Ctrl-C, unless the KeyboardInterrupt has its own.
 
     Returns:
         The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
@@ -40,12 +40,12 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     except (PureNoiseError, OSError) as error:
         if debug:
             show_traceback()
-        show_error(f"error: {_told(error)}")
+        show_error(f"error: {_message(error)}")
         return exit_code(error)
 
 
-def _told(error: Exception) -> str:
-    """An error in words; one of the operating system names its file first."""
+def _message(error: Exception) -> str:
+    """Returns the message of an error; those of the operating system name the file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         # A file name may be bytes.
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

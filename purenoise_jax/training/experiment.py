@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import reset
-from purenoise_jax.checkpoint.manager import collections
+from purenoise_jax.checkpoint.tree_names import collections
 from purenoise_jax.config.fields import config_hash, phase_values
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.augment.compose import check_sizes, make_augment

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from purenoise_jax.checkpoint.identity import check_same
 from purenoise_jax.checkpoint.init_transforms import aux_norm, new_memory, read_transformed
-from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints, check_same
+from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
 from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime import files, workdir_lock

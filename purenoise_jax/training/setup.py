@@ -175,7 +175,7 @@ def set_up(
     checkpoints = Checkpoints(
         workdir,
         keep=options.checkpoint_keep,
-        named=[epoch * steps_per_epoch for epoch in run_record.kept_epochs(config, workdir)],
+        keep_steps=[epoch * steps_per_epoch for epoch in run_record.kept_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:

@@ -142,11 +142,11 @@ CONTRADICTIONS = {
     ),
     "means that are not used": (
         {"data.normalize_mean": (0.5,) * 3},
-        r"data\.normalize_mean=.* is used with data\.normalize=explicit only",
+        r"data\.normalize_mean=.* is used only with data\.normalize=explicit, but",
     ),
     "deviations that are not used": (
         {"phases.initial.methods": ("open",), "method.open.std": (0.5,) * 3},
-        r"method\.open\.std=.* is used with method\.open\.noise_stats=explicit only",
+        r"method\.open\.std=.* is used only with method\.open\.noise_stats=explicit",
     ),
     "noise without numbers": (
         {"phases.initial.methods": ("append",), "method.append.noise_stats": "explicit"},
