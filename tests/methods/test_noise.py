@@ -112,7 +112,7 @@ WRONG_VALUE = [
     ("replace_probs", np.float32([0, 1.5, NAN]), r"replace_probs must be float\[K\] in \[0, 1\], got 1\.5, nan$"),
     ("replace_probs", np.float32([0, -0.5, 1]), r"got -0\.5$"),
     ("mean", np.float32([0.5, NAN, 0.5]), r"mean must be .*, got nan$"),
-    ("std", np.float32([0.5, -1, np.inf]), r"std must be .*, of at least 0, got -1, inf$"),
+    ("std", np.float32([0.5, -1, np.inf]), r"std must be .*, each at least 0, got -1, inf$"),
     ("images", np.full((4, 6, 6, 3), -2.1, np.float32), r"images must lie in \[0, 1\], got -2\.1 to -2\.1; normalise them afterwards"),
     ("images", np.full((4, 6, 6, 3), NAN, np.float32), r"images must lie in \[0, 1\], got nan"),
 ]  # fmt: skip
