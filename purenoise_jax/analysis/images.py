@@ -126,7 +126,7 @@ def _sheet(part: SubFigure, run: Run, shown: Shown, rows: int, *, named: bool) -
             }
         )
     grid[0, 0].text(-0.15, 0.5, "as stored", ha="right", va="center", **_beside(grid[0, 0]))
-    grid[1, 0].text(-0.15, 0.5, "in the batch", ha="right", va="center", **_beside(grid[1, 0]))
+    grid[1, 0].text(-0.15, 0.5, "in batch", ha="right", va="center", **_beside(grid[1, 0]))
     noise = int(shown.noise.sum())
     title = (
         f"step {shown.step:,} (after epoch {shown.epoch}), {' + '.join(shown.methods)}: "
