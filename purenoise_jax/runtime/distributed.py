@@ -77,7 +77,7 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _bind_address(host: str | None, port: int) -> str | None:
-    """Where process 0 listens: at no other address than the one it was given.
+    """The address at which process 0 listens: only the one that it was given.
 
     None, which is JAX's own default of all addresses, where that address is not one of this machine
     (as behind a translated one), or the user has told JAX another.

@@ -239,7 +239,7 @@ class Heartbeat:
 
 
 def _from_library(error: BaseException | None) -> bool:
-    """Whether what was raised first is neither ours nor the operating system's."""
+    """True if the first exception is neither ours nor the operating system's."""
     while error is not None and error.__cause__ is not None:
         error = error.__cause__
     return isinstance(error, Exception) and not isinstance(error, PureNoiseError | OSError)

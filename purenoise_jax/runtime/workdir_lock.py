@@ -86,7 +86,7 @@ def _sign(handle: int) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Who holds the lock, as far as the file says."""
+    """The holder of the lock, as far as the file names it."""
     try:
         with open_plain(path) as file:
             file.seek(1)

@@ -105,7 +105,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Of pooch, between one attempt and the next; they take no time."""
+    """Pauses of pooch between attempts; they take no time."""
     made: list[float] = []
     monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=made.append))
     return made
