@@ -1,1 +1,1 @@
-"""Speed, measured: `python -m benchmarks.run` writes JSON and prints tables; see its `--help`."""
+"""Speed measurements: `python -m benchmarks.run` writes JSON and prints tables."""

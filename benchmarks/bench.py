@@ -1,4 +1,4 @@
-"""Collects what is measured, and what is not, and shows it."""
+"""Collects measurements and the reasons for missing ones, and prints tables."""
 
 import argparse
 import time
@@ -15,11 +15,11 @@ Row = dict[str, Any]
 
 
 class Bench:
-    """Collects rows, and goes on where something cannot be done.
+    """Collects rows; a measurement that fails is skipped.
 
     Args:
-        options: the command line.
-        console: for tables.
+        options: the parsed command line.
+        console: console for the tables.
     """
 
     def __init__(self, options: argparse.Namespace, console: SafeConsole) -> None:
@@ -37,13 +37,13 @@ class Bench:
         return self._end - time.monotonic()
 
     def skip(self, what: str, why: str) -> None:
-        """Says what is not measured."""
+        """Reports a measurement that is skipped."""
         self.skipped.append({"name": what, "why": why})
         text = f"not measured: {what}: {why}"
         self.console.print(text, style="yellow")
 
     def attempt(self, what: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The result of a call; None, with the reason said, if it fails or time is up."""
+        """The result of a call; None, with the reason reported, if it fails or time is up."""
         if self.left() <= 0:
             return self.skip(what, f"--minutes={self.options.minutes:g} are over")
         try:
@@ -53,7 +53,7 @@ class Bench:
             return self.skip(what, f"{type(error).__name__}: {lines[0][:200]}")
 
     def prepare(self, makers: dict[str, Callable[[], Program]], group: str) -> dict[str, Program]:
-        """Those programs that can be made and run."""
+        """Makes the programs and runs each once; those that fail are left out."""
 
         def ready(make: Callable[[], Program]) -> Program:
             program = make()
@@ -83,13 +83,13 @@ class Bench:
         return rows
 
     def add(self, suite: str, group: str, rows: list[Row] | None) -> list[Row]:
-        """Keeps rows that were measured elsewhere."""
+        """Adds rows that were measured elsewhere."""
         added = [{"suite": suite, "group": group} | row for row in rows or []]
         self.rows += added
         return added
 
     def table(self, title: str, rows: list[Row], columns: dict[str, Callable[[Row], str]]) -> None:
-        """Prints rows, if there are any, each column made by a function of the row."""
+        """Prints rows, if there are any; a function of the row makes each column."""
         if not rows:
             return
         table = Table(title=title, title_justify="left")

@@ -1,12 +1,12 @@
-"""What chips can do at best, by the makers' data sheets, and what a model asks of them."""
+"""Peak rates of chips by their data sheets, and the FLOPs of a model."""
 
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# Dense matrix products, in FLOP/s, and memory, in byte/s; NVIDIA's data sheets of the SXM (or, for
-# the small ones, only) form. In float32, XLA lets convolutions use TF32.
+# Dense matrix products in FLOP/s and memory in byte/s, from NVIDIA's data sheets; of several forms,
+# the SXM one. In float32, XLA lets convolutions use TF32.
 PEAKS: dict[str, dict[str, float]] = {
     "H200": {"bfloat16": 989e12, "float32": 494e12, "memory": 4.8e12},
     "H100": {"bfloat16": 989e12, "float32": 494e12, "memory": 3.35e12},
@@ -18,13 +18,13 @@ PEAKS: dict[str, dict[str, float]] = {
 
 
 def peak_of(device_kind: str) -> dict[str, float]:
-    """The entry of `PEAKS` for what JAX calls the device; empty if it is not there."""
+    """The entry of `PEAKS` for JAX's name of a device; empty if there is none."""
     words = device_kind.replace("-", " ").split()
     return next((peak for name, peak in PEAKS.items() if name in words), {})
 
 
 def forward_flops(function: Any, *args: Any) -> int:
-    """FLOPs (two a multiplication with its addition) of the convolutions and products in a call."""
+    """FLOPs (two per multiply-add) of the convolutions and matrix products in a call."""
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
@@ -35,7 +35,7 @@ def _count(jaxpr: Jaxpr) -> int:
         if eqn.primitive.name == "conv_general_dilated":
             kernel: Any = eqn.invars[1].aval
             spec = eqn.params["dimension_numbers"].rhs_spec
-            # All of the kernel but its output channels meets every output.
+            # Each output is a sum over the kernel's other axes.
             total += 2 * out.size * kernel.size // kernel.shape[spec[0]]
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
@@ -55,18 +55,18 @@ def _count(jaxpr: Jaxpr) -> int:
 def limits(
     flops: float, traffic: float | None, dtype: str, device_kind: str, ms: float
 ) -> dict[str, Any]:
-    """The two limits beside a measured time.
+    """The arithmetic and memory limits beside a measured time.
 
     Args:
-        flops: of a step, by the model's own arithmetic.
+        flops: FLOPs of a step, counted from the model.
         traffic: bytes that the compiled step reads and writes; None = not known.
-        dtype: of the activations.
-        device_kind: as JAX names it.
-        ms: measured, a step.
+        dtype: dtype of the activations.
+        device_kind: JAX's name of the device.
+        ms: measured milliseconds per step.
 
     Returns:
-        "arithmetic_ms", "memory_ms" and "utilisation" (of the peak arithmetic), as far as the
-        chip's data sheet is known; the rate "tflops" always.
+        "arithmetic_ms", "memory_ms" and "utilisation" (fraction of the peak arithmetic) if the
+        chip is in `PEAKS`; the rate "tflops" always.
     """
     found: dict[str, Any] = {"tflops": flops / ms / 1e9}
     peak = peak_of(device_kind)

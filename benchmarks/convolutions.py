@@ -1,4 +1,4 @@
-"""Every convolution of a network on its own: forward and both gradients, beside PyTorch's."""
+"""Times every convolution of a network by itself, forward and both gradients, beside PyTorch's."""
 
 import collections
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from purenoise_jax.models import conv, create_model
 from purenoise_jax.runtime.compiler import compiler_options
 
 PARTS = ("forward", "input gradient", "weight gradient")
-# So many calls are timed together, as threads that were idle take long to wake.
+# Calls timed together, because idle threads take long to wake up.
 CALLS = 10
 
 
@@ -34,7 +34,7 @@ class Shape(NamedTuple):
 
 
 def shapes_of(model: str) -> dict[Shape, int]:
-    """The convolutions of a network for 32x32 images, and how often each is there."""
+    """Counts the convolutions of a network for 32x32 images by shape."""
     network = create_model(model, num_classes=10)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
@@ -50,7 +50,7 @@ def shapes_of(model: str) -> dict[Shape, int]:
 
 
 def jax_programs(shape: Shape, batch_size: int) -> dict[str, Program]:
-    """Forward and gradients in JAX, as training compiles them."""
+    """Programs for forward and gradients in JAX, compiled as in training."""
     rng = np.random.default_rng(0)
 
     def draw(*size: int) -> jax.Array:
@@ -88,7 +88,7 @@ def _program(call: Callable[[], Any]) -> Program:
 
 
 def torch_programs(shape: Shape, batch_size: int) -> dict[str, Program]:
-    """The same in PyTorch, channels last."""
+    """The same programs in PyTorch, channels last."""
     import torch
 
     torch.set_num_threads(cpus())
@@ -116,14 +116,14 @@ def torch_programs(shape: Shape, batch_size: int) -> dict[str, Program]:
 
 
 def measure(model: str, batch_size: int, *, with_torch: bool) -> list[dict[str, Any]]:
-    """A row for every shape, in milliseconds a call, and one for what a step spends in all."""
+    """A row for every shape, in milliseconds per call, and one for the total of a step."""
     rows: list[dict[str, Any]] = []
     total: collections.Counter[str] = collections.Counter()
     for shape, count in shapes_of(model).items():
         programs = jax_programs(shape, batch_size)
         if with_torch:
             programs |= torch_programs(shape, batch_size)
-        # The gradient with respect to the images is never asked for.
+        # Training never computes the gradient with respect to the images.
         programs = {k: v for k, v in programs.items() if shape.inputs != 3 or "input" not in k}
         times = interleave(programs, rounds=5, seconds=30)
         ms = {name: found["ms"] for name, found in times.items()}

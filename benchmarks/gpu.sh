@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that wants a GPU, in one go of about ten minutes, without a network:
+# Runs all checks that need a GPU, in about ten minutes, without network access:
 #
 #   bash benchmarks/gpu.sh OUT [WHEELS]
 #
-# First the layers against PyTorch's stored results, then the benchmarks; OUT gets gpu.json and the
-# two logs. WHEELS is a folder of wheels for whatever the machine's Python lacks.
+# First it compares the layers with PyTorch's stored results, then it runs the benchmarks; OUT gets
+# gpu.json and the two logs. WHEELS is a folder of wheels that the machine's Python lacks.
 set -uo pipefail
 out=${1:?usage: bash benchmarks/gpu.sh OUT [WHEELS]}
 cd "$(dirname "$0")/.."

@@ -38,7 +38,7 @@ OPEN = {"delta": 1 / 3, "space": "pixel", "noise_stats": "train_subset", "mean":
 
 
 class FlaxBatchNorm(nn.Module):
-    """`flax.linen.BatchNorm` as the networks here call a norm: what a Flax user would have."""
+    """`flax.linen.BatchNorm` with the call signature of the norms here."""
 
     use_running_average: bool
     dtype: Any = jnp.float32
@@ -53,13 +53,13 @@ class FlaxBatchNorm(nn.Module):
 
 
 def some_noise(key: jax.Array, batch: Batch) -> Batch:
-    """Declares three rows of ten noise, at no cost of drawing it."""
+    """Marks three rows of ten as noise without drawing any."""
     del key
     return {**batch, "noise_mask": batch["label"] % 4 == 1}
 
 
 def data_stats(image_size: int, num_classes: int) -> DataStats:
-    """Of a long tail of ratio 100."""
+    """Statistics of a long tail of ratio 100."""
     counts = 5000 * 0.01 ** (np.arange(num_classes) / max(num_classes - 1, 1))
     half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
     return DataStats(
@@ -87,24 +87,24 @@ def step_program(
 
     Args:
         model: a name of `MODELS`, or a module.
-        norm: a name of `NORMS`, or a norm's class to put in its place.
-        dtype: of the activations.
+        norm: a name of `NORMS`, or the class of a norm.
+        dtype: dtype of the activations.
         batch_size: rows of a step.
         image_size: height and width.
         num_classes: K.
-        devices: over how many the batch is split.
-        steps_per_call: more than one are looped on the device.
-        calls: handed over before waiting.
-        noise: "given" (a mask over 30 % of the rows, no drawing), "drawn" (the whole of OPeN) or
+        devices: number of devices over which the batch is split.
+        steps_per_call: steps per call; more than one are looped on the device.
+        calls: calls dispatched before waiting.
+        noise: "given" (a mask over 30 % of the rows, no drawing), "drawn" (complete OPeN) or
             "none" (no mask).
         augment: augmentations by name.
-        guard: look whether the result is finite before keeping it, as training does.
-        options: for the compiler; None = those that training uses.
+        guard: check that the result is finite before keeping it, as training does.
+        options: compiler options; None = those of training.
 
     Returns:
         The program, with "compile_seconds", "memory_bytes" (arguments, results and temporaries on
         one device), "flops" (three times the forward pass's), "traffic" (bytes read and written, as
-        the compiler counts them) and "executed_flops" (likewise) among its facts.
+        the compiler counts them) and "executed_flops" (counted by the compiler) among its facts.
     """
     stats = data_stats(image_size, num_classes)
     network = _network(model, norm, dtype, num_classes)
@@ -154,7 +154,7 @@ def step_program(
 
         if steps_per_call == 1:
             return one(first, (state, totals))
-        # As in training, the compiler does not know how often.
+        # As in training, the compiler does not know the number of steps.
         return jax.lax.fori_loop(first, first + count, one, (state, totals))
 
     started = time.perf_counter()
@@ -187,7 +187,7 @@ def step_program(
             "flops": 3 * forward_flops(_forward(network, state), images[:batch_size]),
             "compile_seconds": compile_seconds,
             "memory_bytes": _memory(compiled),
-            # Of a loop, one turn is counted.
+            # The compiler counts one iteration of a loop.
             "traffic": cost.get("bytes accessed"),
             "executed_flops": cost.get("flops"),
         },

@@ -1,7 +1,7 @@
-"""Other ways to compute DAR-BN, for the table of what was tried.
+"""Other ways to compute DAR-BN, for a comparison of speed and accuracy.
 
-All give the same outputs and gradients; the two with masks over all activations do not bother to
-unbias the running variance.
+All give the same outputs and gradients; the two with masks over all activations do not unbias the
+running variance.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from purenoise_jax.models.norm_batch import NormBatch
 
 
 class MaskedSums(DARBatchNorm):
-    """Sums over all activations, once weighted by each mask; raw second moments."""
+    """Sums over all activations, weighted by each mask in turn; raw second moments."""
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Normalises with E[x^2] - E[x]^2 of the masked rows."""
@@ -43,13 +43,13 @@ class MaskedSums(DARBatchNorm):
     def _kept(
         self, batch: NormBatch, mean: jax.Array, var: jax.Array, average: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """Reads the running statistics, or mixes the new moments in."""
+        """Returns the running statistics, or updates them with the new moments."""
         images = ImageMoments(mean[None], var[None], jnp.ones((1, 1), mean.dtype))
         return self.moments(batch, images, jnp.ones(1, bool), average)
 
 
 class TwoOutputs(MaskedSums):
-    """Normalises the whole batch twice, for noise and for natural rows, and selects."""
+    """Normalises all rows twice, with the noise and with the natural moments, and selects."""
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Selects between two normalised batches."""
@@ -85,8 +85,8 @@ def errors(form: Callable[..., BatchNorm], mean: float, dtype: str) -> float:
 
     Args:
         form: makes the layer.
-        mean: of the activations, whose standard deviation is 1.
-        dtype: in which they arrive.
+        mean: mean of the activations, whose standard deviation is 1.
+        dtype: dtype of the activations.
     """
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(mean, 1, (32, 16, 16, 16)), dtype)

@@ -1,4 +1,4 @@
-"""What an epoch, an evaluation and a start cost beside the work itself."""
+"""Overhead of an epoch, an evaluation and a start."""
 
 import json
 import os
@@ -30,12 +30,12 @@ from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.train_step import TrainState
 
 IMAGE = (32, 32, 3)
-# Images of CIFAR-10-LT at ratio 100, which an epoch goes through.
+# Images of CIFAR-10-LT at ratio 100, and so of an epoch.
 EPOCH_IMAGES = 12_406
 
 
 def write_data(path: Path, images: int, test_images: int, size: int = 32) -> None:
-    """Writes made-up images."""
+    """Writes random images."""
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
     for split, count in (("train", images), ("test", test_images)):
@@ -45,7 +45,7 @@ def write_data(path: Path, images: int, test_images: int, size: int = 32) -> Non
 
 
 def run_config(path: Path, model: str, epochs: int) -> ConfigDict:
-    """OPeN from the first epoch, augmented, evaluated at the end."""
+    """Config of OPeN from the first epoch, augmented, evaluated at the end."""
     config = default_config()
     config.data.update({"source": "npz", "path": str(path), "augment": AUGMENTATIONS})
     config.data.imbalance_ratio = 1.0
@@ -61,14 +61,14 @@ def run_config(path: Path, model: str, epochs: int) -> ConfigDict:
 
 
 class Stopwatch(Display):
-    """Notes when the loop has handed over each step."""
+    """Records the time at which the loop has dispatched each step."""
 
     def __init__(self) -> None:
         super().__init__(active=False)
         self.times: list[float] = []
 
     def advance(self, done: int, images_per_second: float | None) -> None:
-        """Called by the loop after each call."""
+        """Records the time; the loop calls it after each call of steps."""
         del done, images_per_second
         self.times.append(time.perf_counter())
 
@@ -76,15 +76,15 @@ class Stopwatch(Display):
 def between_epochs(
     epochs: int, images: int = EPOCH_IMAGES, model: str = "resnet8"
 ) -> dict[str, Any]:
-    """What the loop does once an epoch: sampling, metrics, logging, in milliseconds.
+    """Milliseconds of the work once per epoch: sampling, metrics, logging.
 
-    Measured with the smallest network on small images, so that a step is short beside it: the time
-    from the last step of one epoch to the first of the next, less that between two steps.
+    Measured as the time from the last step of one epoch to the first of the next minus that between
+    two steps, with the smallest network on small images, so that a step is short in comparison.
 
     Args:
-        epochs: at least three, as the first compiles.
-        images: that are trained on.
-        model: that is trained.
+        epochs: at least three, because the first compiles.
+        images: number of training images.
+        model: network.
     """
     if epochs < 3:
         raise ValueError(f"--epochs={epochs} must be at least 3")
@@ -112,7 +112,7 @@ def between_epochs(
 
 
 def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Program]:
-    """An evaluation of so many images, and the bare forward passes over as many."""
+    """Programs for an evaluation of `count` images and for the bare forward passes over as many."""
     network = create_model(model, num_classes=10, norm="dar_bn")
     placement = Placement(batch_size, 1)
     rng = np.random.default_rng(0)
@@ -150,12 +150,12 @@ def evaluation(model: str, count: int, batch_size: int = 512) -> dict[str, Progr
             logits = forward(variables, batch)
         logits.block_until_ready()
 
-    def whole() -> None:
+    def evaluate() -> None:
         evaluator(current_variables(state), identity)
 
     facts = {"images": count, "batch_size": size}
     return {
-        f"evaluation, {model}": Program(whole, 1, facts),
+        f"evaluation, {model}": Program(evaluate, 1, facts),
         f"bare forward, {model}": Program(bare, 1, facts),
     }
 
@@ -166,17 +166,17 @@ started = float(sys.argv[1])
 import jax
 from pathlib import Path
 from benchmarks.overhead import Stopwatch, run_config
-from purenoise_jax import compile_cache
+from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.training.loop import train_and_evaluate
-compile_cache.enable()
+compilation_cache.enable()
 imported = time.time()
 
 class Done(BaseException):
     pass
 
 class First(Stopwatch):
-    def advance(self, done, description, images_per_second):
-        if done == 2:  # handed over once step 1 is done
+    def advance(self, done, images_per_second):
+        if done == 2:  # dispatched once step 1 is done
             print(imported - started, time.time() - started)
             raise Done
 
@@ -188,7 +188,7 @@ except Done:
 
 
 def start(model: str) -> list[dict[str, Any]]:
-    """Seconds from starting Python to the end of the first step, with an empty cache and a full."""
+    """Seconds from the start of Python to the end of the first step, by state of the cache."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.npz"
@@ -208,5 +208,5 @@ def start(model: str) -> list[dict[str, Any]]:
 
 
 def to_json(value: Any) -> str:
-    """One line of JSON."""
+    """Formats a value as one line of JSON."""
     return json.dumps(value, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Where the time of a step goes, operation by operation, from the profiler's own record."""
+"""Time of a step by operation, from the record of the profiler."""
 
 import collections
 import re
@@ -10,7 +10,7 @@ import jax
 
 from benchmarks.timing import Program
 
-# What an XLA instruction's first words say of its purpose.
+# Purpose of an XLA instruction, and the pattern of its name.
 KINDS = (
     ("convolutions", re.compile(r"conv(?!ert)|EigenConv|cudnn")),
     ("transposes for weight gradients", re.compile(r"transpose")),
@@ -21,16 +21,15 @@ KINDS = (
 
 
 def kind_of(name: str) -> str:
-    """The purpose of an instruction by its name."""
+    """The purpose of an instruction, by its name."""
     return next((kind for kind, pattern in KINDS if pattern.search(name)), "other")
 
 
 def jax_profile(program: Program, steps: int = 4) -> list[dict[str, Any]]:
-    """Milliseconds of busy threads a step, by instruction, for a program that was run before.
+    """Milliseconds of busy threads per step by instruction, for a program that has run before.
 
-    A CPU runs independent instructions side by side and splits large ones, so what is added up is
-    time of threads. What threads do inside Eigen's convolutions is not in the record; for that see
-    `convolutions`.
+    A CPU runs independent instructions in parallel and splits large ones, so the sums are thread
+    times. The record has no time of threads inside Eigen's convolutions; see `convolutions`.
     """
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -57,7 +56,7 @@ def jax_profile(program: Program, steps: int = 4) -> list[dict[str, Any]]:
 
 
 def torch_profile(program: Program, steps: int = 4) -> list[dict[str, Any]]:
-    """The same from PyTorch's profiler: milliseconds a step of each operator's own time."""
+    """The same from PyTorch's profiler: milliseconds per step of each operator itself."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as record:

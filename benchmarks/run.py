@@ -1,10 +1,10 @@
 """Measures speed and writes JSON and tables.
 
-python -m benchmarks.run                      # everything that this machine can do
+python -m benchmarks.run                      # all suites that this machine can run
 python -m benchmarks.run --suite steps norms --model resnet32 --minutes 10 --out speed.json
 
-Programs that are compared run in turn (A B, B A, ...) in one process; a time is the median of its
-rounds, with quartiles. Ratios hold for a machine; milliseconds hold for one machine on one day.
+Compared programs run in turn (A B, B A, ...) in one process; a time is the median of its rounds,
+with quartiles. Ratios are typical of a machine; milliseconds only of one machine on one day.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# Two frameworks share a GPU here, so neither may take all of its memory.
+# Two frameworks share a GPU here, so neither may reserve all of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
@@ -31,7 +31,7 @@ from purenoise_jax.training.provenance import versions
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1."""
+    """Reads an integer of at least 1."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} must be at least 1")
@@ -46,38 +46,54 @@ def parse(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="what to measure")
-    add("--model", nargs="+", choices=sorted(MODELS), help="networks, instead of the usual")
-    add("--norm", nargs="+", choices=list(NORMS), default=list(NORMS), help="of suite steps")
+    add("--suite", nargs="+", choices=list(SUITES), default=list(SUITES), help="suites to run")
+    add("--model", nargs="+", choices=sorted(MODELS), help="networks, instead of each suite's own")
+    add(
+        "--norm",
+        nargs="+",
+        choices=list(NORMS),
+        default=list(NORMS),
+        help="norms of the suite steps",
+    )
     add("--dtype", nargs="+", choices=("float32", "bfloat16"))
     add(
         "--batch",
         type=positive,
-        help="rows of a step, instead of 128 (fewer for wide nets on a CPU)",
+        help="batch size, instead of 128 (smaller for wide networks on a CPU)",
     )
-    add("--rounds", type=positive, default=15, help="of every measurement, at most (default 15)")
-    add("--minutes", type=float, default=60.0, help="begin nothing new after so many (default 60)")
+    add("--rounds", type=positive, default=15, help="rounds of a measurement, at most (default 15)")
+    add(
+        "--minutes",
+        type=float,
+        default=60.0,
+        help="begin no measurement after this time (default 60)",
+    )
     add(
         "--steps_per_call",
         type=positive,
         default=20,
-        help="on a GPU, looped on the device (default 20)",
+        help="steps per call on a GPU, looped on the device (default 20)",
     )
-    add("--epochs", type=positive, default=14, help="of the loop whose overhead is measured")
+    add(
+        "--epochs",
+        type=positive,
+        default=14,
+        help="epochs of the run whose overhead per epoch is measured",
+    )
     add("--eval_images", type=positive, default=10_000)
     add(
         "--torch_forms",
         nargs="*",
         choices=("plain", "channels_last", "compiled"),
         default=("plain", "channels_last", "compiled"),
-        help="of the PyTorch steps",
+        help="forms of the PyTorch steps",
     )
     add("--out", type=Path, help="JSON file; default: none")
     return parser.parse_args(argv)
 
 
 def environment() -> dict[str, Any]:
-    """What the figures hold for."""
+    """Versions, device and date of the measurements."""
     found: dict[str, Any] = dict(versions())
     found |= {"date": datetime.date.today().isoformat(), "cpus": cpus()}
     with contextlib.suppress(metadata.PackageNotFoundError):
@@ -102,14 +118,14 @@ def main(argv: list[str]) -> int:
         if suite in options.suite:
             measure(bench)
             if options.out is not None:
-                # After every suite, so that what is stopped has left what it measured.
+                # After every suite, so that an interrupted command keeps its measurements.
                 write(argv, options.out, bench, where, started)
     console.print(f"{time.monotonic() - started:,.0f} s")
     return 0
 
 
 def write(argv: list[str], out: Path, bench: Bench, where: dict[str, Any], started: float) -> None:
-    """Writes all rows so far, a line each."""
+    """Writes all rows measured so far, a line each."""
     record = {
         "command": ["python", "-m", "benchmarks.run", *argv],
         "environment": where,
@@ -122,7 +138,7 @@ def write(argv: list[str], out: Path, bench: Bench, where: dict[str, Any], start
 
 
 def to_text(record: dict[str, Any]) -> str:
-    """JSON with every entry of a list of rows on a line of its own."""
+    """Formats JSON with each row of a list on its own line."""
     lines = []
     for key, value in record.items():
         if value and isinstance(value, list) and isinstance(value[0], dict):

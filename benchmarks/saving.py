@@ -1,4 +1,4 @@
-"""What a manifest costs on top of writing a checkpoint."""
+"""Cost of a manifest on top of that of writing a checkpoint."""
 
 import itertools
 import shutil
@@ -17,12 +17,12 @@ from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import create_model
 from purenoise_jax.training.train_step import TrainState, init_state
 
-# By the time of the next measurement a manifest in the making is done, as it is in training.
+# Long enough for the last manifest to be complete before the next measurement, as in training.
 PAUSE_SECONDS = 2.0
 
 
 def state_of(model: str) -> TrainState:
-    """A state as large as in training, of numbers that do not compress."""
+    """A state as large as in training, with values that do not compress."""
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=0)
     shapes = jax.eval_shape(
         lambda: init_state(create_model(model, num_classes=10), tx, (32, 32, 3), 0)
@@ -44,14 +44,14 @@ def saves(model: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
     """Times saves in turn with those of orbax alone.
 
     Args:
-        model: whose state is saved.
-        rounds: at most.
-        seconds: no new round is begun after so many.
+        model: network whose state is saved.
+        rounds: largest number of rounds.
+        seconds: no new round begins after this time.
 
     Returns:
         A row each, as from `interleave`, for "orbax alone"; "what the loop waits", until the state
-        is on disk and training goes on; "until it is sealed". All but the first have "over_alone",
-        their time over the first's, round by round.
+        is on disk and training continues; "until it is sealed", until the checkpoint is committed.
+        All but the first have "over_alone", their time over the first's, round by round.
     """
     state = jax.block_until_ready(state_of(model))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -1,4 +1,4 @@
-"""What a step costs as the work grows."""
+"""Cost of a step as the work grows."""
 
 import json
 import os
@@ -26,7 +26,7 @@ DEVICES = (1, 2, 4, 8)
 
 
 def axis_programs(axis: str) -> Iterator[tuple[int, Program]]:
-    """A WRN-10 with DAR-BN at every size of an axis, all else at the base."""
+    """Yields a WRN-10 step with DAR-BN for every size of an axis, all else as in `BASE`."""
     for size in AXES[axis]:
         width = size if axis == "width" else 2
         settings = BASE | ({axis: size} if axis != "width" else {})
@@ -35,7 +35,7 @@ def axis_programs(axis: str) -> Iterator[tuple[int, Program]]:
 
 
 def axis(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Times of an axis, with the exponent of the time in the size from each point to the next."""
+    """Times along an axis, with the exponent of time in size between neighbouring points."""
     programs = dict(axis_programs(name))
     times = interleave(
         {str(size): program for size, program in programs.items()}, rounds=rounds, seconds=seconds
@@ -56,9 +56,9 @@ def axis(name: str, rounds: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def devices(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """One batch of 128 over 1 to 8 devices, all of them the same processor: what sharding costs.
+    """Cost of sharding: a batch of 128 over 1 to 8 devices, all of them the same processor.
 
-    `work` is what all devices together compute, by the compiler's count, over what one would.
+    `work` is the FLOPs of all devices together, by the compiler's count, over those of one.
     """
     programs = {count: step_program("resnet32", batch_size=128, devices=count) for count in DEVICES}
     times = interleave(
@@ -82,7 +82,7 @@ def devices(rounds: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def devices_in_child(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """`devices` in a process of its own, as the number of CPU devices is fixed when JAX starts."""
+    """Runs `devices` in a new process, because JAX fixes the number of CPU devices at its start."""
     code = (
         "from benchmarks import scaling, overhead\n"
         f"print(overhead.to_json(scaling.devices({rounds}, {seconds})))"
@@ -101,11 +101,11 @@ def devices_in_child(rounds: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def memory(step_bytes: int, limit: int | None) -> list[dict[str, Any]]:
-    """How large a data set may be that lies on the device beside a step.
+    """The largest data set that fits on the device beside a step.
 
     Args:
-        step_bytes: what the step needs.
-        limit: bytes of the device, None = unknown.
+        step_bytes: bytes that the step needs.
+        limit: bytes of the device; None = unknown.
     """
     rows: list[dict[str, Any]] = []
     for name, count, size in (

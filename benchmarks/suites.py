@@ -1,4 +1,4 @@
-"""What can be measured: one function a suite, each of which fills a `Bench`."""
+"""The suites of measurements: one function each, which adds rows to a `Bench`."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CPU_BATCH = {"wrn16_4": 32, "wrn28_10": 8}
 
 
 def groups(bench: Bench) -> Iterator[tuple[str, str, int]]:
-    """Network, dtype and batch size of what is timed, the most telling first."""
+    """Yields network, dtype and batch size of the steps to time, the most informative first."""
     options = bench.options
     models = options.model or ["resnet32", *(["wrn16_4"] if bench.on_cpu else []), "wrn28_10"]
     dtypes = options.dtype or ["float32", "bfloat16"]
@@ -34,12 +34,12 @@ def groups(bench: Bench) -> Iterator[tuple[str, str, int]]:
 
 
 def batch_for(bench: Bench, model: str) -> int:
-    """Rows of a step."""
+    """The batch size for a network."""
     return bench.options.batch or (CPU_BATCH.get(model, 128) if bench.on_cpu else 128)
 
 
 def first_model(bench: Bench) -> str:
-    """The network for the suites that look at one."""
+    """The network for the suites that time only one."""
     return (bench.options.model or ["resnet32"])[0]
 
 
@@ -102,7 +102,7 @@ CHIP = {
 
 
 def add_ratios(rows: list[Row]) -> None:
-    """Adds to each of JAX's rows its time over others of the group: below 1 is ahead."""
+    """Adds to each JAX row its time over that of others in the group; below 1 is faster."""
     by_name = {row["name"]: row for row in rows}
     for row in rows:
         framework, norm, *_ = row["name"].split()
@@ -121,7 +121,7 @@ def add_ratios(rows: list[Row]) -> None:
 
 
 def norm_forms(bench: Bench) -> None:
-    """Other ways to compute DAR-BN, in time and in accuracy."""
+    """Other ways to compute DAR-BN: time and accuracy."""
     model = first_model(bench)
     batch = batch_for(bench, model)
     group = f"{model}, float32, batch {batch}"
@@ -155,12 +155,12 @@ def norm_forms(bench: Bench) -> None:
 
 
 def chunks(bench: Bench) -> None:
-    """How many steps the host should hand over at once."""
+    """Time of a step by the number of steps per call."""
     model, dtype, batch = next(groups(bench))
     if bench.on_cpu:
         bench.skip(
-            "steps handed over at once",
-            "on a CPU they run one by one, as convolutions in a loop are many times slower",
+            "steps per call",
+            "on a CPU only one, because convolutions in a loop are many times slower",
         )
         return
     group = f"{model}, {dtype}, batch {batch}"
@@ -177,10 +177,10 @@ def chunks(bench: Bench) -> None:
         for count in (1, 5, 10, 50)
     }
     rows = bench.time("chunks", group, bench.prepare(makers, group))
-    bench.table(f"steps handed over at once: {group}", rows, TIME)
+    bench.table(f"steps per call: {group}", rows, TIME)
 
 
-# What the compiler may be told, by platform; {} is what it does by itself.
+# Sets of compiler options by platform; {} is the compiler's default.
 COMPILER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "cpu": {
         "nothing": {},
@@ -198,7 +198,7 @@ COMPILER_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def compiler(bench: Bench) -> None:
-    """What telling the compiler brings."""
+    """Time of a step by compiler options."""
     model, dtype, batch = next(groups(bench))
     group = f"{model}, {dtype}, batch {batch}"
     makers: dict[str, Any] = {
@@ -214,11 +214,11 @@ def compiler(bench: Bench) -> None:
     }
     rows = bench.time("compiler", group, bench.prepare(makers, group))
     columns = TIME | {"compile s": number("compile_seconds")}
-    bench.table(f"a step by what the compiler is told: {group}", rows, columns)
+    bench.table(f"a step by compiler options: {group}", rows, columns)
 
 
 def overheads(bench: Bench) -> None:
-    """What comes on top of the bare step, and of the bare forward pass."""
+    """Overhead over the bare step and over the bare forward pass."""
     model = first_model(bench)
     batch = batch_for(bench, model)
     kinds: dict[str, dict[str, Any]] = {
@@ -252,14 +252,14 @@ def overheads(bench: Bench) -> None:
         if forward and row["name"].startswith("evaluation"):
             row["overhead"] = over(row, forward) - 1
     bench.table(
-        f"beside the work itself: {group}",
+        f"overhead: {group}",
         rows + found,
         TIME | {"on top": number("overhead", "{:+.1%}")},
     )
 
 
 def saves(bench: Bench) -> None:
-    """What a manifest costs on top of writing a checkpoint."""
+    """Cost of a manifest on top of that of writing a checkpoint."""
     columns = TIME | {
         "MB": number("megabytes", "{:,.0f}"),
         "/ alone": number("over_alone", "{:.3f}"),
@@ -271,7 +271,7 @@ def saves(bench: Bench) -> None:
 
 
 def guards(bench: Bench) -> None:
-    """What it costs to look whether a step's result is finite before keeping it."""
+    """Cost of the check that a step's result is finite."""
     model, dtype, batch = next(groups(bench))
     group = f"{model}, {dtype}, batch {batch}"
     common: dict[str, Any] = {
@@ -294,15 +294,15 @@ def guards(bench: Bench) -> None:
         "compile s": number("compile_seconds"),
         "MiB": number("memory_bytes", "{:,.0f}", 2**-20),
     }
-    bench.table(f"a step that keeps only what is finite: {group}", rows, columns)
+    bench.table(f"a step with and without the check for finite results: {group}", rows, columns)
 
 
 def starts(bench: Bench) -> None:
-    """From starting Python to the end of the first step."""
+    """Time from the start of Python to the end of the first step."""
     model = first_model(bench)
     rows = bench.add("start", model, bench.attempt("start", overhead.start, model))
     bench.table(
-        "from starting Python to the end of the first step, in seconds",
+        "from the start of Python to the end of the first step, in seconds",
         rows,
         {
             "": name_of,
@@ -313,7 +313,7 @@ def starts(bench: Bench) -> None:
 
 
 def scalings(bench: Bench) -> None:
-    """How the time of a step grows with the work."""
+    """Growth of the time of a step with batch, width, image size and classes."""
     columns = TIME | {
         "growth": number("growth", "{:.2f}"),
         "images/s": number("images_per_second", "{:,.0f}"),
@@ -330,7 +330,7 @@ def scalings(bench: Bench) -> None:
 
 
 def devices(bench: Bench) -> None:
-    """What splitting a batch costs."""
+    """Cost of splitting a batch over devices."""
     seconds = min(60.0, max(bench.left(), 1))
     found = bench.attempt("devices", scaling.devices_in_child, bench.options.rounds, seconds)
     bench.table(
@@ -341,7 +341,7 @@ def devices(bench: Bench) -> None:
 
 
 def memories(bench: Bench) -> None:
-    """Which data sets fit on the device."""
+    """Data sets that fit on the device."""
     limit = (bench.device.memory_stats() or {}).get("bytes_limit")
     if limit is None and hasattr(os, "sysconf"):
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -357,13 +357,13 @@ def memories(bench: Bench) -> None:
             "images": number("images", "{:,}"),
             "MiB": number("data_bytes", "{:,.0f}", 2**-20),
             "fits": lambda row: {True: "yes", False: "no: must stream", None: "?"}[row["fits"]],
-            "would have to stream above": number("streams_above_images", "{:,} images"),
+            "must stream above": number("streams_above_images", "{:,} images"),
         },
     )
 
 
 def profiles(bench: Bench) -> None:
-    """Where the time of a step goes, beside PyTorch's."""
+    """Time of a step by operation, beside PyTorch's."""
     model, dtype, batch = next(groups(bench))
     if not bench.on_cpu:
         bench.skip("operation by operation", "written for CPUs; use jax.profiler on a GPU")
@@ -377,7 +377,7 @@ def profiles(bench: Bench) -> None:
     (timed,) = bench.time("profile", group, {"jax dar_bn": made})
     rows = bench.add("profile", "jax", bench.attempt("profile", profile.jax_profile, made))
     bench.table(
-        f"XLA, {group}: {timed['ms']:,.0f} ms a step",
+        f"XLA, {group}: {timed['ms']:,.0f} ms per step",
         rows[:14],
         {
             "": name_of,
@@ -396,7 +396,7 @@ def profiles(bench: Bench) -> None:
         for side in sides
     }
     bench.table(
-        f"convolutions on their own, ms a call: {model}, float32, batch {batch}",
+        f"single convolutions, ms per call: {model}, float32, batch {batch}",
         bench.add("profile", "convolutions", found),
         {"": name_of, "count": number("count", "{}")} | columns,
     )

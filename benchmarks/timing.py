@@ -1,4 +1,4 @@
-"""Times several programs in turn, so that what else a machine does falls on all of them."""
+"""Times several programs in turn, so that other load on the machine affects all of them alike."""
 
 import dataclasses
 import os
@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-# PyTorch's threads go on spinning for up to 0.2 s after their work; nobody else shall pay for it.
+# PyTorch's threads keep spinning for up to 0.2 s after their work, which would slow down the next
+# program.
 PAUSE_SECONDS = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something that can be timed again and again.
+    """A program that can be timed repeatedly.
 
     Attributes:
-        run: does it once and waits until it is done.
-        steps: how many steps that is.
-        facts: what is known of it beside its time.
+        run: runs it once and waits until it is done.
+        steps: number of steps in one run.
+        facts: other values for its row.
     """
 
     run: Callable[[], None]
@@ -28,7 +29,7 @@ class Program:
 
 
 def cpus() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -41,17 +42,17 @@ def interleave(
     seconds: float,
     pause: float = PAUSE_SECONDS,
 ) -> dict[str, dict[str, Any]]:
-    """Runs every program once a round, in another order each, after a round that does not count.
+    """Runs every program once per round, in a new order each, after a first round without timing.
 
     Args:
-        programs: by name.
-        rounds: at most.
-        seconds: no new round is begun after so many, but three are always run.
+        programs: programs by name.
+        rounds: largest number of rounds.
+        seconds: no new round begins after this time, but three are always run.
         pause: seconds before each run.
 
     Returns:
-        By name, milliseconds a step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds",
-        and "samples", one a round, so that programs can be compared round by round.
+        By name, milliseconds per step: "ms" (median), "ms_low" and "ms_high" (quartiles), "rounds",
+        and "samples", one per round, so that programs can be compared round by round.
     """
     for program in programs.values():
         program.run()
@@ -61,7 +62,7 @@ def interleave(
     for done in range(rounds):
         if done >= 3 and time.monotonic() - started > seconds:
             break
-        # So that nobody always follows the same one.
+        # In a random order, so that no program always follows the same one.
         for name in order.permutation(list(programs)).tolist():
             program = programs[name]
             time.sleep(pause)
@@ -72,7 +73,7 @@ def interleave(
 
 
 def spread(seconds: list[float]) -> dict[str, Any]:
-    """Median and quartiles of times in seconds, in milliseconds."""
+    """Median and quartiles, in milliseconds, of times in seconds."""
     low, middle, high = (float(q) for q in np.percentile(seconds, (25, 50, 75)) * 1000)
     samples = [round(1000 * s, 3) for s in seconds]
     return {
@@ -85,5 +86,5 @@ def spread(seconds: list[float]) -> dict[str, Any]:
 
 
 def over(row: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """The median over the rounds of one program's time over another's in the same round."""
+    """The median over rounds of the ratio of two programs' times in the same round."""
     return float(np.median(np.divide(row["samples"], other["samples"])))

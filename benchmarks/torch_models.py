@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, with the paper's DAR-BN as its listing has it.
+"""The same networks in PyTorch, with DAR-BN as in the paper's listing.
 
 Written for comparison from the paper's listing 1 and the published architectures: boolean indexing,
 the natural rows through `BatchNorm2d`, the noise rows without gradient.
@@ -35,7 +35,7 @@ class Norm(nn.Module):
         return out
 
     def listing(self, x: Tensor) -> Tensor:
-        """Noise rows by their own moments and the shared affine parameters."""
+        """Normalises noise rows with their own moments and the shared affine parameters."""
         bn = self.main
         mean = x.mean((0, 2, 3), keepdim=True)
         var = x.var((0, 2, 3), unbiased=False, keepdim=True)
@@ -49,7 +49,7 @@ def conv3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Of the CIFAR ResNet, with the parameter-free shortcut."""
+    """Basic block of the CIFAR ResNet, with the parameter-free shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Of the wide ResNet, with dropout after its first convolution."""
+    """Block of the wide ResNet, with dropout after its first convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, kind: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class WideBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """A stem, three stages of blocks, a linear head; `widen` 0 is the CIFAR ResNet."""
+    """Stem, three stages of blocks, linear head; `widen` 0 is the CIFAR ResNet."""
 
     def __init__(self, depth: int, widen: int, kind: str, num_classes: int) -> None:
         super().__init__()
@@ -130,6 +130,6 @@ SHAPES = {
 
 
 def create(name: str, kind: str, num_classes: int) -> Network:
-    """A network by the name that it has in this project."""
+    """Creates a network by its name in this project."""
     depth, widen = SHAPES[name]
     return Network(depth, widen, kind, num_classes)

@@ -1,4 +1,4 @@
-"""Training steps in PyTorch, ready to be timed: the plain form, and what an expert would write."""
+"""Training steps in PyTorch, ready to be timed: a plain form and two optimised ones."""
 
 import contextlib
 import logging
@@ -15,12 +15,12 @@ from benchmarks.timing import Program, cpus
 FORMS = ("plain", "channels_last", "compiled")
 
 
-# All that the machine lets this process use.
+# All processors that this process may use.
 torch.set_num_threads(cpus())
 
 
 def device(platform: str) -> torch.device:
-    """The device of JAX's platform.
+    """The PyTorch device for JAX's platform.
 
     Raises:
         RuntimeError: PyTorch cannot use it.
@@ -32,8 +32,8 @@ def device(platform: str) -> torch.device:
     return torch.device("cuda")
 
 
-def be_plain_or_not(form: str) -> None:
-    """Sets what PyTorch keeps for the whole process."""
+def set_global_options(form: str) -> None:
+    """Sets PyTorch's process-wide options for a form."""
     torch.backends.cudnn.benchmark = form != "plain"
     torch.set_float32_matmul_precision("highest" if form == "plain" else "high")
 
@@ -49,16 +49,16 @@ def step_program(
     steps_per_call: int = 1,
     num_classes: int = 10,
 ) -> Program:
-    """A training step on a batch that lies ready on the device, three rows of ten noise.
+    """Makes a training step on a batch that is on the device already, three rows of ten noise.
 
     Args:
-        model: as this project names it.
+        model: name in this project.
         norm: "bn", "aux_bn" or "dar_bn".
         dtype: "bfloat16" uses autocast.
         batch_size: rows of a step.
-        form: "plain" (as one writes it), "channels_last", or "compiled" (`torch.compile` on top).
-        platform: of the device, as JAX names it.
-        steps_per_call: before waiting for the device.
+        form: "plain" (default settings), "channels_last", or "compiled" (also `torch.compile`).
+        platform: JAX's name of the platform.
+        steps_per_call: steps before waiting for the device.
         num_classes: K.
     """
     place = device(platform)
@@ -75,10 +75,10 @@ def step_program(
     labels = torch.randint(0, num_classes, (batch_size,), device=place)
     noise = labels % 4 == 1
     if form == "compiled":
-        # It warns at length that boolean indexing breaks its graphs, and goes on.
+        # Silences long warnings that boolean indexing breaks graphs; compilation continues.
         logging.getLogger("torch._dynamo").setLevel(logging.CRITICAL)
-        # Every network and norm is a variant of the same code; the default of 8 would soon leave
-        # the later ones uncompiled.
+        # Every network and norm recompiles the same code; with the default limit of 8 the later
+        # ones would stay uncompiled.
         torch._dynamo.config.recompile_limit = 256
         warnings.filterwarnings("ignore", module="torch")
     call = torch.compile(net) if form == "compiled" else net
@@ -89,7 +89,7 @@ def step_program(
             return torch.autocast(place.type, torch.bfloat16)
 
     def run() -> None:
-        be_plain_or_not(form)
+        set_global_options(form)
         for _ in range(steps_per_call):
             optimizer.zero_grad()
             with mixed():

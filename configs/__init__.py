@@ -1,7 +1,7 @@
 """Config files, one per data set.
 
-What they share comes with the package, so that they run anywhere. Copies of them that say
-`from configs import common` find it here.
+Their common part comes with the package, so that they run anywhere. Copies of them can
+still say `from configs import common`.
 """
 
 from purenoise_jax.config import parts as common

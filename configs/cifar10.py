@@ -1,14 +1,14 @@
-"""Balanced CIFAR-10, with or without a fixed share of noise beside every batch.
+"""Balanced CIFAR-10, with or without a fixed ratio of noise images appended to every batch.
 
     python -m purenoise_jax.main --config configs/cifar10.py --workdir runs/balanced
 
 Arguments after a colon, separated by commas:
-    method=append|erm   start=0 (from which epoch on there is noise)   preset=paper|rescience
+    method=append|erm   start=0 (first epoch with noise)   preset=paper|rescience
     epochs=200   model=wrn28_10   augment=autoaugment|flip_crop|cutout|simclr
 
 Adam at a constant 1e-3 (paper, section 5). The paper reports +0.9 % over AutoAugment alone and
-+2.38 % over flip and crop; the reproduction 87.16 -> 88.57 %, and starts the noise at epoch 160
-unless told otherwise. Its weight decay of 2e-4 goes with preset=rescience; the paper names none.
++2.38 % over flip and crop; the reproduction 87.16 -> 88.57 %, with noise from epoch 160 on by
+default. Its weight decay of 2e-4 belongs to preset=rescience; the paper names none.
 """
 
 from ml_collections import ConfigDict
@@ -21,12 +21,12 @@ METHODS = ("append", "erm")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """Builds the config; the top of the file lists the arguments."""
     return cifar_balanced(arg, "cifar10")
 
 
 def cifar_balanced(arg: str | None, name: str) -> ConfigDict:
-    """The config of either CIFAR."""
+    """Builds the config of either CIFAR."""
     args = common.parse_arg(
         arg,
         method="append",

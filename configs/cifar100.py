@@ -1,4 +1,4 @@
-"""Balanced CIFAR-100, with or without a fixed share of noise beside every batch.
+"""Balanced CIFAR-100, with or without a fixed ratio of noise images appended to every batch.
 
     python -m purenoise_jax.main --config configs/cifar100.py --workdir runs/balanced100
 
@@ -12,5 +12,5 @@ from purenoise_jax.config.parts import beside
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """Builds the config; the top of the file lists the arguments."""
     return beside(__file__, "cifar10").cifar_balanced(arg, "cifar100")

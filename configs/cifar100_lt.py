@@ -12,5 +12,5 @@ from purenoise_jax.config.parts import beside
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """Builds the config; the top of the file lists the arguments."""
     return beside(__file__, "cifar10_lt").cifar_lt(arg, "cifar100")

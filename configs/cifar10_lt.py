@@ -6,11 +6,11 @@ Arguments after a colon, separated by commas:
     method=open|erm|rs|drs   preset=paper|rescience   epochs=200   model=wrn28_10   ir=100
     augment=simclr|cutout|flip_crop|autoaugment   draws=train_size|balanced
 
-The paper reports 84.6 +- 0.2 % (four runs), the reproduction 85.0 % (one run). Both leave open what
-flows back from noise images: the paper's equations stop the affine parameters (preset=paper), its
+The paper reports 84.6 +- 0.2 % (four runs), the reproduction 85.0 % (one run). Both leave the
+gradient of noise images open: the paper's equations stop the affine parameters (preset=paper), its
 listing and the reproduction stop everything (preset=rescience, with the reproduction's constants).
-With draws=balanced an epoch of class-balanced draws counts K * n_max draws, as section 3 of the
-paper reads, in place of as many as there are images, as its authors say: the deferred 40 epochs of
+With draws=balanced an epoch of class-balanced sampling has K * n_max draws, as section 3 of the
+paper reads, instead of as many as there are images, as its authors say: the deferred 40 epochs at
 ratio 100 are then as long as 161 of ours.
 """
 
@@ -19,17 +19,17 @@ from ml_collections import ConfigDict
 from purenoise_jax.config import parts as common
 from purenoise_jax.config.fields import default_config
 
-# Images of the largest class, and classes.
+# Number of images of the largest class, number of classes.
 CLASSES = {"cifar10": (5000, 10), "cifar100": (500, 100)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """Builds the config; the top of the file lists the arguments."""
     return cifar_lt(arg, "cifar10")
 
 
 def cifar_lt(arg: str | None, name: str) -> ConfigDict:
-    """The config of either CIFAR; the papers' recipes differ in the data only."""
+    """Builds the config of either CIFAR; the papers' recipes differ only in the data."""
     args = common.parse_arg(
         arg,
         method="open",

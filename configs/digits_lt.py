@@ -12,18 +12,18 @@ from purenoise_jax.config.fields import default_config
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
-    """See the top of the file."""
+    """Builds the config; the top of the file lists the arguments."""
     args = common.parse_arg(arg, method="open", epochs=60, ir=50.0)
     config = default_config()
     common.set_schedule(config, args.method, args.epochs)
-    # 371 images: the papers' batches of 128, and rates down to 1e-5, would leave too few steps that
-    # move anything after the first drop.
+    # With 371 images, the papers' batches of 128 and rates down to 1e-5 would leave too few
+    # effective steps after the first drop.
     config.batch_size = 32
     config.optimizer.gamma = 0.1
     config.data.source = "digits"
     config.data.name = "digits"
     config.data.imbalance_ratio = args.ir
-    # A mirrored digit is another digit, or none.
+    # No flip: a mirrored digit is another digit or none.
     config.data.augment = ("crop",)
     config.data.crop_padding = 2
     config.model.name = "resnet8"

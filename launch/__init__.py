@@ -1,1 +1,1 @@
-"""Starters for runs of several processes."""
+"""Runs the papers' tables, and starts runs of several processes."""

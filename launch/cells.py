@@ -1,4 +1,4 @@
-"""A table's numbers: collected from the folders of its runs, shown, and written."""
+"""Collects a table's numbers from the workdirs of its runs, shows them and writes them."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from purenoise_jax.runtime.files import write_atomically
 
 MISSING = "missing"
 CAVEAT = "caveat"
-# What is said of each run beside its numbers.
+# Fields of each run's summary that are written to NAME.jsonl.
 RECORDED = (
     "test_accuracy", "balanced_accuracy", "group_accuracy", "geometric_mean", "test_nll",
     "test_ece", "per_class_accuracy", "epochs", "steps", "seed", "config_hash",
@@ -29,29 +29,32 @@ RECORDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A cell and the summaries of those of its runs that are finished."""
+    """A cell and the summaries of its finished runs."""
 
     cell: Cell
     wanted: int
     summaries: tuple[dict[str, Any], ...]
 
     def number(self, name: str, index: int | None = None) -> str:
-        """Mean and standard error in percent over the finished runs, or what is missing."""
+        """Mean and standard error in percent over the finished runs, and the number missing."""
         if not self.summaries:
             return MISSING
         values = [s.get(name) for s in self.summaries]
         if index is not None:
             values = [v[index] if v else None for v in values]
-        there = [v for v in values if v is not None]
-        if not there:
+        present = [v for v in values if v is not None]
+        if not present:
             return "-"
-        text = mean_and_error(there)
-        less = f", {self.wanted - len(there)} {MISSING}" if len(there) < self.wanted else ""
-        return f"{text} (n={len(there)}{less})"
+        text = mean_and_error(present)
+        less = f", {self.wanted - len(present)} {MISSING}" if len(present) < self.wanted else ""
+        return f"{text} (n={len(present)}{less})"
 
 
 def mean_and_error(values: Sequence[float]) -> str:
-    """Shares in [0, 1] as "84.6 ± 0.2": mean and standard error in percent; one has no error."""
+    """Formats fractions in [0, 1] as "84.6 ± 0.2", mean and standard error in percent.
+
+    A single value has no error.
+    """
     mean = 100 * float(np.mean(values))
     if len(values) == 1:
         return f"{mean:.1f}"
@@ -60,7 +63,7 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 
 def collect(table: Table, seeds: int, root: Path) -> list[Row]:
-    """Reads the summaries of all runs of a table that are finished."""
+    """Reads the summaries of all finished runs of a table."""
     rows = []
     for cell in table.cells:
         last = [tasks_of(cell.config, seed, root)[-1] for seed in range(seeds)]
@@ -76,7 +79,7 @@ def columns(table: Table, plan: Plan) -> list[str]:
 
 
 def entries(row: Row, table: Table, plan: Plan) -> list[str]:
-    """One line of a table, as headings."""
+    """The entries of one row, in the order of `columns`."""
     extra = [row.number("group_accuracy", 0)] if table.groups else []
     note = [plan.caveat] if plan.caveat else []
     cell = row.cell
@@ -130,15 +133,15 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
     records = []
     for row in rows:
         for summary in row.summaries:
-            said = {key: summary[key] for key in RECORDED if key in summary}
-            origin = said.get("init_from")
+            record = {key: summary[key] for key in RECORDED if key in summary}
+            origin = record.get("init_from")
             if origin:
-                # A folder of this machine says nothing elsewhere.
+                # Only the last two parts, because the path of this machine means nothing elsewhere.
                 run = Path(origin["workdir"])
-                said["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
+                record["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
             note = {"caveat": plan.caveat} if plan.caveat else {}
-            records.append(json.dumps({**head, **note, **said}, allow_nan=False) + "\n")
+            records.append(json.dumps({**head, **note, **record}, allow_nan=False) + "\n")
     paths = [folder / f"{name}.md", folder / f"{name}.jsonl"]
     write_atomically(paths[0], "\n".join(lines))
     write_atomically(paths[1], "".join(records))

@@ -5,7 +5,7 @@
 The arguments behind the number go to every process, and so do SIGTERM, SIGUSR1 and SIGINT. If one
 process ends with an error, the others are ended and its exit code is returned, 128 + n if it was
 killed by signal n. On a machine with several GPUs one process drives all of them; this starter is
-for trying out what runs on several machines.
+for testing runs that are meant for several machines.
 """
 
 import ctypes
@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-# Exit codes of a run that was stopped by a signal and has saved.
+# Exit codes of a run that was stopped by a signal after it had saved.
 STOPPED = (130, 143)
-# How long the other processes may take to end by themselves after the first: after an error, as
-# they are told of it, and after a signal, when one of them may still be at a large checkpoint.
+# Seconds that the other processes have to end by themselves after the first: after an error, which
+# they detect, and after a signal, when one of them may still be saving a large checkpoint.
 ERROR_SECONDS, STOPPED_SECONDS = 15, 120
-# How long a process may take to end after it was asked to.
+# Seconds that a process has to end after SIGTERM.
 GRACE_SECONDS = 10
 PR_SET_PDEATHSIG = 1
 
@@ -40,8 +40,8 @@ def start(count: int, arguments: Sequence[str]) -> int:
     """Runs `count` processes to their end.
 
     Args:
-        count: of processes, at least 1.
-        arguments: of `purenoise_jax.main`.
+        count: number of processes, at least 1.
+        arguments: arguments of `purenoise_jax.main`.
 
     Returns:
         0, or the exit code of the first process that failed.
@@ -55,7 +55,7 @@ def start(count: int, arguments: Sequence[str]) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    # No signal may come between a process and its place in the list.
+    # Blocked, so that no signal arrives after a process has started but before it is in the list.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     old = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
@@ -64,7 +64,7 @@ def start(count: int, arguments: Sequence[str]) -> int:
             processes.append(
                 subprocess.Popen(
                     [*command, f"--coordinator={coordinator}", *flags],
-                    # A group of its own: Ctrl-C comes from here alone, or it would count twice.
+                    # A group of its own: otherwise Ctrl-C would reach it twice.
                     process_group=0,
                     preexec_fn=functools.partial(_prepare, signal.SIGTERM),
                 )
@@ -79,7 +79,7 @@ def start(count: int, arguments: Sequence[str]) -> int:
 
 
 def wait(processes: Sequence[subprocess.Popen]) -> int:
-    """Waits until all have ended, or for a while after one has failed.
+    """Waits until all processes have ended, or for a limited time after one has failed.
 
     Returns:
         0, or the exit code of the first that failed.
@@ -87,7 +87,7 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
     first, deadline = 0, float("inf")
     while time.monotonic() < deadline:
         codes = [process.poll() for process in processes]
-        # Of several at once, one that was killed is the cause.
+        # If several failed at once, one that was killed is the cause.
         failed = sorted(code for code in codes if code)
         if failed and not first:
             first = 128 - failed[0] if failed[0] < 0 else failed[0]
@@ -100,7 +100,7 @@ def wait(processes: Sequence[subprocess.Popen]) -> int:
 
 
 def stop(processes: Sequence[subprocess.Popen]) -> None:
-    """Asks the processes that still run to end, then makes them."""
+    """Sends SIGTERM to the processes that still run, later SIGKILL."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
@@ -114,7 +114,7 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
 
 
 def _prepare(number: int) -> None:
-    """In a new process: hears signals, and gets one when this starter is killed."""
+    """Runs in a new process: unblocks signals, and requests one if the starter is killed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)

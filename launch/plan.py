@@ -1,4 +1,4 @@
-"""What a table of runs is made of: cells, and the plan that all their configs follow."""
+"""The parts of a table of runs: cells, and the plan that all their configs follow."""
 
 import dataclasses
 from types import ModuleType
@@ -17,25 +17,25 @@ MODULES: dict[str, ModuleType] = {
     "CIFAR-10": cifar10,
     "CIFAR-100": cifar100,
 }
-# Fields that make a cell what it is; --model and --epochs are there for two of them.
+# Fields that each cell sets itself; --model and --epochs change two of them.
 DECIDED = {
     "seed", "num_epochs", "init_from", "init_epoch", "model.name", "data.name", "data.augment",
     "data.imbalance_ratio", "data.indices", "data.rule",
 }  # fmt: skip
-# Fields that a started run may change, but that change what a new one comes to.
+# Fields that a started run may change, but that change the result of a new one.
 STARTS = {"init_aux_bn"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all runs of a table have in common.
+    """Settings common to all runs of a table.
 
     Attributes:
-        preset: of the configs.
-        epochs: of every run; the papers' schedule is scaled to it.
-        model: in place of every network of the table; "" = as published.
-        quick: shrink data and networks so that the table runs through in minutes, for a look at the
-            machinery; the numbers mean nothing.
+        preset: preset of the configs.
+        epochs: epochs of every run, to which the papers' schedule is scaled.
+        model: replaces every network of the table; "" = as published.
+        quick: shrink data and networks so that the table finishes in minutes, as a smoke test; the
+            numbers mean nothing.
         overrides: config fields by dotted path, applied last.
     """
 
@@ -47,12 +47,12 @@ class Plan:
 
     @property
     def shortened(self) -> bool:
-        """Whether the schedule is not the papers'."""
+        """True if the schedule is shorter or longer than the papers'."""
         return self.epochs != EPOCHS
 
     @property
     def caveat(self) -> str:
-        """What must be said beside every number, as the runs are not the papers'."""
+        """The differences of the runs from the papers', shown beside every number."""
         if self.quick:
             return "quick, means nothing"
         changes = []
@@ -68,7 +68,7 @@ class Plan:
         return ", ".join(changes)
 
     def models(self, *published: str) -> tuple[str, ...]:
-        """The networks of a table: those published, unless another takes their place."""
+        """The networks of a table: those published, unless `model` replaces them."""
         return (self.model,) if self.model else published
 
     def config(
@@ -82,13 +82,13 @@ class Plan:
         start: int | None = None,
         **overrides: Any,
     ) -> ConfigDict:
-        """The config of a cell.
+        """Builds the config of a cell.
 
         Args:
             dataset: one of `MODULES`.
-            method: of that config file.
-            model: as published.
-            augment: of `common.AUGMENTS`; "" = the config file's.
+            method: a method of that config file.
+            model: the published network.
+            augment: a key of `common.AUGMENTS`; "" = the config file's.
             ir: imbalance ratio, for long-tailed data.
             start: first epoch with noise, for balanced data.
             **overrides: config fields, with "__" for a dot.
@@ -106,7 +106,7 @@ class Plan:
         text = ",".join(f"{name}={value}" for name, value in args.items())
         config = MODULES[dataset].get_config(text)
         if self.shortened:
-            # At a hundredth of the rate a few epochs would change next to nothing.
+            # At a hundredth of the rate a few epochs would change almost nothing.
             config.optimizer.gamma = 0.1
         fields = {name.replace("__", "."): value for name, value in overrides.items()}
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]
@@ -125,11 +125,11 @@ class Cell:
     """One entry of a table.
 
     Attributes:
-        setting: what the rows of a group share.
-        method: tells the entry from the others of its group.
-        config: of its runs, but for the seed.
-        paper: published by Zada et al., as printed there; "" = nothing.
-        reproduction: by Lee and Lee.
+        setting: name of the group of rows that it belongs to.
+        method: name of the row within the group.
+        config: config of its runs, except the seed.
+        paper: number published by Zada et al., as printed there; "" = none.
+        reproduction: number published by Lee and Lee; "" = none.
     """
 
     setting: str
@@ -144,9 +144,9 @@ class Table:
     """A table of runs.
 
     Attributes:
-        title: what it is.
-        source: where its numbers were published.
-        cells: in order.
+        title: heading.
+        source: publication of its numbers.
+        cells: the cells in order.
         groups: also show the accuracy of the rarest fifth of the classes.
     """
 

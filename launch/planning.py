@@ -1,4 +1,4 @@
-"""From a table to the runs it needs: which they are, where they lie, what they cost."""
+"""Plans the runs of a table: their configs, workdirs and cost."""
 
 import dataclasses
 import hashlib
@@ -27,9 +27,9 @@ class Task:
     """One run.
 
     Attributes:
-        config: whole, seed included.
-        workdir: of this run alone, named after what it is.
-        first_epoch: epochs that another run has done before, 0 for none.
+        config: its complete config, seed included.
+        workdir: its own workdir, named after data, network and method.
+        first_epoch: number of epochs taken over from another run, 0 for none.
     """
 
     config: ConfigDict
@@ -38,36 +38,38 @@ class Task:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """Of summary.json; None while the run is not finished.
+        """The contents of summary.json; None while the run is not finished.
 
         Raises:
             ConfigError: the file is damaged.
-            CheckpointError: it is of another run.
+            CheckpointError: the file belongs to another run.
         """
         path = self.workdir / "summary.json"
         if not path.is_file():
             return None
         try:
             summary = read_json(path)
-            there = summary["config_hash"]
+            found = summary["config_hash"]
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} is damaged ({error}); without it, the run ends once more"
+                f"{path} is damaged ({error}); delete it, and the run writes it again"
             ) from None
-        if there != config_hash(self.config):
-            raise CheckpointError(f"{path} is of a run with another config; choose another --out")
+        if found != config_hash(self.config):
+            raise CheckpointError(
+                f"{path} belongs to a run with another config; choose another --out"
+            )
         return summary
 
 
 def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
-    """The runs behind one number, in the order in which they have to be done.
+    """Lists the runs behind one number, in the order in which they must be done.
 
     A run with a deferred phase starts from the plain run of the same data, network and optimiser,
-    which is trained once, with DAR-BN as any norm would do: without noise all are the same.
+    which is trained only once, with DAR-BN, because without noise all norms compute the same.
 
     Args:
-        config: of a cell.
-        seed: of the run; the subset's seed stays as it is.
+        config: config of a cell.
+        seed: seed of the run; the subset's seed is not changed.
         root: folder of all runs.
     """
     config = config.copy_and_resolve_references()
@@ -85,19 +87,19 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
 
 
 def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]:
-    """Every run of a table once: all cells with the first seed, then with the next."""
+    """Lists every run of a table once: all cells with the first seed, then with the next."""
     found: dict[Path, Task] = {}
     for seed in seeds:
         for cell in table.cells:
             for task in tasks_of(cell.config, seed, root):
                 other = found.setdefault(task.workdir, task)
                 if other.config.to_json() != task.config.to_json():
-                    raise ConfigError(f"{task.workdir} would be the folder of two runs")
+                    raise ConfigError(f"{task.workdir} would be the workdir of two runs")
     return list(found.values())
 
 
 def training_pflop(task: Task) -> float:
-    """PFLOP of a run's steps: three times the forward pass's, of every row, from first to last."""
+    """PFLOP of all steps of a run: for each row three times those of a forward pass."""
     config = resolved(task.config)
     classes = 100 if config.data.name == "cifar100" else 10
     largest = 50_000 // classes
@@ -134,7 +136,7 @@ def _is_plain(config: ConfigDict) -> bool:
 
 
 def _plain(config: ConfigDict) -> ConfigDict:
-    """Stage one of a run: what has no part in training without noise has its default."""
+    """Stage one of a run: fields without a part in training without noise get their defaults."""
     plain, default = config.copy_and_resolve_references(), default_config()
     for phase in [name for name, p in plain.phases.items() if p.start_epoch > 0]:
         del plain.phases[phase]
@@ -150,7 +152,7 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     last = max(config.phases.values(), key=lambda phase: phase.start_epoch).methods
     unseeded = config.copy_and_resolve_references()
     unseeded.seed = 0
-    # What changes a result and is not part of a run's hash, as it may change or move later.
+    # These change a result, but are not in the config hash, because a run may change them later.
     parts = [config_hash(unseeded)]
     if data.indices:
         parts.append(hashlib.sha256(read_bytes(expand(data.indices, "data.indices"))).hexdigest())

@@ -1,9 +1,9 @@
-"""Runs what a table of the papers needs and prints our numbers beside the published ones.
+"""Runs a table of the papers and prints our numbers beside the published ones.
 
     python -m launch.reproduce TABLE [--seeds 4] [--quick] [--dry-run]
 
-What is done is skipped, what was interrupted continues, and a plain run is trained once for all
-that start from it. Each run is a folder under --out; the table is made from the folders.
+Finished runs are skipped, interrupted ones continue, and a plain run is trained only once for all
+runs that start from it. Each run has a folder under --out; the table is made from these folders.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from purenoise_jax.training.loop import train_and_evaluate
 FAILED = 1
 QUICK_EPOCHS = 5
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-# Published numbers are of CIFAR: what would train on anything else is refused.
+# The published numbers are for CIFAR: settings that would train on other data are refused.
 DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
-    # A folder of TFDS may hold any data set under any name; auto finds a prepared CIFAR itself.
+    # "tfds" is missing: its folder may hold any data set; "auto" finds a prepared CIFAR by itself.
     "data.source": (("auto", "cifar_dir"), "the table is about CIFAR"),
     "data.image_size": ((0, 32), "the table is about images of 32 x 32"),
     "data.profile": (("auto", "exp"), "the table is about exponential profiles"),
@@ -46,48 +46,50 @@ MEANS_NOTHING = "quick: this number means nothing"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's arguments."""
+    """Builds the parser of the command line."""
     listing = "\n".join(
         f"  {name:<15}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
     )
     parse = Parser(
         prog="python -m launch.reproduce",
-        description="Runs what a table of the papers needs, skipping what is done, and prints our "
+        description="Runs a table of the papers, skipping finished runs, and prints our "
         "numbers beside the published ones.",
         epilog=f"tables:\n{listing}\n\nexample:\n"
         "  python -m launch.reproduce resnet32 --seeds 4 --data data --out runs/reproduce",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("table", metavar="TABLE", help="one of those below")
+    parse.add_argument("table", metavar="TABLE", help="name of a table below")
     parse.add_argument("--seeds", type=int, help="runs of every cell; default 4, with --quick 1")
     parse.add_argument("--out", default="runs/reproduce", help="folder of the runs and tables")
-    parse.add_argument("--data", default="", help="where the CIFAR files lie; default: fetch them")
+    parse.add_argument(
+        "--data", default="", help="folder of the CIFAR files; default: download them"
+    )
     parse.add_argument(
         "--preset", default="paper", choices=("paper", "rescience"), help="reading of the papers"
     )
     parse.add_argument(
-        "--epochs", type=int, help="shorter runs: the whole schedule is scaled, and drops are 0.1"
+        "--epochs", type=int, help="shorter runs: the schedule is scaled, and drops are 0.1"
     )
-    parse.add_argument("--model", default="", help="in place of every network of the table")
+    parse.add_argument("--model", default="", help="replaces every network of the table")
     parse.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="as --config.FIELD=VALUE"
     )
     parse.add_argument(
         "--quick",
         action="store_true",
-        help="tiny networks and data, to see a table run through in minutes; means nothing",
+        help="smoke test in minutes with tiny networks and data; the numbers mean nothing",
     )
-    parse.add_argument("--dry-run", action="store_true", help="list the runs and their cost")
-    parse.add_argument("--only-table", action="store_true", help="make the table, run nothing")
+    parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
+    parse.add_argument("--only-table", action="store_true", help="only make the table, run nothing")
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
 
 
 def make_plan(args: argparse.Namespace) -> Plan:
-    """What the command line asks of all runs.
+    """Builds the plan of all runs from the command line.
 
     Raises:
-        ConfigError: a field is unknown or its value does not read.
+        ConfigError: a field is unknown or its value is illegal.
     """
     overrides: dict[str, Any] = {}
     for text in args.set:
@@ -131,11 +133,11 @@ def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
     console.print(f"{len(tasks)} runs, {undone} to do, {left:,.5g} PFLOP of training steps left")
     rate = _rate(tasks)
     if rate:
-        console.print(f"at {rate:.3g} PFLOP/s, as of those that are done: {duration(left / rate)}")
+        console.print(f"at {rate:.3g} PFLOP/s, as in the finished runs: {duration(left / rate)}")
 
 
 def _rate(tasks: Sequence[Task]) -> float | None:
-    """PFLOP/s of the finished runs, compilation and evaluation left out; None without any."""
+    """PFLOP/s of the finished runs without compilation and evaluation; None if there are none."""
     cost = seconds = 0.0
     for task in tasks:
         summary = task.summary
@@ -147,11 +149,11 @@ def _rate(tasks: Sequence[Task]) -> float | None:
 
 
 def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
-    """Does what is not done yet.
+    """Runs the tasks that are not finished.
 
     Returns:
-        The workdirs of runs that broke down: a loss or gradient was not finite, or the checkpoint
-        that they go on from cannot be used.
+        The workdirs of failed runs: a loss or gradient was not finite, or the checkpoint to
+        continue from cannot be used.
     """
     broken: list[Path] = []
     note = f"  ({MEANS_NOTHING})" if quick else ""
@@ -159,10 +161,10 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
         name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
         if task.summary:
             before = percent(task.summary["test_accuracy"])
-            console.print(f"{name}: done before, {before} %{note}")
+            console.print(f"{name}: already done, {before} %{note}")
             continue
         if Path(task.config.init_from) in broken:
-            console.print(f"{name}: left out, as the run it starts from broke down")
+            console.print(f"{name}: skipped, because the run that it starts from failed")
             continue
         console.print(name)
         try:
@@ -173,10 +175,10 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
             train_and_evaluate(task.config, task.workdir, display, at_end)
         except (NonFiniteError, CheckpointError) as error:
             broken.append(task.workdir)
-            console.print(f"{name}: broke down: {error}")
+            console.print(f"{name}: failed: {error}")
             continue
         finally:
-            # A program holds its constants, and the next run is another program.
+            # Frees compiled programs and their constants, which the next run does not use.
             jax.clear_caches()
             gc.collect()
         summary = task.summary or {}
@@ -214,7 +216,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     broken: list[Path] = []
     if not args.only_table:
         compilation_cache.enable()
-        # Orbax tells every step it takes.
+        # Orbax logs every step of a save.
         logging.getLogger("absl").setLevel(logging.ERROR)
         broken = run(tasks, console, args.quick)
     rows = cells.collect(table, seeds, root)

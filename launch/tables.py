@@ -1,8 +1,8 @@
-"""The CIFAR tables of the two pure-noise papers, and one of our own, as runs to do.
+"""The CIFAR tables of the two pure-noise papers, and one of our own, as lists of runs.
 
-A table is a list of cells; a cell is a config and what was published for it. Published numbers are
-test accuracies in percent, as printed: of the paper (Zada, Benou and Irani 2022) and of its
-reproduction (Lee and Lee 2023, one run a number).
+A table is a list of cells; a cell is a config and the numbers published for it, which are test
+accuracies in percent, as printed in the paper (Zada, Benou and Irani 2022) and in its reproduction
+(Lee and Lee 2023, one run per number).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from purenoise_jax.models.norm import NOISE_GRADS
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
 NORM_NAMES = {"bn": "Standard BN", "aux_bn": "Auxiliary BN", "dar_bn": "DAR-BN"}
 CUI = Path(cifar10.__file__).parent / "subsets" / "cifar10_lt_100_cui.npy"
-# Where the deferred phase starts, as a share of all epochs.
+# Start of the deferred phase as a fraction of all epochs.
 DEFERRED = 0.8
 
 
@@ -125,7 +125,7 @@ def balanced(plan: Plan) -> Table:
             again = values.get((dataset, model), ("", ""))
             setting = f"{dataset}, {model}"
             for augment, title in (("flip_crop", "flip, crop"), ("autoaugment", "AutoAugment")):
-                # Lee and Lee trained with AutoAugment, and do not say from when on with noise.
+                # Lee and Lee trained with AutoAugment, but do not say from which epoch on.
                 plain, noisy = again if augment == "autoaugment" else ("", "")
                 config = plan.config(dataset, "erm", model=model, augment=augment)
                 cells.append(Cell(setting, f"{title}, no noise", config, "", plain))
@@ -162,7 +162,7 @@ def resnet32(plan: Plan) -> Table:
 
 
 def subsets(plan: Plan) -> Table:
-    """Which images are in the subset."""
+    """Three rules for the images of the subset."""
     values: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         "Cui et al.": ({"data__indices": str(CUI)}, ("79.26", "80.87", "84.19")),
         "M2m (Kim et al.)": ({"data__rule": "first"}, ("78.37", "81.64", "87.11")),
@@ -181,7 +181,7 @@ def subsets(plan: Plan) -> Table:
 
 
 def normalization(plan: Plan) -> Table:
-    """Which statistics images are normalised with."""
+    """Three sources of the statistics that normalise images."""
     constants = {
         "data__normalize": "explicit",
         "data__normalize_mean": common.RESCIENCE_MEAN,
@@ -237,7 +237,7 @@ def batch_size(plan: Plan) -> Table:
 
 
 def noise_ratio(plan: Plan) -> Table:
-    """The share delta of noise among oversampled images."""
+    """The fraction delta of noise among oversampled images."""
     again = ("83.23", "85.04", "84.34", "84.23", "83.31", "80.01")
     cells = [
         Cell(
@@ -272,12 +272,12 @@ def additive(plan: Plan) -> Table:
 
 
 def noise_grad(plan: Plan) -> Table:
-    """What is shared, what is stopped, and where noise enters: the grid nobody has published."""
+    """Norm, gradient of noise and noise space: a grid that nobody has published."""
     cells = []
     for space in ("pixel", "raw"):
         for norm in NORM_NAMES:
             for reading in NOISE_GRADS:
-                # By its other name a run that other tables have, too.
+                # "auto" is the same reading, and makes it the run that other tables have, too.
                 own = reading == ("affine_stop" if norm == "dar_bn" else "none")
                 config = _with_norm(
                     plan,
@@ -296,7 +296,7 @@ def noise_grad(plan: Plan) -> Table:
 
 
 def _with_norm(plan: Plan, dataset: str, norm: str, **options: Any) -> ConfigDict:
-    # The presets speak of DAR-BN; the baselines let everything through, as published.
+    # The presets are for DAR-BN; the baselines let all gradients through, as published.
     if norm != "dar_bn":
         options = {"model__noise_grad": "auto", **options}
     return plan.config(dataset, "open", model__norm=norm, **options)
@@ -318,10 +318,10 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
 
 
 def make_table(name: str, plan: Plan) -> Table:
-    """One of `TABLES`; published numbers are left out where another network takes their place.
+    """Makes one of `TABLES`, without published numbers where `plan.model` replaces their network.
 
     Raises:
-        ConfigError: the plan does not go with the table.
+        ConfigError: the plan does not fit the table.
     """
     table = TABLES[name](plan)
     if plan.model:

@@ -1,4 +1,4 @@
-"""The command line: trains what a config file says.
+"""The command line: trains by a config file.
 
 python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 """
@@ -23,14 +23,15 @@ from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command
 from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.experiment import Experiment
-from purenoise_jax.training.loop import resume_hint, train_and_evaluate
+from purenoise_jax.training.experiment import Experiment, wants_fresh_start
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.resume import resume_hint
 
 
 def write_report(workdir: Path, display: Display, debug: bool, experiment: Experiment) -> None:
     """Writes report.html into the workdir of a run that has just ended.
 
-    The run is done and saved by then, so that whatever goes wrong here costs one line of warning.
+    The run is complete and saved by then: a failure here only shows a warning.
 
     Args:
         workdir: of the run.
@@ -39,11 +40,11 @@ def write_report(workdir: Path, display: Display, debug: bool, experiment: Exper
         experiment: what was run.
     """
     try:
-        # Here, as drawing is not needed until now and takes a second to import.
+        # Imported here, because drawing is not needed earlier and takes a second to import.
         from purenoise_jax.analysis.html_report import report_finished
 
         with warnings.catch_warnings():
-            # Such as one for each letter of a class name that the font lacks.
+            # Matplotlib warns of each letter of a class name that the font lacks.
             warnings.simplefilter("ignore")
             path = report_finished(workdir, experiment)
         display.note(f"report: {path}")
@@ -75,7 +76,7 @@ def _run(argv: Sequence[str]) -> int:
     try:
         _train(values, workdir, packaged.told(argv))
     except KeyboardInterrupt:
-        again = resume_hint(values.config, workdir, " at the last checkpoint")
+        again = resume_hint(wants_fresh_start(values.config), workdir, " at the last checkpoint")
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return 0
 
@@ -89,7 +90,7 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
         start_timeout=values.start_timeout,
     ):
         compilation_cache.enable()
-        # Orbax tells every step it takes.
+        # Orbax logs every step of a save.
         logging.getLogger("absl").setLevel(logging.ERROR)
         display = Display(active=jax.process_index() == 0)
         for line in told:
@@ -105,7 +106,7 @@ def run() -> None:
     try:
         code = main(sys.argv)
     except Exception:
-        # Printed here, as `exit_process` may have to end the process before the interpreter would.
+        # Shown here, because `exit_process` may end the process before the interpreter shows it.
         show_traceback()
         code = 1
     exit_process(code)

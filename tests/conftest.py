@@ -1,20 +1,20 @@
-"""Every test sees eight CPU devices, strict shapes, and a cache of compiled programs.
+"""Gives every test eight CPU devices, strict shapes and a cache of compiled programs.
 
-`JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_norm_goldens.py` runs the comparison of the layers with
-PyTorch on a GPU.
+`JAX_PLATFORMS=cuda pytest -n 0 tests/models/test_norm_goldens.py` compares the layers with PyTorch
+on a GPU.
 """
 
 import os
 from pathlib import Path
 
-# What tests jit themselves runs once or twice, so it is compiled for that, in two thirds of the
-# time; the package's own programs ask for their level, see `purenoise_jax.runtime.compiler`.
+# Functions that tests jit run once or twice: without optimisation they compile in two thirds of the
+# time. The package sets the level of its own programs, see `purenoise_jax.runtime.compiler`.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of the suite's time is compilation, and many tests compile the same programs; programs that
-# tests start as subprocesses share the cache too.
+# Most of the suite's time is compilation, and many tests compile the same programs; subprocesses
+# share the cache too.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache/xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
@@ -22,26 +22,27 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Now, as a test may change the environment, for programs that it starts, before any asks for them.
+# Initialises the devices now, because a test may change the environment for its subprocesses before
+# any test uses the devices.
 jax.devices()
 
-# Files go to the workers in this order, the rest as they come: one that takes a minute and comes
-# last leaves the other workers idle.
+# The longest files go to the workers first, in this order: one that takes a minute and comes last
+# would leave the other workers idle.
 LONGEST = (
     "chaos",
-    "processes",
+    "multihost",
     "dead_screen",
     "reproduce",
-    "train",
+    "loop",
     "norm_goldens",
     "float64",
-    "guard",
+    "nonfinite_steps",
     "launch",
     "benchmarks",
-    "stop",
+    "preemption",
     "devices",
-    "step",
-    "checkpoint",
+    "train_step",
+    "manager",
     "checkpoint_runs",
 )
 

@@ -1,12 +1,12 @@
-"""Shows that a run which the first release began goes on to the same last bit under this code.
+"""Checks that this code continues a run of the first release bit for bit.
 
     python -m tests.continue_first_release FOLDER
 
-The first release, commit 803abee, is checked out and installed into an environment of its own in
-FOLDER. There it trains the digits twice: to the end, and until it is stopped within an epoch. This
-code then continues the second run. Plain training must end with the same state, bit for bit. A run
-with noise may not: the selection of masked rows in the norms, which came after the release, rounds
-otherwise, so that its arrays are compared.
+The first release, commit 803abee, is installed into a new environment in FOLDER. There it trains the
+digits twice: to the end, and until it is stopped within an epoch. This code then continues the
+second run. Plain training must end with the same state, bit for bit. A run with noise need not: the
+selection of masked rows in the norms changed after the release and rounds differently, so only the
+largest difference of its arrays is checked.
 """
 
 import json
@@ -20,7 +20,8 @@ import venv
 from pathlib import Path
 
 from configs import digits_lt
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.training.experiment import build
 
 COMMIT = "803abee"
@@ -30,9 +31,9 @@ PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
 def install(folder: Path) -> Path:
-    """Checks the first release out and installs it; returns its checkout.
+    """Checks out and installs the first release; returns its checkout.
 
-    The environment has the packages of this one, but for purenoise_jax itself.
+    The environment has the packages of this one, except purenoise_jax.
     """
     checkout = folder / "checkout"
     subprocess.run(["git", "clone", "-q", "--no-checkout", str(ROOT), str(checkout)], check=True)
@@ -70,7 +71,7 @@ def train(python: Path | str, cwd: Path, method: str, workdir: Path) -> str:
 
 
 def train_until(python: Path, cwd: Path, method: str, workdir: Path, step: int) -> int:
-    """Trains until a checkpoint of at least `step` is there, sends SIGTERM; the last step saved."""
+    """Trains, sends SIGTERM after a checkpoint of `step` or later; returns the last saved step."""
     environment = {**os.environ, **PLAIN, "PYTHONPATH": str(cwd)}
     process = subprocess.Popen(
         command(python, method, workdir), cwd=cwd, env=environment, stdout=subprocess.DEVNULL
@@ -89,12 +90,12 @@ def train_until(python: Path, cwd: Path, method: str, workdir: Path, step: int) 
 
 
 def digest(workdir: Path) -> str:
-    """Sha256 of the last state of a finished run."""
+    """The SHA-256 of the last state of a finished run."""
     return str(json.loads((workdir / "summary.json").read_text())["state_digest"])
 
 
 def largest_difference(method: str, one: Path, other: Path) -> float:
-    """Between the parameters at the end of two runs."""
+    """The largest difference between the final parameters of two runs."""
     target = build(digits_lt.get_config(f"epochs={EPOCHS},method={method}")).target()
     states = []
     for workdir in (one, other):
@@ -106,20 +107,20 @@ def largest_difference(method: str, one: Path, other: Path) -> float:
 
 
 def show(folder: Path) -> bool:
-    """Prints a line a method; whether all ended with the same state."""
+    """Prints a line per method; True if all continued runs ended as they must."""
     checkout = install(folder)
     python = folder / "environment/bin/python"
     same = True
     for method, step, bitwise in (("erm", 40, True), ("open", 80, False)):
-        whole, stopped = folder / f"{method}_whole", folder / f"{method}_stopped"
-        train(python, checkout, method, whole)
+        complete, stopped = folder / f"{method}_whole", folder / f"{method}_stopped"
+        train(python, checkout, method, complete)
         at = train_until(python, checkout, method, stopped, step)
-        said = train(sys.executable, ROOT, method, stopped)
-        differ = largest_difference(method, whole, stopped)
-        same &= f"continues at step {at}" in said
-        same &= digest(whole) == digest(stopped) if bitwise else differ < 1e-2
+        output = train(sys.executable, ROOT, method, stopped)
+        differ = largest_difference(method, complete, stopped)
+        same &= f"continues at step {at}" in output
+        same &= digest(complete) == digest(stopped) if bitwise else differ < 1e-2
         print(
-            f"{method}: {COMMIT} to the end {digest(whole)[:16]}; "
+            f"{method}: {COMMIT} to the end {digest(complete)[:16]}; "
             f"stopped at step {at} and continued by this code {digest(stopped)[:16]}; "
             f"largest difference of a parameter {differ:.1e}"
         )

@@ -1,4 +1,4 @@
-"""The same steps on several numbers of devices, and by how much the results differ.
+"""Trains the same steps on several numbers of devices and measures how the results differ.
 
 `JAX_ENABLE_X64=1 python -m tests.device_counts NETWORK NORM COUNTS` prints it for float64.
 """
@@ -35,7 +35,7 @@ from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.tiny import TinyNet
 
-# Ten steps an epoch, the last with 5 padded rows: on eight devices one holds nothing else.
+# Ten steps per epoch, the last with 5 padded rows: of eight devices one has only padding.
 ROWS, STEPS = 16, 10
 COUNTS = np.array([110, 35, 10])
 LABELS = np.repeat(np.arange(3), COUNTS).astype(np.int32)
@@ -62,19 +62,19 @@ def train(
     phases: Sequence[tuple[str, ...]] = PHASES,
     steps: int = len(PHASES) * STEPS,
 ) -> dict[str, Any]:
-    """Trains on so many devices.
+    """Trains on a number of devices.
 
     Args:
-      network: of `NETWORKS`.
-      norm: of `NORMS`, or a class of one's own.
-      devices: how many.
-      dtype: of everything.
-      optimizer: of `OPTIMIZERS`.
-      phases: methods by epoch.
-      steps: how many.
+        network: a key of `NETWORKS`.
+        norm: a key of `NORMS`, or a class.
+        devices: number of devices.
+        dtype: dtype of all floats.
+        optimizer: a key of `OPTIMIZERS`.
+        phases: methods by epoch.
+        steps: number of steps.
 
     Returns:
-      params, batch_stats and opt_state, and the sum of the losses of each epoch, on the host.
+        params, batch_stats and opt_state, and the sum of the losses of each epoch, on the host.
     """
     placement = Placement(ROWS, devices)
     model, tx, first = make_state(network, norm, dtype, optimizer)
@@ -110,9 +110,9 @@ def train(
 
 @functools.cache
 def make_state(network: str, norm: Any, dtype: Any, optimizer: str) -> tuple[Any, Any, TrainState]:
-    """Model, optimizer, and the state that all numbers of devices begin with, on the host.
+    """Model, optimizer and the initial state for all numbers of devices, on the host.
 
-    Once for all of them, as to compile what draws it takes as long as to compile the step.
+    Cached, because its compilation takes as long as that of the step.
     """
     layer = partial(NORMS.get(norm, norm), dtype=dtype, param_dtype=dtype)
     model = NETWORKS[network](num_classes=3, norm=layer, dtype=dtype)
@@ -134,7 +134,7 @@ def check_dtype(tree: Any, dtype: Any) -> None:
 
 
 def difference(one: Any, other: Any) -> dict[str, float]:
-    """The largest difference of two results, by entry, over the largest number of its array."""
+    """The largest relative difference of two results by entry; relative to each array's maximum."""
 
     def apart(a: np.ndarray, b: np.ndarray) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -149,7 +149,7 @@ def difference(one: Any, other: Any) -> dict[str, float]:
 if __name__ == "__main__":
     assert jax.config.jax_enable_x64
     network, norm, *counts = sys.argv[1:]
-    # Compilation is all the time that this takes: the small network goes through both phases.
+    # Most of the time is compilation, so that only the small network trains in both phases.
     phases = PHASES if network == "tiny" else [("open",)] * len(PHASES)
     one, *others = (train(network, norm, int(n), jnp.float64, phases=phases) for n in (1, *counts))
     print(json.dumps([difference(one, other) for other in others]))

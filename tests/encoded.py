@@ -1,4 +1,4 @@
-"""Images as files, among them those that Pillow cannot write: 16-bit PNG and TIFF."""
+"""Encodes images as files, also as 16-bit PNG and TIFF, which Pillow cannot write."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# First column and row, and steps, of the seven passes of an interlaced PNG.
+# First column, first row and steps of the seven passes of an interlaced PNG.
 ADAM7 = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -18,7 +18,7 @@ ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-COLOUR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # of PNG, by channels
+COLOUR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # by number of channels
 
 
 def encode(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
@@ -30,7 +30,7 @@ def encode(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def png16(samples: np.ndarray, clear: np.ndarray | None = None, interlaced: bool = False) -> bytes:
-    """A PNG of uint16[H, W, C], its rows filtered in every way; `clear` is the transparent colour."""
+    """A PNG of uint16[H, W, C] that uses every row filter; `clear` is the transparent colour."""
     height, width, channels = samples.shape
     if interlaced:
         passes = [samples[y::dy, x::dx] for x, y, dx, dy in ADAM7]
@@ -57,7 +57,7 @@ def _filtered(samples: np.ndarray) -> bytes:
         left, corner = (np.concatenate([np.zeros(pixel, int), x[:-pixel]]) for x in (here, above))
         guess = left + above - corner
         far = [abs(guess - x) for x in (left, above, corner)]
-        nearest = np.argmin(far, axis=0)  # of equals the first, as the format has it
+        nearest = np.argmin(far, axis=0)  # the first of equals, as the format requires
         paeth = np.choose(nearest, [left, above, corner])
         filters = [0, left, above, (left + above) // 2, paeth]
         rows += (
@@ -74,7 +74,7 @@ def tiff16(
     white_is_0: bool = False,
     **tags: int,
 ) -> bytes:
-    """A TIFF of uint16[H, W, C]; `tags` are numbers of further ones, with their value: `t338=2`."""
+    """A TIFF of uint16[H, W, C]; `tags` are further tags by number with their value: `t338=2`."""
     height, width, channels = samples.shape
     end = {"II": "<", "MM": ">"}[order]
     data = samples.astype(f"{end}u2").tobytes()

@@ -1,4 +1,4 @@
-"""Workdirs written by hand, so that figures have numbers that a test knows."""
+"""Writes workdirs by hand, so that a test knows the numbers of the figures."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
 from purenoise_jax.training.metrics import summarize
-from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 
-# Under which name summary.json has what metrics.jsonl has under another.
+# Name in metrics.jsonl -> name in summary.json.
 MARKS = {"accuracy": "test_accuracy", "nll": "test_nll", "ece": "test_ece"}
 
 
 def diagonal(shares: list[float], images: int = 10) -> np.ndarray:
-    """A confusion matrix with these recalls; what is wrong is taken for the next class."""
+    """A confusion matrix with these recalls, whose errors all go to the next class."""
     confusion = np.zeros((len(shares), len(shares)), int)
     for k, share in enumerate(shares):
         right = round(share * images)
@@ -26,7 +26,7 @@ def diagonal(shares: list[float], images: int = 10) -> np.ndarray:
 
 
 def numbers_of(confusion: np.ndarray, counts: list[int]) -> dict[str, Any]:
-    """What an evaluation records."""
+    """The numbers that an evaluation records."""
     images = confusion.sum()
     bins = np.array([[images, 0.5 * images, np.trace(confusion)]])
     numbers = summarize(confusion, 1.25 * images, bins, np.array(counts))
@@ -48,14 +48,14 @@ def write_run(
     """Writes a workdir.
 
     Args:
-      path: of the workdir.
-      counts: training images per class.
-      evaluations: confusion matrix by epoch; the last is the summary's.
-      names: of the classes.
-      epochs: of the run.
-      finished: whether there is a summary.json.
-      summary: entries to put in, or with None to leave out.
-      overrides: config fields by dotted path.
+        path: path of the workdir.
+        counts: training images per class.
+        evaluations: confusion matrix by epoch; the last is the summary's.
+        names: class names.
+        epochs: number of epochs.
+        finished: True to write summary.json.
+        summary: entries to add, or with None to leave out.
+        overrides: config fields by dotted path.
     """
     path.mkdir(parents=True)
     config = default_config()
@@ -74,8 +74,8 @@ def write_run(
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
         found = numbers_of(evaluations[epochs], counts)
-        whole = {MARKS.get(name, name): value for name, value in found.items()}
-        whole |= {
+        entries = {MARKS.get(name, name): value for name, value in found.items()}
+        entries |= {
             "class_counts": counts,
             "class_names": names or [f"class {k}" for k in range(len(counts))],
             "num_classes": len(counts),
@@ -95,6 +95,6 @@ def write_run(
             "seconds": 3700.0,
             "versions": {"python": "3.11.7", "commit": "0123abc", "device": "cpu cpu"},
         }
-        whole |= summary or {}
-        write_json(path / "summary.json", {k: v for k, v in whole.items() if v is not None})
+        entries |= summary or {}
+        write_json(path / "summary.json", {k: v for k, v in entries.items() if v is not None})
     return path

@@ -7,22 +7,27 @@ from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.models.places import unmixed
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 
 COUNTS = np.array([40, 10, 5])
 HALF = np.full(3, 0.5, np.float32)
 STATS = DataStats(COUNTS, (2, 2, 3), *[HALF] * 6)
-# Pixels enter as they are.
+# Normalisation by mean 0 and deviation 1 changes no pixel.
 BUILDER = BatchBuilder(None, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
 
 
 class Linear:
-    """logits = images times kernel; has the calls of a Flax module that a step makes."""
+    """A network with logits = images times kernel and the methods of a Flax module that a step uses."""
+
+    places = ("input", "features")
 
     def apply(
-        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None
-    ):
-        features = images.reshape(len(images), -1)
+        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None,
+        mix=unmixed,
+    ):  # fmt: skip
+        images = mix("input", images)
+        features = mix("features", images.reshape(len(images), -1))
         outputs = features @ variables["params"]["head"]["kernel"], {"features": features}
         return (outputs, {"batch_stats": variables["batch_stats"]}) if mutable else outputs
 
@@ -50,7 +55,7 @@ def state_of(kernel, recipe: Recipe):
 
 
 def run(recipe: Recipe, images, labels, kernel, valid=None, frozen=None, lr=0.5):
-    """(state after one step, sums, gradient of the kernel)."""
+    """Returns (state after one step, sums, gradient of the kernel)."""
     valid = np.ones(len(labels), bool) if valid is None else valid
     inputs = Inputs(jnp.asarray(images), jnp.asarray(labels), frozen or {})
     rows = Rows(jnp.arange(len(labels)), jnp.asarray(valid))

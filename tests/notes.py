@@ -1,4 +1,4 @@
-"""A display that remembers what it was told."""
+"""A display that records its messages."""
 
 from purenoise_jax.runtime.console import Display
 
@@ -7,9 +7,9 @@ class Notes(Display):
     """Shows nothing.
 
     Attributes:
-      lines: all of them.
-      warnings: those that should not be missed.
-      done: the steps it was told of last.
+        lines: all notes.
+        warnings: all warnings.
+        done: number of steps at the last call of `advance`.
     """
 
     def __init__(self):

@@ -1,4 +1,7 @@
-"""A fork server whose runs break the promise named in the file SABOTAGE: torments must see it."""
+"""A fork server whose runs violate the invariant named in the file SABOTAGE.
+
+Fault injection must find the violation.
+"""
 
 import contextlib
 import os
@@ -18,11 +21,11 @@ def unlocked():
     setup.WorkdirLock = contextlib.nullcontext
 
 
-def unsealed():
+def unverified():
     manifest.find_damage = lambda folder, only=None: None
 
 
-def forgetful():
+def starts_from_scratch():
     newest = Checkpoints.newest
 
     def any_at_all(self, set_aside=False):
@@ -34,7 +37,7 @@ def forgetful():
     Checkpoints.newest = any_at_all
 
 
-def sealed_too_late():
+def committed_too_late():
     def complete(self, step, staged):
         there = self.folder / str(step)
         staged.rename(there)
@@ -54,26 +57,26 @@ def deletes_before_it_saves():
         save(self, state, record)
 
     def complete_slowly(self, step, staged):
-        # Longer than a kill that was decided on can take.
+        # Longer than it takes from the decision to kill until the kill.
         time.sleep(0.3)
         complete(self, step, staged)
 
     Checkpoints.save, Checkpoints._complete = careless, complete_slowly
 
 
-def deaf():
+def ignores_signals():
     PreemptionHandler.requested = property(lambda self: False)
     PreemptionHandler.poll = lambda self: None
 
 
-def forgets_the_message():
+def wrong_exit_code():
     def save_quietly(self, step, error):
         return InUseError("something is wrong")
 
     Checkpoints._failure = save_quietly
 
 
-def stuck():
+def hangs():
     def wait(self):
         time.sleep(1000)
 
@@ -83,9 +86,9 @@ def stuck():
 if __name__ == "__main__":
     become = forkserver.become
 
-    def become_careless(order):
+    def become_careless(spec):
         globals()[Path(os.environ["SABOTAGE"]).read_text()]()
-        return become(order)
+        return become(spec)
 
     forkserver.become = become_careless
     forkserver.main()

@@ -1,4 +1,4 @@
-"""Folders of checkpoints, and how a bit of them is flipped."""
+"""Finds the files of a checkpoint, and flips a bit of a file."""
 
 
 def step_folder(workdir, step=3):

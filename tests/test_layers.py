@@ -70,6 +70,29 @@ def test_linen_stays_in_the_models_and_orbax_in_the_checkpoints():
             assert not any(n.startswith("orbax") for n in names), name
 
 
+def test_only_the_experiment_reads_a_config():
+    """Beside it in `training`, a config is passed on as it is; other modules never see one."""
+    for name, tree in modules():
+        if folder_of(name) != "training" or name == "training.experiment":
+            continue
+        sees = any(target.endswith(".ConfigDict") for target in imported(tree))
+        assert not sees or name in {"training.loop", "training.setup"}, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute | ast.Subscript):
+                read = isinstance(node.value, ast.Name) and node.value.id == "config"
+                assert not read, f"{name}, line {node.lineno}"
+
+
+def test_the_loop_fits_on_a_page():
+    tree = ast.parse((ROOT / "training" / "loop.py").read_text())
+    lengths = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert lengths["train"] <= 40, lengths
+
+
 def test_the_trainer_names_no_method_data_set_model_or_norm():
     source = (ROOT / "training" / "loop.py").read_text()
     code = ast.unparse(ast.parse(source))

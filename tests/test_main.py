@@ -1,4 +1,4 @@
-"""The command line: what it says of mistakes, in one line, before anything is compiled."""
+"""The command line: errors of the user are refused in one line, before anything is compiled."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def npz(tmp_path_factory):
 @pytest.fixture
 def no_compilation(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a model was made before the mistake was found")
+        raise AssertionError("a model was made before the error was found")
 
     monkeypatch.setattr(experiment, "create_model", refuse)
 
@@ -112,7 +112,7 @@ def test_broken_config_file(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("value", ["None", "{}"])
-def test_config_file_that_gives_something_else(value, tmp_path, capsys):
+def test_config_file_that_returns_no_config(value, tmp_path, capsys):
     path = tmp_path / "odd.py"
     path.write_text(f"def get_config(arg=None):\n    return {value}\n")
     error = error_of(capsys, 2, "--config", path, "--workdir", "unused")
@@ -132,20 +132,20 @@ def with_arrays(npz, path, **changes):
 
 
 def bad_data(npz, tmp_path):
-    whole = dict(np.load(npz))
-    label = whole["train_labels"].copy()
+    arrays = dict(np.load(npz))
+    label = arrays["train_labels"].copy()
     label[7] = -3
     truncated = tmp_path / "truncated.npz"
     truncated.write_bytes(npz.read_bytes()[:5000])
     return {
         "label out of range": (with_arrays(npz, tmp_path / "a.npz", train_labels=label), "-3"),
         "wrong image shape": (
-            with_arrays(npz, tmp_path / "b.npz", test_images=whole["test_images"][:, :4]),
+            with_arrays(npz, tmp_path / "b.npz", test_images=arrays["test_images"][:, :4]),
             "b.npz, split test: images are 4 x 8 x 3",
         ),
         "class with no image": (
             with_arrays(
-                npz, tmp_path / "c.npz", train_labels=np.where(whole["train_labels"] == 2, 1, whole["train_labels"])
+                npz, tmp_path / "c.npz", train_labels=np.where(arrays["train_labels"] == 2, 1, arrays["train_labels"])
             ),
             "classes [2]",
         ),
@@ -228,9 +228,7 @@ ENDING = {
 
 @pytest.mark.parametrize("statement", ENDING)
 @pytest.mark.parametrize("place", ["def get_config(arg=None):\n    ", ""])
-def test_a_config_file_that_ends_the_program_is_no_run_that_is_done(
-    statement, place, tmp_path, capsys
-):
+def test_a_config_file_that_ends_the_program_is_refused(statement, place, tmp_path, capsys):
     path = tmp_path / "ends.py"
     path.write_text(f"import sys\n{place}{statement}\n")
     error = error_of(capsys, 2, "--config", path, "--workdir", tmp_path / "run")
@@ -256,8 +254,8 @@ def test_a_config_file_is_read_once(tmp_path, capsys):
     assert capsys.readouterr().out == "hello\n"
 
 
-def test_python_may_take_warnings_for_errors():
-    """`python -W error`: the library's way of loading a config file is deprecated."""
+def test_python_may_turn_warnings_into_errors():
+    """`python -W error`, although the library loads config files by a deprecated function."""
     command = [sys.executable, "-W", "error", "-m", "purenoise_jax.main"]
     done = subprocess.run(
         [*command, "--config", "configs/digits_lt.py", "--help"], capture_output=True, text=True
@@ -280,7 +278,7 @@ def test_a_user_that_does_not_exist_is_refused_in_every_path(npz, capsys, no_com
 
 
 @pytest.mark.parametrize("name", ["a\nb", os.fsdecode(b"l\xe4uf")])
-def test_a_workdir_that_cannot_work_is_refused_before_data_are_read(name, tmp_path, capsys):
+def test_an_illegal_workdir_is_refused_before_data_are_read(name, tmp_path, capsys):
     error = error_of(
         capsys, 2, "--config", "tests/tiny_cli.py:absent", "--workdir", tmp_path / name
     )
@@ -288,7 +286,7 @@ def test_a_workdir_that_cannot_work_is_refused_before_data_are_read(name, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_steps_that_may_not_be_compiled_are_refused_at_the_start(tmp_path, capsys):
+def test_disabled_compilation_is_refused_at_the_start(tmp_path, capsys):
     with jax.disable_jit():
         error = error_of(
             capsys, 2, "--config", "tests/tiny_cli.py:absent", "--workdir", tmp_path / "run"
@@ -296,14 +294,14 @@ def test_steps_that_may_not_be_compiled_are_refused_at_the_start(tmp_path, capsy
     assert "JAX_DISABLE_JIT is set" in error and not (tmp_path / "run").exists()
 
 
-def test_a_fault_of_ours_is_exit_code_1_with_its_traceback(monkeypatch, capsys):
+def test_an_internal_error_gives_exit_code_1_with_its_traceback(monkeypatch, capsys):
     def fail(argv):
         raise RuntimeError("unforeseen")
 
     monkeypatch.setattr(cli, "main", fail)
-    monkeypatch.setattr(cli, "leave", sys.exit)
+    monkeypatch.setattr(cli, "exit_process", sys.exit)
     with pytest.raises(SystemExit) as ended:
         cli.run()
     assert ended.value.code == 1
-    told = capsys.readouterr().err
-    assert "Traceback" in told and "unforeseen" in told
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "unforeseen" in err

@@ -1,6 +1,6 @@
-"""Reading data and a saved config runs nothing that a file says: watched by an audit hook.
+"""Checks with an audit hook that reading data and a saved config runs no code of the files.
 
-And nothing of the environment gets into what a run writes.
+Also checks that a run writes nothing of the environment.
 """
 
 import json
@@ -14,8 +14,8 @@ from PIL import Image
 
 from purenoise_jax import main as cli
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
-from purenoise_jax.training.resume import CONFIG_FILE, saved_config
 from tests import cifar_files
 from tests.data.sources.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz
@@ -30,7 +30,7 @@ from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.tfds import load_tfds
 from purenoise_jax.data.sources.safe_unpickle import unpickle_arrays
 from purenoise_jax.runtime.errors import DataError
-from purenoise_jax.training.resume import refuse_other_run
+from purenoise_jax.config.run_record import refuse_other_run
 from tests import cifar_files
 
 root = pathlib.Path(sys.argv[1])
@@ -56,7 +56,7 @@ def read_all():
             refused += 1
     return refused
 
-# Once beforehand, as readers import what they need when they need it, and an import runs code.
+# Once before the hook, because readers import modules only when they use them, and imports run code.
 read_all()
 BAD = ("pickle.find_class", "exec", "os.system", "os.exec", "os.fork", "os.forkpty", "os.spawn",
        "os.posix_spawn", "subprocess.Popen", "socket.connect", "ctypes.dlopen", "code.__new__",
@@ -101,7 +101,7 @@ def test_reading_runs_nothing(tmp_path: pathlib.Path) -> None:
     assert not marker.exists()
 
 
-def test_the_environment_is_not_written_down(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
+def test_the_environment_is_not_written(tmp_path: pathlib.Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("SERVICE_TOKEN", "a-value-that-nobody-may-see")
     npz = write_npz(tmp_path / "tiny.npz")
     command = ["main", f"--config=tests/tiny_cli.py:{npz}", f"--workdir={tmp_path / 'run'}"]

@@ -1,9 +1,9 @@
 """A tiny long-tailed problem that trains in seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -14,13 +14,14 @@ from purenoise_jax import DARBatchNorm
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.models import MODELS
 from purenoise_jax.models.dropout import Dropout
+from purenoise_jax.models.places import Mix, unmixed
 
 COUNTS = (24, 12, 6, 3)
 STEPS_PER_EPOCH = 3  # 45 images in batches of 16, the last with 13
 
 
 def write_npz(path: Path, counts: tuple[int, ...] = COUNTS, size: int = 8) -> Path:
-    """Images whose brightness by quadrant tells their class, plus noise; balanced test set."""
+    """Writes images whose class is given by their brightest quadrant, plus noise; balanced test set."""
     rng = np.random.default_rng(0)
 
     def images(labels: np.ndarray) -> np.ndarray:
@@ -76,13 +77,14 @@ def tiny_config(npz: Path, **overrides: Any) -> ConfigDict:
 
 
 class TinyNet(nn.Module):
-    """One convolution, one norm, dropout, one linear head: compiles in a moment."""
+    """One convolution, one norm, dropout and one linear head, which compile fast."""
 
     num_classes: int
     norm: Callable[..., nn.Module] = DARBatchNorm
     dtype: Any = None
     dropout_rate: float = 0.0
     head: Callable[..., nn.Module] = nn.Dense
+    places: ClassVar[Sequence[str]] = ("input", "features")
 
     @nn.compact
     def __call__(
@@ -92,15 +94,17 @@ class TinyNet(nn.Module):
         valid: jax.Array | None = None,
         *,
         train: bool,
+        mix: Mix = unmixed,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(images)
+        x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(mix("input", images))
         norm = self.norm(use_running_average=not train, name="norm")
         x = nn.relu(norm(x, noise_mask, valid))
         x = Dropout(self.dropout_rate, deterministic=not train)(x)
         b, h, w, c = x.shape
         features = x.reshape(b, 2, h // 2, 2, w // 2, c).mean(axis=(2, 4)).reshape(b, -1)
+        features = mix("features", features)
         return self.head(self.num_classes, name="head")(features), {"features": features}
 
 
-# A model of one's own is one line; with dropout, so that its keys are part of what is tested.
+# With dropout, so that tests cover its keys.
 MODELS["tiny"] = partial(TinyNet, dropout_rate=0.2)

@@ -1,6 +1,6 @@
 """Config file of the tiny problem: `--config tests/tiny_cli.py:PATH_OF_NPZ`.
 
-With `,one_phase` behind the path OPeN is all there is, which is half of the compilation.
+With `,one_phase` behind the path the only phase is OPeN, which halves the compilation.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""A finished run of the tiny problem, as the figures see it."""
+"""Trains the tiny problem and loads the run as the figures do."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.tiny import tiny_config, write_npz
 
 
 def train_tiny(folder: Path, **overrides: Any) -> Run:
-    """An epoch of ERM and one of OPeN, with a checkpoint of each."""
+    """Trains an epoch of ERM and one of OPeN, with a checkpoint of each."""
     npz = write_npz(folder / "tiny.npz")
     config = tiny_config(npz, **{"num_epochs": 2, "phases.deferred.start_epoch": 1, **overrides})
     train_and_evaluate(config, folder / "run")

@@ -1,4 +1,6 @@
-"""Torments real training runs on the user's own file system, and counts which promises held.
+"""Fault injection: faults in real training runs on the user's own file system.
+
+Counts in how many runs the invariants held.
 
 python -m purenoise_jax.chaos
 """

@@ -1,4 +1,4 @@
-"""The command line, and the table at the end.
+"""The command line of fault injection.
 
 python -m purenoise_jax.chaos
 """
@@ -31,7 +31,7 @@ from purenoise_jax.chaos.harness import Harness, Result
 from purenoise_jax.chaos.invalid_configs import field_paths
 from purenoise_jax.chaos.process_control import Hung, Refused
 from purenoise_jax.chaos.progress import Shown
-from purenoise_jax.chaos.scenarios import CASES, QUICK_CASES
+from purenoise_jax.chaos.scenarios import QUICK_SCENARIOS, SCENARIOS
 from purenoise_jax.chaos.table import WIDTH, show
 from purenoise_jax.runtime.console import SafeConsole, duration, show_error, show_traceback
 from purenoise_jax.runtime.errors import ConfigError, StorageError, unknown
@@ -45,17 +45,17 @@ MOST_JOBS = 4
 
 @dataclasses.dataclass(frozen=True)
 class FaultInjection:
-    """One of those that can be chosen.
+    """A kind of fault that the command line offers.
 
     Attributes:
-        work: does it so many times.
-        option: of the command line that says how many times.
-        default: of that.
-        count: how many runs that takes, for the progress bar.
+        inject: injects the fault that many times.
+        option: command-line option for the number of times.
+        default: its default.
+        count: number of runs for that many times, for the progress bar.
         help: what the option counts.
     """
 
-    work: Callable[[Harness, int], list[Result]]
+    inject: Callable[[Harness, int], list[Result]]
     option: str
     default: int
     help: str
@@ -78,7 +78,7 @@ FAULTS = {
         resource_faults.inject,
         "shortages",
         1,
-        "times that each of: disk full, no room, read-only, no permission, ...",
+        "times for each of: disk full, no room, read-only, no permission, ...",
         resource_faults.count,
     ),
     "mistakes": FaultInjection(
@@ -93,22 +93,23 @@ FAULTS = {
     ),
 }
 EPILOG = """\
-torments, for --only:
-  kills     runs are killed again and again, and started again until they are done: no step
-            that was saved may be lost, and the end must be bitwise that of a run left alone
-  signals   asked to stop while reading data, compiling, training, evaluating, saving: gone within
-            5 s, all computed steps saved, and the same command goes on
-  damage    flipped bits, lost files, links and more in checkpoints: the newest whole one is taken,
-            and never a value that is not what was saved
-  starve    no room, no permission: exit code 5 within 10 s, older checkpoints whole
-  mistakes  bad values for every config field: refused in one line that says what is legal
-  races     two or three runs at once in one workdir: one trains, the others leave
+faults and their invariants, for --only:
+  kills     runs are killed and restarted until they finish: no saved step is lost, and the
+            finished run is bitwise equal to an undisturbed one
+  signals   a signal while reading data, compiling, training, evaluating or saving: the process
+            ends within 5 s, every computed step is saved, and the same command continues the run
+  damage    flipped bits, lost files, links and more in checkpoints: a start uses the newest
+            complete one and never restores a value that was not saved
+  starve    no room, no permission: exit code 5 within 10 s, older checkpoints stay complete
+  mistakes  bad values for every config field: refused in one line that names the legal values
+  races     two or three runs at once in one workdir: one trains, the others exit
 
-Runs are real ones, of a few steps of small networks on the CPU. They are in a folder of their own,
-which is removed at the end unless a promise did not hold. A full disk is a small one in memory; on
-the file system of DIR nothing is filled up.
+The runs are real: a few training steps of small networks on the CPU. They lie in a new folder,
+which is removed at the end unless an invariant was violated. The full disk is a small file system
+in memory; the file system of DIR is never filled up.
 
-exit codes: 0 all promises held, 1 one did not, 2 usage, 5 DIR cannot be used, 130 interrupted
+exit codes: 0 all invariants held, 1 one was violated, 2 usage, 5 DIR cannot be used,
+130 interrupted
 
 examples:
   python -m purenoise_jax.chaos
@@ -118,12 +119,12 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's arguments."""
+    """Builds the parser of the command line."""
     parse = Parser(
         prog="python -m purenoise_jax.chaos",
-        description="Does your file system keep its promises, and do the runs on it? Kills,\n"
-        "damages, starves and races small training runs in DIR, and tells which promises\nheld. "
-        "Takes about three minutes on two cores.",
+        description="Fault injection on your own file system: kills, damages, starves and races\n"
+        "small training runs in DIR and reports which invariants held. Takes about three\n"
+        "minutes on two cores.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -135,20 +136,25 @@ def parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"{fault.help} (default: {fault.default})",
         )
-    parse.add_argument("--only", default="", metavar="NAME,...", help="these torments only")
+    parse.add_argument("--only", default="", metavar="NAME,...", help="inject only these faults")
     parse.add_argument(
-        "--dir", default=".", metavar="DIR", help="on the file system to try (default: here)"
+        "--dir",
+        default=".",
+        metavar="DIR",
+        help="a folder on the file system to test (default: here)",
     )
     parse.add_argument(
         "--quick", action="store_true", help="a network of one block instead of ResNet and WRN"
     )
-    parse.add_argument("--keep", action="store_true", help="leave the runs there at the end")
+    parse.add_argument("--keep", action="store_true", help="do not remove the runs at the end")
     parse.add_argument(
-        "--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one a core, at "
-        "most 4)",
+        "--jobs", type=int, default=0, metavar="N", help="runs at a time (default: one per core, "
+        "at most 4)",
     )  # fmt: skip
-    parse.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices")
-    parse.add_argument("--json", default="", metavar="FILE", help="write all numbers there")
+    parse.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of all random choices"
+    )
+    parse.add_argument("--json", default="", metavar="FILE", help="write all numbers to FILE")
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
 
@@ -177,17 +183,17 @@ def _chaos(argv: Sequence[str]) -> int:
         remove = held and not args.keep
         seconds = time.monotonic() - started
         if args.json:
-            told = {
+            report = {
                 "held": held,
                 "seconds": seconds,
                 "seed": args.seed,
                 "file_system": _file_system(folder),
                 "results": [dataclasses.asdict(result) for result in results],
             }
-            expand(args.json, "--json").write_text(json.dumps(told, indent=2) + "\n")
+            expand(args.json, "--json").write_text(json.dumps(report, indent=2) + "\n")
         show(console, f"{_file_system(folder)}, {duration(seconds)}", results)
         if not held:
-            show_error("not all promises held")
+            show_error("not all invariants held")
         return HELD if held else BROKEN
     except (Hung, Refused, RuntimeError) as error:
         if args.debug:
@@ -208,7 +214,7 @@ def _chaos(argv: Sequence[str]) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, int]:
-    """The torments that are wanted, with how many times."""
+    """The chosen faults and how many times to inject each."""
     for name in (*(t.option for t in FAULTS.values()), "jobs", "seed"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
@@ -223,26 +229,26 @@ def _chosen(args: argparse.Namespace) -> dict[str, int]:
 def _inject_all(
     args: argparse.Namespace, chosen: dict[str, int], folder: Path, shown: Shown
 ) -> list[Result]:
-    # One that JAX was already told of stays.
+    # A cache folder from the environment is used.
     cache = Path(jax.config.values["jax_compilation_cache_dir"] or folder / "compiled")
     jobs = args.jobs or min(os.cpu_count() or 1, MOST_JOBS)
     if hasattr(os, "sched_getaffinity"):
         jobs = args.jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS)
     results: list[Result] = []
-    cases = QUICK_CASES if args.quick else CASES
-    shown.begin("undisturbed", len(cases))
+    scenarios = QUICK_SCENARIOS if args.quick else SCENARIOS
+    shown.begin("undisturbed", len(scenarios))
     with contextlib.closing(
-        Harness(folder, cache, args.seed, jobs, shown.advance, args.keep, cases)
+        Harness(folder, cache, args.seed, jobs, shown.advance, args.keep, scenarios)
     ) as harness:
         harness.make_references()
         for name, times in chosen.items():
             shown.begin(name, FAULTS[name].count(times))
-            results += FAULTS[name].work(harness, times)
+            results += FAULTS[name].inject(harness, times)
     return results
 
 
 def _make_folder(where: Path) -> tuple[Path, list[Path]]:
-    """A folder of our own, and the folders that had to be made for it, innermost first."""
+    """Makes a new folder; also returns the parents made for it, innermost first."""
     made = [path for path in (where, *where.parents) if not path.exists()]
     try:
         where.mkdir(parents=True, exist_ok=True)
@@ -252,21 +258,21 @@ def _make_folder(where: Path) -> tuple[Path, list[Path]]:
 
 
 def _file_system(folder: Path) -> str:
-    """Its type and where it is mounted, as far as the operating system says."""
+    """The type and mount point, if the operating system lists them."""
     try:
         lines = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
         return f"the file system of {folder}"
     mounts = [(line.split()[1], line.split()[2]) for line in lines]
     found = [m for m in mounts if folder.is_relative_to(m[0])]
-    # The last one of those that are mounted on each other is the one that is seen.
+    # Of several mounts at one point, the last one is visible.
     where, kind = max(reversed(found), key=lambda m: len(m[0]))
     return f"{kind} at {where}"
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl-C does, so that all subjects are ended too."""
+    """Treats SIGTERM like Ctrl-C, so that all subject processes are ended too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

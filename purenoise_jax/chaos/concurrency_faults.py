@@ -1,4 +1,4 @@
-"""Runs that are started at the same time in one workdir, of which one only may train."""
+"""Concurrency faults: several runs started at once in one workdir, of which only one may train."""
 
 import dataclasses
 import random
@@ -10,17 +10,17 @@ from purenoise_jax.chaos.harness import Harness, Result, differences, first_line
 from purenoise_jax.chaos.process_control import Hung
 from purenoise_jax.runtime.errors import InUseError
 
-TOLD = re.compile(r"is in use by (process (\d+) on \S+|another run)")
+IN_USE = re.compile(r"is in use by (process (\d+) on \S+|another run)")
 
 
 @dataclasses.dataclass
 class Raced:
-    """What came of one race.
+    """Outcome of one race.
 
     Attributes:
-        refused: runs that were turned away.
-        named: of these, those that were told by which process on which machine.
-        problems: a line for each broken promise.
+        refused: number of runs that were refused.
+        named: number of these whose message names the process and host that hold the workdir.
+        problems: a line for each violated invariant.
     """
 
     refused: int = 0
@@ -29,36 +29,36 @@ class Raced:
 
 
 def inject(harness: Harness, races: int) -> list[Result]:
-    """Starts two or three runs at once, so many times.
+    """Starts two or three runs at once.
 
     Args:
-        harness: with references.
-        races: how many times.
+        harness: a harness with its reference runs done.
+        races: number of times.
     """
     found = harness.at_once(lambda index: _race(harness, index), range(races))
     problems = [problem for race in found for problem in race.problems]
     survived = sum(not race.problems for race in found)
     refused, named = (sum(getattr(race, name) for race in found) for name in ("refused", "named"))
     numbers = {"races": races, "one_winner": survived, "refused": refused, "named": named}
-    told = (
-        f"one trained, and ended bitwise as if left alone; {refused} others left with exit code 7, "
-        f"{named} of them told which process on which host has it"
+    outcome = (
+        f"one trained and ended bitwise like the undisturbed one; {refused} others exited with "
+        f"code 7, {named} of them naming the process and host that hold the workdir"
     )
     what = "started at once in one workdir"
-    return [Result(what, races, survived, told, numbers, first_lines(problems))]
+    return [Result(what, races, survived, outcome, numbers, first_lines(problems))]
 
 
 def _race(harness: Harness, index: int) -> Raced:
     rng = random.Random(f"races {harness.seed} {index}")
-    case = harness.cases[index % len(harness.cases)]
-    workdir = harness.new_folder(f"race-{case.name}")
+    scenario = harness.scenarios[index % len(harness.scenarios)]
+    workdir = harness.new_folder(f"race-{scenario.name}")
     start = time.monotonic() + 0.3
-    # Half of them not to the microsecond, as a second one may come while the first one writes.
+    # Half of the races are spread out, so that one run may start while another already writes.
     spread = rng.choice((0.0, 0.5))
     race = Raced()
     try:
         runs = [
-            harness.start(case, workdir, begin_at=start + spread * rng.random())
+            harness.start(scenario, workdir, begin_at=start + spread * rng.random())
             for _ in range(rng.choice((2, 2, 3)))
         ]
         codes = [run.wait() for run in runs]
@@ -70,14 +70,14 @@ def _race(harness: Harness, index: int) -> Raced:
                 f"exit codes {codes}, not one 0 and all others {InUseError.exit_code}"
             )
         for run in losers:
-            told = TOLD.search(run.notes())
-            race.named += bool(told and told[2])
-            # For a moment, the one that has the lock has not yet written who it is.
-            if not told or (told[2] and winners and int(told[2]) != winners[0].pid):
-                race.problems.append(f"turned away, and not told by whom: {run.last_line()}")
+            holder = IN_USE.search(run.notes())
+            race.named += bool(holder and holder[2])
+            # A missing name is no problem: the holder writes its name just after it gets the lock.
+            if not holder or (holder[2] and winners and int(holder[2]) != winners[0].pid):
+                race.problems.append(f"refused without the right holder's name: {run.last_line()}")
             if run.last("start") is not None:
-                race.problems.append("one that was turned away had begun to train")
-        race.problems += differences(workdir, harness.references[case.name])
+                race.problems.append("a refused run had begun to train")
+        race.problems += differences(workdir, harness.references[scenario.name])
         race.problems += inspection.damages(workdir)
     except Hung as hung:
         race.problems.append(f"hung: {hung}")

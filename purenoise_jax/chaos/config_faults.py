@@ -1,4 +1,4 @@
-"""Bad values for every config field, all of which have to be refused in one line."""
+"""Config faults: illegal values for every field, each of which must be refused in one line."""
 
 from purenoise_jax.chaos.harness import Harness, Result, first_lines
 from purenoise_jax.chaos.invalid_configs import bad_values, field_paths, with_value
@@ -7,17 +7,17 @@ from purenoise_jax.runtime.errors import ConfigError
 
 
 def inject(harness: Harness, most: int) -> list[Result]:
-    """Checks configs that have one bad value each, as every run does before it reads anything.
+    """Validates configs with one illegal value each, as every run does before it reads anything.
 
     Args:
-        harness: told of every field.
-        most: values of each field, at most.
+        harness: its `advance` is called after each field.
+        most: largest number of values for each field.
     """
     problems: list[str] = []
     tried = 0
     for path in field_paths():
         values = bad_values(path)
-        # Spread over all kinds of badness: the first ones are all of the wrong type.
+        # Spread over the list, because the first values are all of the wrong type.
         step = max(len(values) // most, 1)
         for value in values[::step][:most]:
             tried += 1
@@ -33,7 +33,7 @@ def inject(harness: Harness, most: int) -> list[Result]:
             tried,
             refused,
             f"{fields} fields, up to {most} values each; {refused} refused in one line that names "
-            "field and what is legal",
+            "the field and the legal values",
             {"fields": fields, "values": tried, "refused": refused},
             first_lines(problems),
         )
@@ -41,13 +41,13 @@ def inject(harness: Harness, most: int) -> list[Result]:
 
 
 def _problem(path: str, value: object) -> str:
-    """What is wrong with how a value is refused; "" if nothing is."""
+    """The problem with the refusal of a value; "" if there is none."""
     try:
         validate(with_value(default_config(), path, value))
     except ConfigError as error:
         text = str(error)
-        said = text.startswith(path) and "legal: " in text and "\n" not in text
-        return "" if said else f"refused without the field or what is legal: {text[:100]!r}"
+        complete = text.startswith(path) and "legal: " in text and "\n" not in text
+        return "" if complete else f"refused without the field or the legal values: {text[:100]!r}"
     except Exception as error:
-        return f"not refused but broken: {error!r:.100}"
+        return f"crashed instead of refusing it: {error!r:.100}"
     return "accepted"

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, in every way that disks and people do, and then started from."""
+"""Corruption faults: damages the checkpoints of finished runs and starts from them."""
 
 import json
 import random
@@ -10,7 +10,7 @@ from purenoise_jax.chaos import inspection
 from purenoise_jax.chaos.corruption_modes import KINDS
 from purenoise_jax.chaos.harness import Harness, Result, differences, first_lines
 from purenoise_jax.chaos.process_control import PATIENCE_SECONDS, Hung
-from purenoise_jax.chaos.scenarios import CASES, Scenario
+from purenoise_jax.chaos.scenarios import SCENARIOS, Scenario
 from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE
 from purenoise_jax.runtime.errors import CheckpointError
 
@@ -19,24 +19,24 @@ def inject(harness: Harness, times: int) -> list[Result]:
     """Damages the checkpoints of finished runs, and starts from them.
 
     Args:
-        harness: with references.
-        times: how often.
+        harness: a harness with its reference runs done.
+        times: number of damaged checkpoints.
     """
     names = list(KINDS)
     random.Random(f"damage {harness.seed}").shuffle(names)
-    # Each kind in turn, so that a few damages have as many kinds as there can be.
+    # Each kind in turn, so that even a few damages cover many kinds.
     kinds = [names[i % len(names)] for i in range(times)]
     shares = [kinds[i :: harness.jobs] for i in range(harness.jobs)]
     parts = harness.at_once(lambda item: _start_many(harness, *item), [*enumerate(shares)])
-    ends = harness.at_once(lambda case: _damage_all(harness, case), harness.cases)
+    ends = harness.at_once(lambda scenario: _damage_all(harness, scenario), harness.scenarios)
     return [_sum_up(times, parts), _sum_up_ends(ends)]
 
 
 def _start_many(harness: Harness, index: int, kinds: list[str]) -> dict[str, Any]:
-    """Has one process do many of them, as most of a start is not about checkpoints."""
+    """Injects many in one process, because most of a start has nothing to do with checkpoints."""
     if not kinds:
         return {}
-    case = harness.cases[index % len(harness.cases)]
+    scenario = harness.scenarios[index % len(harness.scenarios)]
     folder = harness.new_folder("damage")
     arguments = {
         "scratch": str(folder),
@@ -44,8 +44,8 @@ def _start_many(harness: Harness, index: int, kinds: list[str]) -> dict[str, Any
         "kinds": kinds,
         "result": f"{folder}.json",
     }
-    workdir = harness.references[case.name].workdir
-    subject = harness.start(case, workdir, task="damage", arguments=arguments)
+    workdir = harness.references[scenario.name].workdir
+    subject = harness.start(scenario, workdir, task="damage", arguments=arguments)
     done, since = 0, time.monotonic()
     while not subject.dead.wait(0.05):
         now = subject.last("done") or 0
@@ -59,13 +59,15 @@ def _start_many(harness: Harness, index: int, kinds: list[str]) -> dict[str, Any
     for _ in range(len(kinds) - done):
         harness.advance()
     if subject.code != 0:
-        return {"problems": [f"starting ended with {subject.code}: {subject.last_line()}"]}
+        return {
+            "problems": [f"the process ended with exit code {subject.code}: {subject.last_line()}"]
+        }
     return dict(json.loads(folder.with_name(f"{folder.name}.json").read_text()))
 
 
 def count(times: int) -> int:
-    """How many starts there are."""
-    return times + len(CASES)
+    """The number of starts."""
+    return times + len(SCENARIOS)
 
 
 def _end(subject: Any) -> str:
@@ -76,11 +78,11 @@ def _end(subject: Any) -> str:
     return ""
 
 
-def _damage_all(harness: Harness, case: Scenario) -> list[str]:
-    """A run of which no step is whole must not start from scratch unless it is told to."""
-    reference = harness.references[case.name]
-    rng = random.Random(f"all damaged {harness.seed} {case.name}")
-    workdir = harness.new_folder(f"all-damaged-{case.name}")
+def _damage_all(harness: Harness, scenario: Scenario) -> list[str]:
+    """A run without a complete step must not start from scratch unless fresh=True."""
+    reference = harness.references[scenario.name]
+    rng = random.Random(f"all damaged {harness.seed} {scenario.name}")
+    workdir = harness.new_folder(f"all-damaged-{scenario.name}")
     shutil.copytree(reference.workdir, workdir)
     (workdir / "summary.json").unlink()
     steps = inspection.steps(workdir)
@@ -92,13 +94,13 @@ def _damage_all(harness: Harness, case: Scenario) -> list[str]:
         path.write_bytes(data)
     problems = []
     try:
-        subject = harness.start(case, workdir)
+        subject = harness.start(scenario, workdir)
         code = subject.wait()
         if code != CheckpointError.exit_code:
             problems.append(f"exit code {code} with all steps damaged: {subject.last_line()}")
         if subject.last("start") is not None or inspection.steps(workdir) != steps:
             problems.append("with all steps damaged it trained from scratch, or removed them")
-        fresh = harness.start(case, workdir, overrides={"fresh": True})
+        fresh = harness.start(scenario, workdir, overrides={"fresh": True})
         code = fresh.wait()
         if code != 0:
             problems.append(f"exit code {code} with fresh=True: {fresh.last_line()}")
@@ -121,18 +123,22 @@ def _sum_up(times: int, parts: list[dict[str, Any]]) -> Result:
             kinds[kind] = kinds.get(kind, 0) + count
     numbers["kinds"] = kinds
     problems = [problem for part in parts for problem in part.get("problems", ())]
-    told = (
-        f"{len(kinds)} kinds; back to the newest whole step: {numbers['fell_back']}; harmless: "
+    outcome = (
+        f"{len(kinds)} kinds; back to the newest complete step: {numbers['fell_back']}; harmless: "
         f"{numbers['harmless']}; wrong values taken silently: {numbers['silent']}"
     )
     survived = numbers["fell_back"] + numbers["harmless"]
     if not problems and survived != times:
         problems.append(f"{times - survived} of {times} were not accounted for")
-    return Result("checkpoint damaged", times, survived, told, numbers, first_lines(problems))
+    return Result("checkpoint damaged", times, survived, outcome, numbers, first_lines(problems))
 
 
 def _sum_up_ends(ends: list[list[str]]) -> Result:
     problems = [problem for end in ends for problem in end]
     survived = sum(not end for end in ends)
-    told = "refused with exit code 4; fresh=True then starts from scratch and keeps what was there"
-    return Result("all checkpoints damaged", len(ends), survived, told, {}, first_lines(problems))
+    outcome = (
+        "refused with exit code 4; fresh=True then starts from scratch and keeps the old files"
+    )
+    return Result(
+        "all checkpoints damaged", len(ends), survived, outcome, {}, first_lines(problems)
+    )

@@ -1,4 +1,4 @@
-"""What disks, file systems and people do to the files of a checkpoint."""
+"""Kinds of damage that disks, file systems and people do to the files of a checkpoint."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from purenoise_jax.chaos.scenarios import TOTAL_STEPS
 from purenoise_jax.checkpoint import manifest
 
 BLOCK = 512
-# Gets the folder of checkpoints, randomness, and an empty folder outside.
+# Arguments: the folder of checkpoints, a random generator, an empty folder outside.
 Kind = Callable[[Path, random.Random, Path], None]
 
 
@@ -23,7 +23,7 @@ def _files(step: Path) -> list[Path]:
 
 
 def _one(step: Path, rng: random.Random) -> Path:
-    """A file; half of the time any, else the larger the likelier, as disks have it."""
+    """Draws a file: half of the time uniformly, otherwise by size, as bit errors on disks do."""
     files = _files(step)
     sizes = [path.stat().st_size for path in files]
     return rng.choice(files) if rng.random() < 0.5 else rng.choices(files, sizes)[0]
@@ -40,22 +40,22 @@ def _truncate(path: Path, rng: random.Random) -> None:
 
 
 def flip_a_bit(folder: Path, rng: random.Random, outside: Path) -> None:
-    """In any file."""
+    """Flips a bit of any file."""
     _flip(_one(_newest(folder), rng), rng)
 
 
 def truncate(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Any file."""
+    """Truncates any file."""
     _truncate(_one(_newest(folder), rng), rng)
 
 
 def delete(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Any file."""
+    """Deletes any file."""
     _one(_newest(folder), rng).unlink()
 
 
 def zero_a_block(folder: Path, rng: random.Random, outside: Path) -> None:
-    """In any file."""
+    """Zeroes a block of any file."""
     path = _one(_newest(folder), rng)
     data = bytearray(path.read_bytes())
     start = rng.randrange(0, len(data), BLOCK)
@@ -65,13 +65,13 @@ def zero_a_block(folder: Path, rng: random.Random, outside: Path) -> None:
 
 
 def append(folder: Path, rng: random.Random, outside: Path) -> None:
-    """To any file."""
+    """Appends random bytes to any file."""
     with _one(_newest(folder), rng).open("ab") as file:
         file.write(rng.randbytes(rng.randrange(1, BLOCK)))
 
 
 def swap(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Two files of the step."""
+    """Swaps two files of the step."""
     first, second = rng.sample(_files(_newest(folder)), 2)
     one, other = first.read_bytes(), second.read_bytes()
     first.write_bytes(other)
@@ -79,7 +79,7 @@ def swap(folder: Path, rng: random.Random, outside: Path) -> None:
 
 
 def take_from_older(folder: Path, rng: random.Random, outside: Path) -> None:
-    """A file of the step before, in place of that of the same name."""
+    """Replaces a file by that of the step before."""
     older = folder / str(TOTAL_STEPS - 1)
     shared = [p for p in _files(older) if (_newest(folder) / p.relative_to(older)).exists()]
     path = rng.choice(shared)
@@ -87,80 +87,80 @@ def take_from_older(folder: Path, rng: random.Random, outside: Path) -> None:
 
 
 def add(folder: Path, rng: random.Random, outside: Path) -> None:
-    """A file that does not belong."""
+    """Adds a file that does not belong to the step."""
     (rng.choice(_files(_newest(folder))).parent / "extra").write_bytes(rng.randbytes(9))
 
 
 def add_hidden(folder: Path, rng: random.Random, outside: Path) -> None:
-    """What desktops and NFS leave: harmless."""
+    """Adds a hidden file as desktops and NFS leave behind: harmless."""
     name = rng.choice((".DS_Store", ".nfs000000012"))
     (rng.choice(_files(_newest(folder))).parent / name).write_bytes(b"x")
 
 
 def link_a_file(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Moved elsewhere, with a symbolic link in its place."""
+    """Moves any file elsewhere and puts a symbolic link in its place."""
     path = _one(_newest(folder), rng)
     shutil.move(path, outside / path.name)
     path.symlink_to(outside / path.name)
 
 
 def link_the_step(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Moved elsewhere, with a symbolic link in its place."""
+    """Moves the step elsewhere and puts a symbolic link in its place."""
     shutil.move(_newest(folder), outside / "step")
     _newest(folder).symlink_to(outside / "step")
 
 
 def empty_folder(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Under a later number."""
+    """Makes an empty folder under a later number."""
     (folder / "99").mkdir()
 
 
 def stray_file(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Under a later number, or another name."""
+    """Makes a file under a later number or another name."""
     (folder / rng.choice(("99", "0099", "notes.txt"))).write_text("x")
 
 
 def copy_of_older(folder: Path, rng: random.Random, outside: Path) -> None:
-    """A whole step under a later number."""
+    """Copies a complete older step to a later number."""
     shutil.copytree(folder / str(TOTAL_STEPS - 1), folder / "99")
 
 
 def replace_by_older(folder: Path, rng: random.Random, outside: Path) -> None:
-    """A whole step, renamed to the number of the newest."""
+    """Renames a complete older step to the number of the newest."""
     shutil.rmtree(_newest(folder))
     (folder / str(TOTAL_STEPS - 1)).rename(_newest(folder))
 
 
 def manifest_removed(folder: Path, rng: random.Random, outside: Path) -> None:
-    """As if killed before it was written."""
+    """Removes the manifest, as if the run was killed before it was written."""
     (_newest(folder) / manifest.NAME).unlink()
 
 
 def manifest_flipped(folder: Path, rng: random.Random, outside: Path) -> None:
-    """One bit."""
+    """Flips a bit of the manifest."""
     _flip(_newest(folder) / manifest.NAME, rng)
 
 
 def manifest_truncated(folder: Path, rng: random.Random, outside: Path) -> None:
-    """To any length."""
+    """Truncates the manifest to any length."""
     _truncate(_newest(folder) / manifest.NAME, rng)
 
 
 def manifest_spaced(folder: Path, rng: random.Random, outside: Path) -> None:
-    """White space at its end: harmless."""
+    """Appends white space to the manifest: harmless."""
     with (_newest(folder) / manifest.NAME).open("a") as file:
         file.write(rng.choice(("\n", "  \n")))
 
 
 def half_deleted(folder: Path, rng: random.Random, outside: Path) -> None:
-    """Some of its files."""
+    """Deletes some of the files of the step."""
     files = _files(_newest(folder))
     for path in rng.sample(files, rng.randrange(1, len(files))):
         path.unlink()
 
 
 def both_newest(folder: Path, rng: random.Random, outside: Path) -> None:
-    """A bit in each of the two newest steps."""
+    """Flips a bit in each of the two newest steps."""
     for step in (TOTAL_STEPS, TOTAL_STEPS - 1):
         _flip(_one(folder / str(step), rng), rng)
 

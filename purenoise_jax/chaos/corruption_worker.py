@@ -1,4 +1,4 @@
-"""Starts from damaged checkpoints, compared with what was saved, many in one process."""
+"""Starts many times from damaged checkpoints in one process and compares with the saved values."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.chaos.corruption_modes import KINDS
 from purenoise_jax.chaos.run_spec import RunSpec
-from purenoise_jax.chaos.scenarios import TOTAL_STEPS, case_named, config_of
+from purenoise_jax.chaos.scenarios import TOTAL_STEPS, config_of, scenario_named
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE, Checkpoints
 from purenoise_jax.training import resume
@@ -23,17 +23,17 @@ from purenoise_jax.training.experiment import Experiment, build
 
 @dataclasses.dataclass
 class Damages:
-    """What starts from damaged checkpoints came to.
+    """Outcome of starts from damaged checkpoints.
 
     Attributes:
-        times: how many.
-        fell_back: an older step was taken, which was as it was written.
-        harmless: the newest step was taken, and all of it was as it was written.
-        silent: values were taken that were not those of the step.
-        unnoticed: a step was taken with a file changed, although its values were right.
-        not_kept: the damaged step is not in quarantine.
-        kinds: what was done -> how often.
-        problems: a line for each broken promise.
+        times: number of starts.
+        fell_back: number of starts from an older step that was as written.
+        harmless: number of starts from the newest step, all of which was as written.
+        silent: number of starts with values other than those saved.
+        unnoticed: number of starts from a step with a changed file but the right values.
+        not_kept: number of starts after which the damaged step was not in quarantine.
+        kinds: kind of damage -> number of times.
+        problems: a line for each violated invariant.
     """
 
     times: int = 0
@@ -54,19 +54,19 @@ def damage_and_start(
     kinds: Sequence[str],
     advance: Callable[[int], None] = lambda done: None,
 ) -> Damages:
-    """Damages a copy of a run's checkpoints and finds out what would be started from.
+    """Damages copies of a run's checkpoints and finds the restore point that a start would use.
 
     Args:
-        config: of the run.
-        workdir: of a finished run; stays as it is.
-        scratch: a folder for the copies, which is not there yet.
-        rng: chooses where the damage is.
-        kinds: names from `KINDS`, one after the other.
-        advance: told how many are done.
+        config: config of the run.
+        workdir: workdir of a finished run, which is not changed.
+        scratch: a folder for the copies, which does not exist yet.
+        rng: draws the place of the damage.
+        kinds: names from `KINDS`, one for each start.
+        advance: called with the number of starts done.
     """
     experiment = build(config)
     steps = Checkpoints(workdir).steps()
-    whole = {
+    complete = {
         step: (_start_from(experiment, workdir, step), _contents(workdir / FOLDER / str(step)))
         for step in steps
     }
@@ -81,7 +81,7 @@ def damage_and_start(
         KINDS[kind](copy / FOLDER, rng, elsewhere)
         found.kinds[kind] = found.kinds.get(kind, 0) + 1
         found.times += 1
-        problem = _try_start(experiment, copy, whole, found)
+        problem = _try_start(experiment, copy, complete, found)
         if problem:
             found.problems.append(f"{kind}: {problem}")
         advance(done + 1)
@@ -89,12 +89,12 @@ def damage_and_start(
     return found
 
 
-def work(order: RunSpec, advance: Callable[[int], None]) -> None:
-    """As `damage_and_start`, on order; what came of it goes to a JSON file."""
-    more = order.arguments
+def work(spec: RunSpec, advance: Callable[[int], None]) -> None:
+    """Runs `damage_and_start` for a specification and writes the outcome to a JSON file."""
+    more = spec.arguments
     found = damage_and_start(
-        config_of(case_named(order.case)),
-        Path(order.workdir),
+        config_of(scenario_named(spec.scenario)),
+        Path(spec.workdir),
         Path(more["scratch"]),
         random.Random(more["seed"]),
         more["kinds"],
@@ -108,7 +108,7 @@ Contents = dict[str, bytes] | None
 
 
 def _taken(start: resume.RestorePoint) -> Taken:
-    """The bits of every array, and all that is known beside."""
+    """The bytes of every array and the other fields of a restore point."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(start.state)
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
     fields = {f.name: getattr(start, f.name) for f in dataclasses.fields(start)}
@@ -116,7 +116,7 @@ def _taken(start: resume.RestorePoint) -> Taken:
 
 
 def _start_from(experiment: Experiment, workdir: Path, step: int) -> Taken:
-    """What a start from one step gives, before anything is damaged."""
+    """The contents of the restore point of an undamaged step."""
     checkpoints = Checkpoints(workdir)
     record = checkpoints.record(step)
     fields = {f.name for f in dataclasses.fields(resume.RestorePoint)} - {"state"}
@@ -131,10 +131,10 @@ def _start_from(experiment: Experiment, workdir: Path, step: int) -> Taken:
 def _try_start(
     experiment: Experiment,
     workdir: Path,
-    whole: Mapping[int, tuple[Taken, Contents]],
+    complete: Mapping[int, tuple[Taken, Contents]],
     found: Damages,
 ) -> str:
-    """Starts as a run does; returns what is wrong with that, "" if nothing is."""
+    """Finds a restore point as a run does; returns the problem with it, "" if there is none."""
     before = {path.name: _contents(path) for path in (workdir / FOLDER).iterdir()}
     checkpoints = Checkpoints(workdir)
     listed = checkpoints.steps()
@@ -144,33 +144,33 @@ def _try_start(
         )()
         resume.set_aside(checkpoints, workdir, False)
     except Exception as error:
-        return f"it cannot be started from, although a step is whole: {error!r}"
+        return f"it cannot be started from, although a step is complete: {error!r}"
     finally:
         checkpoints.close()
     if start.state is None:
         found.silent += 1
-        return "a start from scratch, although a step is whole"
+        return "a start from scratch, although a step is complete"
     took = max(step for step in listed if step not in checkpoints.passed_over)
-    if took not in whole or whole[took][0] != _taken(start):
+    if took not in complete or complete[took][0] != _taken(start):
         found.silent += 1
         return f"took step {took}, whose values are not those that were saved"
-    if not _same(before[str(took)], whole[took][1]):
+    if not _same(before[str(took)], complete[took][1]):
         found.unnoticed += 1
         return f"took step {took}, of which a file was changed"
-    best = max(step for step in whole if _same(before.get(str(step)), whole[step][1]))
+    best = max(step for step in complete if _same(before.get(str(step)), complete[step][1]))
     if took != best:
-        return f"took step {took}, although {best} is whole"
+        return f"took step {took}, although step {best} is complete"
     for name in map(str, checkpoints.passed_over):
         if before[name] != _contents(workdir / FOLDER / QUARANTINE / name):
             found.not_kept += 1
-            return f"step {name} was passed over, and is not as it was in {QUARANTINE}/"
+            return f"step {name} was passed over, but is not unchanged in {QUARANTINE}/"
     found.fell_back += took != TOTAL_STEPS
     found.harmless += took == TOTAL_STEPS
     return ""
 
 
 def _contents(path: Path) -> Contents:
-    """Every file in a folder by name, hidden ones apart; a link or file is one without name."""
+    """All files of a folder by name, except hidden ones; a link or file itself has the name ""."""
     if path.is_symlink():
         return {"": bytes(path.readlink())}
     if not path.is_dir():
@@ -186,7 +186,7 @@ def _contents(path: Path) -> Contents:
 
 
 def _same(there: Contents, written: Contents) -> bool:
-    """Whether a step is as it was written; its manifest may be spelled another way."""
+    """True if a step is as written; only the white space of its manifest's JSON may differ."""
     if there is None or written is None or {*there} != {*written}:
         return False
     if any(there[name] != written[name] for name in written if name != manifest.NAME):

@@ -1,4 +1,4 @@
-"""Runs that are killed again and again, and started again with the same command until done."""
+"""Crash faults: kills runs at random instants and restarts them until they finish."""
 
 import dataclasses
 import random
@@ -12,27 +12,27 @@ from purenoise_jax.chaos.harness import Harness, Result, differences, first_line
 from purenoise_jax.chaos.process_control import Hung, Subject, until
 from purenoise_jax.chaos.scenarios import KEEP, TOTAL_STEPS, Scenario
 
-# A run is left to end after so many, so that there are several of them.
+# After this many kills a run is left to finish, so that several runs are tested.
 KILLS_PER_RUN = 10
-# "in save" and "in deletion" are when that has begun, "just saved" is as soon as a step is there.
+# "in save" and "in deletion": once that has begun; "just saved": as soon as a new step is there.
 INSTANTS = ("anywhere", "in save", "in save", "in deletion", "just saved")
-# A save takes about as long here, at most.
+# About the longest duration of a save.
 SAVE_SECONDS = 0.12
 
 
 @dataclasses.dataclass
 class Killed:
-    """What became of one run.
+    """Outcome of one run.
 
     Attributes:
-        kills: how often it was killed.
-        in_save: how often of these while a step was being written.
-        in_deletion: how often of these while a step was being deleted.
-        lost: steps that were saved, and gone afterwards.
-        damaged: steps that were listed after a kill, and not as they were written.
-        redone: steps that were computed again after each kill.
-        same: whether its end was that of a run that nothing befell.
-        problems: a line for each broken promise.
+        kills: number of kills.
+        in_save: number of kills while a step was being written.
+        in_deletion: number of kills while a step was being deleted.
+        lost: number of saved steps that were missing afterwards.
+        damaged: number of steps listed after a kill that were not as written.
+        redone: for each kill, the number of steps computed again.
+        same: True if it ended like the undisturbed reference run.
+        problems: a line for each violated invariant.
     """
 
     kills: int = 0
@@ -46,55 +46,61 @@ class Killed:
 
 
 def inject(harness: Harness, kills: int) -> list[Result]:
-    """Kills runs so many times.
+    """Kills runs at random instants.
 
     Args:
-        harness: with references.
-        kills: altogether.
+        harness: a harness with its reference runs done.
+        kills: total number of kills.
     """
     quotas = [min(KILLS_PER_RUN, kills - i) for i in range(0, kills, KILLS_PER_RUN)]
-    if len(quotas) < len(harness.cases):
+    if len(quotas) < len(harness.scenarios):
         quotas = [kills - kills // 2, kills // 2]
     runs = [
         run
         for part in harness.at_once(
-            lambda item: _spend(harness, item[0], item[1]), [*enumerate(quotas)]
+            lambda item: _use_up(harness, item[0], item[1]), [*enumerate(quotas)]
         )
         for run in part
     ]
     return [_sum_up(runs)]
 
 
-def _spend(harness: Harness, index: int, quota: int) -> list[Killed]:
-    """Kills one run after the other until the quota is used up."""
+def _use_up(harness: Harness, index: int, quota: int) -> list[Killed]:
+    """Kills one run after the other until the quota of kills is used up."""
     rng = random.Random(f"kills {harness.seed} {index}")
     runs: list[Killed] = []
     while quota > 0:
-        case = harness.cases[(index + len(runs)) % len(harness.cases)]
-        runs.append(_kill_until_done(harness, case, rng, quota))
+        scenario = harness.scenarios[(index + len(runs)) % len(harness.scenarios)]
+        runs.append(_kill_until_done(harness, scenario, rng, quota))
         quota -= runs[-1].kills
         if runs[-1].problems:
             break
     return runs
 
 
-def _kill_until_done(harness: Harness, case: Scenario, rng: random.Random, quota: int) -> Killed:
-    workdir = harness.new_folder(f"killed-{case.name}")
+def _kill_until_done(
+    harness: Harness, scenario: Scenario, rng: random.Random, quota: int
+) -> Killed:
+    workdir = harness.new_folder(f"killed-{scenario.name}")
     run, reached = Killed(), 0
-    # Every step that was ever there under its number. Not only what is there when it is killed: a
-    # run that deletes the old step before the new one is whole would go unnoticed.
+    # Every step that was ever saved, not only those saved at the kill: otherwise a run that deletes
+    # the old step before the new one is complete would go unnoticed.
     seen: set[int] = set()
     try:
         while not run.problems:
             seen.update(inspection.steps(workdir))
             saved = max(seen, default=0)
-            subject = harness.start(case, workdir)
-            killed = run.kills < quota and _strike(harness, case, subject, workdir, rng, run, seen)
+            subject = harness.start(scenario, workdir)
+            killed = run.kills < quota and _kill_at_random(
+                harness, scenario, subject, workdir, rng, run, seen
+            )
             code = subject.wait()
             begun = subject.last("start")
             if begun is not None:
                 if begun < saved:
-                    run.problems.append(f"went on at step {begun}, although {saved} was saved")
+                    run.problems.append(
+                        f"continued from step {begun}, although step {saved} was saved"
+                    )
                 if run.kills:
                     run.redone.append(max(0, reached - begun))
                 reached = begun
@@ -104,10 +110,10 @@ def _kill_until_done(harness: Harness, case: Scenario, rng: random.Random, quota
                 continue
             if code != 0:
                 run.problems.append(
-                    f"after {run.kills} kills it ended with {code}: {subject.last_line()}"
+                    f"after {run.kills} kills it ended with exit code {code}: {subject.last_line()}"
                 )
                 break
-            found = differences(workdir, harness.references[case.name])
+            found = differences(workdir, harness.references[scenario.name])
             run.same = not found
             run.problems += found
             break
@@ -118,16 +124,16 @@ def _kill_until_done(harness: Harness, case: Scenario, rng: random.Random, quota
     return run
 
 
-def _strike(
+def _kill_at_random(
     harness: Harness,
-    case: Scenario,
+    scenario: Scenario,
     subject: Subject,
     workdir: Path,
     rng: random.Random,
     run: Killed,
     seen: set[int],
 ) -> bool:
-    """Kills a run at a random instant; False if it was done before."""
+    """Kills a run at a random instant; False if the run ended first."""
 
     def newest() -> int:
         seen.update(inspection.steps(workdir))
@@ -138,8 +144,8 @@ def _strike(
     done = newest()
     how = rng.choice(INSTANTS)
     if how == "anywhere":
-        # Short lives are more likely, so that a run is killed several times.
-        left = harness.references[case.name].seconds * (1 - 0.5 * done / TOTAL_STEPS)
+        # Early instants are more likely, so that a run is killed several times.
+        left = harness.references[scenario.name].seconds * (1 - 0.5 * done / TOTAL_STEPS)
         end = time.monotonic() + left * rng.random() ** 2
         if not _spin(lambda: newest() < 0 or time.monotonic() > end, subject, 0.001):
             return False
@@ -152,7 +158,7 @@ def _strike(
             "in deletion": lambda: inspection.in_deletion(workdir),
             "just saved": lambda: newest() > done + new,
         }
-        # As fast as it goes: deleting takes a few milliseconds.
+        # Polls without pause, because a deletion takes only a few milliseconds.
         if not _spin(wanted[how], subject, 0.0):
             return False
         if how == "in save":
@@ -169,13 +175,13 @@ def _strike(
     )
     run.lost += len(gone)
     run.damaged += len(bad)
-    run.problems += [f"step {step} was saved, and is gone" for step in gone]
+    run.problems += [f"step {step} was saved and is missing" for step in gone]
     run.problems += [f"listed after a kill, but {why}" for why in bad]
     return True
 
 
 def _spin(condition: Callable[[], bool], subject: Subject, pause: float) -> bool:
-    """Waits until a condition holds; False if the subject has ended before."""
+    """Waits until a condition holds; False if the subject ends first."""
     end = time.monotonic() + process_control.PATIENCE_SECONDS
     while not condition():
         if subject.dead.is_set():
@@ -201,12 +207,12 @@ def _sum_up(runs: list[Killed]) -> Result:
         "runs_same": sum(run.same for run in runs),
         "keep": KEEP,
     }
-    told = (
+    outcome = (
         f"{numbers['in_save']} in mid-save, {numbers['in_deletion']} in mid-deletion; "
         f"saved steps lost: {numbers['saved_steps_lost']}; steps redone: "
         f"{sum(redone) / max(kills, 1):.1f} a kill, at most {max(redone, default=0)}; "
-        f"{numbers['runs_same']} of {len(runs)} runs ended bitwise as if left alone"
+        f"{numbers['runs_same']} of {len(runs)} runs ended bitwise like the undisturbed one"
     )
     problems = [problem for run in runs for problem in run.problems]
     survived = kills - sum(bool(run.problems) for run in runs)
-    return Result("killed (SIGKILL)", kills, survived, told, numbers, first_lines(problems))
+    return Result("killed (SIGKILL)", kills, survived, outcome, numbers, first_lines(problems))

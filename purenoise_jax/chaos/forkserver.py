@@ -1,13 +1,14 @@
-"""Starts subjects in milliseconds: a process that has imported everything forks them.
+"""The fork server: imports everything once, then forks subject processes in milliseconds.
 
 python -m purenoise_jax.chaos.forkserver [PATH=BYTES ...]
 
-Orders come in on standard input, a JSON line each; who was born and who died goes out on standard
-output. At the end of the input all subjects are killed, so that none outlives who ordered it,
-however that ended. `multiprocessing` has a fork server too, but its children leave without taking
-the interpreter down, which is where background threads crash; these end like any command.
+It reads requests from standard input, a JSON line each, and reports on standard output which
+processes started and ended. At the end of its input it kills all subjects, so that none outlives
+the client, even if the client was killed. `multiprocessing` has a fork server too, but its children
+exit without finalizing the interpreter, which is when background threads crash; these end like any
+command.
 
-The PATHs are folders for small file systems in memory that subjects see in place of them.
+At each PATH, an existing folder, the subjects see a small file system in memory.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from purenoise_jax.chaos.run_spec import RunSpec
 from purenoise_jax.chaos.subject import become
 from purenoise_jax.runtime.threads import exit_process
 
-# What a run imports later than at its start.
+# Modules that a run imports only after its start.
 MODULES = (
     "sklearn.datasets",
     "tensorboardX.event_file_writer",
@@ -36,12 +37,12 @@ MODULES = (
 
 
 def serve() -> str | None:
-    """Forks a subject for each order.
+    """Forks a subject process for each request.
 
     Returns:
-        In a subject its order; in the server None, when there is nothing more to do.
+        In a subject, its specification as JSON; in the server None, at the end of the input.
     """
-    # A pipe that becomes readable whenever a subject has died.
+    # A pipe that becomes readable whenever a subject has ended.
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     os.set_blocking(wake_read, False)
@@ -74,11 +75,11 @@ def serve() -> str | None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for handle in (wake_read, wake_write):
                     os.close(handle)
-                # Its own input, or it would take orders from the others.
+                # Its own input, because it would otherwise read requests meant for the server.
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-                return json.dumps(message["order"])
+                return json.dumps(message["spec"])
             living.add(pid)
-            _say({"born": pid, "id": message["id"]})
+            _say({"started": pid, "id": message["id"]})
 
 
 def _report_dead(living: set[int]) -> None:
@@ -86,7 +87,7 @@ def _report_dead(living: set[int]) -> None:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             living.discard(pid)
-            # As `subprocess` has it: minus the signal that killed it.
+            # As in `subprocess`: minus the signal, if one killed it.
             _say({"died": pid, "code": os.waitstatus_to_exitcode(status), "at": time.monotonic()})
 
 
@@ -103,17 +104,17 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The server; and each subject comes out of here, too."""
+    """Runs the server; in a forked subject, runs that subject instead."""
     sizes = (arg.rpartition("=") for arg in sys.argv[1:])
     mount_tmpfs({path: int(size) for path, _, size in sizes})
     for name in MODULES:
         importlib.import_module(name)
-    # So that no subject goes through, and thereby copies, what was there before it.
+    # Otherwise the garbage collector of each subject would touch, and so copy, all pages of memory.
     gc.freeze()
     _say({"ready": os.getpid()})
-    order = serve()
-    if order is not None:
-        exit_process(become(RunSpec.from_json(order)))
+    spec = serve()
+    if spec is not None:
+        exit_process(become(RunSpec.from_json(spec)))
 
 
 if __name__ == "__main__":

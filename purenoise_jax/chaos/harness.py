@@ -1,4 +1,4 @@
-"""What all torments share: a folder, somebody to start subjects, and runs that nothing befell."""
+"""The harness of fault injection: a folder, a fork server and undisturbed reference runs."""
 
 import dataclasses
 import itertools
@@ -10,26 +10,26 @@ from typing import Any, TypeVar
 
 from purenoise_jax.chaos.process_control import ForkServer, Subject
 from purenoise_jax.chaos.run_spec import RunSpec
-from purenoise_jax.chaos.scenarios import CASES, Scenario
+from purenoise_jax.chaos.scenarios import SCENARIOS, Scenario
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.training.metric_writer import read_metrics
 
 T = TypeVar("T")
 S = TypeVar("S")
-# Of a record of metrics.jsonl; the only ones that two runs of the same config may differ in.
+# The only fields of metrics.jsonl in which two runs of the same config may differ.
 TIMING = ("train/images_per_second",)
-# What it takes to trace programs and to read them from the cache.
+# Time to trace all programs and to read them from the cache.
 COMPILED_SECONDS = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A run that nothing befell.
+    """An undisturbed reference run.
 
     Attributes:
-        workdir: of it.
-        digest: of its last state.
-        records: of metrics.jsonl, without times.
+        workdir: its workdir.
+        digest: digest of its last state.
+        records: records of metrics.jsonl, without times.
         seconds: from the start of compilation to the end, with all programs in the cache.
     """
 
@@ -41,16 +41,16 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of the runs that one inject was about.
+    """Outcome of one kind of fault; a row of the table.
 
     Attributes:
-        what: was done to them.
-        times: how often.
-        survived: how often all was as promised.
-        told: in words, what it cost.
+        what: the fault.
+        times: number of injections.
+        survived: injections after which every invariant held.
+        told: the outcome in words.
         numbers: JSON values, by name.
-        broken: promises that did not hold, a line each.
-        skipped: why it could not be done here; "" if it was.
+        broken: violated invariants, a line each.
+        skipped: reason why the fault cannot be injected here; "" if it was.
     """
 
     what: str
@@ -63,16 +63,16 @@ class Result:
 
 
 class Harness:
-    """Where torments take place.
+    """Starts subject processes and compares their runs with undisturbed reference runs.
 
     Args:
-        folder: exists, and is ours alone.
+        folder: an existing, empty folder.
         cache: folder of compiled programs.
-        seed: of all random choices.
-        jobs: how many subjects are tormented at a time.
-        advance: told whenever another one is done.
-        keep: leave the runs that went well, too.
-        cases: the runs that are tormented.
+        seed: seed of all random choices.
+        jobs: number of faults injected at a time.
+        advance: called after each injection.
+        keep: also keep the runs whose invariants held.
+        scenarios: the runs into which faults are injected.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class Harness:
         jobs: int,
         advance: Callable[[], None] = lambda: None,
         keep: bool = False,
-        cases: Sequence[Scenario] = CASES,
+        scenarios: Sequence[Scenario] = SCENARIOS,
     ) -> None:
         self.folder, self.seed, self.jobs, self.advance = folder, seed, jobs, advance
-        self.cases = cases
+        self.scenarios = scenarios
         self.references: dict[str, Reference] = {}
         self._cache, self._keep = cache, keep
         self._numbers = itertools.count()
@@ -95,80 +95,86 @@ class Harness:
         self.server = self.new_server()
 
     def new_server(self, mounts: dict[str, int] | None = None) -> ForkServer:
-        """Another fork server, which is closed with the harness.
+        """Starts another fork server, which is closed with the harness.
 
         Raises:
-            Refused: it may not mount.
+            Refused: the fork server may not mount file systems.
         """
         server = ForkServer(self.folder / f"forkserver{len(self._servers)}.log", mounts)
         self._servers.append(server)
         return server
 
     def new_folder(self, name: str) -> Path:
-        """A path that is not taken, for a workdir."""
+        """A path for a workdir that does not exist yet."""
         return self.folder / f"{name}-{next(self._numbers)}"
 
     def start(
         self,
-        case: Scenario,
+        scenario: Scenario,
         workdir: Path,
         *,
         server: ForkServer | None = None,
         task: str = "train",
         **more: Any,
     ) -> Subject:
-        """Starts a subject.
+        """Starts a subject process.
 
         Args:
-            case: what it trains.
-            workdir: of the run.
-            server: that forks it; None = the usual one.
-            task: see `RunSpec`.
-            **more: likewise.
+            scenario: the run that it trains.
+            workdir: workdir of the run.
+            server: fork server that starts it; None = `self.server`.
+            task: as in `RunSpec`.
+            **more: other fields of `RunSpec`.
         """
-        told = self.folder / "told" / f"{next(self._numbers)}-{workdir.name}"
-        order = RunSpec(
-            task, case.name, str(workdir), f"{told}.jsonl", f"{told}.log", str(self._cache), **more
+        output = self.folder / "told" / f"{next(self._numbers)}-{workdir.name}"
+        spec = RunSpec(
+            task,
+            scenario.name,
+            str(workdir),
+            f"{output}.jsonl",
+            f"{output}.log",
+            str(self._cache),
+            **more,
         )
-        return (server or self.server).start(order)
+        return (server or self.server).start(spec)
 
     def make_references(self) -> None:
-        """Runs each case through, which leaves its programs in the cache.
+        """Runs each scenario undisturbed, which also fills the compilation cache.
 
         Raises:
-            Hung: one does not end.
-            RuntimeError: one fails, so that nothing can be said of those that something befalls.
+            Hung: a reference run does not end.
+            RuntimeError: a reference run fails, so that there is nothing to compare with.
         """
 
-        def run(case: Scenario) -> tuple[str, Reference]:
-            workdir = self.folder / f"undisturbed-{case.name}"
-            subject = self.start(case, workdir)
+        def run(scenario: Scenario) -> tuple[str, Reference]:
+            workdir = self.folder / f"undisturbed-{scenario.name}"
+            subject = self.start(scenario, workdir)
             if subject.wait(600) != 0:
                 raise RuntimeError(
-                    f"a run that nothing befell ended with {subject.code}: {subject.last_line()}"
+                    f"an undisturbed run ended with exit code {subject.code}: {subject.last_line()}"
                 )
             self.advance()
             seconds = COMPILED_SECONDS + _seconds_beside_compiling(subject)
-            return case.name, Reference(workdir, digest(workdir), records(workdir), seconds)
+            return scenario.name, Reference(workdir, digest(workdir), records(workdir), seconds)
 
-        self.references.update(self.at_once(run, self.cases))
+        self.references.update(self.at_once(run, self.scenarios))
 
     def at_once(self, work: Callable[[S], T], items: Iterable[S]) -> list[T]:
-        """Does something for each of many, several at a time.
+        """Calls a function for each item, `self.jobs` at a time.
 
         Args:
-            work: to be done, on a thread.
-            items: each is its argument once.
+            work: the function, which runs on a thread.
+            items: its arguments.
 
         Returns:
-            What it returned, in the same order.
+            The results, in the same order.
         """
-        # No `with`: it would wait for all of them after Ctrl-C.
+        # Not a `with` statement: after Ctrl-C that would wait for all of them.
         pool = ThreadPoolExecutor(self.jobs)
         try:
             futures = [pool.submit(work, item) for item in items]
             while True:
-                # Not for ever, or Ctrl-C would not be heard.
+                # With a timeout, because Python handles Ctrl-C only between waits.
                 done, waiting = wait(futures, 0.2, FIRST_EXCEPTION)
                 if not waiting or any(future.exception() for future in done):
                     return [future.result() for future in futures]
@@ -176,24 +182,24 @@ class Harness:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def done(self, workdir: Path, problems: Sequence[str]) -> None:
-        """One more is done; its run is removed, unless it shows what went wrong."""
+        """Reports one more injection as done and removes its run if nothing went wrong."""
         if not problems:
             self.remove(workdir)
         self.advance()
 
     def remove(self, workdir: Path) -> None:
-        """Removes a run that is not needed any more, as there may be many."""
+        """Removes a run that is no longer needed, to save disk space."""
         if not self._keep:
             shutil.rmtree(workdir, ignore_errors=True)
 
     def close(self) -> None:
-        """Ends all subjects."""
+        """Ends all subject processes."""
         for server in self._servers:
             server.close()
 
 
 def _seconds_beside_compiling(subject: Subject) -> float:
-    """How long it was at something else, from the first time it compiled to its end."""
+    """Seconds from the first compilation to the end, without those spent compiling."""
     said = [(at, value) for at, kind, value in subject.events() if kind == "doing"]
     said = said[[value for _, value in said].index("compiling") :]
     ends = [*(at for at, _ in said[1:]), subject.died_at]
@@ -203,7 +209,7 @@ def _seconds_beside_compiling(subject: Subject) -> float:
 
 
 def digest(workdir: Path) -> str:
-    """Of the last state, as the run says at its end; "" if it does not."""
+    """Reads the digest of a finished run's last state; "" if the run is not finished."""
     try:
         return str(read_json(workdir / "summary.json")["state_digest"])
     except (OSError, ValueError, LookupError):
@@ -211,22 +217,22 @@ def digest(workdir: Path) -> str:
 
 
 def records(workdir: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl says of each epoch, without times."""
+    """Reads the records of metrics.jsonl, without times."""
     found = read_metrics(workdir / "metrics.jsonl")
     return [{k: v for k, v in record.items() if k not in TIMING} for record in found]
 
 
 def differences(workdir: Path, reference: Reference) -> list[str]:
-    """In what a finished run differs from one that nothing befell."""
+    """Lists how a finished run differs from its undisturbed reference run."""
     found = []
     if digest(workdir) != reference.digest:
-        found.append("its last state is another one than without")
+        found.append("its last state differs from that of the undisturbed run")
     if records(workdir) != reference.records:
-        found.append("its metrics.jsonl says something else than without")
+        found.append("its metrics.jsonl differs from that of the undisturbed run")
     return found
 
 
 def first_lines(problems: Sequence[str], most: int = 5) -> tuple[str, ...]:
-    """The first few of many, and how many there are more."""
+    """The first few problems and the number of the others."""
     rest = len(problems) - most
     return (*problems[:most], *((f"and {rest} more",) if rest > 0 else ()))

@@ -1,4 +1,4 @@
-"""Looks from outside at what a run has on disk."""
+"""Inspects the checkpoints of a run on disk from another process."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH
 
 
 def steps(workdir: Path) -> list[int]:
-    """The steps that are there under their number: those count as saved."""
+    """The steps that have a folder under their number, which are those that count as saved."""
     try:
         names = [path.name for path in (workdir / FOLDER).iterdir()]
     except FileNotFoundError:
@@ -17,24 +17,24 @@ def steps(workdir: Path) -> list[int]:
 
 
 def damages(workdir: Path) -> list[str]:
-    """A line for every step that is there and is not as it was written."""
+    """A line for every saved step that is not as it was written."""
     found = ((s, manifest.find_damage(workdir / FOLDER / str(s))) for s in steps(workdir))
     return [f"step {step}: {why}" for step, why in found if why]
 
 
 def lost(before: list[int], after: list[int]) -> list[int]:
-    """Steps that were there, are there no longer, and were not to be deleted for newer ones."""
+    """Steps of `before` that are missing although no newer ones were due to replace them."""
     gone = sorted({*before} - {*after})
     return [step for step in gone if step == NAMED or sum(s > step for s in after) < KEEP]
 
 
 def in_save(workdir: Path) -> bool:
-    """Whether a step was being written."""
+    """True if a step was being written."""
     return _has_any(workdir / FOLDER / STAGING)
 
 
 def in_deletion(workdir: Path) -> bool:
-    """Whether a step was being deleted."""
+    """True if a step was being deleted."""
     return _has_any(workdir / FOLDER / TRASH)
 
 

@@ -1,6 +1,6 @@
-"""Bad values for every config field, made from what is legal for it.
+"""Illegal values for every config field, derived from its legal values.
 
-The tests and fault injection use them: each has to be refused before anything is written.
+The tests and fault injection use them: each must be refused before anything is written.
 """
 
 import math
@@ -23,7 +23,7 @@ from purenoise_jax.runtime.constraints import (
     Text,
 )
 
-# As the command line reads values.
+# The parsers that the command line uses.
 _PARSERS: dict[type, Any] = {
     bool: flags.BooleanParser(),
     int: flags.IntegerParser(),
@@ -34,15 +34,15 @@ _PARSERS: dict[type, Any] = {
 
 
 def field_paths() -> list[str]:
-    """Every field, those of the phase `initial` included, which every default config has."""
+    """Paths of all fields, including those of the phase `initial` of the default config."""
     return [*FIELDS, *(f"phases.initial.{leaf}" for leaf in PHASE_FIELDS)]
 
 
 def bad_values(path: str) -> list[Any]:
-    """At least six values that are not legal for a field, each bad in another way.
+    """Returns at least six illegal values for a field, each illegal for a different reason.
 
     Args:
-        path: of the field, with dots.
+        path: dotted path of the field.
 
     Raises:
         KeyError: there is no such field.
@@ -83,12 +83,12 @@ def bad_values(path: str) -> list[Any]:
 
 
 def with_value(config: ConfigDict, path: str, value: Any) -> ConfigDict:
-    """A copy of a config with another value, such as a config file may give, of whatever type.
+    """Returns a copy of a config with another value of any type, as a config file may give.
 
     Args:
-        config: has the field already.
-        path: of the field, with dots.
-        value: as it is; assigning it to the config itself would convert or refuse it.
+        config: a config that has the field.
+        path: dotted path of the field.
+        value: set unchanged; an assignment to the config would convert or refuse it.
     """
     fields = config.to_dict()
     *parents, leaf = path.split(".")
@@ -100,14 +100,14 @@ def with_value(config: ConfigDict, path: str, value: Any) -> ConfigDict:
 
 
 def as_flag(path: str, value: Any) -> str | None:
-    """How a bad value is written behind `--config.PATH=`.
+    """Returns the text of an illegal value for `--config.PATH=`.
 
     Args:
-        path: of the field, with dots.
-        value: of `bad_values(path)`.
+        path: dotted path of the field.
+        value: one of `bad_values(path)`.
 
     Returns:
-        The text; None if as text it is legal, as "1" is where text is wanted, or cannot be typed.
+        The text; None if the text is legal, such as "1" for a text field, or cannot be typed.
     """
     text = value if isinstance(value, str) else repr(value)
     if "\0" in text:
@@ -128,7 +128,7 @@ def _field(path: str) -> Field:
 
 
 def _bad_numbers(real: Real) -> list[Any]:
-    """Numbers beyond the range, each side in more than one way."""
+    """Numbers outside the range, several on each side."""
     bad: list[Any] = [math.nan, math.inf, -math.inf, 10**400, 1e39, -1e39]
     if not math.isinf(real.low):
         bad += [-1.0 if real.or_zero else real.low - 1, real.low - 1e-6]
@@ -140,5 +140,5 @@ def _bad_numbers(real: Real) -> list[Any]:
 
 
 def _near_misses(name: str) -> list[str]:
-    """A letter too few, one too many, two in the wrong order, and capitals."""
+    """Misspellings: a letter missing, added or swapped, a leading space, capitals."""
     return [name[:-1], f"{name}{name[-1]}", f" {name}", name[1] + name[0] + name[2:], name.upper()]

@@ -1,6 +1,6 @@
-"""What the kernel lets a process do: permissions that hold for root too, and folders of its own.
+"""Drops capabilities, so that permissions hold for root too, and mounts file systems in memory.
 
-Straight calls of the C library, as Python has none of these before 3.12.
+Calls the C library, because Python has none of these functions before 3.12.
 """
 
 import ctypes
@@ -12,9 +12,9 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 
 def give_up() -> None:
-    """Gives up all capabilities, so that permissions hold for this process although it is root's.
+    """Gives up all capabilities, so that file permissions hold even if this process runs as root.
 
-    Its user stays, and with that the right to all files that it owns.
+    The process keeps its user and the rights to the files of that user.
 
     Raises:
         OSError: the kernel refuses.
@@ -25,8 +25,8 @@ def give_up() -> None:
     _check(_library().capset(header, (ctypes.c_uint32 * 6)()))
 
 
-def alone() -> list[str]:
-    """The start of a command line whose process has mounts of its own, which vanish with it."""
+def unshare_command() -> list[str]:
+    """A command prefix that gives the process mounts of its own, which end with the process."""
     return ["unshare", "--mount" if os.getuid() == 0 else "--map-root-user", "--mount"]
 
 
@@ -34,7 +34,7 @@ def mount_tmpfs(sizes: Mapping[str, int]) -> None:
     """Mounts small file systems in memory.
 
     Args:
-        sizes: path of an existing folder -> bytes.
+        sizes: path of an existing folder -> size in bytes.
 
     Raises:
         OSError: the kernel refuses.

@@ -1,4 +1,4 @@
-"""The other side of the fork server: orders subjects, listens to them, and ends them."""
+"""The client of the fork server: starts subject processes, reads their events and ends them."""
 
 import contextlib
 import json
@@ -14,49 +14,49 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.chaos.privileges import alone
+from purenoise_jax.chaos.privileges import unshare_command
 from purenoise_jax.chaos.run_spec import RunSpec
 
 MODULE = "purenoise_jax.chaos.forkserver"
 POLL_SECONDS = 0.002
-# No run of a few steps takes as long, even where it compiles anew on a slow machine.
+# Longer than any run of a few steps, even if it compiles everything on a slow machine.
 PATIENCE_SECONDS = 120.0
 
 
 class Hung(Exception):
-    """A subject, or the fork server, did not do within its time what it should."""
+    """A subject process or the fork server exceeded its time limit."""
 
 
 class Refused(Exception):
-    """The machine does not let us set up what a inject needs."""
+    """This machine cannot set up what a fault needs."""
 
 
 class Subject:
-    """A process that a `ForkServer` has started.
+    """A subject process: a run, started by a `ForkServer`, into which faults are injected.
 
     Attributes:
-        order: what it was told to do.
-        pid: its number.
-        code: its exit code, minus the signal that killed it; None while it lives.
-        died_at: on the monotonic clock.
+        spec: its specification.
+        pid: its process number.
+        code: its exit code, or minus the signal that killed it; None while it runs.
+        died_at: time of its end on the monotonic clock.
     """
 
-    def __init__(self, order: RunSpec) -> None:
-        self.order = order
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
         self.pid = 0
         self.code: int | None = None
         self.died_at = 0.0
-        self.born, self.dead = threading.Event(), threading.Event()
+        self.started, self.dead = threading.Event(), threading.Event()
         self._events: list[tuple[float, str, Any]] = []
         self._read = 0
 
     def events(self) -> list[tuple[float, str, Any]]:
-        """What it has told so far: time on the monotonic clock, kind, value."""
-        with contextlib.suppress(FileNotFoundError), open(self.order.events, "rb") as file:
+        """Its events so far: time on the monotonic clock, kind, value."""
+        with contextlib.suppress(FileNotFoundError), open(self.spec.events, "rb") as file:
             file.seek(self._read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-            self._read += len(whole) + len(newline)
-            self._events += [tuple(json.loads(line)) for line in whole.splitlines()]
+            lines, newline, _ = file.read().rpartition(b"\n")
+            self._read += len(lines) + len(newline)
+            self._events += [tuple(json.loads(line)) for line in lines.splitlines()]
         return self._events
 
     def last(self, kind: str) -> Any:
@@ -64,21 +64,21 @@ class Subject:
         return next((value for _, k, value in reversed(self.events()) if k == kind), None)
 
     def notes(self) -> str:
-        """All that the user would have been told, errors included."""
-        told = [str(value) for _, kind, value in self.events() if kind == "note"]
+        """All messages to the user, errors included."""
+        messages = [str(value) for _, kind, value in self.events() if kind == "note"]
         with contextlib.suppress(FileNotFoundError):
-            told.append(Path(self.order.log).read_text(errors="replace"))
-        return "\n".join(told)
+            messages.append(Path(self.spec.log).read_text(errors="replace"))
+        return "\n".join(messages)
 
     def last_line(self) -> str:
-        """How the user would have been told that it ended."""
+        """The message to the user that says why it ended."""
         lines = self.notes().strip().splitlines() or ["no message"]
-        # Libraries may have something to say after that.
+        # Libraries may print more after that message.
         ends = [line for line in lines if line.startswith(("error:", "stopped by"))]
         return (ends or lines)[-1]
 
     def send(self, number: int) -> bool:
-        """Sends a signal; False if it is dead already."""
+        """Sends a signal; False if the process has ended already."""
         if self.dead.is_set():
             return False
         try:
@@ -88,13 +88,13 @@ class Subject:
         return True
 
     def wait(self, seconds: float | None = None) -> int:
-        """Its exit code, when it has ended.
+        """Waits until it ends and returns its exit code.
 
         Args:
-            seconds: how long that may take; None = `PATIENCE_SECONDS`.
+            seconds: time limit; None = `PATIENCE_SECONDS`.
 
         Raises:
-            Hung: it has not by then, and was killed.
+            Hung: it had not ended by then, and was killed.
         """
         seconds = PATIENCE_SECONDS if seconds is None else seconds
         if not self.dead.wait(seconds):
@@ -106,22 +106,23 @@ class Subject:
 
 
 class ForkServer:
-    """Starts subjects; when it is closed, or this process ends, they are killed.
+    """Starts subject processes, and kills them when it is closed or when this process ends.
 
     Args:
-        log: file for what the server itself has to say.
-        mounts: path of an existing folder -> bytes of a file system in memory in its place, which
-            the subjects see, and this process under `path_seen`.
+        log: file for the output of the server itself.
+        mounts: path of an existing folder -> bytes of a file system in memory mounted there, which
+            the subjects see at that path and this process under `path_seen`.
 
     Raises:
-        Refused: it may not mount.
+        Refused: it may not mount file systems, or cannot start.
     """
 
     def __init__(self, log: Path, mounts: Mapping[str, int] | None = None) -> None:
-        prefix = alone() if mounts else []
+        prefix = unshare_command() if mounts else []
         if prefix and shutil.which(prefix[0]) is None:
             raise Refused(f"there is no program {prefix[0]!r} here")
-        # The file system is what is tormented; accelerators only have less room for many at once.
+        # On the CPU: the faults are those of the file system, and an accelerator has too little
+        # memory for many runs at once.
         environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
         with log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -130,12 +131,12 @@ class ForkServer:
                     *(f"{path}={size}" for path, size in (mounts or {}).items()),
                 ],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
-                # Ctrl-C is for us alone, who then end them.
+                # Only this process gets Ctrl-C; it then ends the subjects.
                 start_new_session=True, env=environment,
             )  # fmt: skip
         self._root = f"/proc/{self._process.pid}/root" if mounts else ""
-        self._victims: dict[int, Subject] = {}
-        self._ordered: dict[int, Subject] = {}
+        self._living: dict[int, Subject] = {}
+        self._requested: dict[int, Subject] = {}
         self._lock = threading.Lock()
         self._ready, self._gone = threading.Event(), threading.Event()
         self._remounted: queue.Queue[str | None] = queue.Queue()
@@ -143,23 +144,23 @@ class ForkServer:
         self._listener.start()
         while not self._ready.wait(0.05):
             if self._gone.is_set():
-                said = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
+                lines = log.read_text(errors="replace").strip().splitlines() or ["no reason given"]
                 what = "no file system can be mounted" if mounts else "no run can be started"
-                raise Refused(f"{what} here: {said[-1]}")
+                raise Refused(f"{what} here: {lines[-1]}")
 
-    def start(self, order: RunSpec) -> Subject:
-        """Starts a subject, and returns when it lives.
+    def start(self, spec: RunSpec) -> Subject:
+        """Starts a subject process and returns when it exists.
 
         Raises:
-            Hung: it does not.
+            Hung: the server did not start it in time.
         """
-        subject = Subject(order)
+        subject = Subject(spec)
         with self._lock:
-            number = len(self._ordered)
-            self._ordered[number] = subject
-            self._say({"order": json.loads(order.to_json()), "id": number})
-        if not subject.born.wait(30):
-            raise Hung("the fork server does not start any more runs")
+            number = len(self._requested)
+            self._requested[number] = subject
+            self._say({"spec": json.loads(spec.to_json()), "id": number})
+        if not subject.started.wait(30):
+            raise Hung("the fork server no longer starts runs")
         return subject
 
     def remount(self, path: Path, read_only: bool) -> None:
@@ -175,18 +176,18 @@ class ForkServer:
             raise Refused(f"it cannot be remounted: {answer}")
 
     def path_seen(self, path: Path) -> Path:
-        """Where this process finds what subjects see as `path`."""
+        """The path under which this process sees what the subjects see as `path`."""
         return Path(f"{self._root}{path}")
 
     def close(self) -> None:
-        """Kills all subjects that live."""
+        """Kills all running subject processes."""
         with contextlib.suppress(OSError):
             assert self._process.stdin is not None
             self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
-            for subject in self._victims.values():
+            for subject in self._living.values():
                 subject.send(signal.SIGKILL)
             self._process.kill()
             self._process.wait()
@@ -200,19 +201,19 @@ class ForkServer:
             self._process.stdin.write((json.dumps(message) + "\n").encode())
             self._process.stdin.flush()
         except (OSError, ValueError):
-            raise Hung("the fork server is gone") from None
+            raise Hung("the fork server has ended") from None
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
-            if "born" in message:
-                subject = self._ordered[message["id"]]
-                subject.pid = message["born"]
-                self._victims[subject.pid] = subject
-                subject.born.set()
+            if "started" in message:
+                subject = self._requested[message["id"]]
+                subject.pid = message["started"]
+                self._living[subject.pid] = subject
+                subject.started.set()
             elif "died" in message:
-                subject = self._victims.pop(message["died"])
+                subject = self._living.pop(message["died"])
                 subject.code, subject.died_at = message["code"], message["at"]
                 subject.dead.set()
             elif "remounted" in message:
@@ -220,21 +221,21 @@ class ForkServer:
             else:
                 self._ready.set()
         self._gone.set()
-        # Killed with it; whoever waits for them waits no longer.
-        for subject in [*self._victims.values()]:
+        # The server killed them when it ended: wake all threads that wait for them.
+        for subject in [*self._living.values()]:
             subject.dead.set()
 
 
 def until(condition: Callable[[], bool], subject: Subject, seconds: float | None = None) -> bool:
-    """Waits until a condition holds; False if the subject has ended before.
+    """Waits until a condition holds; False if the subject ends first.
 
     Args:
-        condition: is called again and again.
-        subject: whose life is the limit.
-        seconds: the other limit; None = `PATIENCE_SECONDS`.
+        condition: is polled.
+        subject: the process whose end ends the wait.
+        seconds: time limit; None = `PATIENCE_SECONDS`.
 
     Raises:
-        Hung: neither has happened by then, and the subject was killed.
+        Hung: neither happened by then, and the subject was killed.
     """
     end = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while not condition():

@@ -1,4 +1,4 @@
-"""How far the torments are: a bar each on a terminal, else a line each."""
+"""Progress display of fault injection: a bar per kind of fault on a terminal, otherwise a line."""
 
 import threading
 import time
@@ -10,10 +10,10 @@ from purenoise_jax.runtime.console import SafeConsole, duration
 
 
 class Shown:
-    """Shows one inject after the other, for as long as it is entered.
+    """Context manager that shows the progress of one kind of fault after the other.
 
     Args:
-        console: where to.
+        console: console to print to.
     """
 
     def __init__(self, console: SafeConsole) -> None:
@@ -45,19 +45,19 @@ class Shown:
         self._bars.stop()
 
     def begin(self, label: str, total: int) -> None:
-        """The next inject."""
+        """Begins the next kind of fault."""
         self.end()
         self._label, self._done, self._since = label, 0, time.monotonic()
         self._task = self._bars.add_task(label, total=total)
 
     def advance(self) -> None:
-        """Another one is done; may be called by any thread."""
+        """Counts one more injection as done; any thread may call it."""
         with self._lock:
             self._done += 1
             self._bars.advance(self._task)
 
     def end(self) -> None:
-        """The inject is over."""
+        """Ends the current kind of fault."""
         if not self._label:
             return
         self._bars.stop_task(self._task)

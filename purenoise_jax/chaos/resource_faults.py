@@ -1,4 +1,4 @@
-"""Runs that get no room, no permission or no file as large as they need, in earnest."""
+"""Resource faults: real shortages of disk space, permissions or file size."""
 
 import contextlib
 import errno
@@ -16,18 +16,18 @@ from purenoise_jax.runtime.errors import StorageError
 
 MOST_SECONDS = 10.0
 MOUNT_BYTES = 32 * 2**20
-# Less than the arrays of a step, more than every other file.
+# Less than the arrays of a checkpoint, more than any other file.
 FILE_BYTES = 100 * 1024
 FAILED = re.compile(r"checkpoints/(\d+): could not be written")
 Trial = Callable[[Harness, ForkServer, Path], tuple[list[str], str]]
 
 
 def inject(harness: Harness, times: int) -> list[Result]:
-    """Each shortage, so many times.
+    """Injects each shortage.
 
     Args:
-        harness: with references.
-        times: how often.
+        harness: a harness with its reference runs done.
+        times: number of times for each.
     """
     mounts = {name: harness.folder / f"mount-{name}" for name in MOUNTED}
     server, refused = harness.server, ""
@@ -38,96 +38,96 @@ def inject(harness: Harness, times: int) -> list[Result]:
     except Refused as reason:
         refused = str(reason)
 
-    def starve(name: str) -> Result:
+    def inject_one(name: str) -> Result:
         problems: list[str] = []
-        told, survived = "", 0
+        outcome, survived = "", 0
         for _ in range(times):
             if name in MOUNTED and refused:
                 return Result(name, skipped=refused)
             try:
                 if name in MOUNTED:
                     workdir = server.path_seen(mounts[name] / "run")
-                    found, told = MOUNTED[name](harness, server, mounts[name])
+                    found, outcome = MOUNTED[name](harness, server, mounts[name])
                 else:
                     workdir = harness.new_folder("starved")
-                    found, told = OTHERS[name](harness, harness.server, workdir)
+                    found, outcome = OTHERS[name](harness, harness.server, workdir)
             except Hung as hung:
                 found = [f"hung: {hung}"]
             problems += found
             survived += not found
             harness.done(workdir, found)
-        return Result(name, times, survived, told, {}, tuple(problems))
+        return Result(name, times, survived, outcome, {}, tuple(problems))
 
-    return harness.at_once(starve, [*MOUNTED, *OTHERS])
+    return harness.at_once(inject_one, [*MOUNTED, *OTHERS])
 
 
 def count(times: int) -> int:
-    """How many runs are starved."""
+    """The number of runs that get a shortage."""
     return times * (len(MOUNTED) + len(OTHERS))
 
 
 def _disk_full(harness: Harness, server: ForkServer, mount: Path) -> tuple[list[str], str]:
-    """The disk fills up while it trains."""
-    case, workdir = harness.cases[0], mount / "run"
+    """The disk becomes full while the run trains."""
+    scenario, workdir = harness.scenarios[0], mount / "run"
     seen, filler = server.path_seen(workdir), server.path_seen(mount / "filler")
-    subject = harness.start(case, workdir, server=server)
+    subject = harness.start(scenario, workdir, server=server)
     until(lambda: len(inspection.steps(seen)) >= 2, subject)
     _fill(filler)
     full = time.monotonic()
-    # Older steps are deleted, which makes room again.
+    # Repeatedly, because the deletion of older steps makes room again.
     until(lambda: _fill(filler), subject, MOST_SECONDS)
     problems = _refused(subject, full)
     problems += _names_failed_step(subject, seen)
     filler.unlink()
-    problems += _goes_on(harness, case, workdir, server)
+    problems += _continues(harness, scenario, workdir, server)
     return (
         problems,
-        f"exit code 5 after {subject.died_at - full:.1f} s; went on when there was room",
+        f"exit code 5 after {subject.died_at - full:.1f} s; continued once there was room",
     )
 
 
 def _no_room(harness: Harness, server: ForkServer, mount: Path) -> tuple[list[str], str]:
-    """There is none from the start, or too little for what is to come."""
-    case, workdir = harness.cases[1], mount / "run"
+    """The disk is full at the start, or has too little room for the first checkpoint."""
+    scenario, workdir = harness.scenarios[1], mount / "run"
     filler = server.path_seen(mount / "filler")
     problems = []
     for room in (0, 400 * 1024):
         _fill(filler)
         with filler.open("r+b") as file:
             file.truncate(filler.stat().st_size - room)
-        problems += _refused_before_compiling(harness.start(case, workdir, server=server))
+        problems += _refused_before_compiling(harness.start(scenario, workdir, server=server))
     filler.unlink()
-    problems += _goes_on(harness, case, workdir, server)
+    problems += _continues(harness, scenario, workdir, server)
     return problems, "exit code 5 before compiling"
 
 
 def _read_only(harness: Harness, server: ForkServer, mount: Path) -> tuple[list[str], str]:
-    """The file system is read-only when it is to go on."""
-    case, workdir = harness.cases[0], mount / "run"
-    problems = _stop_after_two(harness, case, workdir, server)
+    """The file system is read-only when the run is continued."""
+    scenario, workdir = harness.scenarios[0], mount / "run"
+    problems = _stop_after_two(harness, scenario, workdir, server)
     server.remount(mount, True)
-    subject = harness.start(case, workdir, server=server)
+    subject = harness.start(scenario, workdir, server=server)
     problems += _refused_before_compiling(subject)
     server.remount(mount, False)
-    problems += _goes_on(harness, case, workdir, server)
-    return problems, "exit code 5 before compiling; went on when it was writable"
+    problems += _continues(harness, scenario, workdir, server)
+    return problems, "exit code 5 before compiling; continued once it was writable"
 
 
 def _no_permission(harness: Harness, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
-    """The workdir may not be written to when it is to go on."""
-    case = harness.cases[1]
-    problems = _stop_after_two(harness, case, workdir, server)
+    """The workdir is not writable when the run is continued."""
+    scenario = harness.scenarios[1]
+    problems = _stop_after_two(harness, scenario, workdir, server)
     with _mode(workdir, 0o555):
-        subject = harness.start(case, workdir, unprivileged=True)
+        subject = harness.start(scenario, workdir, unprivileged=True)
         problems += _refused_before_compiling(subject)
-    problems += _goes_on(harness, case, workdir, server)
-    return problems, "exit code 5 before compiling; went on when it was writable"
+    problems += _continues(harness, scenario, workdir, server)
+    return problems, "exit code 5 before compiling; continued once it was writable"
 
 
 def _permission_lost(harness: Harness, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
-    """The workdir may not be entered any more while it trains."""
-    case = harness.cases[0]
-    subject = harness.start(case, workdir, unprivileged=True)
+    """The workdir loses all permissions while the run trains."""
+    scenario = harness.scenarios[0]
+    subject = harness.start(scenario, workdir, unprivileged=True)
     until(lambda: len(inspection.steps(workdir)) >= 2, subject)
     with _mode(workdir, 0):
         taken = time.monotonic()
@@ -135,40 +135,46 @@ def _permission_lost(harness: Harness, server: ForkServer, workdir: Path) -> tup
             subject.wait(MOST_SECONDS * 3)
     problems = _refused(subject, taken)
     problems += [f"afterwards {why}" for why in inspection.damages(workdir)]
-    problems += _goes_on(harness, case, workdir, server)
-    return problems, f"exit code 5 after {subject.died_at - taken:.1f} s; went on when it was back"
+    problems += _continues(harness, scenario, workdir, server)
+    return (
+        problems,
+        f"exit code 5 after {subject.died_at - taken:.1f} s; continued once they were restored",
+    )
 
 
 def _file_too_large(harness: Harness, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
-    """No file may be as large as the arrays of a step (RLIMIT_FSIZE, as with a quota)."""
+    """No file may become as large as the arrays of a checkpoint (RLIMIT_FSIZE, like a quota)."""
     import resource
 
-    case = harness.cases[1]
-    subject = harness.start(case, workdir)
+    scenario = harness.scenarios[1]
+    subject = harness.start(scenario, workdir)
     until(lambda: len(inspection.steps(workdir)) >= 2, subject)
     limited = time.monotonic()
     resource.prlimit(subject.pid, resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     problems = _refused(subject, limited)
     problems += _names_failed_step(subject, workdir)
-    problems += _goes_on(harness, case, workdir, server)
-    return problems, f"exit code 5 after {subject.died_at - limited:.1f} s; went on without limit"
+    problems += _continues(harness, scenario, workdir, server)
+    return (
+        problems,
+        f"exit code 5 after {subject.died_at - limited:.1f} s; continued without the limit",
+    )
 
 
 def _no_metrics(harness: Harness, server: ForkServer, workdir: Path) -> tuple[list[str], str]:
-    """metrics.jsonl cannot be written any more while it trains."""
-    case = harness.cases[0]
-    subject = harness.start(case, workdir)
+    """metrics.jsonl becomes unwritable while the run trains."""
+    scenario = harness.scenarios[0]
+    subject = harness.start(scenario, workdir)
     until(lambda: subject.last("step") is not None, subject)
     (workdir / "metrics.jsonl").unlink()
     (workdir / "metrics.jsonl").mkdir()
     code = subject.wait()
     problems = []
     if code != 0 or "metrics cannot be written" not in subject.notes():
-        problems.append(f"exit code {code}, and not 0 with a warning: {subject.last_line()}")
+        problems.append(f"exit code {code} instead of 0 with a warning: {subject.last_line()}")
     (workdir / "metrics.jsonl").rmdir()
-    found = differences(workdir, harness.references[case.name])
+    found = differences(workdir, harness.references[scenario.name])
     problems += [line for line in found if "metrics" not in line]
-    return problems, "a warning; the run ended bitwise as if left alone"
+    return problems, "a warning; the run ended bitwise like the undisturbed one"
 
 
 MOUNTED: dict[str, Trial] = {
@@ -185,7 +191,7 @@ OTHERS: dict[str, Trial] = {
 
 
 def _fill(path: Path) -> bool:
-    """Makes a file as large as it will go; False, always, as there may be more room later."""
+    """Enlarges a file until the disk is full; always False, so that `until` repeats it."""
     with path.open("ab", buffering=0) as file:
         for size in (2**20, 2**12):
             try:
@@ -198,7 +204,7 @@ def _fill(path: Path) -> bool:
 
 
 class _mode:
-    """A folder has other permissions for as long as this is entered."""
+    """Context manager that changes the permissions of a folder."""
 
     def __init__(self, path: Path, mode: int) -> None:
         self._path, self._mode = path, mode
@@ -214,46 +220,50 @@ def _refused(subject: Subject, since: float) -> list[str]:
     code = subject.wait()
     seconds = subject.died_at - since
     if code != StorageError.exit_code:
-        return [f"exit code {code} and not {StorageError.exit_code}: {subject.last_line()}"]
+        return [f"exit code {code} instead of {StorageError.exit_code}: {subject.last_line()}"]
     if seconds > MOST_SECONDS:
-        return [f"gone after {seconds:.0f} s only"]
+        return [f"ended only after {seconds:.0f} s"]
     return []
 
 
 def _refused_before_compiling(subject: Subject) -> list[str]:
     problems = _refused(subject, time.monotonic())
     if any(value == "compiling" for _, _, value in subject.events()):
-        problems.append("it compiled before it saw that nothing can be saved")
+        problems.append("it compiled before it noticed that nothing can be saved")
     return problems
 
 
 def _names_failed_step(subject: Subject, workdir: Path) -> list[str]:
     problems = [f"afterwards {why}" for why in inspection.damages(workdir)]
-    told, newest = FAILED.search(subject.notes()), max(inspection.steps(workdir), default=0)
-    if not told or int(told[1]) != newest + 1:
-        problems.append(f"step {newest} is the newest, and it said: {subject.last_line()}")
+    failed, newest = FAILED.search(subject.notes()), max(inspection.steps(workdir), default=0)
+    if not failed or int(failed[1]) != newest + 1:
+        problems.append(f"step {newest} is the newest, but the message was: {subject.last_line()}")
     return problems
 
 
 def _stop_after_two(
-    harness: Harness, case: Scenario, workdir: Path, server: ForkServer
+    harness: Harness, scenario: Scenario, workdir: Path, server: ForkServer
 ) -> list[str]:
-    subject = harness.start(case, workdir, server=server)
+    subject = harness.start(scenario, workdir, server=server)
     until(lambda: len(inspection.steps(server.path_seen(workdir))) >= 2, subject)
     subject.send(signal.SIGTERM)
     code = subject.wait()
     return [] if code == 143 else [f"exit code {code} after SIGTERM: {subject.last_line()}"]
 
 
-def _goes_on(harness: Harness, case: Scenario, workdir: Path, server: ForkServer) -> list[str]:
-    """The same command, now that nothing is in its way."""
+def _continues(
+    harness: Harness, scenario: Scenario, workdir: Path, server: ForkServer
+) -> list[str]:
+    """Lists the problems of the same command after the fault is removed."""
     seen = server.path_seen(workdir)
     saved = max(inspection.steps(seen), default=0)
-    subject = harness.start(case, workdir, server=server)
+    subject = harness.start(scenario, workdir, server=server)
     code = subject.wait()
     if code != 0:
-        return [f"the same command ended with {code} afterwards: {subject.last_line()}"]
-    problems = differences(seen, harness.references[case.name])
+        return [f"afterwards the same command ended with exit code {code}: {subject.last_line()}"]
+    problems = differences(seen, harness.references[scenario.name])
     if subject.last("start") != saved:
-        problems.append(f"went on at step {subject.last('start')}, although {saved} was saved")
+        problems.append(
+            f"continued from step {subject.last('start')}, although step {saved} was saved"
+        )
     return problems

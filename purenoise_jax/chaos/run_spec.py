@@ -1,4 +1,4 @@
-"""What a subject is told to do; goes to it as JSON."""
+"""The specification of a subject process, which it receives as JSON."""
 
 import dataclasses
 import json
@@ -7,23 +7,24 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """One process to be.
+    """A subject process to start.
 
     Attributes:
-        task: "train", or what else `subject.TASKS` has.
-        case: name of the `Scenario`.
-        workdir: of the run.
-        events: file to which it tells what it is at, a JSON list a line.
+        task: a key of `subject.TASKS`.
+        scenario: name of the `Scenario`.
+        workdir: workdir of the run.
+        events: file to which it appends its events, a JSON list per line.
         log: file for its standard output and error.
         cache: folder of compiled programs.
-        overrides: of the config, by dotted path.
-        begin_at: on the monotonic clock; it waits until then, so that several begin at once.
-        unprivileged: give up what lets root write where permissions say no.
-        arguments: of the task.
+        overrides: config values by dotted path.
+        begin_at: time on the monotonic clock at which the task begins, so that several processes
+            can begin at once.
+        unprivileged: give up the capabilities that let root ignore file permissions.
+        arguments: arguments of the task.
     """
 
     task: str
-    case: str
+    scenario: str
     workdir: str
     events: str
     log: str
@@ -34,7 +35,7 @@ class RunSpec:
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
-        """One line."""
+        """Returns the specification as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The runs that are tormented: real images and training, of as small a network as will do."""
+"""The runs into which faults are injected: real images and training, but tiny networks."""
 
 import dataclasses
 from typing import Any
@@ -12,13 +12,13 @@ from purenoise_jax.models.one_block import TinyNet
 NUM_EPOCHS = 4
 STEPS_PER_EPOCH = 3
 TOTAL_STEPS = NUM_EPOCHS * STEPS_PER_EPOCH
-# The step whose checkpoint is never pruned, and how many others there are.
+# The step whose checkpoint is never pruned, and the number of other checkpoints kept.
 NAMED, KEEP = STEPS_PER_EPOCH, 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """What differs between the runs.
+    """A run; scenarios differ only in network and norm.
 
     Attributes:
         model: the network.
@@ -30,27 +30,27 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """Short, and fit for a file."""
+        """A short name, legal in a path."""
         return f"{self.model}-{self.norm}"
 
 
-# Both families of networks and both norms that route noise; and, to be quick, next to no network.
-CASES = (Scenario("resnet8", "dar_bn"), Scenario("wrn10_1", "aux_bn"))
-QUICK_CASES = (Scenario("one_block", "dar_bn"), Scenario("one_block", "aux_bn"))
+# Both families of networks and both norms that route noise; the quick ones use a minimal network.
+SCENARIOS = (Scenario("resnet8", "dar_bn"), Scenario("wrn10_1", "aux_bn"))
+QUICK_SCENARIOS = (Scenario("one_block", "dar_bn"), Scenario("one_block", "aux_bn"))
 MODELS["one_block"] = TinyNet
 
 
-def case_named(name: str) -> Scenario:
-    """The case of a name."""
-    return next(case for case in CASES + QUICK_CASES if case.name == name)
+def scenario_named(name: str) -> Scenario:
+    """Returns the scenario with this name."""
+    return next(scenario for scenario in SCENARIOS + QUICK_SCENARIOS if scenario.name == name)
 
 
-def config_of(case: Scenario, **overrides: Any) -> ConfigDict:
-    """Two epochs of ERM, two of OPeN, of three steps each, every step saved.
+def config_of(scenario: Scenario, **overrides: Any) -> ConfigDict:
+    """Two epochs of ERM and two of OPeN with three steps each; every step is saved.
 
     Args:
-        case: network and norm.
-        **overrides: by dotted path.
+        scenario: network and norm.
+        **overrides: config values by dotted path.
     """
     config = default_config()
     config.update_from_flattened_dict(
@@ -65,8 +65,8 @@ def config_of(case: Scenario, **overrides: Any) -> ConfigDict:
             "data.limit": 24,
             "data.augment": ("crop",),
             "data.crop_padding": 1,
-            "model.name": case.model,
-            "model.norm": case.norm,
+            "model.name": scenario.model,
+            "model.norm": scenario.norm,
             "optimizer.warmup_epochs": 1,
             "optimizer.milestones": (3,),
             "checkpoint.epochs": (NAMED // STEPS_PER_EPOCH,),

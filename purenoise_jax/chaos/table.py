@@ -1,4 +1,4 @@
-"""The table at the end."""
+"""The table of results."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ WIDTH = 100
 
 
 def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
-    """Prints what each inject came to, and below what did not hold.
+    """Prints a row for each fault, and below the table the violated invariants.
 
     Args:
-        console: where to.
-        title: of the table.
-        results: a row each.
+        console: console to print to.
+        title: title of the table.
+        results: the rows.
     """
     table = Table(title=title, title_justify="left", width=min(console.width, WIDTH))
-    table.add_column("done to runs", ratio=10)
-    table.add_column("times", justify="right")
-    table.add_column("as promised", justify="right", width=8)
-    table.add_column("what came of it", ratio=16)
-    table.add_column("promise", width=7)
+    table.add_column("fault", ratio=10)
+    table.add_column("injected", justify="right")
+    table.add_column("survived", justify="right", width=8)
+    table.add_column("outcome", ratio=16)
+    table.add_column("invariants", width=10)
     for result in results:
         table.add_row(
             result.what,
@@ -42,4 +42,4 @@ def show(console: SafeConsole, title: str, results: Sequence[Result]) -> None:
 def _verdict(result: Result) -> Text:
     if result.skipped:
         return Text("skipped", "yellow")
-    return Text("broken", "bold red") if result.broken else Text("held", "green")
+    return Text("violated", "bold red") if result.broken else Text("held", "green")

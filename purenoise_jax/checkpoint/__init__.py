@@ -1,1 +1,1 @@
-"""Checkpoints: written, verified, read, and turned into the first state of another run."""
+"""Checkpoints: writes, verifies and reads them, and makes them the first state of another run."""

@@ -1,4 +1,4 @@
-"""Tells which checkpoints of a run are as they were written.
+"""Command line that verifies the checkpoints of a run.
 
 python -m purenoise_jax.checkpoint verify runs/digits
 """
@@ -20,12 +20,12 @@ from purenoise_jax.runtime.paths import expand
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's arguments."""
+    """Builds the parser of the command line."""
     parse = Parser(
         prog="python -m purenoise_jax.checkpoint",
-        description="Compares every file of every checkpoint with the sha256 that was written down "
+        description="Compares every file of every checkpoint with the sha256 that was recorded "
         "when it was saved. Changes nothing.",
-        epilog="exit codes: 0 all are whole, 2 usage, 4 one is damaged or there is none, "
+        epilog="exit codes: 0 all are complete, 2 usage, 4 one is damaged or there is none, "
         "5 one cannot be read",
     )
     parse.add_argument("command", choices=("verify",))
@@ -39,7 +39,7 @@ def verify(folder: Path, console: SafeConsole) -> int:
 
     Args:
         folder: workdir of a run, or the checkpoints folder in it.
-        console: where to.
+        console: to print on.
 
     Raises:
         CheckpointError: there is no checkpoint.
@@ -65,10 +65,10 @@ def verify(folder: Path, console: SafeConsole) -> int:
             if step in checkpoints.steps():
                 raise
         if step not in checkpoints.steps():
-            # Pruned meanwhile by a run that is at work.
+            # Pruned meanwhile by a running process.
             continue
         damaged += why is not None
-        verdict = Text(one_line(f"damaged: {why}"), "red") if why else Text("whole", "green")
+        verdict = Text(one_line(f"damaged: {why}"), "red") if why else Text("complete", "green")
         table.add_row(f"{step:,}", epoch, f"{size / 1e6:,.1f}", verdict)
     console.print(one_line(checkpoints.folder), soft_wrap=True)
     console.print(table)

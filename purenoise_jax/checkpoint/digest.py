@@ -11,7 +11,7 @@ from purenoise_jax.runtime.files import write_json as write_json
 
 
 def state_digest(state: Any) -> str:
-    """Sha256, in hex, over all arrays of a state but its step, to compare two runs."""
+    """Returns the sha256, in hex, of all arrays of a state except its step, to compare two runs."""
     digest = hashlib.sha256()
     trees = {k: getattr(state, k) for k in ("params", "batch_stats", "opt_state")}
     if state.extra:

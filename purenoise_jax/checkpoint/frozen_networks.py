@@ -1,4 +1,4 @@
-"""Networks of finished runs that a method asks and does not train."""
+"""Loads the networks of finished runs that a method evaluates but does not train."""
 
 import hashlib
 from typing import Any
@@ -6,19 +6,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name, check_same
+from purenoise_jax.checkpoint.identity import check_same
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.runtime.errors import CheckpointError
 from purenoise_jax.runtime.paths import workdir_path
 
 
 def load_frozen(name: str, workdir: str, target: Any, identity: dict[str, Any]) -> dict[str, Any]:
-    """Reads parameters and running statistics of the newest checkpoint of another run.
+    """Reads the parameters and running statistics of the newest checkpoint of another run.
 
     Args:
-        name: of the network, for messages.
+        name: of the network, in messages.
         workdir: of the run.
         target: name of a collection -> its pytree of `jax.ShapeDtypeStruct` with shardings.
-        identity: what both runs must agree on, as their records have it.
+        identity: JSON values that must be the same in the records of both runs.
 
     Returns:
         {"params", "batch_stats"} on the host.
@@ -42,7 +44,7 @@ def load_frozen(name: str, workdir: str, target: Any, identity: dict[str, Any]) 
 
 
 def digest(variables: Any) -> str:
-    """Sha256, in hex, of arrays with their names, so that a run knows its frozen network again."""
+    """Returns the sha256, in hex, of arrays and their names, which identifies a frozen network."""
     found = hashlib.sha256()
     for name, array in sorted(by_name(variables).items()):
         value = np.asarray(array)

@@ -1,30 +1,32 @@
-"""Changes to a train state at a start: auxiliary layers that a checkpoint lacks, and resets.
+"""Init transforms: make a checkpoint of another run the first state of this one, and reset parts.
 
-A phase without noise never touches the auxiliary layers, so the checkpoint of plain training is the
-same for all norms; only the noise rows' parameters and statistics are missing from it.
+A phase without noise never touches the auxiliary layers, so a checkpoint of plain training is the
+same for all norms; only the parameters and statistics of the noise rows are missing from it.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
-from purenoise_jax.checkpoint.manager import by_name
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name, collections
 from purenoise_jax.models.norm import AUX_PREFIX
 
-# What a phase may reset at its start.
+# Parts of the state that a phase may reset at its start.
 RESETS = ("head", "opt_state")
 
 
 def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
-    """Gives parts of a state the values that they had before the first step.
+    """Resets parts of a state to their values before the first step.
 
     Args:
         state: a dataclass of collections, such as `TrainState`.
-        initial: of the same structure, before its first step.
-        names: of `RESETS`. "head" is the classifier with all that belongs to it, its momentum
-            included; "opt_state" the whole state of the optimiser.
+        initial: a state of the same structure, before its first step.
+        names: of `RESETS`. "head" is the classifier with everything that belongs to it, such as its
+            momentum; "opt_state" is the entire state of the optimiser.
     """
 
     def is_reset(name: str) -> bool:
@@ -36,13 +38,89 @@ def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
-def lacks_aux_norm(leaves: Mapping[str, Any], target: Any) -> bool:
-    """Whether a checkpoint (name -> anything) lacks the auxiliary layers that a target has."""
-    return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
+@dataclasses.dataclass(frozen=True)
+class InitTransform:
+    """Makes the first state of a run from a checkpoint of another run that lacks a part of it.
+
+    Attributes:
+        applies: (names of the checkpoint's arrays, target) -> True if the part is missing.
+        without: (target) -> the target without that part, which can be read.
+        add: (state without the part, state before the first step) -> the complete state.
+    """
+
+    applies: Callable[[Collection[str], Any], bool]
+    without: Callable[[Any], Any]
+    add: Callable[[Any, Any], Any]
+
+
+def aux_norm(how: str) -> InitTransform:
+    """Auxiliary layers; `how` they begin is explained at `add_aux_norm`."""
+
+    def applies(leaves: Collection[str], target: Any) -> bool:
+        return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
+
+    return InitTransform(applies, without_aux_norm, partial(add_aux_norm, how=how))
+
+
+def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
+    """Memories of methods, such as a moving average, which begin with the variables that are read.
+
+    Args:
+        memory: name -> (variables {"params", "batch_stats"}) -> its tree before the first step.
+    """
+
+    def applies(leaves: Collection[str], target: Any) -> bool:
+        return bool(target.extra) and not any(name.startswith("extra/") for name in leaves)
+
+    def without(target: Any) -> Any:
+        return dataclasses.replace(target, extra={})
+
+    def add(state: Any, initial: Any) -> Any:
+        del initial
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        # Under jit the new arrays lie where the variables do, on all devices.
+        make = jax.jit(lambda variables: {name: init(variables) for name, init in memory.items()})
+        return dataclasses.replace(state, extra=make(variables))
+
+    return InitTransform(applies, without, add)
+
+
+def read_transformed(
+    checkpoints: Checkpoints,
+    step: int,
+    target: Any,
+    initial: Callable[[], Any],
+    transforms: Sequence[InitTransform],
+) -> Any:
+    """Reads a checkpoint of another run as the first state of this one.
+
+    Args:
+        checkpoints: of the other run.
+        step: one of its steps.
+        target: shapes, dtypes and places of the state, see `Checkpoints.restore`.
+        initial: makes the state before the first step; called only if a part is missing.
+        transforms: applied in order, each only if it `applies`.
+
+    Raises:
+        CheckpointError: see `Checkpoints.restore`.
+    """
+    leaves = checkpoints.record(step)["leaves"]
+    used = [transform for transform in transforms if transform.applies(leaves, target)]
+    for transform in used:
+        target = transform.without(target)
+    wanted = collections(target)
+    if {name.partition("/")[0] for name in leaves} - wanted.keys() == {"extra"}:
+        # Memories of methods that this run does not use.
+        state = dataclasses.replace(target, **checkpoints.restore_collections(step, wanted))
+    else:
+        state = checkpoints.restore(step, target)
+    for transform in reversed(used):
+        state = transform.add(state, initial())
+    return state
 
 
 def without_aux_norm(tree: Any) -> Any:
-    """The tree, of dicts, tuples and dataclasses, without what belongs to auxiliary layers."""
+    """Returns a tree of dicts, tuples and dataclasses without the entries of auxiliary layers."""
     if isinstance(tree, Mapping):
         kept = {name: child for name, child in tree.items() if not name.startswith(AUX_PREFIX)}
         return {name: without_aux_norm(child) for name, child in kept.items()}
@@ -61,19 +139,19 @@ def add_aux_norm(state: Any, initial: Any, how: str) -> Any:
     Args:
         state: `TrainState` of the network without them.
         initial: `TrainState` of the network with them, before its first step.
-        how: "fresh" = as in `initial`; "copy" = parameters and statistics of the layer that the
-            natural rows go through, with the optimiser's state as in `initial`.
+        how: "fresh" = as in `initial`; "copy" = the parameters and statistics of the natural rows'
+            layer, with the optimiser's state as in `initial`.
 
     Returns:
         A state with the structure of `initial`.
     """
-    there = by_name(state)
+    present = by_name(state)
 
     def leaf(name: str, first: Any) -> Any:
         if not _is_aux(name):
-            return there[name]
+            return present[name]
         natural = name.replace(f"/{AUX_PREFIX}", "/")
-        return first if how == "fresh" or name.startswith("opt_state/") else there[natural] + 0
+        return first if how == "fresh" or name.startswith("opt_state/") else present[natural] + 0
 
     wanted = by_name(initial)
     leaves = [leaf(name, first) for name, first in wanted.items()]

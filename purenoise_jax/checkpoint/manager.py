@@ -1,19 +1,19 @@
-"""Checkpoints of a run: written by orbax, sealed with a manifest, numbered by completed steps.
+"""Checkpoints of a run: written by orbax, committed with a manifest, numbered by completed steps.
 
 Each holds the collections of a train state (parameters, statistics and the like, each a pytree) and
-a JSON record that says which run it is of. Which one a run starts from is decided in `resume.py`:
-its own newest, else `init_from`, else none.
+a JSON record that identifies its run. `training/resume.py` decides which checkpoint a run starts
+from: its own newest, otherwise that of `init_from`, otherwise none.
 
-A step is written aside, sealed (see `manifest`) and only then renamed to its number, so that
-whatever is numbered was once complete; and it counts only while its manifest holds. Nothing is
-deleted before what replaces it is complete, and what is deleted is renamed first.
+A checkpoint is written to staging/, committed (see `manifest`) and only then renamed to its step.
+So every numbered folder was complete once, and it counts only as long as it matches its manifest.
+No checkpoint is deleted before its replacement is complete, and each is renamed before it is
+deleted.
 """
 
 import contextlib
 import dataclasses
 import itertools
 import json
-import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,15 +25,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from purenoise_jax.checkpoint import manifest
+from purenoise_jax.checkpoint.tree_names import by_name, collections, describe, name_of_format_1
 from purenoise_jax.runtime.errors import CheckpointError, StorageError, shown
 from purenoise_jax.runtime.files import read_json
 
 FOLDER = "checkpoints"
 STAGING, TRASH, QUARANTINE = "staging", "trash", "quarantine"
 STATE, RECORD = "state", "record.json"
-# Of what a step's folder holds; a record without a number is of format 1. On disk the two differ
-# only in the names of arrays in the record: ".params['head']" in format 1, "params/head" in 2.
-# A collection without arrays is left out, so that a new one makes no older checkpoint unreadable.
+# Format of a step's folder; a record without a number has format 1. On disk the two differ only in
+# the names of arrays in the record: ".params['head']" in format 1, "params/head" in 2. Collections
+# without arrays are left out, so that a new one makes no older checkpoint unreadable.
 FORMAT = 2
 
 
@@ -42,14 +43,14 @@ class Checkpoints:
 
     Args:
         workdir: of the run.
-        keep: how many rolling checkpoints survive.
-        named: steps whose checkpoints are never pruned.
+        keep: number of rolling checkpoints that are kept.
+        keep_steps: steps whose checkpoints are never pruned.
 
-    Only `prepare`, `save` and `quarantine` change anything in there, and want the workdir's lock.
+    Only `prepare`, `save` and `quarantine` change files; they require the workdir lock.
 
     Attributes:
-        folder: that holds them.
-        passed_over: step -> why it does not count; of the steps that `newest` has looked at.
+        folder: of the checkpoints.
+        passed_over: step -> its damage, for the damaged steps that `newest` found.
     """
 
     def __init__(
@@ -57,33 +58,33 @@ class Checkpoints:
         workdir: str | Path,
         *,
         keep: int = 1,
-        named: Sequence[int] = (),
+        keep_steps: Sequence[int] = (),
     ) -> None:
         self.folder = Path(workdir).resolve() / FOLDER
         self.passed_over: dict[int, str] = {}
-        self._keep, self._named = keep, set(named)
-        # Of this object's own: what the folder lists, processes may see at different times.
-        self._whole: set[int] = set()
+        self._keep, self._keep_steps = keep, set(keep_steps)
+        # Tracked here because processes may see directory listings at different times.
+        self._complete_steps: set[int] = set()
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._committing: tuple[int, Future[None]] | None = None
 
     def steps(self) -> list[int]:
-        """Completed steps of every checkpoint, ascending, damaged ones included."""
+        """Returns the step of every checkpoint, ascending, damaged ones included."""
         if not self.folder.is_dir():
             return []
         names = [path.name for path in self.folder.iterdir()]
         return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
     def newest(self, set_aside: bool = False) -> int | None:
-        """The newest step that is as it was written; None where nothing was ever saved.
+        """Returns the newest step that matches its manifest; None if nothing was ever saved.
 
         Args:
-            set_aside: None also where all that was ever saved is in quarantine.
+            set_aside: return None also if everything that was ever saved is in quarantine.
 
         Raises:
-            CheckpointError: there are checkpoints, and not one of them can be used.
-            StorageError: one cannot be read, which says nothing about whether it is damaged.
+            CheckpointError: there are checkpoints, but none of them can be used.
+            StorageError: one cannot be read, so that it may or may not be damaged.
         """
         self.passed_over = {}
         for step in reversed(self.steps()):
@@ -92,14 +93,14 @@ class Checkpoints:
             except OSError as error:
                 raise StorageError(f"{self.folder / str(step)}: cannot be read: {error}") from error
             if damage is None:
-                self._whole.add(step)
+                self._complete_steps.add(step)
                 return step
             self.passed_over[step] = damage
         aside = [path.name for path in self._in(QUARANTINE) if path.name[0].isdecimal()]
         if self.passed_over:
-            told = "; ".join(f"{step}: {why}" for step, why in list(self.passed_over.items())[:3])
+            some = "; ".join(f"{step}: {why}" for step, why in list(self.passed_over.items())[:3])
             raise CheckpointError(
-                f"{self.folder}: none of {len(self.passed_over)} checkpoints can be used ({told}); "
+                f"{self.folder}: none of {len(self.passed_over)} checkpoints can be used ({some}); "
                 "--config.fresh=True starts from scratch and sets them aside"
             )
         if aside and not set_aside:
@@ -110,7 +111,7 @@ class Checkpoints:
         return None
 
     def quarantine(self, *paths: Path) -> None:
-        """Moves files or folders to quarantine/, where nothing looks or deletes.
+        """Moves files or folders to quarantine/, from which nothing is read or deleted.
 
         Raises:
             StorageError: the file system refuses.
@@ -125,21 +126,21 @@ class Checkpoints:
             raise StorageError(f"{target}: {path} cannot be moved here: {error}") from error
 
     def still_to_come(self, step: int, last: int, without: Collection[int] = ()) -> int:
-        """How many checkpoints there will be at most beside those of now, from `step` to `last`.
+        """Returns the most checkpoints that a run may still add to those in the folder.
 
         Args:
-            step: of the run.
-            last: likewise.
-            without: those that do not count.
+            step: at which the run is.
+            last: its final step.
+            without: steps in the folder that do not count.
         """
-        there = {*self.steps()} - {*without}
-        rolling = len(there - self._named)
-        named = [s for s in self._named - there if step < s <= last]
-        # And one that is written before another is deleted.
-        return max(self._keep - rolling, 0) + len(named) + 1 if step < last else 0
+        present = {*self.steps()} - {*without}
+        rolling = len(present - self._keep_steps)
+        kept = [s for s in self._keep_steps - present if step < s <= last]
+        # One more, because a checkpoint is written before another is deleted.
+        return max(self._keep - rolling, 0) + len(kept) + 1 if step < last else 0
 
     def prepare(self) -> None:
-        """Makes the folder and clears away what runs that were killed had begun.
+        """Creates the folder and removes unfinished checkpoints of killed runs.
 
         Raises:
             StorageError: the file system refuses.
@@ -147,33 +148,33 @@ class Checkpoints:
         for name in ("", STAGING, TRASH, QUARANTINE):
             folder = self.folder / name
             if folder.is_symlink():
-                raise StorageError(f"{folder} is a symbolic link; what it leads to is left alone")
+                raise StorageError(f"{folder} is a symbolic link; legal: a folder")
             if name in ("", QUARANTINE):
                 continue
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise StorageError(f"{folder}: cannot be made: {error}") from error
+                raise StorageError(f"{folder}: cannot be created: {error}") from error
             for path in self._in(name):
                 _delete(path)
 
     def save(self, state: Any, record: Mapping[str, Any]) -> None:
-        """Writes a state under its step.
+        """Writes a state as the checkpoint of its step.
 
-        When this returns, the state is on disk and may change. Its manifest is made in the
-        background, and then older steps are pruned; `wait` waits for that.
+        When this returns, the arrays are written and the state may change. A background thread then
+        commits the checkpoint and prunes older steps; `wait` waits for it.
 
         Args:
             state: a dataclass of collections, such as `TrainState`, with the number of completed
                 steps in `step`.
-            record: JSON values that say which run this is of.
+            record: JSON values that identify the run.
 
         Raises:
-            StorageError: it, or the one before it, could not be written.
+            StorageError: this checkpoint, or the one before it, could not be written.
         """
         self.wait()
         step = int(state.step)
-        if step in self._whole:
+        if step in self._complete_steps:
             return
         first = jax.process_index() == 0
         staged = self.folder / STAGING / str(step)
@@ -183,17 +184,17 @@ class Checkpoints:
                 text = json.dumps(
                     {"format": FORMAT, **record, "leaves": describe(state)}, allow_nan=False
                 )
-                # Not yet to the disk itself, which the run would wait for; sealing does that.
+                # Not synced to the disk here, because the run would wait for it; the commit does.
                 (staged / RECORD).write_text(text + "\n", encoding="utf-8")
             self._orbax.save(staged / STATE, args=ocp.args.StandardSave(collections(state)))
         except Exception as error:
             raise self._failure(step, error) from error
-        self._whole.add(step)
+        self._complete_steps.add(step)
         if first:
             self._committing = step, self._committer.submit(self._complete, step, staged)
 
     def wait(self) -> None:
-        """Returns when the last step saved is complete.
+        """Waits until the last step saved is complete.
 
         Raises:
             StorageError: it could not be written.
@@ -207,7 +208,7 @@ class Checkpoints:
                 raise self._failure(step, error) from error
 
     def check(self) -> None:
-        """Reports a failure of the background, if there is one by now.
+        """Raises the error of the background thread, if it has failed by now.
 
         Raises:
             StorageError: the last step saved could not be written.
@@ -216,10 +217,10 @@ class Checkpoints:
             self.wait()
 
     def record(self, step: int) -> dict[str, Any]:
-        """The JSON record of a checkpoint.
+        """Reads the JSON record of a checkpoint.
 
         Raises:
-            CheckpointError: there is none, it is damaged, or another version wrote its format.
+            CheckpointError: there is none, it is damaged, or it has a format of another version.
         """
         if step not in self.steps():
             raise CheckpointError(
@@ -241,11 +242,11 @@ class Checkpoints:
                 f"1 to {FORMAT}; continue with the version of purenoise_jax that wrote it"
             )
         if number == 1:
-            record["leaves"] = {_name_of_format_1(k): v for k, v in record["leaves"].items()}
+            record["leaves"] = {name_of_format_1(k): v for k, v in record["leaves"].items()}
         return record
 
     def restore(self, step: int, target: Any) -> Any:
-        """Reads a state.
+        """Reads a state from a checkpoint.
 
         Args:
             step: one of `steps()`.
@@ -256,15 +257,15 @@ class Checkpoints:
             The target with the arrays that were read, which have exactly its shapes and dtypes.
 
         Raises:
-            CheckpointError: there is none, it is damaged, its arrays have other names, shapes or
-                dtypes, or numbers that are not finite.
+            CheckpointError: there is no checkpoint, it is damaged, or its arrays have other names,
+                shapes or dtypes, or numbers that are not finite.
         """
         wanted = describe(target)
         self._compare(self.record(step)["leaves"], wanted, step)
         self._refuse_damage(step)
         path = self.folder / str(step) / STATE
         try:
-            # What orbax says of the arrays themselves: it would cast them without a word.
+            # The metadata of the arrays themselves, because orbax would silently cast them.
             stored = self._orbax.metadata(path).item_metadata.tree
             self._compare(describe(stored), wanted, step)
             restored = self._orbax.restore(path, args=ocp.args.StandardRestore(collections(target)))
@@ -278,7 +279,7 @@ class Checkpoints:
         return dataclasses.replace(target, **restored)
 
     def restore_collections(self, step: int, target: Mapping[str, Any]) -> dict[str, Any]:
-        """Reads some collections of a state and leaves out the others.
+        """Reads some of the collections of a state.
 
         Args:
             step: one of `steps()`.
@@ -288,12 +289,12 @@ class Checkpoints:
             CheckpointError: as for `restore`, of these collections alone.
         """
         wanted = describe(target)
-        there = {
+        recorded = {
             name: array
             for name, array in self.record(step)["leaves"].items()
             if name.partition("/")[0] in target
         }
-        self._compare(there, wanted, step)
+        self._compare(recorded, wanted, step)
         self._refuse_damage(step)
         arguments = jax.tree.map(
             lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, dtype=x.dtype), dict(target)
@@ -316,7 +317,7 @@ class Checkpoints:
         return restored
 
     def close(self) -> None:
-        """Lets go of the folder, once the last step saved is complete."""
+        """Waits until the last step saved is complete, and releases all resources."""
         self._committer.shutdown()
         self._orbax.close()
 
@@ -324,10 +325,10 @@ class Checkpoints:
         manifest.commit(staged)
         staged.rename(self.folder / str(step))
         manifest.sync_folder(self.folder)
-        # What has a higher number is none of ours, and must not count among those that stay.
-        ours = [there for there in self.steps() if there <= step]
-        for old in prunable(ours, self._keep, self._named):
-            # Renamed first: half a step must never be listed.
+        # Higher steps belong to another run and must not count as kept.
+        ours = [other for other in self.steps() if other <= step]
+        for old in prunable(ours, self._keep, self._keep_steps):
+            # Renamed first, so that a half-deleted step is never listed.
             trashed = self.folder / TRASH / str(old)
             (self.folder / str(old)).rename(trashed)
             _delete(trashed)
@@ -342,11 +343,11 @@ class Checkpoints:
         if damage is not None:
             raise CheckpointError(f"{self.folder / str(step)}: {damage}")
 
-    def _compare(self, there: Mapping[str, str], wanted: Mapping[str, str], step: int) -> None:
-        differing = [k for k in {**wanted, **there} if wanted.get(k) != there.get(k)]
+    def _compare(self, found: Mapping[str, str], wanted: Mapping[str, str], step: int) -> None:
+        differing = [k for k in {**wanted, **found} if wanted.get(k) != found.get(k)]
         if differing:
             first = "; ".join(
-                f"{k}: {there.get(k, 'absent')} there, {wanted.get(k, 'absent')} here"
+                f"{k}: {found.get(k, 'absent')} there, {wanted.get(k, 'absent')} here"
                 for k in differing[:3]
             )
             raise CheckpointError(
@@ -356,11 +357,15 @@ class Checkpoints:
 
     def _failure(self, step: int, error: Exception) -> StorageError:
         _delete(self.folder / STAGING / str(step))
-        self._whole.discard(step)
-        whole = [str(s) for s in self.steps()]
+        self._complete_steps.discard(step)
+        complete = [str(s) for s in self.steps()]
         return StorageError(
             f"{self.folder / str(step)}: could not be written: {_first_line(error)}; "
-            + (f"the checkpoint of step {whole[-1]} is whole" if whole else "there is no other")
+            + (
+                f"the checkpoint of step {complete[-1]} is complete"
+                if complete
+                else "there is no other checkpoint"
+            )
         )
 
     def _in(self, name: str) -> list[Path]:
@@ -368,80 +373,24 @@ class Checkpoints:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def prunable(steps: Sequence[int], keep: int, named: Collection[int]) -> list[int]:
-    """The steps that may go.
+def prunable(steps: Sequence[int], keep: int, keep_steps: Collection[int]) -> list[int]:
+    """Returns the steps that may be deleted.
 
     Args:
-        steps: that there are, ascending.
-        keep: so many of the newest stay, at least 1.
-        named: these stay.
+        steps: of all checkpoints, ascending.
+        keep: number of the newest that are kept, at least 1.
+        keep_steps: steps that are kept for good.
     """
-    return [step for step in steps[:-keep] if step not in named]
-
-
-def collections(state: Any) -> dict[str, Any]:
-    """The fields of a dataclass that hold arrays, each a pytree, by name."""
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: tree for name, tree in fields.items() if jax.tree.leaves(tree)}
-
-
-def by_name(tree: Any) -> dict[str, Any]:
-    """Array by name, such as "params/head/fc/kernel": fields, keys and indices are all just names.
-
-    Args:
-        tree: any pytree.
-    """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(map(_name, path)): leaf for path, leaf in leaves}
-
-
-def describe(tree: Any) -> dict[str, str]:
-    """Name of every array -> its dtype and shape, such as "float32[3, 3, 3, 16]"."""
-    return {name: f"{np.dtype(x.dtype)}{list(x.shape)}" for name, x in by_name(tree).items()}
-
-
-def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Compares what two runs say of themselves.
-
-    Args:
-        there: of the checkpoint.
-        here: of this run.
-        where: names the checkpoint in the message.
-
-    Raises:
-        CheckpointError: naming every entry that differs.
-    """
-    here = json.loads(json.dumps(here))
-    differing = [key for key in here if there.get(key) != here[key]]
-    if differing:
-        parts = "; ".join(
-            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
-        )
-        raise CheckpointError(f"{where} is of another run: {parts}")
-
-
-def _name(key: Any) -> str:
-    return str(next(getattr(key, a) for a in ("key", "idx", "name") if hasattr(key, a)))
-
-
-def _name_of_format_1(path: str) -> str:
-    """The name of an array that format 1 wrote as ".opt_state[0].trace['head']['kernel']"."""
-    parts = re.findall(r"\.(\w+)|\['([^']*)'\]|\[(\d+)\]", path)
-    return "/".join("".join(part) for part in parts)
+    return [step for step in steps[:-keep] if step not in keep_steps]
 
 
 def _delete(path: Path) -> None:
-    """Removes a folder or a link; what remains of it is removed at the next start."""
+    """Deletes a folder or a link; the next start deletes what cannot be deleted now."""
     if path.is_symlink() or not path.is_dir():
         with contextlib.suppress(OSError):
             path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _first_line(error: Exception) -> str:

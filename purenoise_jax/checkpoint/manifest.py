@@ -1,8 +1,8 @@
-"""What a checkpoint consists of: name, size and sha256 of every file.
+"""Manifest of a checkpoint: name, size and sha256 of every file.
 
-The array format that orbax writes has no checksum of what the arrays hold, so that a flipped bit
-would be restored without a word. A folder is a checkpoint only if everything that its manifest
-lists is there, unchanged, and nothing else is.
+The array format that orbax writes has no checksum of the contents of arrays, so a flipped bit would
+be restored silently. A folder is a checkpoint only if it holds exactly the files that its manifest
+lists, unchanged.
 """
 
 import hashlib
@@ -17,22 +17,22 @@ from purenoise_jax.runtime.files import open_plain, read_json, write_json
 
 NAME = "manifest.json"
 _THREADS = 4
-# Beyond anything that we write.
+# Larger than anything that this package writes.
 LARGEST_JSON = 32 * 2**20
 
 
 def commit(folder: Path) -> None:
-    """Writes the manifest of a folder, after which the folder is complete and keeps its name.
+    """Writes the manifest of a folder, which completes it; the folder must keep its name.
 
-    Everything is on the disk itself when this returns: all files, the manifest, which is written
+    When this returns, everything is synced to the disk: all files, the manifest, which is written
     last, and the folders that list them.
 
     Args:
-        folder: with all files that belong to the checkpoint.
+        folder: with all files of the checkpoint.
 
     Raises:
-        OSError: the disk is full, or does not let us.
-        ValueError: there is something in the folder that is not a plain file.
+        OSError: the disk is full, or writing is not permitted.
+        ValueError: something in the folder is not a plain file.
     """
     names, problem = _files(folder)
     if problem:
@@ -50,13 +50,13 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
 
     Args:
         folder: of a checkpoint.
-        only: the one file to look at; None = all.
+        only: the only file to check; None = all.
 
     Returns:
-        None if all is as it was written, else one line that names the file and what is wrong.
+        None if all files are unchanged, otherwise one line that names a file and its fault.
 
     Raises:
-        OSError: something cannot be read, which says nothing about what it holds.
+        OSError: something cannot be read, so that it may or may not be damaged.
     """
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
@@ -90,7 +90,7 @@ def find_damage(folder: Path, only: str | None = None) -> str | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Has the names within a folder written to the disk itself."""
+    """Syncs the directory entries of a folder to the disk."""
     if os.name == "nt":  # Windows cannot open a folder.
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -101,7 +101,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]] | str:
-    """Name -> size and sha256 of every file, or what is wrong with the manifest."""
+    """Reads size and sha256 of every file by name; returns a message if that fails."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return f"{NAME} is not a plain file"
@@ -121,7 +121,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]] | str:
 
 
 def _files(folder: Path) -> tuple[list[str], str | None]:
-    """Names of the plain files in a folder, and what else is in there, if anything."""
+    """Returns the names of the plain files in a folder, and a message if there is anything else."""
     names: list[str] = []
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
@@ -135,7 +135,7 @@ def _files(folder: Path) -> tuple[list[str], str | None]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All that is not a folder; but hidden files, which desktops and NFS leave, are not ours."""
+    """Yields all that is not a folder, except hidden files, which desktops and NFS create."""
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:

@@ -1,6 +1,6 @@
-"""Checks the part of a checkpoint's record that a run continues from.
+"""Checks the fields of a checkpoint's record that a run continues from.
 
-The manifest proves that a record is as it was written, but another version may have written it.
+The manifest proves that a record is unchanged, but another version may have written it.
 """
 
 import math
@@ -19,7 +19,7 @@ def _number(value: Any) -> bool:
 
 
 def _totals(value: Any) -> bool:
-    """Counts, numbers as text or lists of counts, by name, as `EpochMetrics.to_json` gives them."""
+    """True for counts, numbers as text or lists of counts by name, as in `EpochMetrics.to_json`."""
 
     def is_entry(entry: Any) -> bool:
         if isinstance(entry, list):
@@ -41,7 +41,7 @@ def _origin(value: Any) -> bool:
     return isinstance(value.get("workdir"), str) and _count(value.get("epoch"))
 
 
-# Field -> (check, its legal values in words).
+# Field -> (check, legal values in words).
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "steps_per_epoch": (lambda value: _count(value) and value > 0, "an integer of at least 1"),
     "epoch_ended": (lambda value: isinstance(value, bool), "true or false"),
@@ -57,19 +57,19 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_fields(record: Mapping[str, Any], where: str) -> None:
-    """Checks that a record holds every field that a run continues from, each of its type.
+    """Checks that a record has every field that a run continues from, each with a legal value.
 
     Args:
         record: of a checkpoint whose manifest holds.
         where: names the checkpoint in the message.
 
     Raises:
-        CheckpointError: naming the fields that are missing, or the first of another type.
+        CheckpointError: naming all missing fields, or the first that is not legal.
     """
     missing = [name for name in FIELDS if name not in record]
     if missing:
         raise CheckpointError(
-            f"{where}: its record lacks {', '.join(missing)}, so that another version of "
+            f"{where}: its record lacks {', '.join(missing)}, so another version of "
             "purenoise_jax must have written it; continue with that version, or start from "
             "scratch with --config.fresh=True"
         )

@@ -1,1 +1,1 @@
-"""Where images come from, which of them train, and how they become batches."""
+"""Data: sources of images, long-tailed subsets, sampling, augmentation and batches."""

@@ -1,7 +1,7 @@
-"""Checks of the arrays that a public function is given: kind and shape always, values if known.
+"""Checks of the array arguments of public functions: dtype and shape always, values if known.
 
-Under `jit` an array has a shape and a dtype but no values yet. What depends on these is then not
-checked, and the function says in its docstring what comes of a wrong value.
+Under `jit` an array has a shape and a dtype but no values yet, so its values are not checked. The
+docstring of each function then says what a wrong value leads to.
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ _OFFENDERS_SHOWN = 5
 
 
 def is_known(array: Any) -> bool:
-    """Whether the values of an array can be looked at, in this process and now."""
+    """Returns whether this process can read the values of an array now."""
     return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
 
 
 def as_array(name: str, values: Any) -> jax.Array | np.ndarray:
-    """An array as it is, anything else as numpy makes an array of it.
+    """Returns an array unchanged, and converts anything else with numpy.
 
     Raises:
-        DataError: no array can be made of it.
+        DataError: numpy cannot convert it.
     """
     if isinstance(values, jax.Array | np.ndarray):
         return values
@@ -37,15 +37,15 @@ def as_array(name: str, values: Any) -> jax.Array | np.ndarray:
 def check_labels(
     labels: ArrayLike, *, rows: int | None = None, num_classes: int | None = None
 ) -> jax.Array | np.ndarray:
-    """Class labels, int[N] in [0, K).
+    """Checks class labels, int[N] in [0, K), and returns them as an array.
 
     Args:
         labels: of any integer dtype.
-        rows: N, if given.
-        num_classes: K, if given.
+        rows: N; None allows any.
+        num_classes: K; None allows any.
 
     Raises:
-        DataError: `labels` have another dtype or shape or, where they are known, lie outside the
+        DataError: `labels` have another dtype or shape or, if they are known, lie outside the
             range.
     """
     array = as_array("labels", labels)
@@ -78,7 +78,7 @@ def check_numbers(
     low: float = -np.inf,
     high: float = np.inf,
 ) -> jax.Array | np.ndarray:
-    """Finite real numbers of a range.
+    """Checks that all values are finite and in a range, and returns them as an array.
 
     Args:
         name: of the argument.
@@ -86,11 +86,11 @@ def check_numbers(
         shape: None stands for any length but 0.
         wanted: the rest of the sentence "NAME must be", for messages.
         low: the smallest legal value.
-        high: the largest.
+        high: the largest legal value.
 
     Raises:
-        DataError: `values` have another dtype or shape or, where they are known, one is not finite
-            or lies outside the range.
+        DataError: `values` have another dtype or shape or, if they are known, one is not finite or
+            lies outside the range.
     """
     array = as_array(name, values)
     fits = array.ndim == len(shape) and all(
@@ -102,24 +102,24 @@ def check_numbers(
         known = np.asarray(array, np.float64).reshape(-1)
         bad = known[~(np.isfinite(known) & (known >= low) & (known <= high))]
         if bad.size:
-            raise DataError(f"{name} must be {wanted}, got {_several(bad)}")
+            raise DataError(f"{name} must be {wanted}, got {_first_few(bad)}")
     return array
 
 
 def check_unit_interval(name: str, images: jax.Array | np.ndarray, hint: str) -> None:
-    """Pixels in [0, 1], rounding aside; they are not looked at under `jit`.
+    """Checks that pixels lie in [0, 1] up to rounding; checks nothing under `jit`.
 
     Args:
         name: of the argument.
         images: float[B, H, W, C].
-        hint: what to do otherwise.
+        hint: the end of the message: advice for images in another range.
 
     Raises:
         DataError: a pixel lies outside, or is NaN.
     """
     if not is_known(images) or images.size == 0:
         return
-    # Known values inside a function that is being traced are looked at as well.
+    # So that known values are also checked inside a function that is being traced.
     with jax.ensure_compile_time_eval():
         low, high = float(images.min()), float(images.max())
     rounding = 1e-3
@@ -139,8 +139,8 @@ def _kind(array: jax.Array | np.ndarray) -> str:
     return f"{array.dtype}{list(array.shape)}"
 
 
-def _several(values: np.ndarray) -> str:
-    """The first few of some numbers, and how many more there are."""
+def _first_few(values: np.ndarray) -> str:
+    """Lists the first few numbers, and counts the others."""
     first = ", ".join(f"{value:g}" for value in values[:_OFFENDERS_SHOWN])
     more = values.size - _OFFENDERS_SHOWN
     return first + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A training batch: its entries, and how rows of a data set become one."""
+"""Training batches: their entries, and the builder that makes one from rows of a data set."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,17 +15,18 @@ from purenoise_jax.data.pixels import normalize, to_float
 #   label       i32[B]
 #   target      f32[B, K]        one-hot unless a transform softens it
 #   valid       bool[B]          False = padding
-#   noise_mask  bool[B]          True = pure noise; the entry is absent while no row can be
+#   noise_mask  bool[B]          True = pure noise; absent if the recipe makes no noise
 Batch = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchBuilder:
-    """How rows of the data set become a batch.
+    """Builds batches from rows of the data set.
 
     Attributes:
-        augment: (key, images f32[B, H, W, C] in [0, 1]) -> the same, or None.
-        mean, std: f32[C], with which images enter the network.
+        augment: function (key, images f32[B, H, W, C] in [0, 1]) -> the same; None augments
+            nothing.
+        mean, std: f32[C], for the normalisation of the network's input.
         num_classes: K.
         dtype: of images and targets.
     """
@@ -37,7 +38,7 @@ class BatchBuilder:
     dtype: DTypeLike = jnp.float32
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """Pixels in [0, 1] as the network wants them, [B, H, W, C]."""
+        """Normalises pixels in [0, 1] for the network, [B, H, W, C]."""
         return normalize(images, self.mean, self.std)
 
     def make_batch(
@@ -48,7 +49,15 @@ class BatchBuilder:
         index: jax.Array,
         valid: jax.Array,
     ) -> Batch:
-        """Reads and augments the rows of a step; see `recipe.Batch`."""
+        """Reads and augments the rows of a step.
+
+        Args:
+            key: typed key for the augmentation.
+            images: uint8[N, H, W, C], the data set.
+            labels: int[N] in [0, K).
+            index: int[B], the rows of the data set.
+            valid: bool[B], False = padding.
+        """
         image, label = to_float(images[index], self.dtype), labels[index]
         if self.augment is not None:
             image = self.augment(key, image)

@@ -1,4 +1,4 @@
-"""The one form in which every source hands over a data set, and the check it has to pass."""
+"""The data set class that every source returns, and the checks of its arrays."""
 
 import dataclasses
 from typing import Any
@@ -20,8 +20,8 @@ class Dataset:
         test_images: `uint8[M, H, W, C]`, same H, W and C as the training images.
         test_labels: `int32[M]`, values 0..K-1.
         class_names: the K class names in label order.
-        val_images: `uint8[V, H, W, C]`, or None where the source has no validation split.
-        val_labels: `int32[V]`, or None where the source has no validation split.
+        val_images: `uint8[V, H, W, C]`, or None if the source has no validation split.
+        val_labels: `int32[V]`, or None if the source has no validation split.
     """
 
     name: str
@@ -43,7 +43,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """Checks shapes, dtypes and labels of every split.
 
     Args:
-        dataset: what a loader read. Labels may have any integer dtype, and the shape `[N, 1]`.
+        dataset: from a loader. Labels may have any integer dtype, and the shape `[N, 1]`.
 
     Returns:
         The same data set with its labels as `int32[N]`.

@@ -1,4 +1,4 @@
-"""What labels have to be, the same for every source and every function that takes them."""
+"""The check of class labels that every source and every function with labels shares."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ _OFFENDERS_SHOWN = 5
 _LEGAL = "legal: integers from 0, [N] or [N, 1]"
 _KINDS = {
     "b": "no class numbers; convert them with .astype(np.int64)",
-    "f": "no class numbers, also where they are whole; convert them with .astype(np.int64)",
+    "f": "no class numbers, even if all are integers; convert them with .astype(np.int64)",
     "U": "text; number the classes from 0",
     "S": "text; number the classes from 0",
     "O": "Python objects; number the classes from 0",
@@ -23,17 +23,17 @@ def as_labels(
     """Checks labels.
 
     Args:
-        where: name of the array, which messages begin with.
+        where: name of the array, with which messages begin.
         labels: integers `[N]` or `[N, 1]` of any integer dtype, in 0..K-1.
-        images: N, if it is known.
-        num_classes: K, if it is known.
+        images: N; None if it is not known.
+        num_classes: K; None if it is not known.
 
     Returns:
         The same values as `[N]`, in the same dtype.
 
     Raises:
-        DataError: the labels have another dtype (bool, float and text among them), another shape
-            (one-hot among them), another number, or values outside 0..K-1.
+        DataError: the labels have another dtype (such as bool, float or text), another shape (such
+            as one-hot), another number, or values outside 0..K-1.
     """
     if not isinstance(labels, np.ndarray):
         raise DataError(f"{where}: labels must be an integer array, got {type(labels).__name__}")
@@ -65,7 +65,7 @@ def as_labels(
 
 
 def _is_one_hot(labels: np.ndarray) -> bool:
-    """Whether each row has a single 1 among zeros, in two columns or more."""
+    """Returns whether each row has a single 1 among zeros, in two columns or more."""
     if (
         labels.ndim != 2
         or labels.shape[1] < 2

@@ -1,4 +1,4 @@
-"""Long-tailed subsets of balanced data sets: how many images of each class, and which.
+"""Long-tailed subsets of balanced data sets: class counts and the choice of images.
 
 Source: Cui et al. 2019 (exponential profile), Cao et al. 2019 (which images; step profile), Kim et
 al. 2020 (the first-n rule).
@@ -35,9 +35,9 @@ def long_tail_counts(
     float64 exactly as the published subsets were (Cui et al. 2019, Cao et al. 2019). "step" keeps
     `largest` images of the first half of the classes and int(largest / ratio) of the others.
 
-    DEVIATION: where the number is an integer and float64 comes out just below it, it is that
-    integer: 98 images at ratio 49 leave 2 of the smallest class, and not int(1.9999999999999998).
-    No published count is of that kind.
+    DEVIATION: if the exact number is an integer and float64 comes out just below it, the count is
+    that integer: 98 images at ratio 49 leave 2 of the smallest class, not int(1.9999999999999998).
+    No published count is affected.
 
     Args:
         largest: images of the largest class.
@@ -49,7 +49,7 @@ def long_tail_counts(
         int64[K].
 
     Raises:
-        ConfigError: an argument is out of range, or a class would be left with no image.
+        ConfigError: an argument is out of range, or a class would have no image.
     """
     if not (np.isfinite(imbalance_ratio) and imbalance_ratio >= 1):
         raise ConfigError(
@@ -78,15 +78,15 @@ def long_tail_counts(
 
 
 def _exponential(largest: int, ratio: float, i: int, last: int) -> int:
-    """Images of class i of the classes 0 .. last under the exponential profile."""
+    """Number of images of class i of the classes 0 .. last under the exponential profile."""
     rounded = largest * (1 / ratio) ** (i / last)
     count = int(rounded)
     next_one = count + 1
-    # Whether the power is exactly the next integer, without roots: in integers.
-    is_lost = next_one - rounded < 1e-6 * next_one and (
+    # An exact comparison: with both sides raised to the power `last` it needs no roots.
+    is_next_one = next_one - rounded < 1e-6 * next_one and (
         next_one**last * as_meant(ratio) ** i == largest**last
     )
-    return next_one if is_lost else count
+    return next_one if is_next_one else count
 
 
 def long_tail_indices(
@@ -99,10 +99,10 @@ def long_tail_indices(
 ) -> np.ndarray:
     """Chooses the training images of a long-tailed subset.
 
-    The largest class keeps as many images as the smallest class of `labels` has, so that the
-    profile is exact whichever class is short. "cao" goes through the classes in order, shuffles
-    each class's indices with one numpy `RandomState(seed)` and keeps the first n; "first" keeps
-    the first n in file order. Profile "natural" keeps every image.
+    The largest class of the subset has as many images as the smallest class of `labels`, so the
+    profile is exact even if classes differ in size. Rule "cao" goes through the classes in order,
+    shuffles each class's indices with one numpy `RandomState(seed)` and keeps the first n. Rule
+    "first" keeps the first n in file order. Profile "natural" keeps every image.
 
         >>> labels = np.repeat(np.arange(10), 5000)
         >>> np.bincount(labels[long_tail_indices(labels, imbalance_ratio=100)])
@@ -113,14 +113,14 @@ def long_tail_indices(
         imbalance_ratio: largest over smallest class, at least 1; unused by "natural".
         profile: "exp", "step" or "natural".
         rule: "cao" or "first".
-        seed: of the "cao" shuffles; the published subsets have 0.
+        seed: of the shuffles of "cao"; the published subsets have 0.
 
     Returns:
         Sorted int64[M], indices into `labels`.
 
     Raises:
         ConfigError: an argument is out of range.
-        DataError: labels are none, or a class has no image at all.
+        DataError: there are no labels, or a class has no image.
     """
     labels = as_labels("labels", np.asarray(labels))
     if rule not in RULES:
@@ -138,37 +138,37 @@ def long_tail_indices(
     counts = long_tail_counts(
         int(available.min()), len(available), imbalance_ratio=imbalance_ratio, profile=profile
     )
-    # numpy's legacy generator: the published lists cannot be had from any other.
+    # numpy's legacy generator, because no other gives the published lists.
     shuffler = np.random.RandomState(seed)
     chosen = []
     for k, n in enumerate(counts):
-        of_class = np.flatnonzero(labels == k)
+        class_indices = np.flatnonzero(labels == k)
         if rule == "cao":
-            shuffler.shuffle(of_class)
-        chosen.append(of_class[:n])
+            shuffler.shuffle(class_indices)
+        chosen.append(class_indices[:n])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def thin(indices: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
-    """Makes a subset smaller and keeps its profile, for runs that only try things out.
+    """Makes a subset smaller and keeps its profile, for quick trial runs.
 
     Args:
         indices: sorted int[M], into `labels`.
         labels: int[N].
-        limit: at most so many images of the largest class, at least 1; the others in proportion,
-            rounded down, but at least one. The first of each class are kept.
+        limit: largest number of images of the largest class, at least 1. The other classes keep a
+            proportional number, rounded down, but at least one. Each class keeps its first images.
 
     Returns:
         Sorted int64[L].
     """
-    of = np.asarray(labels)[indices]
-    largest = int(np.bincount(of).max())
+    chosen_labels = np.asarray(labels)[indices]
+    largest = int(np.bincount(chosen_labels).max())
     if largest <= limit:
         return np.asarray(indices, np.int64)
-    kept = [
-        np.asarray(indices)[of == k][: max(int((of == k).sum()) * limit // largest, 1)]
-        for k in np.unique(of)
-    ]
+    kept = []
+    for k in np.unique(chosen_labels):
+        class_indices = np.asarray(indices)[chosen_labels == k]
+        kept.append(class_indices[: max(len(class_indices) * limit // largest, 1)])
     return np.sort(np.concatenate(kept)).astype(np.int64)
 
 
@@ -176,7 +176,7 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     """Reads a subset from a file.
 
     Args:
-        path: a text file with one index a line, or a `.npy` file of integers.
+        path: a text file with one index per line, or a `.npy` file of integers.
         num_images: N; legal indices are 0 .. N - 1, each at most once.
 
     Returns:
@@ -203,7 +203,7 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
     indices = np.sort(raw.astype(np.int64))
     twice = indices[1:][indices[1:] == indices[:-1]]
     if twice.size:
-        raise DataError(f"data.indices={path}: index {twice[0]} stands there twice")
+        raise DataError(f"data.indices={path}: index {twice[0]} occurs twice")
     return indices
 
 

@@ -1,4 +1,4 @@
-"""Reads single arrays in NumPy's own format, whatever their headers say."""
+"""Reads single arrays in NumPy's .npy format, and refuses damaged or malicious ones."""
 
 import struct
 import tokenize
@@ -9,10 +9,10 @@ import numpy as np
 
 try:
     from lzma import LZMAError
-except ImportError:  # Python was built without it; then nothing can raise its error either.
+except ImportError:  # Python was built without lzma, so nothing can raise its error.
     LZMAError = zlib.error  # type: ignore[misc, assignment]
 
-# All that NumPy, and what unpacks a member of an .npz, has been seen to raise for damaged bytes.
+# All errors that NumPy and zipfile have been seen to raise for damaged bytes.
 DAMAGE = (
     LZMAError,
     zlib.error,
@@ -32,10 +32,10 @@ DAMAGE = (
 
 
 def read_array(stream: IO[bytes], name: str) -> np.ndarray:
-    """Reads the one array of a stream; objects, which would run code, are refused without reading.
+    """Reads the only array of a stream; refuses object arrays unread, because they could run code.
 
     Args:
-        stream: at the first byte of the array, which holds nothing behind it.
+        stream: at the first byte of the array, behind which there must be no more data.
         name: of the array, for the message.
 
     Returns:
@@ -46,7 +46,7 @@ def read_array(stream: IO[bytes], name: str) -> np.ndarray:
         Exception: one of `DAMAGE`.
     """
     array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
-    # In an .npz, only reading on to the end makes zipfile compare the check sum.
+    # zipfile compares the checksum of a member of an .npz only when its end is read.
     if stream.read(1):
         raise ValueError(f"{name} holds more data than its header says")
     return array

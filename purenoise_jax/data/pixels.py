@@ -1,4 +1,4 @@
-"""Pixel ranges: 8 bits to [0, 1], and normalisation for a network."""
+"""Pixel conversions: from 8 bits to [0, 1], and to the normalised input of a network."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def to_float(images: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
         `dtype` of the same shape in [0, 1].
 
     Raises:
-        DataError: `images` is not uint8; scaling floats again would go unnoticed.
+        DataError: `images` is not uint8. (Floats scaled a second time would go unnoticed.)
     """
     if images.dtype != jnp.uint8:
         raise DataError(f"images: dtype {images.dtype} is not uint8")

@@ -1,4 +1,4 @@
-"""Which image stands in which row of which step: a pure function of (key, epoch).
+"""Samples the images of every step: a pure function of (key, epoch).
 
 Source: Lee and Lee 2023, section 5.2 (the balanced loader draws with replacement, as many times as
 the training set has images); Zada et al. 2022, section 3.
@@ -18,13 +18,13 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, shown
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Steps that cover the training set once, the last one possibly not full."""
+    """Number of steps that cover the training set once; the last one may not be full."""
     return -(-num_images // batch_size)
 
 
 @partial(jax.jit, static_argnames=("num_images",))
 def permutation(key: jax.Array, *, num_images: int) -> jax.Array:
-    """Every image once, in random order: i32[num_images]."""
+    """Returns the indices of all images in random order, i32[num_images]."""
     return rng.permutation(key, num_images)
 
 
@@ -50,7 +50,8 @@ def class_draws(
         i32[M], indices of images.
     """
     class_key, image_key = rng.split(key)
-    # Inverse transform; the clip keeps a draw at the rounded top end off classes without images.
+    # Inverse transform sampling. The minimum is needed because rounding at the upper end could
+    # select a class without images.
     edges = jnp.cumsum(class_probs)
     uniform = rng.uniform(class_key, (num_draws,)) * edges[-1]
     last = jnp.max(jnp.where(class_probs > 0, jnp.arange(class_probs.size), 0))
@@ -63,9 +64,9 @@ def class_draws(
 def balanced_indices(
     key: jax.Array, labels: ArrayLike, *, num_draws: int | None = None
 ) -> np.ndarray:
-    """The images of one class-balanced epoch: every class is drawn equally often on average.
+    """Draws the images of one class-balanced epoch: on average, all classes equally often.
 
-    Draws with replacement: first a class, all alike, then one of its images uniformly.
+    Draws with replacement: first a class, then one of its images, both uniformly.
 
         >>> import jax, numpy as np
         >>> labels = np.repeat([0, 1, 2], [6000, 600, 60])
@@ -74,17 +75,17 @@ def balanced_indices(
         [0.3, 0.3, 0.3]
 
     Args:
-        key: typed key, used up here; another one for every epoch.
-        labels: int[N] in [0, K), of the training images. Their values must be known, so this is not
-            for use under `jit`.
-        num_draws: M, at least 1; None = N, as many as there are images.
+        key: typed key; every epoch needs another one.
+        labels: int[N] in [0, K), of the training images. Their values must be known, so this
+            function does not work under `jit`.
+        num_draws: M, at least 1; None = N, the number of images.
 
     Returns:
         i32[M], indices of images.
 
     Raises:
-        DataError: `labels` are not integers [N] from 0, there are none, or a class below the
-            largest label has no image.
+        DataError: `labels` are not integers [N] from 0, are empty, or skip a class below the
+            largest label.
         ConfigError: `num_draws` is not a positive integer.
     """
     known = check_labels(labels)
@@ -93,7 +94,8 @@ def balanced_indices(
             f"labels must be int[N] of known values, got {known.dtype}{list(known.shape)}"
         )
     known = np.asarray(known).astype(np.int64)
-    # With more classes than images one is empty; a count for each might not fit into memory.
+    # With more classes than images, one of the first N + 1 is empty. Only these are looked at,
+    # because counts up to a huge label might not fit into memory.
     empty = np.setdiff1d(np.arange(min(int(known.max()) + 1, len(known) + 1)), known)
     if empty.size:
         raise DataError(
@@ -114,7 +116,7 @@ def balanced_indices(
 
 
 class EpochSampler:
-    """Lays out one epoch after another as fixed-shape batches of image indices.
+    """Samples epochs as fixed-shape batches of image indices.
 
     Args:
         labels: int[N] or int[N, 1] in [0, K), of the training images.
@@ -123,7 +125,7 @@ class EpochSampler:
         seed: the run's seed.
 
     Raises:
-        DataError: labels are of another dtype or shape, or outside [0, K).
+        DataError: labels have another dtype or shape, or lie outside [0, K).
     """
 
     def __init__(self, labels: np.ndarray, num_classes: int, batch_size: int, seed: int) -> None:
@@ -136,16 +138,16 @@ class EpochSampler:
         self._counts = jnp.asarray(np.bincount(labels, minlength=num_classes), jnp.int32)
 
     def epoch(self, epoch: int, class_probs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """The rows of one epoch.
+        """Samples the rows of one epoch.
 
         Args:
             epoch: counted from 0.
-            class_probs: f32[K] for draws with replacement by class (then uniformly within the
-                class), as many as there are images; None for every image once in random order.
+            class_probs: f32[K], the probabilities of the classes; N rows are then drawn with
+                replacement, see `class_draws`. None = every image once in random order.
 
         Returns:
             index i32[steps, B] into the training images, and valid bool[steps, B], False for the
-            padding that fills up the last step. Padding repeats image 0, which is never used.
+            padding that fills up the last step. Padding rows have index 0 and are never used.
         """
         key = rng.at(self._key, epoch)
         if class_probs is None:
@@ -157,7 +159,7 @@ class EpochSampler:
 
 
 def pad_rows(flat: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts indices i32[N] into rows [steps, B], with valid bool[steps, B] False where padded."""
+    """Cuts indices i32[N] into rows [steps, B], with valid bool[steps, B], False = padding."""
     rows = (steps_per_epoch(len(flat), batch_size), batch_size)
     index = np.zeros(rows, np.int32)
     valid = np.zeros(rows, bool)

@@ -1,4 +1,4 @@
-"""Facts about a training set that a method may know."""
+"""Statistics of a training set: class counts and moments of the pixels."""
 
 import dataclasses
 
@@ -7,14 +7,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class DataStats:
-    """What a method may know about the training set.
+    """The facts about the training set that methods receive.
 
     Attributes:
         class_counts: int64[K], training images per class.
         image_shape: (H, W, C).
         mean, std: f32[C], per channel over the training subset, pixels in [0, 1].
-        full_mean, full_std: f32[C], the same over the whole training split that the subset is from.
-        normalize_mean, normalize_std: f32[C], with which images enter the network.
+        full_mean, full_std: f32[C], the same over the training split before subsetting.
+        normalize_mean, normalize_std: f32[C], for the normalisation of the network's input.
     """
 
     class_counts: np.ndarray
@@ -28,20 +28,22 @@ class DataStats:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """The number of classes K."""
         return len(self.class_counts)
 
 
 def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, pixels in [0, 1] (equation 2).
+    """Mean and standard deviation of each channel, pixels in [0, 1].
 
-    Exact: computed from the histogram of each channel.
+    Exact, because they are computed from the histogram of each channel.
 
     Args:
         images: uint8[N, H, W, C].
 
     Returns:
         mean f32[C] and std f32[C].
+
+    Source: Zada et al. 2022, equation 2.
     """
     values = np.arange(256) / 255
     mean, std = [], []

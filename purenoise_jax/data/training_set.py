@@ -1,4 +1,4 @@
-"""From a data set to what a training step reads: the subset, its statistics, arrays on devices."""
+"""Builds a training set: cuts the long-tailed subset of a data set and measures it."""
 
 import dataclasses
 import hashlib
@@ -55,16 +55,16 @@ def make_training_set(
     """Cuts the long-tailed subset and measures it.
 
     Args:
-        dataset: what a source gave.
-        imbalance_ratio: see `long_tail_indices`.
-        profile: likewise.
-        rule: likewise.
-        seed: likewise.
+        dataset: from a source.
+        imbalance_ratio: largest over smallest class, see `long_tail_indices`.
+        profile: "exp", "step" or "natural", see `long_tail_indices`.
+        rule: "cao" or "first", see `long_tail_indices`.
+        seed: of the rule "cao".
         indices: a file of indices that replaces the rule; "" for none.
-        normalize: with which statistics images enter the network: "train_subset", "full_train", or
-            "explicit" (`normalize_mean` and `normalize_std`, C numbers each).
-        normalize_mean: for "explicit".
-        normalize_std: likewise.
+        normalize: the statistics that normalise the network's input: "train_subset", "full_train",
+            or "explicit" (`normalize_mean` and `normalize_std`).
+        normalize_mean: C numbers, only used by "explicit".
+        normalize_std: C numbers, only used by "explicit".
         limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
 
     Raises:
@@ -75,7 +75,7 @@ def make_training_set(
     if absent.size:
         raise DataError(
             f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
-            "that nothing could be measured of them"
+            "their accuracy could not be measured"
         )
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))
@@ -94,7 +94,7 @@ def make_training_set(
     empty = np.flatnonzero(class_counts == 0)
     if empty.size:
         raise DataError(
-            f"the training set leaves classes {empty[:10].tolist()} with no image "
+            f"the training set has no image of classes {empty[:10].tolist()} "
             f"(class counts {class_counts.tolist()[:20]}); every class needs at least one"
         )
     mean, std = channel_moments(images)
@@ -139,7 +139,9 @@ def make_training_set(
 
 
 def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
-    """Sha256, in hex, over every pixel and label, so that a run goes on with its own data only.
+    """Returns the sha256, in hex, of every pixel and label.
+
+    A run compares it before it continues, so that it only continues with the same data.
 
     Args:
         splits: images uint8[N, H, W, C] and labels int[N] of each; 184 MB take 0.1 s.

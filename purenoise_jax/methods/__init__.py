@@ -15,6 +15,8 @@ from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.m2m import m2m
+from purenoise_jax.methods.manifold_mixup import manifold_mixup
+from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.sam import sam
@@ -50,6 +52,8 @@ METHODS: dict[str, Apply | Checked] = {
     "ema": ema,
     "crt": classifier_retraining,
     "m2m": m2m,
+    "mixup": mixup,
+    "manifold_mixup": manifold_mixup,
 }
 
 

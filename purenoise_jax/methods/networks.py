@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from purenoise_jax.models.places import Mix
 from purenoise_jax.runtime import rng
 
 Logits = Callable[[jax.Array], jax.Array]
@@ -59,13 +60,16 @@ class Networks:
         }
 
     def forward(
-        self, images: jax.Array, noise_mask: jax.Array | None = None
+        self, images: jax.Array, noise_mask: jax.Array | None = None, *, mix: Mix | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits f32[B, K] and other outputs of the network that trains; moves `batch_stats`.
 
         Args:
             images: f32[B, H, W, C] in [0, 1], of the rows of the batch.
             noise_mask: bool[B], True = pure noise; None = no row is.
+            mix: (place, activations [B, ...]) -> activations, called at each of the places of the
+                network, see `models.places`; None = they stay as they are. A recipe whose objective
+                gives it names its places in `Recipe.places`.
         """
         # The norms select padding out, but the first weights meet the pixels before any norm, where
         # a zero gradient times a NaN pixel would be NaN.
@@ -78,6 +82,8 @@ class Networks:
             train=self._train,
             mutable=["batch_stats"],
             rngs={"dropout": rng.at(self._dropout_key, self._calls)},
+            # Only where it is given, so that a network without places fits too.
+            **({} if mix is None else {"mix": mix}),
         )
         self.batch_stats = updated["batch_stats"]
         self._calls += 1

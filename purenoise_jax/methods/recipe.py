@@ -27,7 +27,8 @@ class Outcome(NamedTuple):
 
     Attributes:
         losses: f32[B], in nats where the loss is a cross-entropy.
-        logits: f32[B, K], from which the training accuracy is counted.
+        logits: f32[B, K]; a row counts as correct in the training accuracy where the largest is
+            that of its label in the batch.
         weights: f32[B], of the losses in their mean; None = all 1.
     """
 
@@ -40,11 +41,11 @@ class LossFn(Protocol):
     """The loss of a step as a function of the parameters."""
 
     def __call__(
-        self, params: Params, row_weights: jax.Array | None = None
+        self, params: Params, class_weights: np.ndarray | None = None
     ) -> tuple[jax.Array, Aux]:
-        """The loss [] and what comes with it; `row_weights` f32[B] replace the rows' weights.
+        """The loss [] and what comes with it; `class_weights` f32[K] replace those of the recipe.
 
-        With row weights the mean is over their sum.
+        With them the mean is over the sum of the rows' weights.
         """
         ...
 
@@ -118,7 +119,11 @@ class Recipe:
         class_weights: f32[K], the weight of each row by its label; None = all 1.
         weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
             PyTorch's weighted cross-entropy is; False = by the number of rows.
-        objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets.
+        objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets. It weighs rows
+            with `row_weights` of the recipe that it is given, whose class weights may be those of a
+            method of the gradient.
+        places: of the network, at which the objective mixes activations; a network that lacks one
+            of them is refused.
         gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
         trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to
             the forward pass, so that its gradient costs nothing.
@@ -138,6 +143,7 @@ class Recipe:
     class_weights: np.ndarray | None = None
     weighted_mean: bool = False
     objective: Objective = supervised
+    places: tuple[str, ...] = ()
     gradient: Gradient = value_and_grad
     trainable: Callable[[tuple[str, ...]], bool] = all_trainable
     train_mode: bool = True

@@ -64,13 +64,13 @@ def sam(
         value, plain = jax.value_and_grad(loss_fn, has_aux=True)(params)
         ascent, length = plain, rho / (optax.tree.norm(plain) + 1e-12)
         if asymmetry != "none":
-            weights = jnp.asarray(ascent_weights(stats.class_counts, asymmetry))[batch["label"]]
-            ascent = jax.grad(loss_fn, has_aux=True)(params, weights)[0]
+            of_class = ascent_weights(stats.class_counts, asymmetry)
+            ascent = jax.grad(loss_fn, has_aux=True)(params, of_class)[0]
             if asymmetry == "weighted_ascent":
                 length = rho / (optax.tree.norm(ascent) + 1e-12)
             else:
                 # The weighted loss is divided by the sum of weights, the plain loss by the rows.
-                valid = batch["valid"]
+                valid, weights = batch["valid"], jnp.asarray(of_class)[batch["label"]]
                 length *= jnp.where(valid, weights, 0).sum() / jnp.maximum(valid.sum(), 1)
         perturbed = jax.tree.map(lambda p, g: p + length * g, params, ascent)
         return value, jax.grad(loss_fn, has_aux=True)(perturbed)[0]

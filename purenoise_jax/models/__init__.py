@@ -1,4 +1,4 @@
-"""Models by name, each with a choice of normalisation layer."""
+"""Networks by name, each with a choice of normalisation layer and classifier head."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,21 +49,22 @@ def create_model(
 
     `model.apply(variables, images, noise_mask=None, valid=None, train=...)` returns
     `(logits, {"features": ...})`; a training call needs `mutable=["batch_stats"]` and, for a model
-    with dropout, `rngs={"dropout": key}`.
+    with dropout, `rngs={"dropout": key}`. With `mix=` a function (place, activations) changes the
+    activations at each of `model.places`.
 
     Args:
         name: one of `MODELS`.
         num_classes: K.
         norm: one of `NORMS`.
-        noise_grad: what flows back from noise rows through the norms, one of `NOISE_GRADS`; "auto"
-            = as the papers have each of them: "affine_stop" with "dar_bn", else "none".
+        noise_grad: the part of a noise row's gradient that passes through the norms, one of
+            `NOISE_GRADS`; "auto" is each norm's default, as in the papers: "affine_stop" with
+            "dar_bn", otherwise "none".
         dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
-          statistics, features and the head's product are float32.
-
+            statistics, features and the head's product are float32.
         head: one of `HEADS`.
 
     Raises:
-        ConfigError: a name is unknown.
+        ConfigError: a name is unknown, or `num_classes` is below 1.
     """
     for field, value, legal in (
         ("model.name", name, MODELS),
@@ -79,7 +80,7 @@ def create_model(
     arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
     if noise_grad != "auto":
         arguments["noise_grad"] = noise_grad
-    # Passed only where it is not the default, so that a network without a choice of head fits too.
+    # Only passed if it is not the default, because some networks have no choice of head.
     chosen = {} if head == "linear" else {"head": HEADS[head]}
     return MODELS[name](
         num_classes=num_classes,

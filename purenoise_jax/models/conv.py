@@ -1,4 +1,4 @@
-"""The convolution of all networks here."""
+"""The convolution of all networks, with a faster weight gradient on a CPU."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from flax import linen as nn
 
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 
-# On a CPU, weight gradients of narrow layers on large maps are made from so many images at a time,
-# more if it takes more than so many groups.
+# On a CPU, weight gradients of narrow layers on large maps are computed in groups of 16 images, or
+# of more images if there were more than 8 groups.
 IMAGES, MAX_GROUPS = 16, 8
 MAX_CHANNELS, MIN_POSITIONS = 32, 1024
 
 
 def in_groups(x: jax.Array, w: jax.Array) -> bool:
-    """Whether the weight gradient is made from groups of images.
+    """Returns whether the weight gradient is computed in groups of images.
 
-    Only where all images are on one CPU: between several devices, groups would have to travel.
+    Only if all images are on one CPU, because several devices would have to exchange groups.
     """
     batch, height, width, _ = x.shape
     return (
@@ -30,11 +30,11 @@ def in_groups(x: jax.Array, w: jax.Array) -> bool:
 
 
 def convolve(x: jax.Array, w: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    """`jax.lax.conv_general_dilated`, for some inputs with another way to the weight gradient.
+    """`jax.lax.conv_general_dilated`, whose weight gradient is computed in groups for some inputs.
 
     XLA gives Eigen the weight gradient as a convolution with images as channels; with `IMAGES` of
-    them, what one output needs stays in the cache. On ResNet-32's first stage, batch 128, 10 ms
-    become 6.
+    them, the inputs of one output fit into the cache. On ResNet-32's first stage, batch 128, this
+    takes 6 ms instead of 10.
     """
 
     def plain(x: jax.Array, w: jax.Array) -> jax.Array:
@@ -48,8 +48,10 @@ def convolve(x: jax.Array, w: jax.Array, *args: Any, **kwargs: Any) -> jax.Array
         dw = jax.linear_transpose(lambda w: plain(x, w), w)(ct)[0]
         return dw.astype(jnp.promote_types(dw.dtype, jnp.float32))
 
-    def backward(kept: tuple[jax.Array, jax.Array], ct: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, w = kept
+    def backward(
+        residuals: tuple[jax.Array, jax.Array], ct: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        x, w = residuals
         (dx,) = jax.linear_transpose(lambda x: plain(x, w), x)(ct)
         size = max(IMAGES, -(-len(x) // MAX_GROUPS))
         dw = weight_gradient(x[:size], w, ct[:size])
@@ -62,11 +64,10 @@ def convolve(x: jax.Array, w: jax.Array, *args: Any, **kwargs: Any) -> jax.Array
 
 
 class Conv(nn.Conv):
-    """`flax.linen.Conv` in the form that a CPU computes fastest; the same numbers to rounding.
+    """`flax.linen.Conv`, arranged to be fast on a CPU; equal up to rounding.
 
-    Its input and output are arrays in memory (see `compiler.optimization_barrier_on_cpu`), and the
-    weight gradient of a narrow layer on large maps is the sum over groups of images (see
-    `convolve`).
+    Its input and output are written to memory (see `compiler.optimization_barrier_on_cpu`), and the
+    weight gradient of a narrow layer on large maps is a sum over groups of images (see `convolve`).
     """
 
     conv_general_dilated: Any = convolve

@@ -1,4 +1,4 @@
-"""Dropout whose mask depends on its key alone."""
+"""Dropout with a mask that depends only on its key."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ from purenoise_jax.runtime import rng
 class Dropout(nn.Module):
     """Drops activations in training, and scales the others up to keep the mean.
 
-    As `flax.linen.Dropout`, with the same masks; but those of Flax change with `JAX_ENABLE_X64`.
+    The masks are those of `flax.linen.Dropout`, except that Flax's change with `JAX_ENABLE_X64`.
 
     Attributes:
-        rate: share of activations that become zero, in [0, 1).
+        rate: probability that an activation becomes zero, in [0, 1).
         deterministic: True drops none.
     """
 
@@ -22,7 +22,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Drops from activations of any shape; wants a key named "dropout" unless none are."""
+        """Drops activations of any shape; needs a key named "dropout" unless none are dropped."""
         if self.deterministic or self.rate == 0:
             return x
         kept = 1 - self.rate

@@ -1,4 +1,4 @@
-"""Classifier heads."""
+"""Classifier heads: the last layer of every network."""
 
 import math
 from collections.abc import Callable
@@ -13,11 +13,11 @@ TORCH_UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "
 
 
 class Linear(nn.Module):
-    """Linear classifier whose bias starts uniform within 1 / sqrt(fan_in), as PyTorch's does.
+    """Linear classifier; as in PyTorch, its bias is drawn uniformly within 1 / sqrt(fan_in).
 
-    The product is computed in float32, or wider if the features are, whatever the dtype of the
-    network before it. In bfloat16 logits have 8 bits: with many classes two of them are often
-    equal, and `argmax` gives every tie to the smaller index, in a long tail the larger class.
+    The product is computed in float32, or wider if the features are, also after a network in
+    bfloat16. Logits in bfloat16 would have 8 bits: with many classes two of them are often equal,
+    and `argmax` gives every tie to the smaller index, which in a long tail is the larger class.
 
     Attributes:
         num_classes: K.
@@ -37,7 +37,7 @@ class Linear(nn.Module):
 
         dense = nn.Dense(
             self.num_classes,
-            # Accelerators multiply float32 in fewer bits otherwise.
+            # Otherwise accelerators multiply float32 in fewer bits.
             precision=jax.lax.Precision.HIGHEST,
             kernel_init=self.kernel_init,
             bias_init=bias_init,
@@ -53,8 +53,8 @@ class Cosine(nn.Module):
 
     Attributes:
         num_classes: K.
-        kernel_init: unused, because only the direction of a weight vector counts; it is drawn
-            uniformly from [-1, 1] and starts with length 1, as the authors' does.
+        kernel_init: unused, because only the direction of a weight vector counts. As in the
+            authors' code, the vectors are drawn uniformly from [-1, 1] and scaled to length 1.
     """
 
     num_classes: int
@@ -71,14 +71,14 @@ class Cosine(nn.Module):
         wide = jnp.promote_types(features.dtype, jnp.float32)
         kernel = self.param("kernel", init, (features.shape[-1], self.num_classes), jnp.float32)
         return jnp.matmul(
-            _of_length_1(features.astype(wide), 1),
-            _of_length_1(kernel.astype(wide), 0),
+            _unit_length(features.astype(wide), 1),
+            _unit_length(kernel.astype(wide), 0),
             precision=jax.lax.Precision.HIGHEST,
         )
 
 
-def _of_length_1(x: jax.Array, axis: int) -> jax.Array:
-    """Vectors scaled to length 1; a zero vector stays zero, with a gradient of zero."""
+def _unit_length(x: jax.Array, axis: int) -> jax.Array:
+    """Scales vectors to length 1; a zero vector stays zero, with a gradient of zero."""
     square = jnp.square(x).sum(axis=axis, keepdims=True)
     inverse = jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
     return x * inverse

@@ -1,13 +1,13 @@
-"""Mean and variance of a batch by channel, from those of each of its images.
+"""Per-channel mean and variance of a masked batch, pooled from the moments of its images.
 
-Every image is reduced once to its per-channel mean and variance (`image_moments`, [B, C]); the
-masks then only weight these tiny arrays (`pooled_moments`), and `standardize` touches the
-activations a second time, with one fused multiply-add. No rows are gathered or scattered, and
-shapes stay fixed.
+`image_moments` reduces every image once to its per-channel mean and variance, [B, C].
+`pooled_moments` applies the masks as weights to these small arrays. `standardize` then reads the
+activations a second time, with one fused multiply-add. No rows are gathered or scattered, so shapes
+stay fixed.
 
-Rows that do not count are selected out with `jnp.where`, never multiplied by zero: zero times NaN
-is NaN. The selection stands before each square, because the gradient of a square of NaN is NaN even
-where its value is selected out.
+Rows that do not count are selected out with `jnp.where`, never multiplied by zero, because zero
+times NaN is NaN. The selection precedes each square, because the gradient of a square of NaN is NaN
+even if its value is selected out.
 """
 
 import math
@@ -26,7 +26,7 @@ class ImageMoments(NamedTuple):
     Attributes:
         mean: [B, C].
         var: [B, C], biased. May be below zero by rounding.
-        positions: [B, 1] or [B, C], how many the moments are made from.
+        positions: [B, 1] or [B, C], number of positions in the moments.
     """
 
     mean: jax.Array
@@ -39,18 +39,19 @@ def image_moments(
 ) -> ImageMoments:
     """Moments of every image over its spatial positions.
 
-    The fast form takes sums around the image's first pixel, so that activations with a mean far
-    from zero lose little to cancellation although the data is read only once. The other form reads
-    the data twice, the second time for the squares around the mean.
+    The fast form reads the data once. It sums around the image's first pixel, so activations with
+    a mean far from zero lose little to cancellation. The other form reads the data twice, the
+    second time for the squares around the mean.
 
     Args:
         x: [B, ..., C], finite where `mask` is False.
-        mask: bool[B, ..., C], True = the element counts; None = all do. Always takes two readings.
-        fast: read the data once.
+        mask: bool[B, ..., C], True = the element counts; None = all do. With a mask the data is
+            always read twice.
+        fast: True reads the data once.
 
     Returns:
-        `ImageMoments` of the dtype of `x`, counts in float32 or wider. Where no element of an image
-        counts, its moments are zero.
+        `ImageMoments` of the dtype of `x`, counts in float32 or wider. The moments of an image of
+        which no element counts are zero.
     """
     positions = math.prod(x.shape[1:-1])
     rows = x.reshape(x.shape[0], positions, x.shape[-1])
@@ -77,24 +78,23 @@ def image_moments(
     return ImageMoments(mean + shift[:, 0], var, count)
 
 
-def unchanged(local: jax.Array) -> jax.Array:
-    """The sum over one device alone."""
+def on_one_device(local: jax.Array) -> jax.Array:
+    """The sum over devices when there is only this one."""
     return local
 
 
 def pooled_moments(
     images: ImageMoments,
     selected: jax.Array,
-    total: Callable[[jax.Array], jax.Array] = unchanged,
+    sum_over_devices: Callable[[jax.Array], jax.Array] = on_one_device,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Moments of the union of the selected images, each weighted by its number of positions.
 
     Args:
         images: moments of each image. Those of images that are not selected may be NaN or infinite.
-        selected: bool[B], True for the images that count. May select none: the moments are then
-            zero.
-        total: sums over devices, where each has a part of the batch: `jax.lax.psum` over an axis.
-            They may hold different numbers of selected images, some none.
+        selected: bool[B], True for the images that count. The moments are zero if there are none.
+        sum_over_devices: for a batch divided over devices, `jax.lax.psum` over an axis. The devices
+            may hold different numbers of selected images, some none.
 
     Returns:
         mean [C], biased variance [C] (never negative), and the number of selected positions, [1] or
@@ -102,18 +102,19 @@ def pooled_moments(
     """
     weight = jnp.where(selected[:, None], images.positions, 0)
     counts = weight > 0
-    count = total(weight.sum(axis=0))
+    count = sum_over_devices(weight.sum(axis=0))
     share = (weight / jnp.maximum(count, 1)[None]).astype(images.mean.dtype)
-    mean = total((share * jnp.where(counts, images.mean, 0)).sum(axis=0))
+    mean = sum_over_devices((share * jnp.where(counts, images.mean, 0)).sum(axis=0))
     deviation = jnp.where(counts, images.mean, mean[None]) - mean[None]
-    spread = jnp.where(counts, images.var, 0) + jnp.square(deviation)
-    return mean, jnp.maximum(total((share * spread).sum(axis=0)), 0), count
+    around_mean = jnp.where(counts, images.var, 0) + jnp.square(deviation)
+    var = sum_over_devices((share * around_mean).sum(axis=0))
+    return mean, jnp.maximum(var, 0), count
 
 
 def standardize(
     x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> jax.Array:
-    """Centres, scales and shifts with moments and affine parameters that may differ by row.
+    """Normalises, scales and shifts; moments and affine parameters may differ by row.
 
     Args:
         x: [B, ..., C].
@@ -126,14 +127,14 @@ def standardize(
     Returns:
         (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
     """
-    between = (1,) * (x.ndim - 2)
+    positions = (1,) * (x.ndim - 2)
 
-    def spread(row: jax.Array) -> jax.Array:
-        return row.reshape(row.shape[0], *between, row.shape[1])
+    def broadcastable(row: jax.Array) -> jax.Array:
+        return row.reshape(row.shape[0], *positions, row.shape[1])
 
     gain = jax.lax.rsqrt(var + epsilon) * scale
-    # Written to memory, because otherwise XLA on a CPU repeats the choice by row, down to the draw
-    # of the mask, for every activation. Repeated for every row even where all rows share them,
-    # because otherwise a CPU sums their gradients on one thread.
+    # Written to memory, because otherwise XLA on a CPU recomputes the selection by row, including
+    # the draw of the mask, for every activation. Broadcast to rows even if all rows share them,
+    # because otherwise the reduction of their gradients runs on one thread.
     mean, gain, bias = optimization_barrier_on_cpu((mean, gain, bias), rows=x.shape[0])
-    return (x - spread(mean)) * spread(gain) + spread(bias)
+    return (x - broadcastable(mean)) * broadcastable(gain) + broadcastable(bias)

@@ -1,14 +1,14 @@
 """Batch normalisation for batches that mix natural images, pure noise images and padding.
 
-The three layers share one call signature, and take the arguments and have the variable names of
-`flax.linen.BatchNorm`, so that one can stand where another stood and checkpoints interchange.
+The three layers share one call signature. Their arguments and variable names are those of
+`flax.linen.BatchNorm`, so each can replace another and checkpoints interchange.
 
-The moments come from `models/moments.py`. Over a batch that `jax.jit` shards across devices they
-are global without any axis name; where a function sees a part of the batch only (under `jax.pmap`,
-`jax.shard_map` or a named `jax.vmap`), `axis_name` makes them global.
+`models/moments.py` computes the moments. Over a batch that `jax.jit` shards across devices they are
+global without an axis name. A function that sees only a part of the batch (under `jax.pmap`,
+`jax.shard_map` or a named `jax.vmap`) needs `axis_name` to make them global.
 
-Source: Zada, Benou and Irani 2022, section 4 (DAR-BN, equations 8-13, listing 1); Xie et al. 2020
-for the auxiliary layer.
+Source: Zada, Benou and Irani 2022, section 3.2 (equations 5-15), algorithm 2 and listing 1; Xie et
+al. 2020 for the auxiliary layer.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from purenoise_jax.models.moments import (
 from purenoise_jax.models.norm_batch import NormBatch, arrange
 from purenoise_jax.runtime.errors import DataError, unknown
 
-# How to initialise auxiliary layers that are missing from a checkpoint.
+# Ways to initialise auxiliary layers that are missing from a checkpoint.
 AUX_STARTS = ("fresh", "copy")
 AUX_PREFIX = "aux_"
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
@@ -38,10 +38,10 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 class BatchNorm(nn.Module):
-    """Standard batch normalisation over all real rows, natural and noise alike.
+    """Standard batch normalisation: natural and noise rows share all moments.
 
-    The paper's "Standard BN" baseline: noise images enter the batch moments and the running
-    statistics.
+    The paper's "Standard BN" baseline (equations 5-9): noise images enter the batch moments and the
+    running statistics.
 
         >>> import jax, jax.numpy as jnp
         >>> layer, x = BatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
@@ -49,33 +49,33 @@ class BatchNorm(nn.Module):
         >>> y, updated = layer.apply(variables, x, mutable=["batch_stats"])
 
     All attributes but the last two are those of `flax.linen.BatchNorm`, in its order. Two defaults
-    differ from it: `momentum` is 0.99 there, and the running variance is the biased one there.
-    `partial(BatchNorm, momentum=0.99, unbiased=False)` has Flax's.
+    differ: Flax has a `momentum` of 0.99 and keeps the biased running variance.
+    `partial(BatchNorm, momentum=0.99, unbiased=False)` has Flax's defaults.
 
     Attributes:
-        use_running_average: True normalises with the running statistics, as in evaluation; may be
-            given at the call instead, which then decides. None at both places means False.
+        use_running_average: True normalises with the running statistics, as in evaluation. The
+            argument of the same name of a call takes precedence. None in both means False.
         axis: the feature axis or axes of the input. Rows lie along the first of the other axes.
         momentum: share of the old running statistic that is kept (0.9 here is PyTorch's 0.1).
         epsilon: added to the variance.
         dtype: of the output; None promotes the input with `param_dtype`. Moments, statistics and
-            parameters are float32 (wider if the input is) whatever this is.
+            parameters are float32 (wider if the input is), independently of it.
         param_dtype: of the parameters; of the running statistics too unless it is below float32.
         use_bias: False leaves out the shift.
         use_scale: False leaves out the scale.
         bias_init: initialiser of the shift.
         scale_init: initialiser of the scale.
         axis_name: name of the axis along which `jax.pmap`, `jax.shard_map` or `jax.vmap` has
-            divided the batch: moments are then those of all its rows. None: those of the rows at
-            hand. Not needed for arrays that `jax.jit` shards.
+            divided the batch; the moments are then those of all rows along it. None: the moments
+            are those of the rows of this call. Not needed for arrays that `jax.jit` shards.
         axis_index_groups: groups of indices along `axis_name` that share moments; None = all do.
         use_fast_variance: True reads the activations once for both moments; see `image_moments`.
-        force_float32_reductions: False makes moments in the dtype of the input, and keeps
+        force_float32_reductions: False computes moments in the dtype of the input, and keeps
             statistics in `param_dtype`.
         unbiased: True keeps the unbiased running variance, as PyTorch does; False the biased one.
-        noise_grad: what of a noise row's loss flows back through this layer: "none" = all of it
-            (nothing is stopped), the default here as in the papers' baselines; "affine_stop" = all
-            but to the affine parameters; "full_stop" = nothing.
+        noise_grad: the part of a noise row's gradient that passes through this layer: "none" stops
+            nothing (the default here, as in the papers' baselines); "affine_stop" stops it at the
+            affine parameters; "full_stop" stops all of it.
     """
 
     use_running_average: bool | None = None
@@ -107,8 +107,8 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         """Normalises a batch.
 
-        Padding rows, and elements that are masked out, enter no moment and no gradient whatever
-        they hold, NaN included. Their own output is finite and means nothing.
+        Padding rows and masked-out elements enter no moment and no gradient, even if they hold NaN.
+        Their own output is finite and has no meaning.
 
         Args:
             x: [B, ..., C] activations, real numbers; features elsewhere with `axis`.
@@ -116,10 +116,10 @@ class BatchNorm(nn.Module):
             valid: bool[B], True = a real row, False = padding; None = all rows are real.
             use_running_average: True normalises with the running statistics and updates nothing.
             mask: bool of the rank of `x`, broadcastable to it; True = the element enters the
-                moments, unless its row is padding; None = all do.
+                moments, unless its row is padding; None = all elements do.
 
         Returns:
-            Of the shape of `x`, of `dtype`.
+            Normalised activations [B, ..., C], of `dtype`.
 
         Raises:
             ConfigError: `noise_grad` is unknown, or `axis` leaves no other axis of `x`.
@@ -146,14 +146,16 @@ class BatchNorm(nn.Module):
         dtype = self.dtype
         if dtype is None and (self.use_scale or self.use_bias):
             dtype = jnp.promote_types(x.dtype, self.param_dtype)
-        return batch.as_given(y).astype(dtype or _inexact(x.dtype))
+        return batch.to_input_layout(y).astype(dtype or _inexact(x.dtype))
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
-        """Decides which rows share moments; the only part in which the layers differ.
+        """Normalises each row with the moments and affine parameters of its kind.
+
+        The layers differ only in this method.
 
         Args:
             batch: the rows to normalise.
-            average: normalise with the running statistics.
+            average: True normalises with the running statistics.
 
         Returns:
             [B, ..., C], of the dtype of `batch.x`.
@@ -168,7 +170,7 @@ class BatchNorm(nn.Module):
         return standardize(batch.x, mean[None], var[None], scale, bias, self.epsilon)
 
     def affine(self, batch: NormBatch, prefix: str = "") -> Pair:
-        """Creates or reads scale and bias, [C] each; ones and zeros where there are none."""
+        """Creates or reads scale and bias, [C] each; ones and zeros if the layer has none."""
         made = []
         for name, used, init, constant in (
             ("scale", self.use_scale, self.scale_init, jnp.ones),
@@ -180,23 +182,23 @@ class BatchNorm(nn.Module):
         return made[0], made[1]
 
     def for_noise(self, affine: Pair) -> Pair:
-        """Affine parameters of noise rows: constants where these rows must not train them."""
+        """Affine parameters of noise rows: constants if these rows must not train them."""
         return jax.lax.stop_gradient(affine) if self.noise_grad == "affine_stop" else affine
 
     def image_moments(self, batch: NormBatch) -> ImageMoments:
-        """The moments of each image alone."""
+        """Moments of each image."""
         return image_moments(batch.x, batch.mask, fast=self.use_fast_variance)
 
     def pooled(
         self, images: ImageMoments, selected: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The moments of the selected images together, of all devices along `axis_name`."""
+        """Joint moments of the selected images of all devices along `axis_name`."""
         if self.axis_name is None or self.is_initializing():
             return pooled_moments(images, selected)
-        total = partial(
+        sum_over_devices = partial(
             jax.lax.psum, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
         )
-        return pooled_moments(images, selected, total)
+        return pooled_moments(images, selected, sum_over_devices)
 
     def moments(
         self,
@@ -206,15 +208,15 @@ class BatchNorm(nn.Module):
         average: bool,
         prefix: str = "",
     ) -> Pair:
-        """The moments [C] to normalise with; in training also updates the running statistics.
+        """Returns the moments [C] to normalise with; in training updates the running statistics.
 
-        Without a selected row the running statistics stay as they are.
+        The running statistics do not change if no row is selected.
 
         Args:
             batch: the rows to normalise.
             images: the moments of each image; not needed with `average`.
-            selected: bool[B], the rows that these moments are of.
-            average: read the running statistics only.
+            selected: bool[B], True for the rows that enter the moments.
+            average: True only reads the running statistics.
             prefix: of the names of the variables.
         """
         dtype = self.param_dtype
@@ -228,8 +230,8 @@ class BatchNorm(nn.Module):
             return running_mean.value.reshape(-1), running_var.value.reshape(-1)
         mean, var, count = self.pooled(images, selected)
         if not self.is_initializing():
-            kept = var * count / jnp.maximum(count - 1, 1) if self.unbiased else var
-            for running, new in ((running_mean, mean), (running_var, kept)):
+            new_var = var * count / jnp.maximum(count - 1, 1) if self.unbiased else var
+            for running, new in ((running_mean, mean), (running_var, new_var)):
                 old = running.value.reshape(-1)
                 mixed = self.momentum * old + (1 - self.momentum) * new
                 mixed = jnp.where(count > 0, mixed, old).astype(dtype)
@@ -238,26 +240,25 @@ class BatchNorm(nn.Module):
 
 
 class AuxBatchNorm(BatchNorm):
-    """Auxiliary batch normalisation: noise rows get a second, complete layer of their own.
+    """Auxiliary batch normalisation: a second, complete batch normalisation for noise rows.
 
-    Natural rows are normalised exactly as if the noise rows were not there. Noise rows have their
-    own moments, running statistics (`aux_mean`, `aux_var`) and affine parameters (`aux_scale`,
-    `aux_bias`). The auxiliary variables exist whether or not a noise mask is given.
+    Natural rows are normalised as in a batch without the noise rows. Noise rows have their own
+    moments, running statistics (`aux_mean`, `aux_var`) and affine parameters (`aux_scale`,
+    `aux_bias`). These variables exist even if no noise mask is given.
 
         >>> import jax, jax.numpy as jnp
         >>> layer, x = AuxBatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
         >>> variables, noise_mask = layer.init(jax.random.key(0), x), jnp.arange(8) < 2
         >>> y, updated = layer.apply(variables, x, noise_mask, mutable=["batch_stats"])
 
-    `noise_grad` is "none" by default, as in the papers; "affine_stop" leaves the auxiliary affine
-    parameters without a gradient, "full_stop" lets nothing of a noise row's loss through. The other
-    attributes are those of `BatchNorm`.
+    The attributes are those of `BatchNorm`. `noise_grad` is "none" by default, as in the papers;
+    with "affine_stop" the auxiliary affine parameters get no gradient.
 
-    Source: Xie et al. 2020; Zada et al. 2022, section 6 (normalisation ablation).
+    Source: Xie et al. 2020; Zada et al. 2022, section 5, table 4 (ablation of normalisations).
     """
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
-        """Routes noise rows through the auxiliary layer."""
+        """Normalises noise rows with the auxiliary variables, natural rows with the others."""
         noise = jnp.zeros_like(batch.valid) if batch.noise is None else batch.noise
         affine = self.affine(batch)
         noise_affine = self.for_noise(self.affine(batch, AUX_PREFIX))
@@ -275,35 +276,47 @@ class AuxBatchNorm(BatchNorm):
 class DARBatchNorm(BatchNorm):
     """Distribution-aware routing batch normalisation (DAR-BN).
 
-    Natural rows are normalised exactly as if the noise rows were not there, and they alone update
-    `batch_stats`. Noise rows are normalised by their own moments, then scaled and shifted by the
-    affine parameters that the natural rows learn. In evaluation natural rows use the running
-    statistics; noise rows, which have none, always use the moments of the noise in the batch (with
-    `axis_name`, of the noise along that axis).
+    Replaces batch normalisation in networks that train on natural and on pure noise images, because
+    their activations have very different distributions. DAR-BN "normalizes the noise activation
+    maps and the natural activation maps separately", and "uses the affine parameters learned by the
+    natural activation maps in order to scale and shift the noise activation maps". Per channel,
+    with moments over the rows of one kind:
+
+        natural   scale * (x - E[x_nat]) / sqrt(Var[x_nat] + epsilon) + bias       (10), (12)
+        noise     scale * (x - E[x_noise]) / sqrt(Var[x_noise] + epsilon) + bias   (11), (13)
+
+    The running statistics follow the natural rows only (14), (15). Evaluation normalises natural
+    rows with them (9); noise rows have none, so they always use the moments of the noise in the
+    batch (with `axis_name`, along that axis). Natural rows are thus normalised as by `BatchNorm` in
+    a batch without noise, and without a noise mask the two layers are the same.
 
         >>> import jax, jax.numpy as jnp
-        >>> layer, x = DARBatchNorm(use_running_average=False), jnp.ones((8, 4, 4, 3))
-        >>> variables, noise_mask = layer.init(jax.random.key(0), x), jnp.arange(8) < 2
-        >>> y, updated = layer.apply(variables, x, noise_mask, mutable=["batch_stats"])
+        >>> x, noise_mask = jnp.ones((8, 4, 4, 3)), jnp.arange(8) < 2  # [B, H, W, C], bool[B]
+        >>> variables = DARBatchNorm().init(jax.random.key(0), x)
+        >>> y, updated = DARBatchNorm().apply(variables, x, noise_mask, mutable=["batch_stats"])
+
+    The call, with the shapes of its arguments, is that of `BatchNorm`, and so are the variables
+    (`scale`, `bias`, `mean`, `var`, [C] each). The attributes differ only in one default:
 
     Attributes:
-        noise_grad: what of a noise row's loss flows back through this layer. The paper says two
-            things, and a third is in use: "affine_stop" (default; section 4, equations 12 and 13):
-            the affine parameters are constants to noise rows, while the gradient goes on through
-            the activations and the noise moments; "full_stop" (listing 1, and the published
-            reproduction): nothing flows back, so in the networks of the paper noise images train
-            the last linear layer only; "none": nothing is stopped.
+        noise_grad: the part of a noise row's gradient that passes through this layer. The paper
+            has two meanings, and a third is in use. "affine_stop" (default; the text at equation
+            13): scale and bias "remain fixed" for noise rows, so these do not train them; the
+            gradient passes through the activations and the noise moments. "full_stop" (listing 1
+            and the reproduction by Lee and Lee 2023): no gradient passes, so in the networks of
+            the paper noise images train only the last linear layer. "none": nothing is stopped.
 
-    The other attributes are those of `BatchNorm`.
+    DEVIATION: the bias is added and epsilon used, as in listing 1; the equations subtract the bias
+    and have no epsilon.
 
-    Source: Zada et al. 2022, section 4, equations 8-13, listing 1. Equations 6 and 12 subtract the
-    shift; like the paper's code, this layer adds it.
+    Source: Zada, Benou and Irani 2022, section 3.2 (its equation numbers are in parentheses above),
+    algorithm 2 and listing 1.
     """
 
     noise_grad: str = "affine_stop"
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
-        """Routes noise rows past the affine parameters, or past the gradient altogether."""
+        """Normalises each kind of row with its own moments, both with the same parameters."""
         if batch.noise is None:
             return super().route(batch, average)
         affine = self.affine(batch)
@@ -319,19 +332,19 @@ class DARBatchNorm(BatchNorm):
 
 
 def _choose(noise: jax.Array, for_noise: Pair, for_natural: Pair) -> Pair:
-    """Gives every row its own copy, [B, C], of the noise rows' or natural rows' quantities [C]."""
+    """Selects for each row the quantities [C] of its kind: two arrays [B, C]."""
 
-    def by_row(of_noise: jax.Array, of_natural: jax.Array) -> jax.Array:
-        return jnp.where(noise[:, None], of_noise[None], of_natural[None])
+    def by_row(noise_value: jax.Array, natural_value: jax.Array) -> jax.Array:
+        return jnp.where(noise[:, None], noise_value[None], natural_value[None])
 
     return by_row(for_noise[0], for_natural[0]), by_row(for_noise[1], for_natural[1])
 
 
 def _wide(dtype: Dtype) -> Dtype:
-    """Float32, or wider if the input is."""
+    """Returns float32, or the input's dtype if that is wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def _inexact(dtype: Dtype) -> Dtype:
-    """The input's dtype, float32 for integers."""
+    """Returns the input's dtype, or float32 if it is an integer dtype."""
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.dtype(jnp.float32)

@@ -1,4 +1,4 @@
-"""The input of a normalisation layer, checked and in the one form in which the layers compute."""
+"""Checks the input of a normalisation layer and brings it into one layout, [B, ..., C]."""
 
 import dataclasses
 import math
@@ -15,15 +15,15 @@ from purenoise_jax.runtime.errors import ConfigError, DataError
 
 @dataclasses.dataclass(frozen=True)
 class NormBatch:
-    """Rows first, features last; what is masked out is zero.
+    """A layer's input with rows first and features last.
 
     Attributes:
-        x: [B, ..., C].
+        x: [B, ..., C], zero in padding rows and masked-out elements.
         noise: bool[B], True = the row is pure noise; None = no row is.
         valid: bool[B], True = a real row, False = padding.
         mask: bool[B, ..., C], True = the element enters the moments; None = all of a real row do.
-        features: shape of the variables of the layer, of C elements.
-        order: the axes of the layer's input in the order that they have here.
+        features: shape of the layer's variables, of C elements.
+        order: for each axis in this layout, its number in the layer's input.
     """
 
     x: jax.Array
@@ -34,14 +34,14 @@ class NormBatch:
     order: tuple[int, ...]
 
     def by_row(self, flags: jax.Array) -> jax.Array:
-        """Flags bool[B] in a shape that broadcasts over `x`."""
+        """Reshapes flags bool[B] so that they broadcast over `x`."""
         return flags.reshape(-1, *(1,) * (self.x.ndim - 1))
 
-    def as_given(self, y: jax.Array) -> jax.Array:
-        """An array of the shape of `x` in the layout of the layer's input."""
+    def to_input_layout(self, y: jax.Array) -> jax.Array:
+        """Brings an array of the shape of `x` into the layout of the layer's input."""
         lead = self.x.shape[:-1]
-        back = sorted(range(len(self.order)), key=self.order.__getitem__)
-        return y.reshape(*lead, *self.features).transpose(back)
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return y.reshape(*lead, *self.features).transpose(inverse)
 
 
 def arrange(
@@ -53,7 +53,7 @@ def arrange(
     mask: ArrayLike | None,
     dtype: Dtype,
 ) -> NormBatch:
-    """Checks the input of a layer and puts it in order.
+    """Checks the input of a layer and brings it into the layout of `NormBatch`.
 
     Args:
         x: real numbers, features along `axis`, rows along the first of the other axes.
@@ -68,8 +68,8 @@ def arrange(
         DataError: a mask has another shape or dtype.
     """
     order, last = _features_last(x, axis)
-    turned = x.transpose(order)
-    lead, features = turned.shape[: x.ndim - last], turned.shape[x.ndim - last :]
+    transposed = x.transpose(order)
+    lead, features = transposed.shape[: x.ndim - last], transposed.shape[x.ndim - last :]
     channels_last = (*lead, math.prod(features))
     noise, real = (
         _row_mask(name, flags, lead[0])
@@ -79,7 +79,7 @@ def arrange(
     if mask is not None:
         counted = _element_mask(mask, x).transpose(order).reshape(channels_last)
     batch = NormBatch(
-        x=turned.reshape(channels_last).astype(dtype),
+        x=transposed.reshape(channels_last).astype(dtype),
         noise=noise,
         valid=jnp.ones(lead[:1], bool) if real is None else real,
         mask=counted,
@@ -95,10 +95,10 @@ def arrange(
 
 
 def _features_last(x: jax.Array, axis: int | Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """The axes of `x`, features last, and how many of them are features."""
-    named = np.atleast_1d(np.asarray(axis)).tolist()
-    legal = all(isinstance(i, int) and -x.ndim <= i < x.ndim for i in named)
-    features = sorted({i % x.ndim for i in named}) if legal else []
+    """Returns the axes of `x` with the feature axes last, and the number of feature axes."""
+    given = np.atleast_1d(np.asarray(axis)).tolist()
+    legal = all(isinstance(i, int) and -x.ndim <= i < x.ndim for i in given)
+    features = sorted({i % x.ndim for i in given}) if legal else []
     others = [i for i in range(x.ndim) if i not in features]
     if not features or not others:
         raise ConfigError(
@@ -118,7 +118,7 @@ def _row_mask(name: str, flags: ArrayLike | None, rows: int) -> jax.Array | None
 
 def _element_mask(mask: ArrayLike, x: jax.Array) -> jax.Array:
     mask = jnp.asarray(mask)
-    # No shorter mask: bool[B] would be taken for one of the last axis where that is as long.
+    # A mask of lower rank is refused: NumPy's rules would align bool[B] with the last axis.
     fits = mask.ndim == x.ndim and all(
         m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)
     )

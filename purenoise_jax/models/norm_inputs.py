@@ -1,4 +1,4 @@
-"""A look at what enters the normalisation layers of a network."""
+"""Captures the inputs of the normalisation layers of a network."""
 
 from typing import Any
 
@@ -18,29 +18,29 @@ def norm_inputs(
     train: bool,
     rngs: dict[str, jax.Array] | None = None,
 ) -> dict[str, jax.Array]:
-    """One forward pass, for the inputs of its normalisation layers; may be jitted.
+    """Runs one forward pass and returns the inputs of its normalisation layers; may be jitted.
 
     Args:
         model: from `create_model`.
-        variables: its parameters and running statistics, which stay as they are.
+        variables: its parameters and running statistics, which do not change.
         images: [B, H, W, C], normalised.
-        noise_mask: bool[B], True = pure noise; None = none is.
+        noise_mask: bool[B], True = pure noise; None = no row is.
         valid: bool[B], False = padding; None = all rows are real.
-        train: batch moments rather than running statistics, and dropout.
-        rngs: the "dropout" key, where the model needs one.
+        train: True uses batch moments instead of running statistics, and dropout.
+        rngs: the "dropout" key, if the model needs one.
 
     Returns:
-        By the path of each layer in the network, such as "stage1_block0/bn1", in the order of their
-        calls: [B, ..., C], as the layer was given it.
+        The input [B, ..., C] of each layer, in the order of their calls, by the layer's path in the
+        network, such as "stage1_block0/bn1".
     """
-    seen: dict[str, jax.Array] = {}
+    inputs: dict[str, jax.Array] = {}
 
-    def look(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def capture(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
-            seen["/".join(context.module.path)] = args[0]
+            inputs["/".join(context.module.path)] = args[0]
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(capture):
         model.apply(
             variables,
             images,
@@ -50,4 +50,4 @@ def norm_inputs(
             mutable=["batch_stats"],
             rngs=rngs,
         )
-    return seen
+    return inputs

@@ -1,4 +1,4 @@
-"""Next to no network, for runs of which the network is not the point."""
+"""A minimal network for tests of everything but the network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,9 @@ from flax.typing import Dtype
 
 
 class TinyNet(nn.Module):
-    """A convolution and its norm, and a wide hidden layer: a moment's work, but files of a size.
+    """One convolution with its norm and one hidden layer, for fast steps.
+
+    The hidden layer is wide, so that checkpoints have files of a realistic size.
 
     Attributes:
         num_classes: K.
@@ -36,6 +38,6 @@ class TinyNet(nn.Module):
         norm = self.norm(use_running_average=not train, name="norm")
         x = nn.relu(norm(x, noise_mask, valid)).reshape(len(x), -1)
         features = nn.relu(nn.Dense(256, dtype=self.dtype, name="hidden")(x))
-        # In float32 whatever the activations are, as `Linear`.
+        # In float32 for activations of every dtype, as in `Linear`.
         features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
         return nn.Dense(self.num_classes, name="head")(features), {"features": features}

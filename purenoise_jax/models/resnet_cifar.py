@@ -1,12 +1,12 @@
 """The CIFAR ResNets of He et al. 2016 with parameter-free shortcuts (option A).
 
-Source: He et al. 2016, section 4.2; layout and initialisers as in the code that LDAM-DRW (Cao et
-al. 2019) and the pure-noise papers use. ResNet-32 has 464,154 parameters with ten classes.
+Source: He et al. 2016, section 4.2; layout and initialisers of the code of LDAM-DRW (Cao et al.
+2019), which the pure-noise papers use. ResNet-32 has 464,154 parameters with ten classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,15 @@ from flax.typing import Dtype
 
 from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.heads import Linear
+from purenoise_jax.models.places import Mix, unmixed
 
 HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-# PyTorch's padding=1. 'SAME' pads a strided convolution on one side only.
+# PyTorch's padding=1; "SAME" would pad a strided convolution on one side only.
 PAD_1 = ((1, 1), (1, 1))
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut that subsamples and pads channels with zeros."""
+    """Two 3x3 convolutions and a shortcut that subsamples and pads channels with zeros."""
 
     width: int
     stride: int
@@ -53,6 +54,7 @@ class ResNetCifar(nn.Module):
         norm: makes a normalisation layer; called with `use_running_average` and `name`.
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
+        places: the places at which `mix` is called, of `places.PLACES`.
     """
 
     num_classes: int
@@ -60,6 +62,7 @@ class ResNetCifar(nn.Module):
     norm: Callable[..., nn.Module]
     dtype: Dtype = jnp.float32
     head: Callable[..., nn.Module] = Linear
+    places: ClassVar[Sequence[str]] = ("input", "stage1", "stage2", "stage3", "features")
 
     @nn.compact
     def __call__(
@@ -69,14 +72,16 @@ class ResNetCifar(nn.Module):
         valid: jax.Array | None = None,
         *,
         train: bool,
+        mix: Mix = unmixed,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Classifies images.
 
         Args:
             images: [B, H, W, C], normalised.
-            noise_mask: bool[B], True = pure noise; None = none is.
+            noise_mask: bool[B], True = pure noise; None = no row is.
             valid: bool[B], True = a real row; None = all are.
-            train: batch moments (and an update of `batch_stats`) rather than running statistics.
+            train: True uses batch moments and updates `batch_stats`; False uses running statistics.
+            mix: called at each of `places`, see `places.Mix`; the default changes nothing.
 
         Returns:
             logits [B, K] and {"features": the pooled activations [B, 64]}, both float32.
@@ -90,14 +95,15 @@ class ResNetCifar(nn.Module):
             kernel_init=HE_FAN_IN,
         )
         norm = partial(self.norm, use_running_average=not train)
-        x = conv(16, name="conv0")(images.astype(self.dtype))
+        x = conv(16, name="conv0")(mix("input", images).astype(self.dtype))
         x = nn.relu(norm(name="bn0")(x, noise_mask, valid))
         for stage, width in enumerate((16, 32, 64), start=1):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1
                 name = f"stage{stage}_block{block}"
                 x = BasicBlock(width, stride, conv, norm, name=name)(x, noise_mask, valid)
-        features = pool(x)
+            x = mix(f"stage{stage}", x)
+        features = mix("features", pool(x))
         logits = self.head(self.num_classes, HE_FAN_IN, name="head")(features)
         return logits, {"features": features}
 

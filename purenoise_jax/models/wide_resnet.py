@@ -1,13 +1,13 @@
-"""Wide ResNet as the pure-noise papers train it.
+"""The Wide ResNets of the pure-noise papers.
 
 Source: Zagoruyko and Komodakis 2016, in the variant of the published reproduction (Lee and Lee
-2023): dropout directly after the first convolution of a block, and a shortcut convolution that
-sees the raw block input. WRN-28-10 has 36,479,194 parameters with ten classes.
+2023): dropout directly after the first convolution of a block, and a shortcut convolution of the
+block's input before normalisation. WRN-28-10 has 36,479,194 parameters with ten classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax.typing import Dtype
 from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.dropout import Dropout
 from purenoise_jax.models.heads import Linear
+from purenoise_jax.models.places import Mix, unmixed
 from purenoise_jax.models.resnet_cifar import PAD_1, pool
 
 HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -60,6 +61,7 @@ class WideResNet(nn.Module):
             "dropout" key.
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
+        places: the places at which `mix` is called, of `places.PLACES`.
     """
 
     num_classes: int
@@ -69,6 +71,7 @@ class WideResNet(nn.Module):
     dropout_rate: float = 0.3
     dtype: Dtype = jnp.float32
     head: Callable[..., nn.Module] = Linear
+    places: ClassVar[Sequence[str]] = ("input", "stage1", "stage2", "stage3", "features")
 
     @nn.compact
     def __call__(
@@ -78,22 +81,25 @@ class WideResNet(nn.Module):
         valid: jax.Array | None = None,
         *,
         train: bool,
+        mix: Mix = unmixed,
     ) -> tuple[jax.Array, dict[str, Any]]:
         """Classifies images.
 
         Args:
             images: [B, H, W, C], normalised.
-            noise_mask: bool[B], True = pure noise; None = none is.
+            noise_mask: bool[B], True = pure noise; None = no row is.
             valid: bool[B], True = a real row; None = all are.
-            train: dropout, and batch moments (with an update of `batch_stats`) rather than running
-                statistics.
+            train: True uses dropout and batch moments, and updates `batch_stats`; False uses
+                running statistics.
+            mix: called at each of `places`, see `places.Mix`; the default changes nothing.
 
         Returns:
             logits [B, K] and {"features": the pooled activations [B, 64 * widen]}, both float32.
         """
         conv = partial(Conv, use_bias=False, dtype=self.dtype, kernel_init=HE_FAN_OUT)
         norm = partial(self.norm, use_running_average=not train)
-        x = conv(16, (3, 3), padding=PAD_1, name="conv0")(images.astype(self.dtype))
+        x = mix("input", images).astype(self.dtype)
+        x = conv(16, (3, 3), padding=PAD_1, name="conv0")(x)
         for stage, width in enumerate((16, 32, 64), start=1):
             for block in range((self.depth - 4) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1
@@ -106,7 +112,8 @@ class WideResNet(nn.Module):
                     norm,
                     name=f"stage{stage}_block{block}",
                 )(x, noise_mask, valid)
+            x = mix(f"stage{stage}", x)
         x = nn.relu(norm(name="bn_final")(x, noise_mask, valid))
-        features = pool(x)
+        features = mix("features", pool(x))
         logits = self.head(self.num_classes, name="head")(features)
         return logits, {"features": features}

@@ -1,1 +1,1 @@
-"""Files, processes, devices, random keys and errors: what every other folder stands on."""
+"""Files, processes, devices, random keys and errors; all other folders import from here."""

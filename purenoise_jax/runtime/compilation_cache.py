@@ -9,19 +9,19 @@ import jax
 
 
 def enable() -> Path | None:
-    """Has JAX keep compiled programs in the user's cache folder, so that a second start is short.
+    """Makes JAX keep compiled programs in the user's cache folder, so that later starts are short.
 
-    A folder that JAX was already told of (`JAX_COMPILATION_CACHE_DIR`) stays; with
+    A folder that is already configured (`JAX_COMPILATION_CACHE_DIR`) stays; with
     `JAX_ENABLE_COMPILATION_CACHE=false` there is no cache. Programs are native code, so the folder
-    must be open to the user alone, and each kind of processor has its own. It may be deleted.
+    must be private to the user, and each kind of processor has its own. It may be deleted.
 
     Returns:
-        The folder in use, None if there is none: it cannot be made, or is open to others.
+        The folder in use; None if there is none, because it cannot be created or is open to others.
     """
     settings = jax.config.values
-    told = settings["jax_compilation_cache_dir"]
-    if told or not settings["jax_enable_compilation_cache"]:
-        return Path(told) if told else None
+    configured = settings["jax_compilation_cache_dir"]
+    if configured or not settings["jax_enable_compilation_cache"]:
+        return Path(configured) if configured else None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         own = base / "purenoise_jax"
@@ -32,14 +32,14 @@ def enable() -> Path | None:
             status = path.stat()
             if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077):
                 return None
-    except (OSError, RuntimeError):  # The latter: there is no home.
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder.
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     return folder
 
 
 def _processor() -> str:
-    """A short name for what this processor can do; compiled programs are made for exactly that."""
+    """Returns a short name for the instruction set, which compiled programs are specific to."""
     text = platform.machine() + platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What a run shows: a header, a progress bar on a terminal, a line per evaluation, a table."""
+"""Console output of a run: a header, a progress bar, a line per evaluation, a table."""
 
 import contextlib
 import datetime
@@ -20,12 +20,12 @@ from rich.text import Text
 
 from purenoise_jax.runtime.errors import harmless, one_line
 
-# Beyond this a run is worth moving to a faster machine.
+# A run that takes longer should move to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, to two units: "8 s", "3 min 20 s", "5 h 40 min", "12 d 3 h"."""
+    """Formats seconds with at most two units: "8 s", "3 min 20 s", "5 h 40 min", "12 d 3 h"."""
     left = round(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -38,10 +38,10 @@ def duration(seconds: float) -> str:
 
 
 class _Unfailing:
-    """A file to which nothing is written where it cannot be; in all else the file itself.
+    """A file whose writes never fail; otherwise it is like the file that it wraps.
 
     Args:
-        file: where to.
+        file: to write to.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -51,7 +51,7 @@ class _Unfailing:
         return getattr(self._file, name)
 
     def write(self, text: str) -> int:
-        """Writes, if that can be done; a character that the file's encoding lacks by its number."""
+        """Writes if possible; characters that the file's encoding lacks are escaped."""
         with contextlib.suppress(OSError):
             try:
                 self._file.write(text)
@@ -60,17 +60,17 @@ class _Unfailing:
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, if that can be done."""
+        """Flushes if possible."""
         with contextlib.suppress(OSError):
             self._file.flush()
 
 
 class SafeConsole(Console):
-    """Prints text as it is, whoever wrote it, and fails at nothing.
+    """A console that prints text literally and never fails.
 
-    Square brackets and colons are no markup, and nothing in a text can steer the terminal, see
-    `errors.harmless`. It says nothing where nobody reads it any more, or the disk of a log is full:
-    Rich would raise, and at a broken pipe end the process, in the middle of a run.
+    Square brackets and colons are not markup, and no text can control the terminal, see
+    `errors.harmless`. If the reader has ended or a log's disk is full, output is dropped; Rich
+    would raise, and at a broken pipe it would end the process in the middle of a run.
 
     Args:
         options: of Rich's console.
@@ -81,7 +81,7 @@ class SafeConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where to; asked for at every line, as standard output may be replaced meanwhile."""
+        """The file to write to; looked up for every line, because sys.stdout may be replaced."""
         return cast(IO[str], _Unfailing(super().file))
 
     @file.setter
@@ -89,15 +89,15 @@ class SafeConsole(Console):
         self._file = new_file
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A string as Rich prints it; safe before its width is measured for a table."""
+        """Returns a string as Rich prints it, made safe before a table measures its width."""
         return super().render_str(_encodable(_safe(text), self.encoding), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """All that is printed comes through here, piece by piece."""
+        """Makes everything that is printed safe, segment by segment."""
         for segment in super().render(renderable, options):
-            # Those with `control` are Rich's own, such as to move the cursor.
+            # Segments with `control` are Rich's own, for example to move the cursor.
             if segment.control:
                 yield segment
             else:
@@ -113,27 +113,27 @@ def _encodable(text: str, encoding: str) -> str:
 
 
 def show(text: str) -> None:
-    """Text on standard output, if it can be written to."""
+    """Prints text on standard output, if it can be written to."""
     SafeConsole(soft_wrap=True).print(text)
 
 
 def show_error(text: str, style: str = "bold red") -> None:
-    """One line on standard error, if it can be written to."""
+    """Prints one line on standard error, if it can be written to."""
     SafeConsole(stderr=True, soft_wrap=True).print(one_line(text), style=style)
 
 
 def show_traceback() -> None:
-    """The traceback of the error at hand, on standard error, if it can be written to."""
+    """Prints the current exception's traceback on standard error, if it can be written to."""
     SafeConsole(stderr=True, soft_wrap=True).print(traceback.format_exc(), end="")
 
 
 def percent(share: float | None) -> str:
-    """A share in [0, 1] as percent with one decimal; "-" where there is none."""
+    """Formats a share in [0, 1] as percent with one decimal; "-" for None."""
     return "-" if share is None else f"{100 * share:.1f}"
 
 
 def class_counts_line(counts: Sequence[int]) -> str:
-    """The class counts, with the middle left out when they are many."""
+    """Formats the class counts in one line, with the middle left out if there are many."""
     total = f"{sum(counts):,} images, {len(counts)} classes: "
     shown = [str(n) for n in counts]
     if len(shown) > 12:
@@ -142,11 +142,11 @@ def class_counts_line(counts: Sequence[int]) -> str:
 
 
 class Display:
-    """Writes to the screen for one process of a run, and nothing for the others.
+    """The screen of a run: one of its processes prints, the others print nothing.
 
     Args:
-        active: whether this process writes.
-        console: where to; None = standard output, as long as it can be written to.
+        active: whether this process prints.
+        console: to print on; None = standard output, as long as it can be written to.
     """
 
     def __init__(self, active: bool = True, console: SafeConsole | None = None) -> None:
@@ -156,37 +156,37 @@ class Display:
         self._measured = 0
 
     def header(self, lines: Mapping[str, str]) -> None:
-        """What is about to run, as name and value lines."""
+        """Prints a description of the run as lines of name and value."""
         width = max(map(len, lines)) + 2
         for name, value in lines.items():
             self._console.print(Text.assemble((f"{name:<{width}}", "bold cyan"), one_line(value)))
 
     def note(self, text: str, style: str = "") -> None:
-        """One line of text."""
+        """Prints one line of text."""
         self._console.print(Text(one_line(text), style=style))
 
     def warn(self, text: str) -> None:
-        """One line that should not be missed."""
+        """Prints one line as a warning."""
         self.note(text, style="yellow")
 
     def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
-        """How long the steps that are left will take, and whether that is too long.
+        """Prints, once, the time that the remaining steps will take, and a warning if too long.
 
         Args:
-            seconds_per_step: as measured; None = not yet, ask again.
-            steps: that are left.
-            device: its kind.
+            seconds_per_step: as measured; None = not measured yet.
+            steps: that remain.
+            device: kind of the device.
         """
         if seconds_per_step is None:
             return
         self._measured += 1
-        # The first measurements still hold what only the first steps do.
+        # The first measurements include work that only the first steps do.
         if self._measured != 4:
             return
         left = seconds_per_step * steps
         fast = seconds_per_step < 1
         rate = f"{1 / seconds_per_step:.1f} steps/s" if fast else f"{seconds_per_step:.1f} s/step"
-        self.note(f"{rate} here, so about {duration(left)} for the {steps:,} steps that are left")
+        self.note(f"{rate} here, so about {duration(left)} for the {steps:,} remaining steps")
         if left > TOO_SLOW_SECONDS:
             self.note(
                 f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, a "
@@ -196,7 +196,7 @@ class Display:
             )
 
     def start_progress(self, total: int, done: int) -> None:
-        """Shows the bar, on a terminal."""
+        """Shows the progress bar, if the output is a terminal."""
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -212,7 +212,7 @@ class Display:
         self._progress.start()
 
     def doing(self, what: str) -> None:
-        """What the run is at, in a few words, beside the bar."""
+        """Shows the current activity, in a few words, beside the bar."""
         if self._progress is not None:
             self._progress.update(self._task, description=one_line(what))
 
@@ -223,13 +223,13 @@ class Display:
             self._progress.update(self._task, completed=done, rate=rate)
 
     def stop_progress(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def evaluated(self, epoch: int, num_epochs: int, loss: float | None, test: Any) -> None:
-        """One line for one evaluation."""
+        """Prints one line about an evaluation."""
         now = datetime.datetime.now().strftime("%H:%M:%S")
         loss_text = "" if loss is None else f"  train loss {loss:.3f}"
         rarest = test.get("group_accuracy")
@@ -240,8 +240,8 @@ class Display:
         )
 
     def table(self, title: str, test: Mapping[str, Any], class_names: Sequence[str]) -> None:
-        """The numbers of the last evaluation."""
-        # On a line of its own, as a title would be broken at the width of the table.
+        """Prints the numbers of the last evaluation."""
+        # On a line of its own, because Rich wraps a title at the width of the table.
         self.note(title, style="italic")
         table = Table(show_header=False)
         table.add_column("number")
@@ -265,11 +265,11 @@ class Display:
 
 
 def phases_line(phases: Sequence[tuple[int, Sequence[str]]], steps: int) -> str:
-    """Phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)".
+    """Describes phases in words: "erm from epoch 0 (step 0), open from epoch 160 (step 15,520)".
 
     Args:
         phases: start epoch and methods of each.
-        steps: of an epoch.
+        steps: per epoch.
     """
     return ", ".join(
         f"{' + '.join(methods)} from epoch {start} (step {start * steps:,})"

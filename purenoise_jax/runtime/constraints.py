@@ -1,6 +1,6 @@
-"""What values a config field may have: as a check, and in words for messages.
+"""Constraints on the values of config fields: as a check, and in words for messages.
 
-Ranges and names are data, not code, so that bad values can be made from them (`bad_values`).
+Ranges and names are data, not code, so that `chaos.invalid_configs` can derive illegal values.
 """
 
 import dataclasses
@@ -14,30 +14,30 @@ from purenoise_jax.runtime.errors import ConfigError, nearest
 
 MAX_INT = 2**31 - 1  # steps and sizes are 32-bit on the devices
 MAX_TEXT = 4096
-# Stands for "every run has this field", where fields say what runs without them have; it equals no
-# JSON value.
+# In place of the value that runs without a field have: every run has the field. It equals no JSON
+# value.
 ALWAYS: Final = object()
-# Marks a path, which may differ from machine to machine: what is found there is compared instead.
+# Marks a path, which may differ between machines: the content found there is compared instead.
 LOCAL: Final = object()
-# What does not fit into float32 would become zero or infinite without a word.
+# Other numbers would silently become zero or infinite in float32.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
 class Constraint(Protocol):
-    """The values that a field may have; `str()` says them in words."""
+    """The legal values of a field; `str()` describes them in words."""
 
     def allows(self, value: Any) -> bool:
-        """Whether a value is legal, its type included."""
+        """True if a value is legal, its type included."""
         ...
 
     def hint(self, value: Any) -> str:
-        """The nearest legal name to a misspelt one, ready to stand behind a message, or ""."""
+        """Returns the nearest legal name to a misspelt one, as the end of a message, or ""."""
         ...
 
 
 class _NoHint:
     def hint(self, value: Any) -> str:
-        """Nothing; there are no names."""
+        """Returns "", because there are no names."""
         del value
         return ""
 
@@ -47,7 +47,7 @@ class Switch(_NoHint):
     """On or off."""
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a bool; 0 and 1 are not."""
+        """True for a bool; 0 and 1 are none."""
         return type(value) is bool
 
     def __str__(self) -> str:
@@ -65,11 +65,11 @@ class OneOf:
     names: Collection[str]
 
     def allows(self, value: Any) -> bool:
-        """Whether it is one of the names."""
+        """True for one of the names."""
         return type(value) is str and value in self.names
 
     def hint(self, value: Any) -> str:
-        """The nearest name."""
+        """Returns the nearest name."""
         return nearest(value, self.names)
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class Integer(_NoHint):
     high: int = MAX_INT
 
     def allows(self, value: Any) -> bool:
-        """Whether it is an integer in the range; a bool is none."""
+        """True for an integer in the range; a bool is none."""
         return type(value) is int and self.low <= value <= self.high
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class Integer(_NoHint):
 class Real(_NoHint):
     """A number from `low` to `high`, without `low` if `above` and without `high` if `below`.
 
-    With `or_zero` also 0, which then stands for something else.
+    With `or_zero` 0 is legal too; the field then gives it a meaning of its own.
     """
 
     low: float
@@ -107,7 +107,7 @@ class Real(_NoHint):
     or_zero: bool = False
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a finite number in the range, neither a bool nor text."""
+        """True for a finite number in the range, neither a bool nor text."""
         if self.or_zero and type(value) in (int, float) and value == 0:
             return True
         return (
@@ -126,12 +126,12 @@ class Real(_NoHint):
 
 @dataclasses.dataclass(frozen=True)
 class PerChannel(_NoHint):
-    """A tuple of one number per channel, in the range of `each`; or an empty one."""
+    """A tuple of one number per channel, in the range of `each`; or an empty tuple."""
 
     each: Real
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a tuple of 0, 1 or 3 such numbers."""
+        """True for a tuple of 0, 1 or 3 such numbers."""
         return (
             type(value) is tuple and len(value) in (0, 1, 3) and all(map(self.each.allows, value))
         )
@@ -151,14 +151,14 @@ class Names:
 
     Attributes:
         names: as for `OneOf`.
-        needed: at least one must be there.
+        needed: at least one is required.
     """
 
     names: Collection[str]
     needed: bool = False
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a tuple of such names."""
+        """True for a tuple of such names."""
         return (
             type(value) is tuple
             and all(type(name) is str and name in self.names for name in value)
@@ -166,7 +166,7 @@ class Names:
         )
 
     def hint(self, value: Any) -> str:
-        """The nearest name to the first that is none."""
+        """Returns the nearest name to the first that is not legal."""
         given = value if isinstance(value, tuple | list) else (value,)
         wrong = [x for x in given if isinstance(x, str) and x not in self.names]
         return nearest(wrong[0], self.names) if wrong else ""
@@ -178,12 +178,12 @@ class Names:
 
 @dataclasses.dataclass(frozen=True)
 class Epochs(_NoHint):
-    """A tuple of epochs, each at least 1; one after the other if `increasing`."""
+    """A tuple of epochs, each at least 1, in increasing order if `increasing`."""
 
     increasing: bool = False
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a tuple of such integers."""
+        """True for a tuple of such integers."""
         if type(value) is not tuple or not all(map(Integer(1).allows, value)):
             return False
         pairs = itertools.pairwise(value)
@@ -199,7 +199,7 @@ class Text(_NoHint):
     """A name or path."""
 
     def allows(self, value: Any) -> bool:
-        """Whether it is text of one line that a path may have."""
+        """True for one line of text that a path may contain."""
         return (
             type(value) is str
             and len(value) <= MAX_TEXT
@@ -208,22 +208,22 @@ class Text(_NoHint):
         )
 
     def __str__(self) -> str:
-        return f"text of one line, at most {MAX_TEXT} characters, none of control"
+        return f"one line of text, at most {MAX_TEXT} characters, no control characters"
 
 
 def _is_float32(value: Any) -> bool:
-    """Whether it is an int or a float that float32 can hold; zero is, NaN is not."""
+    """True for an int or a float in the range of float32, zero included; False for NaN."""
     if type(value) not in (int, float):
         return False
     return value == 0 or _SMALLEST <= abs(value) <= _LARGEST
 
 
 def refuse_idle_statistics(field: str, choice: str, given: Mapping[str, Any]) -> None:
-    """Refuses numbers that nobody would use, and explicit statistics without numbers.
+    """Refuses statistics that would not be used, and a choice of "explicit" without statistics.
 
     Args:
         field: path of the choice.
-        choice: its value; "explicit" wants numbers.
+        choice: its value; "explicit" requires numbers.
         given: path -> one number per channel or (), of the mean and of the standard deviation.
 
     Raises:
@@ -234,8 +234,8 @@ def refuse_idle_statistics(field: str, choice: str, given: Mapping[str, Any]) ->
         for name, values in given.items():
             if values:
                 raise ConfigError(
-                    f"{name}={values} is used with {field}=explicit only, which is {choice!r}; "
-                    f"leave {name} at (), or set {field}"
+                    f"{name}={values} is used only with {field}=explicit, but {field}={choice}; "
+                    f"leave {name} at (), or set {field}=explicit"
                 )
     elif not mean or len(mean) != len(std):
         names = " and ".join(f"{name}={values}" for name, values in given.items())

@@ -1,4 +1,4 @@
-"""Whether a folder takes what a run will write, found out before anything is computed."""
+"""Checks that a workdir can be written to and has room for the checkpoints of a run."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ _PROBE = "probe"
 
 
 def check_writable(folder: Path) -> None:
-    """Makes the folder, and writes, syncs, renames and deletes a file in it.
+    """Creates the folder, and writes, syncs, renames and deletes a file in it.
 
     Raises:
-        StorageError: one of that is refused.
+        StorageError: one of these operations fails.
     """
     made: list[Path] = []
     try:
@@ -23,7 +23,7 @@ def check_writable(folder: Path) -> None:
         first, file = create(folder, _PROBE)
         made.append(first)
         with file:
-            # Longer than what some file systems keep beside the name.
+            # Longer than a file that some file systems store within its directory entry.
             file.write(bytes(64 * 1024))
             file.flush()
             os.fsync(file.fileno())
@@ -40,15 +40,15 @@ def check_writable(folder: Path) -> None:
 
 
 def check_space(folder: Path, size: int, count: int) -> None:
-    """Refuses a folder that lacks the room for so many checkpoints.
+    """Refuses a folder without room for the checkpoints to come.
 
     Args:
-        folder: that exists.
+        folder: an existing folder.
         size: bytes of a checkpoint.
-        count: how many there will be at most that are not there yet.
+        count: most checkpoints that may still be added.
 
     Raises:
-        StorageError: there is less free than that.
+        StorageError: less than `size * count` bytes are free.
     """
     try:
         free = shutil.disk_usage(folder).free

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 
 from purenoise_jax.runtime.errors import ConfigError, one_line
-from purenoise_jax.runtime.heartbeat import Peers
+from purenoise_jax.runtime.heartbeat import Heartbeat
 
 HEARTBEAT_SECONDS, START_SECONDS = 30, 300
 
@@ -63,8 +63,8 @@ def initialize(
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"--coordinator={coordinator}: cannot connect: {reason}") from error
-        peers = Peers(host, heartbeat)
-    with peers:
+        beating = Heartbeat(host, heartbeat)
+    with beating:
         yield
 
 

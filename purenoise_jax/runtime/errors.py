@@ -1,4 +1,4 @@
-"""The errors that a user can cause or meet, each with the exit code of the command line.
+"""Errors that a user can cause or meet, each with the exit code of the command line.
 
 A message is one line that names the field or file, the value seen and what is legal.
 `main` prints it without a traceback and exits with `exit_code`.
@@ -8,7 +8,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# Of a value in a message; a list of a thousand names helps nobody.
+# Longest value in a message, in characters; a list of a thousand names helps nobody.
 _SHOWN = 120
 _FAULTS_SHOWN = 5
 
@@ -17,8 +17,8 @@ class PureNoiseError(Exception):
     """Base of every error that is reported to the user as one line.
 
     Args:
-        message: what a file or a user gave stands in it, so that line breaks and control
-            characters, with which a terminal can be steered, are written out.
+        message: may quote a file or a user; its lines are joined, and characters that could
+            control a terminal are escaped.
     """
 
     exit_code = 1
@@ -40,40 +40,40 @@ class DataError(PureNoiseError, ValueError):
 
 
 class CheckpointError(PureNoiseError):
-    """A checkpoint is absent, belongs to something else, or cannot be read."""
+    """A checkpoint is missing, belongs to another run, or cannot be read."""
 
     exit_code = 4
 
 
 class StorageError(PureNoiseError, OSError):
-    """The file system refuses: it is full, read-only, not ours, or broken."""
+    """The file system fails: it is full, read-only or broken, or permission is denied."""
 
     exit_code = 5
 
 
 class NonFiniteError(PureNoiseError, FloatingPointError):
-    """Step after step has a loss, a gradient or a result that is NaN or infinite."""
+    """Several steps in a row have a loss, a gradient or a result that is NaN or infinite."""
 
     exit_code = 6
 
 
 class InUseError(PureNoiseError):
-    """Another run is at work in the workdir."""
+    """Another run is using the workdir."""
 
     exit_code = 7
 
 
-# As shells have it: 128 and the number of SIGINT or SIGTERM.
+# As in shells: 128 plus the number of SIGINT or SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop, and it did, with all that it had computed on disk.
+    """A signal asked the run to stop; it did, after saving everything that it had computed.
 
-    No `Exception`, as little as `KeyboardInterrupt` is: nobody on its way may take it for a fault.
+    A `BaseException`, like `KeyboardInterrupt`, so that `except Exception` does not swallow it.
 
     Args:
-        message: what to tell the user.
+        message: for the user.
         exit_code: `TERMINATED` for SIGTERM and SIGUSR1, `INTERRUPTED` for SIGINT.
     """
 
@@ -82,15 +82,24 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+def exit_code(error: BaseException | None) -> int:
+    """The exit code that the command line gives an error: 5 for the operating system's, else 1."""
+    if isinstance(error, PureNoiseError | Stopped):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return StorageError.exit_code if isinstance(error, OSError) else 1
+
+
 def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:
-    """The error for a name that is not among the legal ones, with the nearest of them."""
+    """Returns the error for a name that is not legal, with all legal names and the nearest."""
     names = list(legal)
     hint = nearest(value, names)
     return ConfigError(f"{field}={shown(value)} is unknown; legal: {', '.join(names)}{hint}")
 
 
 def all_faults(where: object, faults: Sequence[str]) -> DataError:
-    """The one error for all faults of one data set: their number and the first of them."""
+    """Returns one error for all faults of a data set: their number and the first few."""
     shown_faults = "; ".join(faults[:_FAULTS_SHOWN])
     if len(faults) == 1:
         return DataError(f"{where}: {shown_faults}")
@@ -99,27 +108,27 @@ def all_faults(where: object, faults: Sequence[str]) -> DataError:
 
 
 def nearest(value: object, names: Iterable[str]) -> str:
-    """The nearest of some names to a misspelt one, ready to stand behind a message; "" if none."""
+    """Returns the nearest of some names to a misspelt one, as the end of a message; "" if none."""
     near = difflib.get_close_matches(str(value)[:_SHOWN], list(names), 1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(value: object) -> str:
-    """A value as Python writes it, the middle of a long one left out."""
+    """Returns the `repr` of a value, with the middle of a long one left out."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]} ... {text[-15:]}"
 
 
 def one_line(text: object) -> str:
-    """A text of one or several lines as one, with nothing in it that can steer a terminal."""
+    """Joins the lines of a text into one and escapes what could control a terminal."""
     return harmless(" ".join(line.strip() for line in str(text).strip().splitlines()))
 
 
 def harmless(text: str) -> str:
-    r"""A text in which nothing can steer a terminal.
+    r"""Escapes everything in a text that could control a terminal.
 
-    Control characters, line breaks, marks that turn the direction of writing, and the surrogates
-    that stand for bytes of a file name that are no text are written out, as in "\x1b".
+    These are control characters, line breaks, marks that change the direction of writing, and the
+    surrogates that stand for undecodable bytes of a file name. They are written as in "\x1b".
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""How every command ends: its exit code, and one line for what went wrong."""
+"""Runs a command and turns its errors into an exit code and a message of one line."""
 
 import argparse
 import os
@@ -6,17 +6,11 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from purenoise_jax.runtime.console import show_error, show_traceback
-from purenoise_jax.runtime.errors import (
-    INTERRUPTED,
-    ConfigError,
-    PureNoiseError,
-    Stopped,
-    StorageError,
-)
+from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, exit_code
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours, to be told in one line."""
+    """A parser of command-line arguments that raises errors as `ConfigError`."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `ConfigError`."""
@@ -24,12 +18,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) -> int:
-    """Runs a command; errors of the user, of the disk and Ctrl-C take one line.
+    """Runs a command; prints one line for an error of the user or the disk, and for Ctrl-C.
 
     Args:
         command: returns its exit code.
-        debug: show tracebacks, too.
-        interrupted: what is said after Ctrl-C, unless the KeyboardInterrupt has a message.
+        debug: print tracebacks, too.
+        interrupted: message after Ctrl-C, unless the KeyboardInterrupt has its own.
 
     Returns:
         The exit code: that of `command`, of the `PureNoiseError` or `Stopped`, 5 for the operating
@@ -39,19 +33,19 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
         return command()
     except Stopped as stopped:
         show_error(str(stopped), style="")
-        return stopped.exit_code
+        return exit_code(stopped)
     except KeyboardInterrupt as interrupt:
         show_error(str(interrupt) or interrupted, style="")
-        return INTERRUPTED
+        return exit_code(interrupt)
     except (PureNoiseError, OSError) as error:
         if debug:
             show_traceback()
-        show_error(f"error: {_told(error)}")
-        return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code
+        show_error(f"error: {_message(error)}")
+        return exit_code(error)
 
 
-def _told(error: Exception) -> str:
-    """An error in words; one of the operating system names its file first."""
+def _message(error: Exception) -> str:
+    """Returns the message of an error; those of the operating system name the file first."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         # A file name may be bytes.
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

@@ -1,7 +1,7 @@
-"""Opens, writes and replaces small files: plain ones only, whole or not at all, through no link.
+"""Opens, writes and replaces small plain files: atomically, and never through a link.
 
-A workdir may lie where others can write. A link in it must not lead a run to overwrite a file
-elsewhere, and a named pipe must not make it wait for ever.
+Others may be able to write to a workdir. A link in it must not make a run overwrite a file
+elsewhere, and a named pipe must not block it for ever.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ def open_plain(path: str | Path) -> io.BufferedReader:
 
     Raises:
         StorageError: it is a folder, a named pipe, a socket or a device.
-        OSError: it is not there, or cannot be opened.
+        OSError: it does not exist, or cannot be opened.
     """
-    # Before it is opened as well: to open a device can change something.
+    # Checked before it is opened as well, because opening a device can have side effects.
     _refuse_kind(path, os.stat(path))
     file = open(  # noqa: SIM115  (the caller closes it)
         path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT)
@@ -54,7 +54,7 @@ def open_plain(path: str | Path) -> io.BufferedReader:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The content of a plain file.
+    """Reads the content of a plain file.
 
     Raises:
         OSError: as for `open_plain`, or it cannot be read.
@@ -68,7 +68,7 @@ def read_json(path: Path, largest: int | None = None) -> Any:
 
     Args:
         path: of the file.
-        largest: size in bytes beyond which it is not read; None = any.
+        largest: size in bytes of the largest file to read; None = any.
 
     Raises:
         OSError: as for `open_plain`, or it cannot be read.
@@ -82,17 +82,17 @@ def read_json(path: Path, largest: int | None = None) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file completely or not at all."""
     write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all; a link of that name is replaced, not followed.
+    """Writes a file completely or not at all; a link of that name is replaced, not followed.
 
     Args:
         path: of the file.
-        content: bytes, or text for UTF-8; what UTF-8 lacks, such as the bytes of a file name that
-            are no text, is written as a backslash and a number.
+        content: bytes, or text, which is encoded as UTF-8; characters that UTF-8 lacks, such as
+            undecodable bytes of a file name, are written as a backslash and a number.
 
     Raises:
         OSError: it could not be written; the error names it.
@@ -114,14 +114,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def create(folder: Path, name: str) -> tuple[Path, IO[bytes]]:
-    """Makes a new file under a hidden name that nobody can foresee.
+    """Creates a temporary file with a hidden, unpredictable name.
 
     Args:
-        folder: where to.
-        name: of the file that it will become, a part of its own name.
+        folder: of the file.
+        name: that the file will get in the end; a part of the temporary name.
 
     Returns:
-        Its path, and the file, open for writing.
+        The path of the file, and the file, open for writing.
 
     Raises:
         OSError: the file system refuses.
@@ -132,11 +132,11 @@ def create(folder: Path, name: str) -> tuple[Path, IO[bytes]]:
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Removes what `create` made for files that never got their name, as their run was killed.
+    """Removes temporary files of `create` that killed runs have left.
 
     Args:
-        folder: that no other run writes to now.
-        names: of the files.
+        folder: to which no other run is writing.
+        names: that the files would have got in the end.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
@@ -147,11 +147,11 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
 
 
 def append_whole(path: Path, text: str) -> None:
-    """Appends lines to a plain file, all of them or none.
+    """Appends text to a plain file, all of it or nothing.
 
     Raises:
-        StorageError: it is a link, a named pipe or another thing that is no plain file.
-        OSError: they could not be written, and what was of them has been taken back.
+        StorageError: there is a link, a named pipe or another thing that is no plain file.
+        OSError: the text could not be written; the part that was written has been removed again.
     """
     with _naming(path):
         with contextlib.suppress(FileNotFoundError):
@@ -171,13 +171,14 @@ def append_whole(path: Path, text: str) -> None:
 
 
 def refuse_odd(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Refuses a workdir in which the place of a file or folder of ours is taken by another thing.
+    """Refuses a workdir in which something else has the name of a file or folder of a run.
 
     Args:
-        folder: the workdir, which need not be there.
-        files: names that plain files have, if they are there; links to such are legal, and replaced
-            by files when these are written.
-        folders: names that folders have, if they are there; no links, as a run deletes in them.
+        folder: the workdir, which need not exist.
+        files: names that only plain files may have. Links to plain files are legal; writing
+            replaces them by files.
+        folders: names that only folders may have. Links are not legal, because a run deletes files
+            in these folders.
 
     Raises:
         StorageError: naming the first that is something else.
@@ -188,8 +189,8 @@ def refuse_odd(folder: Path, files: Iterable[str], folders: Iterable[str]) -> No
     for name in folders:
         if (folder / name).is_symlink():
             raise StorageError(
-                f"{folder / name} is a symbolic link; a run writes to no folder that one leads to "
-                "(a link in place of the whole workdir is followed)"
+                f"{folder / name} is a symbolic link; legal: a folder (only the workdir itself may "
+                "be a link)"
             )
 
 
@@ -201,7 +202,7 @@ def _refuse_kind(path: str | Path, status: os.stat_result) -> None:
 
 @contextlib.contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Errors within it name the file: those of writing name none, others one that is hidden."""
+    """Makes errors name the file; otherwise they name none, or the temporary one."""
     try:
         yield
     except OSError as error:

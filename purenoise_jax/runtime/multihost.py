@@ -1,6 +1,6 @@
-"""What the processes of a run have to be at one about, and how they find out.
+"""Consistency checks and collective operations across the processes of a run.
 
-With a single process all of this costs nothing.
+With a single process they do nothing.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, StorageError
 
 T = TypeVar("T")
-# How long what process 0 writes may take to be seen from other machines.
+# Longest time in which a file of process 0 becomes visible on other machines.
 SHARED_SECONDS = 5.0
-# Of differences that are told.
-MOST = 6
+# Most differences in a message.
+MOST_SHOWN = 6
 
 
 class PeerError(PureNoiseError):
-    """Another process of the run could not go on.
+    """Another process of the run has failed.
 
     Args:
-        message: which.
+        message: names the process.
         exit_code: of that process.
     """
 
@@ -42,15 +42,15 @@ class PeerError(PureNoiseError):
 
 
 def run_on_all(work: Callable[[], T]) -> T:
-    """Does something on every process, and fails on all of them if one fails.
+    """Calls a function on every process, and fails on all of them if one fails.
 
-    Else those that are well would wait in the next collective operation for one that has left.
+    Otherwise the others would wait in the next collective operation for the process that failed.
 
     Args:
         work: may raise a `PureNoiseError`.
 
     Raises:
-        PeerError: it failed on another process, with that one's exit code.
+        PeerError: it failed on another process; with the exit code of that process.
     """
     if jax.process_count() == 1:
         return work()
@@ -70,22 +70,22 @@ def run_on_all(work: Callable[[], T]) -> T:
 
 
 def assert_equal(values: Mapping[str, Any]) -> None:
-    """Refuses processes that would not make the same run.
+    """Refuses processes that would not compute the same run.
 
     Args:
-        values: name -> JSON value, which should be the same on every process.
+        values: name -> JSON value, which must be the same on every process.
 
     Raises:
-        ConfigError: one differs from that of process 0, naming the process and what differs.
+        ConfigError: naming the processes that differ from process 0, and both values.
     """
     if jax.process_count() == 1:
         return
-    # By path, so that what is told is the field that differs.
+    # Flattened, so that a message names the single field that differs.
     mine = json.dumps(_flatten(values), sort_keys=True).encode()
     digests = _gather(np.frombuffer(hashlib.sha256(mine).digest(), np.uint8))
     if (digests == digests[0]).all():
         return
-    # All are here, as all have the same digests; texts have one length to travel.
+    # All processes get here, because all have the same digests. They gather texts of one length.
     length = int(_gather(np.int32(len(mine))).max())
     texts = _gather(np.frombuffer(mine.ljust(length), np.uint8))
     first, *others = (json.loads(text.tobytes()) for text in texts)
@@ -96,21 +96,21 @@ def assert_equal(values: Mapping[str, Any]) -> None:
         for name in sorted({*first, *other})
         if first.get(name) != other.get(name)
     ]
-    more = f"; {len(differing) - MOST} more" if len(differing) > MOST else ""
+    more = f"; {len(differing) - MOST_SHOWN} more" if len(differing) > MOST_SHOWN else ""
     raise ConfigError(
-        f"{'; '.join(differing[:MOST])}{more}; all processes need the same code, config, data and "
-        "workdir"
+        f"{'; '.join(differing[:MOST_SHOWN])}{more}; all processes need the same code, config, "
+        "data and workdir"
     )
 
 
 def assert_same_folder(folder: Path) -> None:
-    """Refuses processes that do not see one folder under their path.
+    """Refuses processes whose paths do not lead to one shared folder.
 
     Args:
-        folder: exists for process 0, which may write to it.
+        folder: exists on process 0, which may write to it.
 
     Raises:
-        ConfigError: naming the process that sees another, or none.
+        ConfigError: naming a process that sees another folder, or none.
     """
     if jax.process_count() == 1:
         return
@@ -122,15 +122,15 @@ def assert_same_folder(folder: Path) -> None:
             try:
                 mark.touch()
             except OSError as error:
-                raise StorageError(f"{mark}: cannot be made: {error.strerror}") from error
+                raise StorageError(f"{mark}: cannot be created: {error.strerror}") from error
 
     run_on_all(make)
     try:
         patience = time.monotonic() + SHARED_SECONDS
         while not mark.exists() and time.monotonic() < patience:
             time.sleep(0.1)
-            # A network file system may remember that there was no such folder, until it is asked
-            # for the one above.
+            # A network file system may cache that the folder does not exist until its parent is
+            # listed.
             with contextlib.suppress(OSError):
                 os.listdir(folder.parent)
         seen = _gather(np.bool_(mark.exists()))
@@ -145,22 +145,22 @@ def assert_same_folder(folder: Path) -> None:
 
 
 class AnyProcess:
-    """Whether a flag is up on any process; all of them get the same answer at the same call.
+    """A flag that any process can set; all processes get the same answer at the same call.
 
-    An answer is to the flags of the call before: it is computed behind the steps that were handed
-    over to the device by then, so that nobody waits for those. Only the first call waits.
+    An answer is about the flags of the previous call. It is computed after the steps that were
+    dispatched by then, so that no process waits for those. Only the first call waits.
     """
 
     def __init__(self) -> None:
         self._answer: jax.Array | None = None
         if jax.process_count() > 1:
-            # Over the devices of the training step, and so over its connections.
+            # On the devices of the training step, so that it uses the same connections.
             mesh = Mesh(np.array(jax.devices()), ("all",))
             self._split = NamedSharding(mesh, PartitionSpec("all"))
             self._any = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
     def __call__(self, flag: bool) -> bool:
-        """Has to be called equally often by all processes.
+        """True if any process has set its flag; all processes must call this equally often.
 
         Args:
             flag: of this process.
@@ -174,7 +174,7 @@ class AnyProcess:
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:
-    """Path, such as "config.seed" -> value."""
+    """Maps paths such as "config.seed" to values."""
     if not isinstance(value, Mapping):
         return {path: value}
     found: dict[str, Any] = {}
@@ -189,7 +189,7 @@ def _short(value: Any) -> str:
 
 
 def _gather(value: Any) -> np.ndarray:
-    """[processes, ...], the value that each process has."""
+    """Gathers the value of each process, [processes, ...]."""
     return np.asarray(multihost_utils.process_allgather(value)).reshape(
         jax.process_count(), *np.shape(value)
     )

@@ -1,4 +1,4 @@
-"""Settings outside of the config that change the numbers of a run: recorded, and compared later."""
+"""Settings outside of the config that change the numbers of a run; runs record and compare them."""
 
 import contextlib
 import functools
@@ -11,17 +11,17 @@ import jax
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# By JAX's names, one for each kind: "highest" is another word for "float32", and "high" for
+# JAX's names, one for each precision: "highest" is a synonym of "float32", and "high" of
 # "tensorfloat32".
 MATMUL_PRECISIONS = ("default", "tensorfloat32", "float32")
 
-# Flags of XLA that change no number: where it writes its programs, and how many devices a CPU has,
-# which is recorded on its own.
+# Flags of XLA that change no number: the folder for dumped programs, and the number of devices of a
+# CPU, which is recorded separately.
 _HARMLESS = ("--xla_dump", "--xla_force_host_platform_device_count")
 
 
 def numeric_settings() -> dict[str, str]:
-    """The settings of JAX, XLA and CUDA that change results, by name.
+    """Returns the settings of JAX, XLA and CUDA that change results, by name.
 
     They are taken from JAX's configuration and from the environment. Random numbers are not among
     them, because no setting changes those (see `rng`).
@@ -44,11 +44,11 @@ def numeric_settings() -> dict[str, str]:
 
 
 def with_precision(function: Callable[P, T], precision: str) -> Callable[P, T]:
-    """Wraps a function so that products and convolutions traced in it have a precision.
+    """Wraps a function so that products and convolutions traced in it have a given precision.
 
     Args:
-        function: of arrays; its derivatives are to be taken inside of it.
-        precision: one of `MATMUL_PRECISIONS`; "default" leaves what JAX is set to.
+        function: of arrays; its derivatives must be taken inside of it.
+        precision: one of `MATMUL_PRECISIONS`; "default" keeps the setting of JAX.
     """
 
     @functools.wraps(function)

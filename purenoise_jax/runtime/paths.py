@@ -1,4 +1,4 @@
-"""Paths as users write them: `~` is their home, and what cannot work is refused at the start."""
+"""Expands paths as users write them, and refuses those that cannot work."""
 
 import os
 import sys
@@ -11,21 +11,21 @@ _SET = "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
 
 
 def expand(path: str | Path, field: str) -> Path:
-    """A path with `~` and `~user` replaced by the home folder.
+    """Replaces `~` or `~user` at the start of a path by the home folder.
 
     Args:
-        path: as the user wrote it; "" stays what it is, which `Path` makes ".".
-        field: names it in messages.
+        path: as the user wrote it; "" becomes ".".
+        field: name of the field, in messages.
 
     Raises:
-        ConfigError: there is no such user, or the operating system cannot have such a name.
+        ConfigError: there is no such user, or the encoding of file names lacks a character.
     """
     text = str(path)
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         user = expanded.split("/")[0]
         why = f"there is no user {user[1:]!r}" if user != "~" else "your home folder is not known"
-        raise ConfigError(f"{field}={text}: {why}; a folder of that name is ./{user}")
+        raise ConfigError(f"{field}={text}: {why}; for a folder of that name write ./{user}")
     try:
         os.fsencode(expanded)
     except UnicodeEncodeError as error:
@@ -37,18 +37,18 @@ def expand(path: str | Path, field: str) -> Path:
 
 
 def workdir_path(path: str | Path, field: str = "workdir") -> Path:
-    """The path of a workdir, as `expand` has it.
+    """Expands the path of a workdir.
 
     Raises:
-        ConfigError: as for `expand`; or it has a line break or another control character, or bytes
-            that are not UTF-8, with which checkpoints cannot be written.
+        ConfigError: as for `expand`; or the path has a line break or another control character, or
+            is not UTF-8, because checkpoints cannot be written there.
     """
     expanded = expand(path, field)
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in str(expanded)):
         raise ConfigError(
             f"{field}={shown(str(path))} is not legal; legal: a path without control characters"
         )
-    # Orbax is handed the whole path.
+    # Resolved, because that is the path that orbax gets.
     if not _is_text(os.path.realpath(expanded)):
         encoding = sys.getfilesystemencoding()
         hint = "" if encoding == "utf-8" else f"; file names are {encoding} here, {_SET}"
@@ -60,7 +60,7 @@ def workdir_path(path: str | Path, field: str = "workdir") -> Path:
 
 
 def _is_text(path: str) -> bool:
-    """Whether it has none of the surrogates that Python puts for bytes that it cannot decode."""
+    """True without surrogates, by which Python represents bytes that it cannot decode."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Signals that ask a run to stop: it saves at the next step boundary and ends.
+"""Handles signals that ask a run to stop: it saves at the next step boundary and ends.
 
-SIGTERM is what schedulers send before they take a machine away, SIGUSR1 what SLURM can be told to
-send before a time limit, SIGINT is Ctrl-C.
+Schedulers send SIGTERM before they take a machine away; SLURM can be asked to send SIGUSR1 before a
+time limit; Ctrl-C sends SIGINT.
 """
 
 import contextlib
@@ -25,19 +25,21 @@ SIGNALS = tuple(
 
 
 class PreemptionHandler:
-    """Listens for signals for as long as it is entered.
+    """Handles signals for as long as it is entered.
 
-    A signal is only written down: an exception out of a handler can come up anywhere, also where a
-    library swallows it. Whoever is at a place where the run may end asks `requested`, and does what
-    takes long in the background meanwhile (`waiting`). A second SIGINT ends the run at once
-    wherever it is. Signals reach the main thread only; elsewhere this does nothing.
+    The handler only sets a flag: an exception raised in a handler can surface anywhere, even where
+    a library swallows it. Code that reaches a point where the run may end checks `requested`, and
+    runs long work in the background (`waiting`). A second SIGINT ends the run at once, at any
+    point. Signals reach only the main thread; on other threads this does nothing.
 
     Args:
-        again: says how the run is continued, in words; asked when it is stopped.
+        resume_hint: returns advice, in words, for continuing the run; called when the run stops.
     """
 
-    def __init__(self, again: Callable[[], str] = lambda: "the same command continues") -> None:
-        self._again = again
+    def __init__(
+        self, resume_hint: Callable[[], str] = lambda: "the same command continues"
+    ) -> None:
+        self._resume_hint = resume_hint
         self._signal: int | None = None
         self._interrupts = 0
         self._old: dict[int, Any] = {}
@@ -58,14 +60,14 @@ class PreemptionHandler:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """True once a signal has come."""
         return self._signal is not None
 
     def poll(self) -> None:
         """Ends a run that has nothing to save, if a signal has come.
 
-        With several processes it does nothing: one that left on its own would leave the others
-        waiting, so they go on until all can stop together.
+        With several processes it does nothing: the others would wait for a process that ends
+        alone, so they continue until all can stop together.
 
         Raises:
             Stopped: with the exit code that goes with the signal.
@@ -74,11 +76,11 @@ class PreemptionHandler:
             raise self.stopped("nothing was computed since the last checkpoint")
 
     def waiting(self, work: Callable[[], T], poll: Callable[[], None] | None = None) -> T:
-        """Does what takes long; a single process hears signals meanwhile.
+        """Runs long work; a single process handles signals meanwhile.
 
         Args:
-            work: goes on in the background when the run is ended, until the process is.
-            poll: called again and again; None = `poll` of this object.
+            work: continues in the background after the run is stopped, until the process ends.
+            poll: called repeatedly; None = `poll` of this object.
 
         Raises:
             Stopped: from `poll`.
@@ -89,30 +91,31 @@ class PreemptionHandler:
         (poll or self.poll)()
         return result
 
-    def stopped(self, what: str) -> Stopped:
-        """The exception that ends the run.
+    def stopped(self, outcome: str) -> Stopped:
+        """Builds the exception that ends the run.
 
         Args:
-            what: became of it, in words.
+            outcome: of the run, in words.
         """
-        # Another process may have got the signal, and this one have heard of it.
+        # Without a signal of its own: another process got one and all processes stop.
         number = signal.SIGTERM if self._signal is None else self._signal
         code = INTERRUPTED if number == signal.SIGINT else TERMINATED
-        return Stopped(f"stopped by {signal.Signals(number).name}: {what}; {self._again()}", code)
+        name = signal.Signals(number).name
+        return Stopped(f"stopped by {name}: {outcome}; {self._resume_hint()}", code)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        # The first one counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
+        # The first signal counts: a scheduler's SIGTERM after Ctrl-C changes nothing.
         self._signal = self._signal or number
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts == 1:
-                # Not through a console, in the middle of whose work this may be. The same Ctrl-C
-                # has often ended whoever read what is written.
+                # Not through a console, whose work this may have interrupted. Suppressed, because
+                # the same Ctrl-C has often ended the reader of standard error.
                 with contextlib.suppress(OSError):
-                    os.write(2, b"\nstopping; once more leaves at once\n")
+                    os.write(2, b"\nstopping; another Ctrl-C ends the run at once\n")
         if self._interrupts > 2:
             os._exit(INTERRUPTED)
         if self._interrupts == 2 and number == signal.SIGINT:
-            # Threads of a library in the midst of a save would complain on the way out.
+            # Otherwise threads of a library in the middle of a save would report errors at exit.
             skip_atexit()
             raise KeyboardInterrupt

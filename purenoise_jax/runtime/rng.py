@@ -7,7 +7,7 @@ JAX lets the environment choose how keys become numbers: `JAX_DEFAULT_PRNG_IMPL`
 `JAX_THREEFRY_PARTITIONABLE` and, by the default dtype, `JAX_ENABLE_X64`. Keys and draws of this
 module fix all three, so that a seed means the same numbers everywhere. The package therefore draws
 with these functions and not with those of `jax.random`, whose bits they return under JAX's own
-defaults. Only the initialisers of Flax draw on their own; `fixed_bits` wraps their callers.
+defaults. Only the initialisers of Flax draw by themselves; `fixed_bits` wraps their callers.
 """
 
 import functools
@@ -21,10 +21,10 @@ from jax.typing import ArrayLike, DTypeLike
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Part of the definition of a run, as it decides all of its random numbers.
+# Part of the definition of a run, because it decides all random numbers.
 KEY_IMPL = "threefry2x32"
 
-# The number, not the position, is part of the definition of a run: append, never renumber.
+# The numbers, not the positions, are part of the definition of a run: append, never renumber.
 STREAMS = {
     "params": 0,
     "sampling": 1,
@@ -37,12 +37,12 @@ STREAMS = {
 
 
 def root(seed: int) -> jax.Array:
-    """The key of a seed, a typed key []."""
+    """Returns the key of a seed, a typed key []."""
     return jax.random.key(seed, impl=KEY_IMPL)
 
 
 def stream(seed: int, name: str) -> jax.Array:
-    """The key of a named stream, a typed key [].
+    """Returns the key of a named stream, a typed key [].
 
     Args:
         seed: the run's seed.
@@ -52,7 +52,7 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def at(key: jax.Array, step: jax.Array | int) -> jax.Array:
-    """The key of a stream at a step (or epoch), a typed key []."""
+    """Returns the key of a stream at a step (or epoch), a typed key []."""
     return jax.random.fold_in(key, step)
 
 
@@ -69,35 +69,41 @@ def fixed_bits(function: Callable[P, T]) -> Callable[P, T]:
 
 @fixed_bits
 def split(key: jax.Array, num: int = 2) -> jax.Array:
-    """`num` keys made of one, which is used up: typed keys [num]."""
+    """Splits a key, which must not be used again, into typed keys [num]."""
     return jax.random.split(key, num)
 
 
 @fixed_bits
 def uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Uniform numbers in [0, 1), f32[shape]."""
+    """Draws uniform numbers in [0, 1), f32[shape]."""
     return jax.random.uniform(key, shape, jnp.float32)
 
 
 @fixed_bits
 def normal(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
-    """Standard normal numbers of a float dtype, [shape]."""
+    """Draws standard normal numbers of a float dtype, [shape]."""
     return jax.random.normal(key, shape, dtype)
 
 
 @fixed_bits
 def randint(key: jax.Array, shape: Sequence[int], low: ArrayLike, high: ArrayLike) -> jax.Array:
-    """Uniform integers in [low, high), i32[shape]; `low` and `high` broadcast to `shape`."""
+    """Draws uniform integers in [low, high), i32[shape]; the bounds broadcast to `shape`."""
     return jax.random.randint(key, shape, low, high, jnp.int32)
 
 
 @fixed_bits
 def permutation(key: jax.Array, count: int) -> jax.Array:
-    """0 .. count - 1 in random order, i32[count]."""
+    """Draws a permutation of 0 .. count - 1, i32[count]."""
     return jax.random.permutation(key, jnp.arange(count, dtype=jnp.int32))
 
 
 @fixed_bits
+def beta(key: jax.Array, a: float, b: float, shape: Sequence[int]) -> jax.Array:
+    """Numbers of the distribution Beta(a, b), f32[shape] in [0, 1]; `a` and `b` above 0."""
+    return jax.random.beta(key, jnp.float32(a), jnp.float32(b), shape, jnp.float32)
+
+
+@fixed_bits
 def bernoulli(key: jax.Array, probability: float, shape: Sequence[int]) -> jax.Array:
-    """True with a probability in [0, 1], bool[shape]."""
+    """Draws bool[shape], each True with a probability in [0, 1]."""
     return jax.random.bernoulli(key, jnp.float32(probability), shape)

@@ -1,4 +1,4 @@
-"""Arrays over the devices of all processes: one mesh axis, over which batches are split."""
+"""Places arrays on the devices of all processes: one mesh axis, over which batches are split."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,14 @@ from purenoise_jax.runtime.errors import ConfigError, DataError
 
 
 class Placement:
-    """Where arrays live: one mesh axis over all devices of all processes.
+    """The mesh of all devices of all processes, with one axis, and the shardings of arrays on it.
 
     Args:
         batch_size: B; must be divisible by the number of devices.
-        num_devices: how many devices to use; 0 = all there are.
+        num_devices: number of devices to use; 0 = all.
 
     Raises:
-        ConfigError: more devices are wanted than there are, or B is not divisible by them.
+        ConfigError: there are fewer devices, or B is not divisible by their number.
     """
 
     def __init__(self, batch_size: int, num_devices: int = 0) -> None:
@@ -44,7 +44,7 @@ class Placement:
 
     @property
     def memory(self) -> int | None:
-        """Bytes of each device's memory; None where JAX does not tell, as on a CPU."""
+        """Bytes of memory of each device; None if JAX does not report them, as on a CPU."""
         return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
     def check_fits(self, arrays: Iterable[np.ndarray | None]) -> None:
@@ -56,21 +56,21 @@ class Placement:
         needed = sum(array.nbytes for array in arrays if array is not None)
         if self.memory is not None and needed > self.memory:
             raise DataError(
-                f"all images together take {needed / 2**30:,.1f} GiB, but a device has "
-                f"{self.memory / 2**30:,.1f} GiB, and they lie there as a whole; use a smaller "
+                f"all images together take {needed / 2**30:,.1f} GiB, but a device, which must "
+                f"hold them all, has {self.memory / 2**30:,.1f} GiB; use a smaller "
                 "data.image_size or fewer images"
             )
 
     def replicate(self, array: ArrayLike) -> jax.Array:
-        """A full copy on every device."""
+        """Copies an array to every device."""
         return self._place(array, self.replicated)
 
     def split_rows(self, array: ArrayLike) -> jax.Array:
-        """[steps, B] with the batch axis split over the devices."""
+        """Splits the batch axis of an array [steps, B] over the devices."""
         return self._place(array, self.rows)
 
     @staticmethod
     def _place(array: ArrayLike, sharding: NamedSharding) -> jax.Array:
-        # Every process holds the same host array, and gives its own devices their part of it.
+        # Every process holds the same host array and sends its own devices their parts.
         host = np.asarray(array)
         return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])

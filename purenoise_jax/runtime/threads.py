@@ -1,7 +1,7 @@
-"""Long work on a thread, so that the main thread can look at signals meanwhile.
+"""Runs long work on a thread, so that the main thread can handle signals meanwhile.
 
-Compilers and running programs do not return to Python until they are done, and Python runs signal
-handlers between its own instructions only.
+Compilers and running programs return to Python only when they are done, and Python runs signal
+handlers only between its own instructions.
 """
 
 import contextlib
@@ -13,21 +13,20 @@ from collections.abc import Callable
 from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
 T = TypeVar("T")
-# How long a signal may wait for the main thread to look.
+# Longest time in seconds until the main thread handles a signal.
 POLL_SECONDS = 0.05
 
-# Set when the work is done. Not the thread's own state, which an exception out of a signal handler
-# in the midst of waiting can leave wrong.
+# An event for each unfinished task, set when its work is done. The state of the thread itself can
+# become wrong if a signal handler raises an exception during a wait.
 _running: set[threading.Event] = set()
 _hurried = threading.Event()
 
 
 class Background(Generic[T]):
-    """Something that is computed on a thread of its own from now on.
+    """A computation that starts at once on a thread of its own.
 
     Args:
-        work: what to compute. If nobody waits for it to the end, it is abandoned: see
-            `exit_process`.
+        work: to compute. It is abandoned if the process ends first, see `exit_process`.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -35,17 +34,17 @@ class Background(Generic[T]):
         self._error: BaseException | None = None
         self._done = threading.Event()
         _running.add(self._done)
-        # A daemon, or the interpreter would wait for it at its end.
+        # A daemon thread; otherwise the interpreter would wait for it at exit.
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
 
     def result(self, poll: Callable[[], Any] | None = None) -> T:
-        """What the work returned; waits for it.
+        """Waits for the work and returns its result.
 
         Args:
-            poll: called again and again while waiting; what it raises ends the waiting.
+            poll: called repeatedly while waiting; an exception of it ends the wait.
 
         Raises:
-            Whatever the work raised.
+            BaseException: the exception that the work raised.
         """
         while not self._done.wait(POLL_SECONDS):
             if poll is not None:
@@ -64,9 +63,9 @@ class Background(Generic[T]):
 
 
 def skip_atexit() -> None:
-    """From now on `exit_process` skips what is registered for the end of the interpreter.
+    """Makes `exit_process` skip the functions that are registered for the interpreter's exit.
 
-    That is where JAX waits for the other processes of a run, which may not come there.
+    JAX waits there for the other processes of a run, which may never arrive.
     """
     _hurried.set()
 
@@ -74,28 +73,28 @@ def skip_atexit() -> None:
 def exit_process(code: int) -> NoReturn:
     """Ends the process with an exit code, even if background work is not done.
 
-    Code of a compiler that still runs while the interpreter is taken down would crash it.
+    A compiler that is still running while the interpreter shuts down would crash the process.
     """
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
     if not _running and not _hurried.is_set():
-        # Else the collector looks through all that was imported once more: half a second.
+        # Otherwise the garbage collector scans everything that was imported: half a second.
         gc.freeze()
         sys.exit(code)
     os._exit(code)
 
 
 def _flush(stream: TextIO | None) -> None:
-    """Flushes a stream; what cannot be written is given up.
+    """Flushes a stream; output that cannot be written is dropped.
 
-    Otherwise the interpreter would try again at its end, and make the exit code 120.
+    Otherwise the interpreter would try again at exit and change the exit code to 120.
 
     Args:
-        stream: None = it was closed before the process began.
+        stream: None if it was closed before the process began.
     """
     if stream is None:
         return
-    # Closed, or put in its place by others and without a descriptor.
+    # The stream is closed, or was replaced by an object without a file descriptor.
     with contextlib.suppress(OSError, ValueError):
         try:
             stream.flush()

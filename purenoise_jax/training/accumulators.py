@@ -1,4 +1,4 @@
-"""What is known of the steps of an epoch so far, kept on the devices."""
+"""Metrics of training steps, summed on the devices over an epoch."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from purenoise_jax.runtime.errors import CheckpointError
 
 
 class StepMetrics(NamedTuple):
-    """What is summed over steps; each is a scalar.
+    """Sums over steps, each a scalar.
 
     Attributes:
         row_loss: f32 (f64 under `jax_enable_x64`), the losses of all rows, noise included, so that
@@ -29,12 +29,12 @@ class StepMetrics(NamedTuple):
 
 
 class EpochMetrics(NamedTuple):
-    """What is known of the steps of an epoch so far, kept on the devices.
+    """Metrics of the steps of an epoch so far, on the devices.
 
     Attributes:
         sums: over the steps that trained.
         skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
-            was not finite, see `step.keep_finite`.
+            was not finite, see `train_step.keep_finite`.
     """
 
     sums: StepMetrics
@@ -42,13 +42,17 @@ class EpochMetrics(NamedTuple):
 
     @classmethod
     def zero(cls, steps: int) -> "EpochMetrics":
-        """No step yet, of an epoch of so many."""
+        """The metrics of an epoch before its first step.
+
+        Args:
+            steps: of the epoch.
+        """
         none = jnp.zeros((), jnp.int32)
         sums = StepMetrics(jnp.zeros(()), none, none, none, none)
         return cls(sums, jnp.zeros(steps, bool))
 
     def add(self, sums: StepMetrics, step: jax.Array, finite: jax.Array) -> "EpochMetrics":
-        """With one more step: to the sums if it was finite, else to those that were skipped.
+        """Adds a step: to the sums if it was finite, otherwise to the skipped ones.
 
         Args:
             sums: of the step alone.
@@ -62,20 +66,20 @@ class EpochMetrics(NamedTuple):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The sums by name, exactly; waits for the steps that are still running."""
+        """Returns the exact sums by name; waits for the steps that are still running."""
         sums = {name: np.asarray(x).tolist() for name, x in self.sums._asdict().items()}
-        # JSON has no infinity, which is what a sum of large losses may come to.
+        # A sum of large losses may be infinite, which JSON cannot hold.
         sums["row_loss"] = repr(sums["row_loss"])
         return {**sums, "skipped": np.flatnonzero(np.asarray(self.skipped)).tolist()}
 
     def from_json(self, values: Mapping[str, Any]) -> "EpochMetrics":
-        """What `to_json` was made of; of an epoch of as many steps as this is.
+        """Reads what `to_json` returned, for an epoch of as many steps as this one.
 
         Records of the first version have the sum of the steps' mean losses. All steps but an
-        epoch's last have the same number of rows, so that the sum over rows follows from it.
+        epoch's last have the same number of rows, so the sum over rows follows from it.
 
         Raises:
-            CheckpointError: a sum is missing or is no number, or a skipped step is not of the
+            CheckpointError: a sum is missing or not a number, or a skipped step is not in the
                 epoch.
         """
         try:

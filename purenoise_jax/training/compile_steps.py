@@ -1,4 +1,4 @@
-"""How the rows of an epoch are run: one call for several of them, or one for each."""
+"""Compiles a training step to run in a loop of several rows, or one row a call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,20 +20,20 @@ def compile_steps(
     Args:
         step: from `make_step`.
         placement: over which devices.
-        looped: run the rows in a loop on the device, so that the host is never waited for. On a CPU
+        looped: run the rows in a loop on the device, which then never waits for the host. On a CPU
             a convolution's weight gradient is about 30 times slower inside such a loop, so there
-            the rows are run one call at a time.
-        shapes: (state, totals, inputs, rows of an epoch) as shapes with places; if given, the step
-            is compiled in the background from now on, while the caller does other things.
+            each row is a call.
+        shapes: (state, metrics, inputs, rows of an epoch) as shapes with shardings; if given, the
+            step is compiled in the background, beginning now.
 
     Returns:
-        (state, totals, inputs, rows of an epoch [steps, B], first, count) -> (state, totals), which
-        runs rows first .. first + count - 1. The state is donated.
+        (state, metrics, inputs, rows of an epoch [steps, B], first, count) -> (state, metrics),
+        which runs rows first .. first + count - 1. The state is donated.
     """
 
     def one(
         state: TrainState,
-        totals: EpochMetrics,
+        metrics: EpochMetrics,
         inputs: Inputs,
         epoch: Rows,
         row: jax.Array,
@@ -44,22 +44,22 @@ def compile_steps(
             ),
             epoch,
         )
-        return step(state, totals, inputs, rows)
+        return step(state, metrics, inputs, rows)
 
     def many(
         state: TrainState,
-        totals: EpochMetrics,
+        metrics: EpochMetrics,
         inputs: Inputs,
         epoch: Rows,
         first: jax.Array,
         count: jax.Array,
     ) -> tuple[TrainState, EpochMetrics]:
-        # The count is traced, so an epoch's last, shorter call needs no compilation of its own.
+        # The count is traced, so a shorter call at the end of an epoch needs no second program.
         return jax.lax.fori_loop(
             first,
             first + count,
             lambda row, carry: one(carry[0], carry[1], inputs, epoch, row),
-            (state, totals),
+            (state, metrics),
         )
 
     program: Callable[..., Any] = jax.jit(
@@ -75,28 +75,28 @@ def compile_steps(
 
 
 class CompiledSteps:
-    """What `compile_steps` returns.
+    """A compiled step, from `compile_steps`.
 
     Args:
-        program: runs one row, or in a loop several.
-        looped: which of the two.
+        program: runs one row, or several in a loop.
+        looped: it runs several.
     """
 
     def __init__(self, program: Callable[..., Any], looped: bool) -> None:
         self._program, self._looped = program, looped
 
     def wait(self, poll: Callable[[], Any]) -> None:
-        """Waits for what is compiled in the background; see `Background.result`."""
+        """Waits for a compilation in the background; see `threads.Background.result`."""
         if isinstance(self._program, CompiledAhead):
             self._program.wait(poll)
 
     def __call__(
-        self, state: TrainState, totals: EpochMetrics, *data: Any
+        self, state: TrainState, metrics: EpochMetrics, *data: Any
     ) -> tuple[TrainState, EpochMetrics]:
         """Runs rows of an epoch; see `compile_steps`."""
         *arrays, first, count = data
         if self._looped:
-            return self._program(state, totals, *arrays, np.int32(first), np.int32(count))
+            return self._program(state, metrics, *arrays, np.int32(first), np.int32(count))
         for row in range(first, first + count):
-            state, totals = self._program(state, totals, *arrays, np.int32(row))
-        return state, totals
+            state, metrics = self._program(state, metrics, *arrays, np.int32(row))
+        return state, metrics

@@ -1,4 +1,4 @@
-"""Exact evaluation over a whole data set in fixed-shape batches."""
+"""Exact evaluation of a data set in batches of fixed shape: every image counts once."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax.data.batch import BatchBuilder
-from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.data.pixels import to_float
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.numerics import with_precision
@@ -19,13 +19,13 @@ Postprocess = Callable[[jax.Array], jax.Array]
 
 
 class Counts(NamedTuple):
-    """What all reported numbers are computed from.
+    """Counts from which all reported numbers are computed.
 
     Attributes:
         confusion: i32[K, K], rows = true class, columns = predicted class.
         nll: f32[], the sum of negative log-likelihoods, in nats.
         bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
-            confidences, and the number that are right.
+            confidences, and the number classified correctly.
     """
 
     confusion: jax.Array
@@ -42,8 +42,8 @@ class Evaluator:
         labels: int32[N] in [0, K).
         batch_builder: how images enter the network; its augmentation is not used.
         placement: over which devices.
-        batch_size: of each forward pass, at most (rounded up to a multiple of the devices); as few
-            passes as that takes share the images evenly.
+        batch_size: the most images of a forward pass, rounded up to a multiple of the devices. The
+            images are divided evenly over the least number of passes.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
     """
 
@@ -76,7 +76,7 @@ class Evaluator:
             def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 label = labels[index]
-                image = normalize(to_float(images[index]), batch_builder.mean, batch_builder.std)
+                image = batch_builder.normalize(to_float(images[index]))
                 logits, _ = model.apply(variables, image, None, valid, train=False)
                 return _add(counts, postprocess(logits), label, valid), None
 

@@ -1,7 +1,8 @@
-"""From a config to everything that a run is made of. Below this, nothing sees a config."""
+"""All that a run consists of, built from its config; nothing else in training reads a config."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,8 +12,8 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import reset
-from purenoise_jax.checkpoint.manager import collections
-from purenoise_jax.config.fields import phase_values
+from purenoise_jax.checkpoint.tree_names import collections
+from purenoise_jax.config.fields import config_hash, phase_values
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
@@ -28,10 +29,11 @@ from purenoise_jax.models import create_model
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.constraints import MAX_INT
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.paths import expand, workdir_path
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.train_step import (
     Inputs,
     Rows,
@@ -44,9 +46,13 @@ from purenoise_jax.training.train_step import (
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """From `start` (an epoch, counted from 0) on, steps follow `recipe`, made of `methods`.
+    """Epochs that train with one recipe.
 
-    At its start, the parts of the state in `reset` become those of the run's beginning.
+    Attributes:
+        start: its first epoch, counted from 0.
+        methods: names of the methods that made the recipe.
+        recipe: of its steps.
+        reset: parts of the state that get their initial values at its start, of `RESETS`.
     """
 
     start: int
@@ -57,22 +63,22 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config asks for, read, checked and built, but not yet placed or compiled.
+    """All that a run consists of, checked and built, but not yet on devices or compiled.
 
     Attributes:
-        seed: of everything random but the choice of the subset.
+        seed: random seed of everything except the choice of the subset.
         placement: over which devices.
-        dataset: as its source gave it.
+        dataset: as its source returned it.
         training: the long-tailed training set.
-        phases: by start.
-        sampler: lays out the epochs.
+        phases: in the order of their starts.
+        sampler: says which images each step takes.
         model: from `create_model`.
         tx: from `make_optimizer`.
         rates: f64[E], the learning rate by epoch.
-        batch_builder: how images become a batch.
-        identity: JSON values that say which model and data a checkpoint is of.
+        batch_builder: turns images into a batch.
+        identity: JSON values that identify the model and the data in a checkpoint.
         matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
-        frozen: name -> variables, on the host, of the networks that methods ask and do not train.
+        frozen: name -> variables, on the host, of networks that methods use and do not train.
     """
 
     seed: int
@@ -91,7 +97,7 @@ class Experiment:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch, the last possibly not full."""
+        """Steps of an epoch; the last may have fewer rows."""
         return self.sampler.steps
 
     def phase_of(self, epoch: int) -> Phase:
@@ -108,20 +114,20 @@ class Experiment:
         return make()
 
     def enter(self, phase: Phase, state: TrainState) -> TrainState:
-        """The state with which a phase begins, from that before it."""
+        """The state with which a phase begins, made from the last state before it."""
         if not phase.reset:
             return state
         return reset(state, self.init(), phase.reset)
 
     def target(self) -> TrainState:
-        """The shapes, dtypes and places of a state."""
+        """The shapes, dtypes and shardings of a state."""
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.placement.replicated),
             jax.eval_shape(self._init),
         )
 
     def state_bytes(self) -> int:
-        """What a state takes, in memory or on disk."""
+        """Bytes of a state, in memory or on disk."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self.target()))
 
     def step_fn(self, phase: Phase) -> TrainStep:
@@ -138,7 +144,7 @@ class Experiment:
         )
 
     def step_shapes(self) -> tuple[Any, ...]:
-        """Shapes, dtypes and places of the arrays that `compile_steps`' result takes."""
+        """Shapes, dtypes and shardings of the arguments of a compiled step."""
         placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
 
         def on_all(array: Any) -> jax.ShapeDtypeStruct:
@@ -179,20 +185,73 @@ class Experiment:
             if images is not None and labels is not None
         }
 
+    @property
+    def memory(self) -> dict[str, Callable[[Any], Any]]:
+        """Name -> (variables) -> the memory of a method before the first step, of all phases."""
+        return {n: m.init for phase in self.phases for n, m in phase.recipe.memory.items()}
+
     def _init(self) -> TrainState:
-        memory = {name: m for phase in self.phases for name, m in phase.recipe.memory.items()}
         shape = self.training.stats.image_shape
-        return init_state(self.model, self.tx, shape, self.seed, memory)
+        return init_state(self.model, self.tx, shape, self.seed, self.memory)
+
+
+def run_options(config: ConfigDict) -> RunOptions:
+    """Reads the options of a run.
+
+    Args:
+        config: validated.
+    """
+    config = resolved(config)
+    checkpoint, data, model = config.checkpoint, config.data, config.model
+    return RunOptions(
+        config_hash=config_hash(config),
+        seed=config.seed,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        steps_per_call=config.steps_per_call,
+        eval_batch_size=config.eval.batch_size,
+        eval_every_epochs=config.eval.every_epochs,
+        checkpoint_epochs=checkpoint.epochs,
+        checkpoint_every_epochs=checkpoint.every_epochs,
+        checkpoint_every_steps=checkpoint.every_steps,
+        checkpoint_keep=checkpoint.keep,
+        init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
+        fresh=config.fresh,
+        model=model.name,
+        norm=model.norm,
+        noise_grad=model.noise_grad,
+        dtype=config.dtype,
+        matmul_precision=config.matmul_precision,
+        data_indices=data.indices,
+        data_profile=data.profile,
+        imbalance_ratio=data.imbalance_ratio,
+        data_limit=data.limit,
+    )
+
+
+def wants_fresh_start(config: ConfigDict) -> bool:
+    """Tells whether a config, validated or not, asks for a start from scratch."""
+    return bool(config.get("fresh"))
+
+
+def init_workdir(config: ConfigDict) -> Path | None:
+    """The workdir of the run whose checkpoint a new run begins with; None = random parameters.
+
+    Raises:
+        ConfigError: its path is not legal.
+    """
+    return workdir_path(config.init_from, "init_from") if config.init_from else None
 
 
 def build(config: ConfigDict) -> Experiment:
-    """Reads the data and builds the rest.
+    """Reads the data and builds an experiment.
 
     Args:
         config: validated.
 
     Raises:
-        ConfigError: a field does not go with the data or the devices.
+        ConfigError: a field does not fit the data or the devices.
         DataError: the data set is missing, damaged or mislabelled.
     """
     config = resolved(config)
@@ -243,6 +302,16 @@ def build(config: ConfigDict) -> Experiment:
         )
     for phase in phases:
         _check_requirements(phase, config.model)
+    model = create_model(
+        config.model.name,
+        num_classes=stats.num_classes,
+        norm=config.model.norm,
+        noise_grad=config.model.noise_grad,
+        dtype=config.dtype,
+        head=config.model.head,
+    )
+    for phase in phases:
+        _check_places(phase, config.model.name, getattr(model, "places", ()))
     experiment = Experiment(
         seed=config.seed,
         placement=placement,
@@ -250,14 +319,7 @@ def build(config: ConfigDict) -> Experiment:
         training=training,
         phases=phases,
         sampler=sampler,
-        model=create_model(
-            config.model.name,
-            num_classes=stats.num_classes,
-            norm=config.model.norm,
-            noise_grad=config.model.noise_grad,
-            dtype=config.dtype,
-            head=config.model.head,
-        ),
+        model=model,
         tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
         rates=_rates(config.num_epochs, opt, fields),
         batch_builder=BatchBuilder(
@@ -303,7 +365,7 @@ def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]
 
 
 def _check_requirements(phase: Phase, model: ConfigDict) -> None:
-    """Refuses a model that lacks what a method of a phase cannot do without."""
+    """Refuses a model that does not meet a requirement of a method."""
     for name, value in phase.recipe.requires.items():
         if model[name] != value:
             raise ConfigError(
@@ -312,8 +374,19 @@ def _check_requirements(phase: Phase, model: ConfigDict) -> None:
             )
 
 
+def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
+    """Refuses a model without the places at which a method of a phase mixes activations."""
+    missing = [place for place in phase.recipe.places if place not in places]
+    if missing:
+        raise ConfigError(
+            f"model.name={name} has no place {', '.join(missing)}, where the phase of "
+            f"{' + '.join(phase.methods)} from epoch {phase.start} mixes activations; its places: "
+            f"{', '.join(places) or 'none'}"
+        )
+
+
 def _with_frozen_networks(experiment: Experiment) -> Experiment:
-    """Loads the networks that methods name, and makes them part of what the run is."""
+    """Loads the networks that methods name, and adds their digests to the run's identity."""
     wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
     if not wanted:
         return experiment
@@ -329,5 +402,5 @@ def _with_frozen_networks(experiment: Experiment) -> Experiment:
 
 
 def _expanded(path: str, field: str) -> str:
-    """As `paths.expand`; "" where the field is not given."""
+    """As `paths.expand`; "" if the field is empty."""
     return str(expand(path, field)) if path else ""

@@ -1,4 +1,4 @@
-"""What a run writes beside its checkpoints: metrics.jsonl, TensorBoard events, JSON files."""
+"""Writer of metrics.jsonl and of TensorBoard events."""
 
 import contextlib
 import json
@@ -16,14 +16,14 @@ METRICS = "metrics.jsonl"
 class MetricsWriter:
     """Appends records to metrics.jsonl, one JSON object a line, and scalars to TensorBoard.
 
-    What cannot be written is tried again with the next record, and costs the run a warning, the
-    first time.
+    A record that cannot be written is written with the next one; only the first failure is a
+    warning.
 
     Args:
         workdir: of the run.
-        step: the step that the run continues from; records of later steps are removed, as they will
-            be written again.
-        warn: is told, in one line, what could not be written.
+        step: the step that the run continues from; records of later steps are removed, because
+            they will be written again.
+        warn: shows a warning of one line.
     """
 
     def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Tells of steps that were skipped, as something in them was not finite, and stops after a few."""
+"""Logs steps that were skipped for non-finite values; stops the run after three in a row."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from purenoise_jax.runtime.files import append_whole, write_atomically
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.metric_writer import read_metrics
 
-# Skipped steps in a row that end a run: one bad batch is an accident, three are a state or a data
-# set that gives nothing else.
+# Skipped steps in a row that end a run: one bad batch is an accident, three come from a state or a
+# data set that gives nothing else.
 MAX_IN_A_ROW = 3
 FILE = "skipped.jsonl"
 
@@ -24,23 +24,23 @@ FILE = "skipped.jsonl"
 class NonFiniteSteps:
     """Counts and logs the skipped steps of a run.
 
-    Each is a line of skipped.jsonl, which is made with the first of them: {"step", "epoch", "row",
+    Each is a line of skipped.jsonl, which the first of them creates: {"step", "epoch", "row",
     "indices"}, where step and epoch are counted from 0, row is the step within its epoch, and
     indices are those of its batch's images in the training set, in the order of their rows.
 
     Args:
         workdir: of the run.
-        display: where each is told of.
-        checkpoints: of the run, whose newest is named when the run is stopped.
+        display: where each is reported.
+        checkpoints: of the run; the newest is named when the run is stopped.
         steps_per_epoch: of the run.
-        step: that the run continues from; lines of later steps are removed, as those will be done
-            again.
+        step: that the run continues from; lines of later steps are removed, because these
+            steps will run again.
         count: skipped before that step.
-        in_a_row: how many of these were directly before it.
-        writes: whether this process is the one that writes the file.
+        in_a_row: the number of them directly before that step.
+        writes: True in the process that writes the file.
 
     Attributes:
-        count: steps that were skipped, over the whole run.
+        count: skipped steps of the run, earlier processes included.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class NonFiniteSteps:
         self._last = step - 1
         self._in_a_row = in_a_row
         self._writes = writes
-        # A link that leads nowhere is replaced, too.
+        # A broken link is replaced, too.
         if os.path.lexists(self._path):
             self._write(lambda: self._cut(step))
 
     def in_a_row(self, step: int) -> int:
-        """Steps that were skipped directly before a step, as far as they were checked."""
+        """The number of checked steps directly before a step that were skipped."""
         return self._in_a_row if self._last == step - 1 else 0
 
     def check(self, totals: EpochMetrics, epoch: int, index: np.ndarray, valid: np.ndarray) -> None:
-        """Looks for steps that were skipped since the last call; waits for those of `totals`.
+        """Logs steps that were skipped since the last call; waits for those of `totals`.
 
         Args:
             totals: of the epoch so far.
@@ -85,22 +85,22 @@ class NonFiniteSteps:
         """
         for row in np.flatnonzero(np.asarray(totals.skipped)).tolist():
             step = epoch * self._steps_per_epoch + row
-            # `totals` holds those that an earlier call has told of, too.
+            # `totals` also has those that an earlier call has logged.
             if step <= self._last:
                 continue
             self._in_a_row = self.in_a_row(step) + 1
             self._last = step
             self.count += 1
-            self._tell(step, epoch, row, index[row][valid[row]].tolist())
+            self._log(step, epoch, row, index[row][valid[row]].tolist())
             if self._in_a_row == MAX_IN_A_ROW:
                 self._stop(epoch)
 
-    def _tell(self, step: int, epoch: int, row: int, indices: list[int]) -> None:
+    def _log(self, step: int, epoch: int, row: int, indices: list[int]) -> None:
         line = {"step": step, "epoch": epoch, "row": row, "indices": indices}
         self._write(lambda: self._append(line))
         self._display.warn(
-            f"step {step} (epoch {epoch}) was skipped, as its loss, gradient or result is not "
-            f"finite; its batch is in {self._path}",
+            f"step {step} (epoch {epoch}) was skipped because its loss, gradient or result is "
+            f"not finite; its batch is in {self._path}",
         )
 
     def _stop(self, epoch: int) -> None:
@@ -128,6 +128,6 @@ class NonFiniteSteps:
         try:
             how()
         except OSError as error:
-            # Not worth the run, nor a second warning.
+            # The run goes on, and there is no second warning.
             self._writes = False
             self._display.warn(f"{self._path} cannot be written: {error}")

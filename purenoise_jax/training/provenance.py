@@ -13,7 +13,7 @@ from purenoise_jax.runtime.files import write_json as write_json
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the device."""
+    """Versions of the libraries and the package, and the device."""
     names = ("purenoise-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {name: _version(name) for name in names}
     device = jax.devices()[0]

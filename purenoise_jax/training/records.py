@@ -1,4 +1,4 @@
-"""What a run says of itself: the header, a record an epoch, the summary."""
+"""Header, per-epoch records and summary of a run."""
 
 import math
 from collections.abc import Mapping
@@ -7,84 +7,81 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.digest import state_digest
-from purenoise_jax.config.fields import config_hash
-from purenoise_jax.config.resolve import resolved
 from purenoise_jax.runtime.console import class_counts_line, phases_line
 from purenoise_jax.training import metrics
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import TrainState
 
 
 def header_lines(
-    config: ConfigDict, workdir: Path, experiment: Experiment, state: TrainState
+    options: RunOptions, workdir: Path, experiment: Experiment, state: TrainState
 ) -> dict[str, str]:
-    """What the header says, by name."""
+    """Lines of the header, by name."""
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    model = f"{config.model.name}, {config.model.norm}"
-    if config.model.noise_grad != "auto" or config.model.norm == "dar_bn":
-        model += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
+    model = f"{options.model}, {options.norm}"
+    if options.noise_grad != "auto" or options.norm == "dar_bn":
+        model += f" ({options.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
     starts = [(phase.start, phase.methods) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
-        "model": f"{model}, {parameters:,} parameters, {config.dtype}"
-        f"{precision_note(config, device.platform)}",
+        "model": f"{model}, {parameters:,} parameters, {options.dtype}"
+        f"{precision_note(options, device.platform)}",
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
-            resolved(config), len(experiment.training.labels), len(experiment.dataset.train_labels)
+            options, len(experiment.training.labels), len(experiment.dataset.train_labels)
         ),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
-        "length": f"{config.num_epochs} epochs of {steps:,} steps, "
-        f"{config.num_epochs * steps:,} in all, {config.batch_size} images a step",
+        "length": f"{options.num_epochs} epochs of {steps:,} steps, "
+        f"{options.num_epochs * steps:,} in all, {options.batch_size} images a step",
     }
 
 
-def subset_line(config: ConfigDict, kept: int, available: int) -> str:
-    """Which of the data set's training images train, and by which rule.
+def subset_line(options: RunOptions, kept: int, available: int) -> str:
+    """Line of the header: how many of the training images train, and by which rule.
 
     Args:
-        config: without open fields.
+        options: of the run.
         kept: images that train.
         available: images that the data set has.
     """
-    data = config.data
-    if data.indices:
-        rule = f"listed in {Path(data.indices).name}"
-    elif data.profile == "natural":
-        rule = data.profile
+    if options.data_indices:
+        rule = f"listed in {Path(options.data_indices).name}"
+    elif options.data_profile == "natural":
+        rule = options.data_profile
     else:
-        rule = f"{data.profile}, ratio {data.imbalance_ratio:g}"
-    if data.limit:
-        rule += f", data.limit={data.limit}"
+        rule = f"{options.data_profile}, ratio {options.imbalance_ratio:g}"
+    if options.data_limit:
+        rule += f", data.limit={options.data_limit}"
     if kept == available:
         return f"all {available:,} images kept ({rule})"
     return f"{rule}: {kept:,} of {available:,} images"
 
 
-def precision_note(config: ConfigDict, platform: str) -> str:
-    """How products of float32 are rounded, where that is not simply float32.
+def precision_note(options: RunOptions, platform: str) -> str:
+    """Note on the precision of float32 products, where it is not plain float32.
 
     Args:
-        config: of the run.
+        options: of the run.
         platform: that it computes on: "cpu", "gpu", ...
 
     Returns:
-        Text to stand behind the dtype, or "".
+        Text to follow the dtype, or "".
     """
-    if config.matmul_precision != "default":
-        return f" (matmul_precision {config.matmul_precision})"
-    # On a CPU the default is all of float32.
-    if platform == "cpu" or config.dtype != "float32":
+    if options.matmul_precision != "default":
+        return f" (matmul_precision {options.matmul_precision})"
+    # On a CPU the default is full float32.
+    if platform == "cpu" or options.dtype != "float32":
         return ""
     return " (products as the device has them, TF32 on recent NVIDIA GPUs: matmul_precision)"
 
@@ -92,7 +89,7 @@ def precision_note(config: ConfigDict, platform: str) -> str:
 def evaluate_all(
     evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """All numbers of every split; a number that does not exist is left out.
+    """All numbers of every split, except those that do not exist.
 
     Args:
         evaluators: by split.
@@ -111,7 +108,7 @@ def evaluate_all(
 
 
 def _is_number(value: Any) -> bool:
-    """Whether there is something to tell; finite parameters can have an infinite likelihood."""
+    """True for a finite number or a list; finite parameters can have an infinite likelihood."""
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
@@ -120,17 +117,17 @@ def epoch_record(
     phase: Phase,
     done: int,
     learning_rate: float,
-    clock: StepTimer,
+    timer: StepTimer,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What metrics.jsonl says of an epoch.
+    """Record of an epoch for metrics.jsonl.
 
     Args:
-        totals: over its training steps; where none trained, their means are left out.
+        totals: over its training steps; without any, their means are left out.
         phase: that it belongs to.
         done: completed epochs.
         learning_rate: within it.
-        clock: the rate of steps so far.
+        timer: the rate of steps so far.
         evaluated: from `evaluate_all`, empty where nothing was evaluated.
     """
     sums, skipped = jax.device_get(totals)
@@ -148,18 +145,18 @@ def epoch_record(
         "train/steps": int(sums.steps),
         "train/skipped": int(skipped.sum()),
         "train/methods": list(phase.methods),
-        "train/images_per_second": clock.images_per_second,
+        "train/images_per_second": timer.images_per_second,
         **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},
     }
 
 
 def make_summary(
-    config: ConfigDict,
+    options: RunOptions,
     experiment: Experiment,
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What summary.json says of a finished run, but for its origin, time and versions."""
+    """Summary of a finished run, without its origin, time and versions."""
     test = dict(evaluated["test"])
     numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
     for name in ("accuracy", "nll", "ece"):
@@ -169,10 +166,10 @@ def make_summary(
         **numbers,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
-        "epochs": config.num_epochs,
+        "epochs": options.num_epochs,
         "steps": int(state.step),
-        "seed": config.seed,
-        "config_hash": config_hash(config),
+        "seed": options.seed,
+        "config_hash": options.config_hash,
         "state_digest": state_digest(jax.device_get(state)),
         "devices": experiment.placement.mesh.size,
     }

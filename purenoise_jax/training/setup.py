@@ -1,8 +1,12 @@
-"""What comes before the first step: everything that can be found out is found out here."""
+"""Set-up of a run: all checks and all building before the first step.
+
+A run that cannot finish is refused here, before it computes anything.
+"""
 
 import contextlib
 import dataclasses
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
+from purenoise_jax.config import run_record
 from purenoise_jax.config.fields import field_of, flatten, validate
 from purenoise_jax.config.resolve import kept_lines, resolved
 from purenoise_jax.runtime import disk_space, files, multihost
@@ -21,32 +26,36 @@ from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.runtime.workdir_lock import WorkdirLock
 from purenoise_jax.training import provenance, resume
-from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.experiment import Experiment, build, init_workdir, run_options
 from purenoise_jax.training.metric_writer import METRICS, read_metrics
+from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint
 
-# Paths, which may differ from machine to machine; what is found there is compared instead.
+# Paths, which may differ from machine to machine; the files found there are compared instead.
 LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSetup:
-    """A run that may train: nothing is left that could refuse it, as far as can be known.
+    """A run that has passed all checks.
 
     Attributes:
-        config: without open fields, see `resolve`.
+        options: of the run.
+        config_record: content of config.json.
         experiment: what is run.
-        checkpoints: of the run; their folder is ours.
-        start: what it goes on from.
-        versions: of what computes.
-        fresh: it starts from scratch although there may have been something.
-        lost: it has written metrics before, and has no checkpoint.
-        without_metrics: epochs of this run, counted from 1, that are trained and have no line in
-            metrics.jsonl, such as after somebody deleted it.
+        checkpoints: of the run, whose lock this process holds.
+        start: the point from which it continues.
+        versions: of the libraries and the device.
+        fresh: it starts from scratch, although there may have been checkpoints.
+        lost: it has written metrics before, but has no checkpoint.
+        without_metrics: epochs of this run, counted from 1, that are trained but have no line in
+            metrics.jsonl, for example because somebody deleted it.
         kept: from `kept_lines`.
+        started: time on the monotonic clock when the set-up began, in seconds.
     """
 
-    config: ConfigDict
+    options: RunOptions
+    config_record: dict[str, Any]
     experiment: Experiment
     checkpoints: Checkpoints
     start: RestorePoint
@@ -55,27 +64,33 @@ class RunSetup:
     lost: bool = False
     without_metrics: tuple[int, ...] = ()
     kept: tuple[str, ...] = ()
+    started: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.experiment.steps_per_epoch
 
     @property
     def step(self) -> int:
-        """Steps that are completed."""
+        """Completed steps."""
         return 0 if self.start.state is None else int(self.start.state.step)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What has to be the same for a result that is the same to the last bit."""
+        """Versions and settings on which the last bit of a result depends."""
         found = {
             **self.versions,
             **numeric_settings(),
             "devices": self.experiment.placement.mesh.size,
         }
         if jax.default_backend() == "cpu":
-            # Each of them sums up a share of its own.
+            # Sums are divided over the cores.
             found["cores"] = _cores()
         return found
 
-    def told(self) -> list[str]:
-        """What the user should know of where the run goes on from, a line each."""
+    def messages(self) -> list[str]:
+        """Lines that tell the user where the run continues from, and what has changed since."""
         folder = self.checkpoints.folder
         lines = [
             f"passed over the checkpoint of step {step}: {why}; moved to {QUARANTINE}/"
@@ -113,17 +128,17 @@ class RunSetup:
 
 
 def set_up(
-    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, stop: PreemptionHandler
+    config: ConfigDict, workdir: Path, cleanup: contextlib.ExitStack, stop: PreemptionHandler
 ) -> RunSetup:
-    """Reads the data, takes the workdir and finds what to start from, before compiling.
+    """Reads the data, locks the workdir and finds the point to start from, before compiling.
 
-    Several processes do this together, and refuse together.
+    All processes of a run do this together, and all refuse if one does.
 
     Args:
         config: see `purenoise_jax.config.fields`.
         workdir: of the run.
-        held: keeps the workdir for as long as the run lives.
-        stop: is heard while data and checkpoints are read.
+        cleanup: keeps the workdir locked until it is closed.
+        stop: sees signals while data and checkpoints are read.
 
     Raises:
         ConfigError: a field or the workdir's path is not legal, or processes disagree.
@@ -136,16 +151,17 @@ def set_up(
         PeerError: another process could not go on.
         Stopped: a signal came.
     """
-    first = jax.process_index() == 0
+    started, first = time.monotonic(), jax.process_index() == 0
     validate(config)
     if jax.config.values["jax_disable_jit"]:
         raise ConfigError("JAX_DISABLE_JIT is set, but training steps are compiled; unset it")
     workdir_path(workdir)
-    init_from = str(workdir_path(config.init_from, "init_from")) if config.init_from else ""
+    init_from = init_workdir(config)
     files.refuse_odd(workdir, resume.FILES, resume.FOLDERS)
-    recorded = resume.recorded_fields(config, workdir)
+    recorded = run_record.recorded_fields(config, workdir)
     kept, config = kept_lines(config, recorded), resolved(config, recorded)
-    resume.refuse_other_run(config, workdir)
+    options = run_options(config)
+    run_record.refuse_other_run(config, workdir)
     experiment = multihost.run_on_all(lambda: stop.waiting(lambda: build(config)))
     steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
     multihost.assert_equal(
@@ -158,67 +174,79 @@ def set_up(
     )
     checkpoints = Checkpoints(
         workdir,
-        keep=config.checkpoint.keep,
-        named=[epoch * steps_per_epoch for epoch in resume.kept_epochs(config, workdir)],
+        keep=options.checkpoint_keep,
+        keep_steps=[epoch * steps_per_epoch for epoch in run_record.kept_epochs(config, workdir)],
     )
 
     def take_workdir() -> None:
         if first:
             made = not workdir.exists()
             disk_space.check_writable(workdir)
-            held.enter_context(WorkdirLock(workdir))
+            cleanup.enter_context(WorkdirLock(workdir))
             if made:
-                held.callback(resume.remove_if_unused, workdir)
-            # Again: whoever held it may have begun another run in the meantime.
-            resume.refuse_other_run(config, workdir)
+                cleanup.callback(resume.remove_if_unused, workdir)
+            # Once more: the process that held the lock may have begun another run in the meantime.
+            run_record.refuse_other_run(config, workdir)
             files.remove_leftovers(workdir, resume.FILES)
             checkpoints.prepare()
 
     multihost.run_on_all(take_workdir)
     multihost.assert_same_folder(workdir)
-    # Before anything is read together, where one that reads something else would be waited for.
+    # Before all read together: a process that reads another step would keep the others waiting.
     multihost.assert_equal({"checkpoints": checkpoints.steps()})
-    # A job that is started again goes on with what it began from scratch.
-    fresh = config.fresh and not resume.began_fresh(workdir)
+    # A job that is started again continues the run that it began from scratch.
+    fresh = options.fresh and not resume.began_fresh(workdir)
     find_restore_point = partial(
         resume.find_restore_point,
         experiment,
         checkpoints,
-        init_from=init_from,
-        init_epoch=config.init_epoch,
-        init_aux_bn=config.init_aux_bn,
-        fresh=config.fresh,
-        over=fresh,
+        init_from="" if init_from is None else str(init_from),
+        init_epoch=options.init_epoch,
+        init_aux_bn=options.init_aux_bn,
+        fresh=options.fresh,
+        force_fresh=fresh,
     )
     read_start = multihost.run_on_all(lambda: stop.waiting(find_restore_point))
     start = multihost.run_on_all(lambda: stop.waiting(read_start))
     lost = start.state is None and not fresh and _has_metrics(workdir)
     gaps = _without_metrics(workdir, start, steps_per_epoch)
-    beginning = RunSetup(config, experiment, checkpoints, start, versions, fresh, lost, gaps, kept)
-    step, total_steps = beginning.step, config.num_epochs * steps_per_epoch
+    setup = RunSetup(
+        options,
+        run_record.saved_config(config, run_record.kept_epochs(config, workdir)),
+        experiment,
+        checkpoints,
+        start,
+        versions,
+        fresh,
+        lost,
+        gaps,
+        kept,
+        started,
+    )
+    step, total_steps = setup.step, options.num_epochs * steps_per_epoch
     if step > total_steps:
         raise ConfigError(
-            f"num_epochs={config.num_epochs} ends at step {total_steps}, but {workdir} is already "
+            f"num_epochs={options.num_epochs} ends at step {total_steps}, but {workdir} is already "
             f"at step {step}; legal: at least {-(-step // steps_per_epoch)}"
         )
     several = jax.process_count() > 1 and start.state is not None
-    # Each has read on its own, by a path that may be another machine's.
+    # Each process has read by itself, by a path that may differ between machines.
     multihost.assert_equal({"step": step, "state": state_digest(start.state) if several else None})
 
     def make_room() -> None:
         if first:
             aside = resume.to_set_aside(checkpoints, fresh)
             count = checkpoints.still_to_come(step, total_steps, without=aside)
-            # Before anything is moved: a run that is refused goes on later from what there is.
+            # Before anything is moved: a run that is refused can continue later.
             disk_space.check_space(workdir, experiment.state_bytes(), count)
             resume.set_aside(checkpoints, workdir, fresh)
 
     multihost.run_on_all(make_room)
-    return beginning
+    return setup
 
 
 def _is_local(path: str) -> bool:
-    """Whether a field is a path that may differ between the processes of a run."""
+    """True for a path that may differ between the processes of a run."""
     if path in LOCAL_FIELDS:
         return True
     field = field_of(path)
@@ -226,7 +254,7 @@ def _is_local(path: str) -> bool:
 
 
 def _cores() -> int:
-    """How many of the machine's cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -244,7 +272,7 @@ def _without_metrics(workdir: Path, start: RestorePoint, steps_per_epoch: int) -
     first = 0 if start.init_from is None else start.init_from["epoch"]
     ended = (int(start.state.step) - (not start.epoch_ended)) // steps_per_epoch
     there = _epochs_with_metrics(workdir)
-    # None where the file cannot be read: the writer will say so.
+    # None if the file cannot be read; the writer will warn.
     return () if there is None else tuple(e for e in range(first + 1, ended + 1) if e not in there)
 
 

@@ -4,7 +4,7 @@ import time
 
 
 class StepTimer:
-    """Measures the rate of steps, leaving out compilation and whatever is between epochs.
+    """Measures the rate of steps, without compilation and without the time between epochs.
 
     Args:
         batch_size: rows of a step.
@@ -19,15 +19,15 @@ class StepTimer:
         self.seconds = seconds
 
     def start(self) -> None:
-        """What follows counts."""
+        """Starts the timer."""
         self._since = time.monotonic()
 
     def stop(self) -> None:
-        """What follows does not count."""
+        """Stops the timer."""
         self._since = None
 
     def tick(self, steps: int) -> None:
-        """So many more steps are done; starts the clock if it stands."""
+        """Counts steps that are done; starts the timer if it is stopped."""
         now = time.monotonic()
         if self._since is not None:
             self.seconds += now - self._since
@@ -36,7 +36,7 @@ class StepTimer:
 
     @property
     def seconds_per_step(self) -> float | None:
-        """None before any step was measured."""
+        """Seconds of a step; None before any step was measured."""
         return self.seconds / self.steps if self.steps else None
 
     @property
@@ -45,6 +45,6 @@ class StepTimer:
         return self._batch_size * self.steps / self.seconds if self.steps else None
 
     def steps_within(self, seconds: float) -> int:
-        """How many steps take so long, at least 1; before any was measured, 1."""
+        """The number of steps that take so long, at least 1; 1 before any was measured."""
         rate = self.seconds_per_step
         return 1 if rate is None else max(1, int(seconds / max(rate, 1e-9)))

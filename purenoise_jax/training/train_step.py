@@ -1,6 +1,6 @@
-"""One training step, built once per phase; see `compile_steps` for how it is run.
+"""One training step: batch, loss, gradient, update, and the check for non-finite values.
 
-Read `TrainStep` from top to bottom: batch, loss, gradient, update, and the check for NaN.
+`TrainStep` is built once per phase and compiled by `compile_steps`; read it from top to bottom.
 """
 
 import collections
@@ -14,11 +14,12 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Aux, Memory, Params, Recipe, all_trainable
+from purenoise_jax.methods.recipe import Aux, Params, Recipe, all_trainable
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
@@ -28,14 +29,14 @@ from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run has to remember.
+    """State of a run after a step.
 
     Attributes:
         step: i32[], completed steps.
         params: parameters.
         batch_stats: running statistics of the normalisation layers.
         opt_state: state of the optimiser.
-        extra: the memories of the methods by name, see `recipe.Memory`.
+        extra: the memories of the methods by name, see `methods.recipe.Memory`.
     """
 
     step: jax.Array
@@ -47,7 +48,7 @@ class TrainState:
 
 @flax.struct.dataclass
 class Inputs:
-    """All that every step reads and none changes.
+    """Arrays that every step reads and none changes.
 
     Attributes:
         images: uint8[N, H, W, C], the training set.
@@ -62,7 +63,7 @@ class Inputs:
 
 @flax.struct.dataclass
 class Rows:
-    """Which images a step takes.
+    """Images that a step takes, by index.
 
     Attributes:
         index: i32[B], into the training set.
@@ -79,16 +80,17 @@ def init_state(
     tx: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     seed: int,
-    memory: Mapping[str, Memory] = MappingProxyType({}),
+    memory: Mapping[str, Callable[[Any], Any]] = MappingProxyType({}),
 ) -> TrainState:
-    """The state before the first step, not yet placed on devices.
+    """The state before the first step.
 
     Args:
         model: from `create_model`.
         tx: from `make_optimizer`.
         image_shape: (H, W, C).
         seed: the run's seed.
-        memory: of the recipes of all phases, so that the state has one structure throughout.
+        memory: name -> `Memory.init`, of the recipes of all phases, so that the state has one
+            structure throughout.
     """
     image = jnp.zeros((1, *image_shape), jnp.float32)
     variables = model.init(rng.stream(seed, "params"), image, train=False)
@@ -97,20 +99,20 @@ def init_state(
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
-        extra={name: entry.init(variables) for name, entry in memory.items()},
+        extra={name: init(variables) for name, init in memory.items()},
     )
 
 
-# Compared by identity, as functions are, so that `jax.jit` takes it for one.
+# Compared by identity, as functions are, because `jax.jit` keys its cache by the function.
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainStep:
     """The training step of one phase, a pure function of its arguments.
 
     Attributes:
         model: from `create_model`.
-        tx: from `make_optimizer`; gives directions, not yet times the learning rate.
+        tx: from `make_optimizer`; returns updates u, for params - learning rate * u.
         lr_fn: learning rate as a function of the completed steps.
-        recipe: what the phase's methods made of the step.
+        recipe: of the phase's methods.
         batch_builder: turns indices into a batch.
         keys: stream -> its typed key, see `rng.STREAMS`.
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
@@ -125,16 +127,16 @@ class TrainStep:
     matmul_precision: str = "default"
 
     def __call__(
-        self, state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+        self, state: TrainState, metrics: EpochMetrics, inputs: Inputs, rows: Rows
     ) -> tuple[TrainState, EpochMetrics]:
         """Trains on one batch; the result is kept only if all of it is finite."""
         update = with_precision(self.update, self.matmul_precision)
         new, sums, grads = update(state, inputs, rows)
-        kept, finite = keep_finite(state, new, sums, grads)
-        return kept, totals.add(sums, state.step, finite)
+        state_kept, finite = keep_finite(state, new, sums, grads)
+        return state_kept, metrics.add(sums, state.step, finite)
 
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
-        """The rows of a step as the transforms leave them; see `recipe.Batch`."""
+        """The batch of a step after the transforms; see `data.batch.Batch`."""
         batch = self.batch_builder.make_batch(
             rng.at(self.keys["augment"], step), inputs.images, inputs.labels, rows.index, rows.valid
         )
@@ -144,7 +146,7 @@ class TrainStep:
         return batch
 
     def generate(self, state: TrainState, inputs: Inputs, batch: Batch) -> Batch:
-        """The batch as the generators leave it."""
+        """The batch after the generators."""
         key = rng.at(self.keys["generators"], state.step)
         for i, generator in enumerate(self.recipe.generators):
             networks = self.networks(state.params, state, inputs, batch)
@@ -152,7 +154,7 @@ class TrainStep:
         return batch
 
     def networks(self, params: Params, state: TrainState, inputs: Inputs, batch: Batch) -> Networks:
-        """The networks of a step, the one that trains with these parameters."""
+        """The networks of a step; the one that trains has these parameters."""
         return Networks(
             self.model,
             self.batch_builder.normalize,
@@ -167,21 +169,23 @@ class TrainStep:
     def loss(
         self,
         params: Params,
-        row_weights: jax.Array | None,
+        class_weights: np.ndarray | None,
         state: TrainState,
         inputs: Inputs,
         batch: Batch,
     ) -> tuple[jax.Array, Aux]:
         """The mean loss of the valid rows, noise included; see `recipe.LossFn`."""
         recipe, valid = self.recipe, batch["valid"]
+        if class_weights is not None:
+            recipe = dataclasses.replace(recipe, class_weights=class_weights, weighted_mean=True)
         networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
         key = rng.at(self.keys["objective"], state.step)
         outcome = recipe.objective(recipe, networks, batch, key)
-        weights = outcome.weights if row_weights is None else row_weights
+        weights = outcome.weights
         losses = outcome.losses if weights is None else outcome.losses * weights
         chex.assert_shape(losses, valid.shape)
         total = jnp.where(valid, losses, 0).sum()
-        if weights is not None and (recipe.weighted_mean or row_weights is not None):
+        if weights is not None and recipe.weighted_mean:
             size = jnp.where(valid, weights, 0).sum()
             mean = total / jnp.where(size > 0, size, 1)
         else:
@@ -191,7 +195,7 @@ class TrainStep:
     def update(
         self, state: TrainState, inputs: Inputs, rows: Rows
     ) -> tuple[TrainState, StepMetrics, Params]:
-        """One batch through the network and the optimiser, whether or not that is finite.
+        """Trains on one batch, whether or not the result is finite.
 
         Returns:
             The next state, the `StepMetrics` of this step alone, and the gradient.
@@ -200,8 +204,10 @@ class TrainStep:
         batch = self.batch(state.step, inputs, rows)
         batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
 
-        def loss_fn(params: Params, row_weights: jax.Array | None = None) -> tuple[jax.Array, Aux]:
-            return self.loss(params, row_weights, state, inputs, batch)
+        def loss_fn(
+            params: Params, class_weights: np.ndarray | None = None
+        ) -> tuple[jax.Array, Aux]:
+            return self.loss(params, class_weights, state, inputs, batch)
 
         (loss, (batch_stats, logits)), grads = self.recipe.gradient(loss_fn, state.params, batch)
         params, opt_state = self._optimize(state, grads, batch)
@@ -246,7 +252,7 @@ class TrainStep:
 
 
 def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
-    """What a step adds to the totals of its epoch."""
+    """Metrics of one step."""
     valid = batch["valid"]
     noise = batch["noise_mask"] & valid if "noise_mask" in batch else jnp.zeros_like(valid)
     natural = valid & ~noise
@@ -260,13 +266,13 @@ def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether no array of a tree holds a NaN or an infinity: bool[]."""
+    """True if no array of a tree has a NaN or an infinity: bool[]."""
     by_shape = collections.defaultdict(list)
     for leaf in jax.tree.leaves(tree):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             by_shape[leaf.shape].append(jnp.isfinite(leaf))
-    # Arrays of one shape are put together first: a deep network then takes a dozen reductions, not
-    # one for each of its hundreds of arrays.
+    # Arrays of one shape are combined first: a deep network then takes a dozen reductions instead
+    # of one for each of its hundreds of arrays.
     found = [functools.reduce(jnp.logical_and, leaves).all() for leaves in by_shape.values()]
     return functools.reduce(jnp.logical_and, found, jnp.ones((), bool))
 
@@ -274,23 +280,22 @@ def all_finite(tree: Any) -> jax.Array:
 def keep_finite(
     old: TrainState, new: TrainState, sums: StepMetrics, grads: Any
 ) -> tuple[TrainState, jax.Array]:
-    """Takes a step's result only if all of it is finite.
+    """Keeps the result of a step only if all of it is finite.
 
-    The loss alone does not tell: a NaN pixel can leave it finite, as a compiled ReLU may turn NaN
-    into 0 on the way forward. Nor does the gradient: the statistics have none, and finite gradients
-    can overflow in the optimiser. So all that would be kept is looked at.
+    A finite loss is not enough: a compiled ReLU may turn a NaN pixel into 0 on the way forward. A
+    finite gradient is not enough: the statistics have none, and finite gradients can overflow in
+    the optimiser. So everything that would be kept is checked.
 
     Args:
         old: before the step.
         new: after it.
         sums: of the step.
-        grads: of the step, as frozen parameters hide theirs.
+        grads: of the step; those of frozen parameters do not show in the new state.
 
     Returns:
-        The new state, or if anything is not finite the old one with its step count gone on by one;
-        and which, bool[].
+        The new state, or the old one with step + 1 if anything is not finite; and finite, bool[].
     """
-    # On a CPU the choice below, put into the same loop, would let the compiler round otherwise.
+    # On a CPU the compiler would fuse the choice below into the update, and round differently.
     kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
     finite = all_finite((sums.row_loss, grads, kept))
     params, batch_stats, opt_state, extra = jax.tree.map(
@@ -316,7 +321,7 @@ def make_step(
         model: from `create_model`.
         tx: from `make_optimizer`.
         lr_fn: learning rate as a function of the completed steps.
-        recipe: what the phase's methods made of the step.
+        recipe: of the phase's methods.
         batch_builder: turns indices into a batch.
         seed: the run's seed.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.

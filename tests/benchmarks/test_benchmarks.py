@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say, and go on where they cannot."""
+"""The benchmarks: timing, counts and ratios, and suites that fail without ending the command."""
 
 import json
 import re
@@ -25,7 +25,7 @@ from tests.tiny import TinyNet
 pytestmark = pytest.mark.slow
 
 
-def test_programs_are_timed_in_turn_and_the_first_round_does_not_count():
+def test_programs_are_timed_in_turn_after_a_first_round():
     order = []
     programs = {
         name: timing.Program(lambda name=name: order.append(name), steps=2) for name in "abc"
@@ -45,7 +45,7 @@ def test_three_rounds_are_run_even_without_time():
     assert len(calls) == 4 and found["a"]["rounds"] == 3
 
 
-def test_a_time_is_a_median_of_milliseconds_a_step():
+def test_a_time_is_a_median_of_milliseconds_per_step():
     assert timing.spread([0.001, 0.002, 0.009]) == {
         "ms": 2.0, "ms_low": 1.5, "ms_high": 5.5, "rounds": 3, "samples": [1.0, 2.0, 9.0],
     }  # fmt: skip
@@ -65,7 +65,7 @@ def test_flops_of_a_convolution_and_a_product_by_hand():
 
 
 @pytest.mark.parametrize(("model", "giga"), [("resnet32", 0.0689), ("wrn28_10", 5.246)])
-def test_multiplications_of_the_papers_networks(model, giga):
+def test_multiply_adds_of_the_papers_networks(model, giga):
     network = create_model(model, num_classes=10)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
@@ -74,7 +74,7 @@ def test_multiplications_of_the_papers_networks(model, giga):
 
 
 def test_limits_of_a_known_and_of_an_unknown_chip():
-    # 989 GFLOP in bfloat16 take an H200 one millisecond at best.
+    # An H200 needs at least one millisecond for 989 GFLOP in bfloat16.
     found = chips.limits(989e9, 4.8e9, "bfloat16", "NVIDIA H200", 2.0)
     assert found == pytest.approx(
         {"tflops": 494.5, "arithmetic_ms": 1.0, "utilisation": 0.5, "memory_ms": 1.0}
@@ -106,14 +106,14 @@ def test_every_form_of_dar_bn_gives_the_same_numbers():
         chex.assert_trees_all_close(results[0], other, rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_form_with_raw_second_moments_loses_a_large_mean():
+def test_only_the_form_with_raw_second_moments_is_inexact_for_a_large_mean():
     errors = {name: norms.errors(form, 1000.0, "float32") for name, form in norms.FORMS.items()}
     assert errors.pop("dar_bn: masked sums") > 1e-2
     assert max(errors.values()) < 1e-3
     assert norms.errors(norms.FORMS["dar_bn: per-image sums"], 4.0, "bfloat16") < 1e-5
 
 
-def test_convolutions_of_a_network_are_all_found():
+def test_all_convolutions_of_a_network_are_found():
     found = convolutions.shapes_of("resnet32")
     assert sum(found.values()) == 31
     assert found[convolutions.Shape(32, 16, 16, 3, 1, 1)] == 10
@@ -127,7 +127,7 @@ def test_instructions_have_a_purpose():
 
 
 def test_ratios_are_over_the_best_of_the_same_norm():
-    # Twice as slow in the second round, all of them: a ratio is one of the same round.
+    # All are twice as slow in the second round, but ratios are within a round.
     times = {
         "jax bn": 4.0,
         "jax dar_bn": 6.0,
@@ -143,7 +143,7 @@ def test_ratios_are_over_the_best_of_the_same_norm():
     assert rows[0]["over_torch_best"] == 2.0
 
 
-def test_a_data_set_streams_above_what_is_left_beside_the_step():
+def test_a_data_set_must_stream_if_it_exceeds_the_memory_beside_the_step():
     rows = {row["name"]: row for row in scaling.memory(10**9, 10**9 + 100_000 * 3072)}
     assert rows["CIFAR-10"]["fits"] and rows["CIFAR-10"]["streams_above_images"] == 100_000
     assert not rows["ImageNet-LT at 224"]["fits"]
@@ -155,13 +155,13 @@ def options(*argv):
 
 
 @pytest.mark.parametrize("flag", ["--rounds", "--batch", "--epochs", "--steps_per_call"])
-def test_nothing_is_measured_no_times(flag, capsys):
+def test_counts_of_zero_are_refused(flag, capsys):
     with pytest.raises(SystemExit):
         options(flag, "0")
     assert f"{flag}: 0 must be at least 1" in capsys.readouterr().err
 
 
-def test_what_fails_is_said_and_the_rest_goes_on():
+def test_a_failed_measurement_is_reported_and_skipped():
     bench = Bench(options(), Console(quiet=True))
 
     def broken():
@@ -172,14 +172,14 @@ def test_what_fails_is_said_and_the_rest_goes_on():
     assert bench.skipped == [{"name": "a step", "why": "MemoryError: all of it"}]
 
 
-def test_nothing_begins_after_the_time():
+def test_no_measurement_begins_after_the_time_limit():
     bench = Bench(options("--minutes", "0"), Console(quiet=True))
     assert bench.attempt("a step", lambda: 3) is None
     assert "--minutes=0 are over" in bench.skipped[0]["why"]
 
 
-def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys, monkeypatch):
-    # Of the waiting and the work only what it takes to see that everything runs.
+def test_the_command_writes_its_measurements_and_the_missing_ones(tmp_path, capsys, monkeypatch):
+    # Without pauses and with little work: only a smoke test.
     monkeypatch.setattr(saving, "PAUSE_SECONDS", 0)
     monkeypatch.setitem(timing.interleave.__kwdefaults__, "pause", 0)
     assert MODELS["tiny"].func is TinyNet
@@ -192,17 +192,19 @@ def test_the_command_writes_what_it_measured_and_what_not(tmp_path, capsys, monk
     assert {"bare step", "with noise and augmentation", "evaluation, tiny"} <= names
     assert {"jax bn", "jax aux_bn", "jax dar_bn", "jax flax.linen.BatchNorm"} <= names
     assert {"with guard", "without guard", "orbax alone", "what the loop waits"} <= names
-    assert "steps handed over at once" in {row["name"] for row in record["not_measured"]}
+    assert "steps per call" in {row["name"] for row in record["not_measured"]}
     assert record["environment"]["jax"] == jax.__version__
-    assert "beside the work itself" in capsys.readouterr().out
+    assert "overhead: tiny" in capsys.readouterr().out
 
 
-def test_the_script_for_a_gpu_asks_for_what_there_is():
+def test_the_gpu_script_names_existing_options_and_tests():
     script = (Path(run.__file__).parent / "gpu.sh").read_text()
     command = script.partition("benchmarks.run ")[2].partition("2>&1")[0]
     asked = run.parse(shlex.split(command.replace("\\\n", " ")))
     assert asked.minutes < 8 and "steps" in asked.suite
-    for test in re.findall(r"tests/\w+\.py", script):
+    tests = re.findall(r"tests/[\w/]+\.py", script)
+    assert tests
+    for test in tests:
         assert (Path(__file__).parents[2] / test).is_file()
     assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
 
@@ -222,5 +224,5 @@ def test_pytorch_networks_have_as_many_parameters():
         theirs = torch_models.create(model, "dar_bn", 10)
         count = sum(leaf.size for leaf in jax.tree.leaves(params["params"]))
         assert count == sum(p.numel() for p in theirs.parameters())
-    # Other tests add the first; the second is the chaos command's.
+    # Tests add the first, fault injection the second.
     assert set(torch_models.SHAPES) == set(MODELS) - {"tiny", "one_block"}

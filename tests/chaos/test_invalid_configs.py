@@ -1,6 +1,6 @@
-"""Every config field times bad values made from the field itself: all refused, aloud, in one line.
+"""Illegal values derived from every config field are all refused in one line.
 
-Also fields that are legal each, but not together.
+So are combinations of legal values that contradict each other.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ def test_every_bad_value_is_refused_in_one_line_that_says_what_is_legal(path):
         message = str(refusal.value)
         assert message.isprintable() and len(message) < 1000, message
         assert message.startswith(f"{path}={shown(value)} is not legal; legal: ") or (
-            # A dictionary is no value at all, but a level more.
+            # A dictionary is not a value but another level of fields.
             value == {} and message.startswith(f"{path} is missing; legal: ")
         ), message
         assert legal in message
@@ -64,7 +64,7 @@ def test_every_bad_value_is_refused_on_the_command_line(path, tmp_path, capsys):
         ("phases.initial.methods", ("opne",), "open"),
     ],
 )
-def test_the_nearest_name_is_told(path, value, nearest):
+def test_the_nearest_name_is_suggested(path, value, nearest):
     with pytest.raises(ConfigError, match=f"; did you mean '{nearest}'\\?$"):
         validate(with_value(default_config(), path, value))
 
@@ -118,7 +118,7 @@ def test_missing_parts():
             validate(config)
 
 
-def test_a_misspelt_field_of_a_config_file_is_told_with_the_nearest():
+def test_the_nearest_field_is_suggested_for_a_misspelt_one_of_a_config_file():
     config = default_config()
     config.optimizer.momentun = 0.5
     with pytest.raises(
@@ -140,13 +140,13 @@ CONTRADICTIONS = {
         {"data.normalize": "explicit", "data.normalize_mean": (0.5,), "data.normalize_std": (1,) * 3},
         "needs one number per channel in both",
     ),
-    "means that nobody uses": (
+    "means that are not used": (
         {"data.normalize_mean": (0.5,) * 3},
-        r"data\.normalize_mean=.* is used with data\.normalize=explicit only",
+        r"data\.normalize_mean=.* is used only with data\.normalize=explicit, but",
     ),
-    "deviations that nobody uses": (
+    "deviations that are not used": (
         {"phases.initial.methods": ("open",), "method.open.std": (0.5,) * 3},
-        r"method\.open\.std=.* is used with method\.open\.noise_stats=explicit only",
+        r"method\.open\.std=.* is used only with method\.open\.noise_stats=explicit",
     ),
     "noise without numbers": (
         {"phases.initial.methods": ("append",), "method.append.noise_stats": "explicit"},
@@ -194,13 +194,13 @@ def test_fields_that_contradict_each_other_are_refused(case):
         {"num_epochs": 5, "optimizer.milestones": (), "optimizer.warmup_epochs": 5},
     ],
 )
-def test_a_schedule_that_is_run_to_its_end_is_legal(changes):
+def test_a_schedule_that_reaches_its_last_drop_is_legal(changes):
     config = default_config()
     config.update_from_flattened_dict(changes)
     validate(config)
 
 
-def test_what_no_phase_uses_may_be_anything():
+def test_fields_that_no_phase_uses_are_not_checked():
     config = default_config()
     config.update_from_flattened_dict(
         {"method.append.mean": (0.5,), "method.open.noise_stats": "explicit", "init_epoch": 999}
@@ -208,7 +208,7 @@ def test_what_no_phase_uses_may_be_anything():
     validate(config)
 
 
-def test_a_message_is_one_harmless_line_whatever_stands_in_it():
+def test_a_message_is_one_printable_line():
     error = DataError("a\nfile \x1b[31mred\u202e\r\n  of \udcff two\u2028lines\x00: größer\n")
     assert str(error) == "a file \\x1b[31mred\\u202e of \\udcff two lines\\x00: größer"
     assert "a file" in repr(error) and error.exit_code == 3
@@ -268,7 +268,7 @@ def test_fields_that_contradict_the_data_are_refused_and_nothing_is_written(case
     assert not (tmp_path / "run").exists()
 
 
-def test_a_limit_empties_no_class(npz):
+def test_a_limit_leaves_no_class_empty(npz):
     for limit in (1, 2, 9):
         experiment = build(tiny_config(npz, **{"data.limit": limit}))
         counts = experiment.training.stats.class_counts

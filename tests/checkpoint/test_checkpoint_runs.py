@@ -1,4 +1,4 @@
-"""Runs over checkpoints that do not all hold: what they start from, and what they say of it."""
+"""Runs with damaged checkpoints: the step that they start from, and their messages."""
 
 import json
 import shutil
@@ -32,8 +32,8 @@ def run_copy(finished, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_goes_on_from_the_newest_step_that_holds(finished, run_copy):
-    config, whole, state = finished
+def test_a_run_continues_from_the_newest_undamaged_step(finished, run_copy):
+    config, undisturbed, state = finished
     for step in (10, 12):
         largest = max(
             files_of(step_folder(run_copy, step) / "state"), key=lambda p: p.stat().st_size
@@ -54,10 +54,10 @@ def test_a_run_goes_on_from_the_newest_step_that_holds(finished, run_copy):
             for r in read_metrics(path / "metrics.jsonl")
         ]
 
-    assert without_rates(run_copy) == without_rates(whole)
+    assert without_rates(run_copy) == without_rates(undisturbed)
 
 
-def test_a_run_never_starts_over_unless_told_to(finished, run_copy):
+def test_a_run_starts_from_scratch_only_on_request(finished, run_copy):
     config, _, state = finished
     for step in Checkpoints(run_copy).steps():
         (step_folder(run_copy, step) / "manifest.json").unlink()
@@ -84,7 +84,7 @@ def rewind(run, step):
 
 
 @pytest.mark.parametrize(
-    ("step", "kept", "said"),
+    ("step", "kept", "message"),
     [
         (6, [], "has no line for 2 of the epochs before (1, 2)"),
         # Step 5 lies within epoch 2, which has no line yet.
@@ -93,7 +93,7 @@ def rewind(run, step):
         (9, [1, 2, 3], None),
     ],
 )
-def test_lost_metrics_are_said(finished, run_copy, step, kept, said):
+def test_lost_metrics_are_reported(finished, run_copy, step, kept, message):
     rewind(run_copy, step)
     lines = (run_copy / "metrics.jsonl").read_text().splitlines(keepends=True)
     if kept:
@@ -103,13 +103,13 @@ def test_lost_metrics_are_said(finished, run_copy, step, kept, said):
     notes = Notes()
     train_and_evaluate(finished[0], run_copy, notes)
     found = [line for line in notes.lines if "has no line for" in line]
-    assert bool(found) == bool(said) and all(said in line for line in found)
+    assert bool(found) == bool(message) and all(message in line for line in found)
 
 
-def test_metrics_of_the_run_that_it_started_from_are_not_missed(finished, tmp_path):
-    config, whole, _ = finished
+def test_metrics_of_the_run_in_init_from_are_not_reported_as_lost(finished, tmp_path):
+    config, first, _ = finished
     second = config.copy_and_resolve_references()
-    second.update_from_flattened_dict({"init_from": str(whole), "init_epoch": 2})
+    second.update_from_flattened_dict({"init_from": str(first), "init_epoch": 2})
     notes = Notes()
     train_and_evaluate(second, tmp_path / "run", notes)
     rewind(tmp_path / "run", 9)
@@ -130,11 +130,13 @@ def test_metrics_of_the_run_that_it_started_from_are_not_missed(finished, tmp_pa
         ({"environment": []}, r"environment="),
         ({"skipped_steps": True}, r"skipped_steps=True"),
         ({"format": 7}, r"has format 7; this version reads 1 to"),
-        ("seconds", r"record lacks seconds, so that another version"),
+        ("seconds", r"record lacks seconds, so another version"),
         ("environment", r"record lacks environment"),
     ],
 )
-def test_a_whole_record_of_another_version_is_one_line(finished, run_copy, change, message):
+def test_an_undamaged_record_of_another_version_is_refused_in_one_line(
+    finished, run_copy, change, message
+):
     path = step_folder(run_copy, 12) / "record.json"
     record = json.loads(path.read_text())
     if isinstance(change, str):
@@ -147,9 +149,9 @@ def test_a_whole_record_of_another_version_is_one_line(finished, run_copy, chang
         train_and_evaluate(finished[0], run_copy)
 
 
-def test_a_damaged_source_of_a_second_stage_is_refused(finished, tmp_path):
-    config, whole, _ = finished
-    shutil.copytree(whole, tmp_path / "source")
+def test_a_damaged_checkpoint_in_init_from_is_refused(finished, tmp_path):
+    config, first, _ = finished
+    shutil.copytree(first, tmp_path / "source")
     flip(max(files_of(step_folder(tmp_path / "source", 6)), key=lambda p: p.stat().st_size), 40)
     second = config.copy_and_resolve_references()
     second.update_from_flattened_dict({"init_from": str(tmp_path / "source"), "init_epoch": 2})
@@ -166,7 +168,7 @@ def test_verify_command(finished, run_copy, capsys):
     before = {p: p.stat().st_mtime_ns for p in run_copy.rglob("*")}
     assert cli.main(["checkpoint", "verify", str(run_copy)]) == 4
     out = capsys.readouterr().out
-    assert "record.json has another sha256" in " ".join(out.split()) and out.count("whole") == 11
+    assert "record.json has another sha256" in " ".join(out.split()) and out.count("complete") == 11
     assert {p: p.stat().st_mtime_ns for p in run_copy.rglob("*")} == before
     assert cli.main(["checkpoint", "verify", str(run_copy / "nowhere")]) == 4
     assert "there is no checkpoint" in capsys.readouterr().err
@@ -174,8 +176,8 @@ def test_verify_command(finished, run_copy, capsys):
     assert cli.main(["checkpoint"]) == 2
 
 
-def test_verify_shows_names_of_files_as_they_are(finished, run_copy, capsys):
-    """Square brackets are no markup, and control characters do not reach the terminal."""
+def test_verify_shows_file_names_literally(finished, run_copy, capsys):
+    """Square brackets are not markup, and control characters do not reach the terminal."""
     (step_folder(run_copy, 5) / "[b]x[@]\x1b[2J").write_text("x")
     (run_copy / "checkpoints/quarantine").mkdir()
     (run_copy / "checkpoints/quarantine/[red]7\x1b]0;\n").mkdir()
@@ -185,7 +187,7 @@ def test_verify_shows_names_of_files_as_they_are(finished, run_copy, capsys):
     assert "set aside in quarantine/: [red]7\\x1b]0;\n" in out and "\x1b" not in out
 
 
-def test_a_figure_says_which_checkpoint_it_could_not_use(finished, run_copy, capsys):
+def test_loading_a_run_names_the_damaged_checkpoint(finished, run_copy, capsys):
     (step_folder(run_copy, 12) / "record.json").unlink()
     assert int(load_runs([run_copy])[0].state().step) == 11
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Runs that the first release saved go on; see goldens/make_format1_runs.py."""
+"""Runs saved by the first release (format 1) continue; see goldens/make_format1_runs.py."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from purenoise_jax.checkpoint.manager import Checkpoints, by_name
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
@@ -29,7 +30,7 @@ def stored_arrays(norm, prefix):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_array_is_read_as_it_was(norm):
+def test_every_array_is_read_unchanged(norm):
     checkpoints = Checkpoints(FOLDER / norm)
     assert checkpoints.newest() == 8
     assert "format" not in read_json(FOLDER / norm / "checkpoints/8/record.json")
@@ -42,7 +43,7 @@ def test_every_array_is_read_as_it_was(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_training_goes_on_to_where_the_first_release_came(norm, tmp_path):
+def test_training_continues_to_the_final_state_of_the_first_release(norm, tmp_path):
     shutil.copytree(FOLDER / norm, tmp_path / "run")
     notes = Notes()
     final = by_name(train_and_evaluate(config_of(norm), tmp_path / "run", notes))
@@ -50,7 +51,7 @@ def test_training_goes_on_to_where_the_first_release_came(norm, tmp_path):
     expected = stored_arrays(norm, "final/")
     assert final.keys() == expected.keys()
     for name, array in expected.items():
-        # Another processor or compiler rounds otherwise.
+        # Other processors and compilers round differently.
         np.testing.assert_allclose(final[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
     assert [r["epoch"] for r in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2, 3, 4]
     assert read_json(tmp_path / "run/checkpoints/12/record.json")["format"] == 2

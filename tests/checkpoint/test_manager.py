@@ -1,4 +1,4 @@
-"""Checkpoints that verify: what counts as one, what is passed over, what is never lost."""
+"""Checkpoints: damage is found, damaged steps are passed over, and complete ones are never lost."""
 
 import dataclasses
 import errno
@@ -58,7 +58,7 @@ def save_steps(workdir, steps, **options):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """A workdir with the checkpoints of steps 1, 2 and 3; to be copied, not changed."""
+    """A workdir with the checkpoints of steps 1, 2 and 3; tests copy it and do not change it."""
     workdir = tmp_path_factory.mktemp("three")
     save_steps(workdir, (1, 2, 3))
     return workdir
@@ -70,20 +70,20 @@ def copy(three, tmp_path):
     return tmp_path / "run"
 
 
-def test_the_manifest_is_of_every_file(three):
+def test_the_manifest_lists_every_file(three):
     folder = step_folder(three)
     listed = json.loads((folder / "manifest.json").read_text())["files"]
-    there = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files_of(folder)}
-    del there["manifest.json"]
+    present = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files_of(folder)}
+    del present["manifest.json"]
     assert json.loads((folder / "manifest.json").read_text())["name"] == "3"
     assert listed == {
         name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for name, data in there.items()
+        for name, data in present.items()
     }
     assert len(listed) > 5 and "record.json" in listed
 
 
-def test_what_was_saved_comes_back(three):
+def test_a_saved_state_is_restored(three):
     checkpoints = Checkpoints(three)
     assert checkpoints.newest() == 3 and checkpoints.passed_over == {}
     for step in (1, 2, 3):
@@ -95,30 +95,30 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_file_named(copy):
     folder = step_folder(copy)
     rng = np.random.default_rng(0)
     for path in files_of(folder):
-        whole = path.read_bytes()
+        original = path.read_bytes()
         name = path.relative_to(folder).as_posix()
-        for position in {0, len(whole) // 2, len(whole) - 1} if whole else ():
+        for position in {0, len(original) // 2, len(original) - 1} if original else ():
             flip(path, position, int(rng.integers(8)))
             damage = manifest.find_damage(folder)
-            path.write_bytes(whole)
+            path.write_bytes(original)
             assert damage is not None or name == "manifest.json", (name, position)
             assert damage is None or name in damage or name == "manifest.json", damage
     assert manifest.find_damage(folder) is None
 
 
-def test_every_byte_of_the_manifest_matters_or_says_nothing(copy):
+def test_a_changed_manifest_is_damaged_or_means_the_same(copy):
     path = step_folder(copy) / "manifest.json"
-    whole = path.read_bytes()
-    listed = json.loads(whole)
+    original = path.read_bytes()
+    listed = json.loads(original)
     found = 0
-    for position in range(0, len(whole), 3):
+    for position in range(0, len(original), 3):
         flip(path, position, position % 8)
         if manifest.find_damage(path.parent) is None:
             assert json.loads(path.read_bytes()) == listed, position
         else:
             found += 1
-        path.write_bytes(whole)
-    assert found > len(whole) / 4
+        path.write_bytes(original)
+    assert found > len(original) / 4
 
 
 DAMAGES = {
@@ -171,7 +171,7 @@ def test_a_damaged_step_is_passed_over_and_set_aside(copy, how):
     checkpoints.quarantine(folder)
     assert [p.name for p in (copy / "checkpoints" / QUARANTINE).iterdir()] == ["3"]
     assert checkpoints.steps() == [1, 2]
-    # The same step is made again, damaged again, and the first is still there.
+    # The same step is saved again and damaged again; the first one stays in quarantine.
     checkpoints.save(make_state(3), {"epoch": 0.3})
     checkpoints.wait()
     assert checkpoints.newest() == 3
@@ -179,16 +179,18 @@ def test_a_damaged_step_is_passed_over_and_set_aside(copy, how):
     aside = {p.name for p in (copy / "checkpoints" / QUARANTINE).iterdir()}
     assert aside == {"3", "3.1"}
     if how.endswith("link"):
-        assert outside.exists() or outside.with_name("all").exists(), "what is linked to is left"
+        assert outside.exists() or outside.with_name("all").exists(), (
+            "the target of the link is kept"
+        )
 
 
-def test_hidden_files_are_nobodys_business(copy):
+def test_hidden_files_are_ignored(copy):
     (step_folder(copy) / ".DS_Store").write_text("")
     (step_folder(copy) / "state/.nfs0001").write_text("")
     assert Checkpoints(copy).newest() == 3
 
 
-def test_with_no_step_that_holds_there_is_no_start_from_scratch(copy):
+def test_without_an_undamaged_step_newest_raises(copy):
     for step in (1, 2, 3):
         (step_folder(copy, step) / "record.json").unlink()
     checkpoints = Checkpoints(copy)
@@ -202,7 +204,7 @@ def test_with_no_step_that_holds_there_is_no_start_from_scratch(copy):
     assert Checkpoints(copy.with_name("new")).newest() is None
 
 
-def test_what_is_not_a_step_is_left_alone(copy):
+def test_folders_that_are_no_steps_stay_unchanged(copy):
     folder = copy / "checkpoints"
     for name in ("0004", "foo", "4.orbax-checkpoint-tmp", "-5", "\uff16"):
         (folder / name).mkdir()
@@ -210,7 +212,7 @@ def test_what_is_not_a_step_is_left_alone(copy):
     (folder / "99").mkdir()
     checkpoints = Checkpoints(copy, keep=1)
     assert checkpoints.steps() == [1, 2, 3, 99]
-    assert checkpoints.newest() == 3, "an empty folder with a number is no step"
+    assert checkpoints.newest() == 3, "an empty folder with a number is not a checkpoint"
     checkpoints.quarantine(folder / "99")
     checkpoints.prepare()
     checkpoints.save(make_state(4), {"epoch": 0.4})
@@ -225,7 +227,7 @@ def test_a_file_with_a_number_is_passed_over(copy):
     assert checkpoints.newest() == 3 and checkpoints.passed_over == {8: "it is not a folder"}
 
 
-def test_what_killed_runs_had_begun_is_cleared_away(copy):
+def test_unfinished_checkpoints_of_killed_runs_are_removed(copy):
     folder = copy / "checkpoints"
     for name in (STAGING, TRASH):
         shutil.copytree(folder / "1", folder / name / "7", dirs_exist_ok=True)
@@ -236,45 +238,46 @@ def test_what_killed_runs_had_begun_is_cleared_away(copy):
 
 
 @pytest.mark.parametrize("name", [STAGING, TRASH, QUARANTINE])
-def test_nothing_is_deleted_through_a_link(copy, name):
-    victim = copy.with_name("victim")
-    victim.mkdir()
-    (victim / "file").write_text("precious")
+def test_no_file_is_deleted_through_a_link(copy, name):
+    outside = copy.with_name("outside")
+    outside.mkdir()
+    (outside / "file").write_text("precious")
     shutil.rmtree(copy / "checkpoints" / name, ignore_errors=True)
-    (copy / "checkpoints" / name).symlink_to(victim)
+    (copy / "checkpoints" / name).symlink_to(outside)
     with pytest.raises(StorageError, match=f"{name} is a symbolic link"):
         Checkpoints(copy).prepare()
-    assert (victim / "file").read_text() == "precious"
+    assert (outside / "file").read_text() == "precious"
 
 
-def test_a_pruned_link_does_not_take_along_what_it_leads_to(copy):
-    victim = copy.with_name("elsewhere") / "1"
-    victim.parent.mkdir()
-    step_folder(copy, 1).rename(victim)
-    step_folder(copy, 1).symlink_to(victim)
+def test_pruning_a_link_keeps_its_target(copy):
+    outside = copy.with_name("elsewhere") / "1"
+    outside.parent.mkdir()
+    step_folder(copy, 1).rename(outside)
+    step_folder(copy, 1).symlink_to(outside)
     save_steps(copy, (4,), keep=1)
     assert Checkpoints(copy).steps() == [4]
-    assert manifest.find_damage(victim) is None
+    assert manifest.find_damage(outside) is None
 
 
-def test_named_steps_and_the_newest_survive_any_schedule():
+def test_keep_steps_and_the_newest_survive_any_schedule():
     rng = np.random.default_rng(0)
     for _ in range(1000):
         keep = int(rng.integers(1, 5))
-        named = set(rng.choice(60, rng.integers(0, 4)).tolist())
-        there: list[int] = []
+        keep_steps = set(rng.choice(60, rng.integers(0, 4)).tolist())
+        present: list[int] = []
         saved = np.unique(rng.choice(60, rng.integers(1, 30)))
         for step in saved.tolist():
-            there.append(step)
-            gone = prunable(there, keep, named)
-            there = [s for s in there if s not in gone]
+            present.append(step)
+            pruned = prunable(present, keep, keep_steps)
+            present = [s for s in present if s not in pruned]
             done = [s for s in saved.tolist() if s <= step]
-            assert named & {*done} <= {*there} and done[-keep:] == there[-len(done[-keep:]) :]
-            assert len(there) <= keep + len(named)
+            assert keep_steps & {*done} <= {*present}
+            assert done[-keep:] == present[-len(done[-keep:]) :]
+            assert len(present) <= keep + len(keep_steps)
 
 
-def test_what_appears_beside_a_run_is_not_counted_when_pruning(tmp_path):
-    """Else the step just saved would have to go for the sake of an empty folder."""
+def test_foreign_folders_are_not_counted_when_pruning(tmp_path):
+    """Otherwise an empty folder would be kept and the step just saved would be deleted."""
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.prepare()
     for step in (1, 2, 3):
@@ -284,32 +287,32 @@ def test_what_appears_beside_a_run_is_not_counted_when_pruning(tmp_path):
     assert checkpoints.steps() == [2, 3, 1001, 1002, 1003] and checkpoints.newest() == 3
 
 
-def test_what_cannot_be_read_is_not_taken_for_damaged(copy, monkeypatch):
-    """A file server that is away for a moment must not cost the newest step."""
+def test_an_unreadable_step_does_not_count_as_damaged(copy, monkeypatch):
+    """Otherwise a short failure of a file server would lose the newest step."""
 
-    def away(path, sync=False):
+    def unavailable(path, sync=False):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(manifest, "_entry", away)
+    monkeypatch.setattr(manifest, "_entry", unavailable)
     with pytest.raises(StorageError, match=r"/3: cannot be read: .*Input/output"):
         Checkpoints(copy).newest()
     assert Checkpoints(copy).steps() == [1, 2, 3]
 
 
-def test_room_is_asked_for_what_is_still_to_come(tmp_path):
+def test_still_to_come_counts_the_checkpoints_that_a_run_adds(tmp_path):
     def count(step, last, **options):
         return Checkpoints(tmp_path, **options).still_to_come(step, last)
 
-    assert count(0, 100, keep=2, named=[50, 100]) == 2 + 2 + 1
-    assert count(60, 100, keep=2, named=[50, 100]) == 2 + 1 + 1
-    assert count(100, 100, keep=2, named=[100]) == 0
+    assert count(0, 100, keep=2, keep_steps=[50, 100]) == 2 + 2 + 1
+    assert count(60, 100, keep=2, keep_steps=[50, 100]) == 2 + 1 + 1
+    assert count(100, 100, keep=2, keep_steps=[100]) == 0
     save_steps(tmp_path, (1, 50))
-    assert count(50, 100, keep=2, named=[50, 100]) == 1 + 1 + 1
-    again = Checkpoints(tmp_path, keep=2, named=[50, 100])
+    assert count(50, 100, keep=2, keep_steps=[50, 100]) == 1 + 1 + 1
+    again = Checkpoints(tmp_path, keep=2, keep_steps=[50, 100])
     assert again.still_to_come(0, 100, without=[1, 50]) == 2 + 2 + 1
 
 
-def test_a_failure_in_the_background_is_told_at_once_and_older_steps_are_whole(copy, monkeypatch):
+def test_a_background_failure_is_raised_and_older_steps_stay_complete(copy, monkeypatch):
     def full(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -317,26 +320,26 @@ def test_a_failure_in_the_background_is_told_at_once_and_older_steps_are_whole(c
     checkpoints.prepare()
     monkeypatch.setattr(manifest, "commit", full)
     checkpoints.save(make_state(4), {"epoch": 0.4})
-    with pytest.raises(StorageError, match=r"/4: could not be .*No space .* step 3 is whole"):
+    with pytest.raises(StorageError, match=r"/4: could not be .*No space .* step 3 is complete"):
         while True:
             checkpoints.check()
     monkeypatch.undo()
     assert checkpoints.steps() == [1, 2, 3] and checkpoints.newest() == 3
     assert not any((copy / "checkpoints" / STAGING).iterdir())
-    # With room again, it goes on.
+    # After room is made, saving works again.
     checkpoints.save(make_state(4), {"epoch": 0.4})
     checkpoints.close()
     assert checkpoints.steps() == [4]
 
 
-def test_a_step_is_not_listed_before_its_manifest_is_written(copy, monkeypatch):
+def test_a_step_is_listed_only_after_its_manifest_is_written(copy, monkeypatch):
     listed = []
     commit = manifest.commit
     monkeypatch.setattr(
         manifest, "commit", lambda f: (listed.append(Checkpoints(copy).steps()), commit(f))
     )
     save_steps(copy, (4,), keep=1)
-    assert listed == [[1, 2, 3]], "and nothing is pruned by then"
+    assert listed == [[1, 2, 3]], "no step is pruned before"
 
 
 OTHERS = {
@@ -353,8 +356,8 @@ OTHERS = {
 
 @pytest.mark.parametrize("forged", [False, True])
 @pytest.mark.parametrize("how", OTHERS)
-def test_only_declared_arrays_are_restored(tmp_path, how, forged):
-    """Forged: with a record and a manifest that hide what the arrays really are."""
+def test_only_arrays_of_the_target_are_restored(tmp_path, how, forged):
+    """Forged: the record and the manifest are valid but describe other arrays."""
     change, message = OTHERS[how]
     state = make_state(1)
     other = state.replace(params=change(state.params["head"]))
@@ -374,7 +377,7 @@ def test_only_declared_arrays_are_restored(tmp_path, how, forged):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_arrays_that_are_not_finite_are_refused(tmp_path, value):
+def test_non_finite_arrays_are_refused(tmp_path, value):
     state = make_state(1)
     bias = state.params["head"]["bias"].at[2].set(value)
     state = state.replace(params={"head": {**state.params["head"], "bias": bias}})
@@ -389,7 +392,7 @@ def test_arrays_that_are_not_finite_are_refused(tmp_path, value):
 @pytest.mark.parametrize(
     "text", ["[]", "{}", '{"leaves": 3}', '{"leaves": {}}', "not json", "[" * 100_000]
 )
-def test_a_record_that_is_none_of_ours_is_refused(copy, text):
+def test_a_record_of_another_program_is_refused(copy, text):
     folder = step_folder(copy)
     (folder / "record.json").write_text(text)
     manifest.commit(folder)
@@ -398,7 +401,7 @@ def test_a_record_that_is_none_of_ours_is_refused(copy, text):
 
 
 @pytest.mark.parametrize("number", [0, 3, "1", None, 1.0, True])
-def test_a_format_that_this_version_does_not_read_is_named(copy, number):
+def test_an_unknown_format_is_refused_and_named(copy, number):
     folder = step_folder(copy)
     record = json.loads((folder / "record.json").read_text())
     assert record["format"] == 2
@@ -409,7 +412,7 @@ def test_a_format_that_this_version_does_not_read_is_named(copy, number):
 
 
 def test_a_collection_without_arrays_is_not_stored(tmp_path):
-    """So that a train state may have one more of them without being another state."""
+    """Otherwise a new empty collection would make older checkpoints unreadable."""
     save_steps(tmp_path, (1,))
     wider = make_wider(make_state(1), {})
     checkpoints = Checkpoints(tmp_path)
@@ -439,13 +442,13 @@ def test_a_record_of_gigabytes_is_not_read(copy):
         Checkpoints(copy).record(3)
 
 
-def test_restoring_runs_nothing(three):
-    """No unpickling, no import, no program, no code made of what is read."""
+def test_restoring_runs_no_code(three):
+    """It unpickles, imports, compiles and starts nothing."""
     code = """
 import sys, tests.checkpoint.test_manager as t
 from purenoise_jax.checkpoint.manager import Checkpoints
 checkpoints = Checkpoints(sys.argv[1])
-checkpoints.restore(1, t.TARGET)  # Whatever orbax imports late is in by now.
+checkpoints.restore(1, t.TARGET)  # Orbax imports some modules late.
 seen = []
 watched = ("pickle.find_class", "os.system", "subprocess.Popen", "exec", "compile", "import",
            "os.exec", "os.posix_spawn", "marshal.loads")
@@ -465,7 +468,7 @@ def test_relative_workdirs_work(tmp_path, monkeypatch):
     assert Checkpoints("run").newest() == 1
 
 
-def test_verify_passes_over_what_a_run_prunes_meanwhile(copy, capsys, monkeypatch):
+def test_verify_ignores_a_step_that_is_pruned_meanwhile(copy, capsys, monkeypatch):
     find = manifest.find_damage
 
     def late(folder, only=None):
@@ -475,4 +478,4 @@ def test_verify_passes_over_what_a_run_prunes_meanwhile(copy, capsys, monkeypatc
 
     monkeypatch.setattr(manifest, "find_damage", late)
     assert cli.main(["checkpoint", "verify", str(copy)]) == 0
-    assert capsys.readouterr().out.count("whole") == 2
+    assert capsys.readouterr().out.count("complete") == 2

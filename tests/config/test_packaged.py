@@ -23,7 +23,7 @@ NO_REPORT = ("--config.report=False",)
 # As copies made of a config file say it.
 OLD_COPY = """\
 from configs import common
-from purenoise_jax.config.fields import default_config
+from purenoise_jax.config import default_config
 def get_config(arg=None):
     config = default_config()
     common.set_schedule(config, "erm", common.parse_arg(arg, epochs=3).epochs)

@@ -24,18 +24,18 @@ from purenoise_jax.config.resolve import (
     kept_lines,
     resolved,
 )
-from purenoise_jax.runtime.console import Display
-from purenoise_jax.runtime.errors import CheckpointError, ConfigError
-from purenoise_jax.runtime.files import read_json, write_json
-from purenoise_jax.training.experiment import build
-from purenoise_jax.training.loop import train_and_evaluate
-from purenoise_jax.training.records import subset_line
-from purenoise_jax.training.resume import (
+from purenoise_jax.config.run_record import (
     CONFIG_FILE,
     recorded_fields,
     refuse_other_run,
     saved_config,
 )
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.runtime.files import read_json, write_json
+from purenoise_jax.training.experiment import build, run_options
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.records import subset_line
 from tests.tiny import tiny_config, write_npz
 
 OWN = {"data.source": "npz"}
@@ -224,13 +224,21 @@ def test_a_damaged_record_is_left_to_be_refused(tmp_path):
 
 def test_the_line_of_the_subset():
     config = resolved(config_with({"data.imbalance_ratio": 100.0}))
-    assert subset_line(config, 12_406, 50_000) == "exp, ratio 100: 12,406 of 50,000 images"
+    assert (
+        subset_line(run_options(config), 12_406, 50_000)
+        == "exp, ratio 100: 12,406 of 50,000 images"
+    )
     natural = resolved(config_with(OWN))
-    assert subset_line(natural, 3_781, 3_781) == "all 3,781 images kept (natural)"
+    assert subset_line(run_options(natural), 3_781, 3_781) == "all 3,781 images kept (natural)"
     natural.data.limit = 5
-    assert subset_line(natural, 50, 3_781) == "natural, data.limit=5: 50 of 3,781 images"
+    assert (
+        subset_line(run_options(natural), 50, 3_781) == "natural, data.limit=5: 50 of 3,781 images"
+    )
     config.data.indices = "/lists/cui.npy"
-    assert subset_line(config, 12_406, 50_000) == "listed in cui.npy: 12,406 of 50,000 images"
+    assert (
+        subset_line(run_options(config), 12_406, 50_000)
+        == "listed in cui.npy: 12,406 of 50,000 images"
+    )
 
 
 def test_an_unreachable_ratio_names_the_way_out(tmp_path):

@@ -1,3 +1,5 @@
+"""The checks of a data set, and the limit on its test images."""
+
 import dataclasses
 from typing import Any
 

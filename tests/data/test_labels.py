@@ -1,4 +1,4 @@
-"""What labels have to be, wherever they are handed in."""
+"""Every function with labels refuses the same bad labels."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from purenoise_jax.runtime.errors import DataError
 GOOD = np.array([0, 1, 2, 0, 1, 2])
 BAD: dict[str, tuple[np.ndarray, str]] = {
     "bool": (GOOD == 1, r"got bool: .*astype\(np\.int64\)"),
-    "float": (GOOD.astype(np.float32), "got float32: no class numbers, also where they are whole"),
+    "float": (GOOD.astype(np.float32), "got float32: no class numbers, even if all are integers"),
     "NaN": (np.array([0, np.nan]), "got float64"),
     "complex": (GOOD.astype(complex), "got complex128"),
     "text": (np.array(["cat", "dog"]), "got <U3: text; number the classes from 0"),
@@ -81,7 +81,7 @@ def test_an_image_has_one_label() -> None:
         as_labels("here", [0, 1])
 
 
-def test_no_labels_are_refused_where_some_are_needed() -> None:
+def test_a_long_tail_of_no_labels_is_refused() -> None:
     with pytest.raises(DataError, match="labels: there are none"):
         long_tail_indices(np.zeros(0, int), imbalance_ratio=1)
 
@@ -96,7 +96,9 @@ def test_no_labels_are_refused_where_some_are_needed() -> None:
         (np.array([1, 2**63], np.uint64), "index 9223372036854775808 is outside"),
     ],
 )
-def test_index_files_of_other_kinds(tmp_path: Any, content: np.ndarray, message: str) -> None:
+def test_index_files_of_other_dtypes_are_refused(
+    tmp_path: Any, content: np.ndarray, message: str
+) -> None:
     path = tmp_path / "subset.npy"
     np.save(path, content)
     with pytest.raises(DataError, match=rf"data\.indices=.*subset\.npy: .*{message}"):

@@ -1,4 +1,4 @@
-"""Which images a long-tailed subset holds."""
+"""Long-tailed subsets: class counts, chosen images, fingerprints and index files."""
 
 import os
 
@@ -15,7 +15,7 @@ from purenoise_jax.data.longtail import (
 from purenoise_jax.data.sources.cifar import load_cifar
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
-# EpochMetrics that the papers and the public index lists have.
+# Numbers of images in the papers and the public index lists, by classes and ratio.
 TOTALS = {
     (10, 10): 20431,
     (10, 20): 17023,
@@ -50,8 +50,8 @@ def test_cifar10_counts_at_the_papers_ratios():
     assert at[50] == [5000, 3237, 2096, 1357, 878, 568, 368, 238, 154, 100]
 
 
-def test_no_published_count_is_one_that_float64_rounds_away():
-    """The published lists come from this very expression, so that it must stay."""
+def test_the_published_counts_are_those_of_the_float64_expression():
+    """The published lists come from exactly this expression, so it must not change."""
     for num_classes, largest in ((10, 5000), (100, 500)):
         for ratio in (10, 20, 50, 100, 200, 256, 500):
             share, last = 1 / ratio, num_classes - 1
@@ -83,13 +83,13 @@ def test_integers_in_the_middle_of_the_profile_are_exact(base):
     assert counts.tolist() == [5 * base**3, 5 * base**2, 5 * base, 5]
 
 
-def test_step_profile_keeps_the_first_half_whole():
+def test_step_profile_keeps_all_of_the_first_half():
     counts = long_tail_counts(5000, 10, imbalance_ratio=100, profile="step")
     assert counts.tolist() == [5000] * 5 + [50] * 5
 
 
 @pytest.mark.parametrize("rule", ["cao", "first"])
-def test_indices_have_the_counts_are_sorted_and_distinct(rule):
+def test_indices_have_the_counts_and_are_sorted_and_distinct(rule):
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(5), 200))
     indices = long_tail_indices(labels, imbalance_ratio=20, rule=rule)
     assert indices.dtype == np.int64
@@ -104,7 +104,7 @@ def test_first_rule_takes_the_first_of_each_class():
     assert indices.tolist() == [0, 1, 2, 5, 6]
 
 
-def test_cao_rule_depends_on_its_seed_only():
+def test_cao_rule_depends_only_on_its_seed():
     labels = np.repeat(np.arange(4), 100)
     first, same, other = (
         fingerprint(long_tail_indices(labels, imbalance_ratio=10, seed=s)) for s in (0, 0, 1)
@@ -140,7 +140,7 @@ def test_ratio_below_one_is_refused(ratio):
         long_tail_counts(100, 10, imbalance_ratio=ratio)
 
 
-def test_class_left_without_image_is_refused():
+def test_class_without_an_image_is_refused():
     with pytest.raises(
         ConfigError, match=r"leaves classes \[9\] .* at most 100, or data\.profile=natural"
     ):
@@ -152,12 +152,12 @@ def test_class_left_without_image_is_refused():
 @pytest.mark.parametrize(
     "labels", [np.array([]), np.array([0.0, 1.0]), np.array([-1, 0]), np.array([[0, 1]])]
 )
-def test_labels_that_are_none_are_refused(labels):
+def test_arrays_that_are_not_labels_are_refused(labels):
     with pytest.raises(DataError, match="labels"):
         long_tail_indices(labels, imbalance_ratio=2)
 
 
-def test_seed_that_the_generator_does_not_take_is_refused():
+def test_seed_out_of_range_is_refused():
     with pytest.raises(ConfigError, match=r"data\.seed=-1 must lie in 0 \.\. 4294967295"):
         long_tail_indices(np.array([0, 1]), imbalance_ratio=1, seed=-1)
 
@@ -184,7 +184,7 @@ def test_index_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("3\n10\n", "10 is outside 0 .. 9"), ("-1\n", "-1 is outside"), ("3\n3\n", "3 stands there twice"),
+    [("3\n10\n", "10 is outside 0 .. 9"), ("-1\n", "-1 is outside"), ("3\n3\n", "3 occurs twice"),
      ("3.5\n", "cannot be read"), ("", "wanted integers")],
 )  # fmt: skip
 def test_bad_index_files_are_refused(tmp_path, content, message):
@@ -197,7 +197,7 @@ def test_bad_index_files_are_refused(tmp_path, content, message):
 
 
 def npy(header: str, rest: bytes = b"") -> bytes:
-    """A .npy file with a header of our own."""
+    """A .npy file with the given header."""
     text = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + rest
 
@@ -275,7 +275,7 @@ def test_a_thinner_subset_keeps_its_profile():
 
 
 @pytest.mark.parametrize("line", ["99999999999999999999999999", "1e3", "0x10", "nan", "1 2", "²"])
-def test_lines_that_are_no_index(line, tmp_path):
+def test_lines_that_are_not_integers_are_refused(line, tmp_path):
     path = tmp_path / "subset.txt"
     path.write_text(f"1\n{line}\n")
     with pytest.raises(DataError, match=r"subset\.txt: cannot be read as a list of integers"):
@@ -283,7 +283,7 @@ def test_lines_that_are_no_index(line, tmp_path):
 
 
 @pytest.mark.parametrize("claim", [10**13, 2**62, 10**30])
-def test_an_index_file_that_claims_too_much(claim, tmp_path):
+def test_an_index_file_with_a_huge_shape_in_its_header_is_refused(claim, tmp_path):
     path = tmp_path / "subset.npy"
     header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({claim},), }}".ljust(117)
     path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\n" + bytes(80))

@@ -1,4 +1,4 @@
-"""Which image stands in which row."""
+"""Sampling: epochs, class-balanced draws and padding."""
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ def test_epoch_is_a_pure_function_of_seed_and_epoch(class_probs):
     assert (rows(3, 7) != rows(4, 7)).any()
 
 
-def test_an_epoch_does_not_depend_on_those_before_it():
+def test_an_epoch_does_not_depend_on_earlier_ones():
     sampler = EpochSampler(LABELS, 4, 16, seed=0)
     alone = sampler.epoch(5, UNIFORM)[0]
     for epoch in range(5):
@@ -71,7 +71,7 @@ def test_balanced_draws_have_uniform_classes_and_uniform_images_within():
     z = (per_image - flat.size * 0.25 / np.repeat(counts, counts)) / np.sqrt(
         flat.size * 0.25 / np.repeat(counts, counts)
     )
-    # 100 images, not independent, but near enough for a bound on the extremes and the spread.
+    # The 100 counts are nearly independent, which is enough for bounds on extremes and spread.
     assert abs(z).max() < 4.5 and 0.8 < z.std() < 1.2
 
 
@@ -108,7 +108,7 @@ def test_balanced_indices_are_those_of_a_balanced_epoch_of_a_run():
         np.testing.assert_array_equal(drawn, index[valid])
 
 
-def test_balanced_indices_are_as_many_as_are_asked_for_and_new_with_every_key():
+def test_balanced_indices_have_the_given_number_and_depend_on_the_key():
     one, other = (balanced_indices(jax.random.key(k), LABELS, num_draws=4000) for k in (0, 1))
     assert one.shape == (4000,) and (one != other).any()
     assert all(within_4_sigma(n, 0.25, 4000) for n in np.bincount(LABELS[one]))
@@ -129,12 +129,12 @@ def test_balanced_indices_are_as_many_as_are_asked_for_and_new_with_every_key():
         (["cat", "dog"], r"got <U3\[2\]"),
     ],
 )
-def test_balanced_indices_of_other_labels_are_refused(labels, message):
+def test_balanced_indices_refuse_bad_labels(labels, message):
     with pytest.raises(DataError, match=message):
         balanced_indices(jax.random.key(0), labels)
 
 
-def test_balanced_indices_refuse_other_arguments():
+def test_balanced_indices_refuse_bad_numbers_and_traced_labels():
     for draws in (0, -1, 2.5, True, "3"):
         with pytest.raises(ConfigError, match=r"num_draws=.* must be an integer of at least 1"):
             balanced_indices(jax.random.key(0), LABELS, num_draws=draws)

@@ -1,4 +1,4 @@
-"""The training set: which images, and the statistics that noise and normalisation take from it."""
+"""The training set: its images, and the statistics for noise and normalisation."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from purenoise_jax.methods import build_recipe, noise_source
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
-# Dark class 0, bright class 1: a long tail is darker than the whole.
+# Dark class 0, bright class 1, so a long-tailed subset is darker than the full set.
 LABELS = np.tile([0, 1], 50).astype(np.int32)
 IMAGES = np.where(LABELS[:, None, None, None] == 0, 60, 180) + RNG.integers(-20, 20, (100, 5, 4, 3))
 IMAGES = (IMAGES + np.array([0, 10, 20])).astype(np.uint8)
@@ -54,7 +54,7 @@ def test_subset_and_full_statistics():
 
 
 @pytest.mark.parametrize("normalize", ["train_subset", "full_train", "explicit"])
-def test_images_are_normalised_with_what_was_asked_for(normalize):
+def test_images_are_normalised_with_the_chosen_statistics(normalize):
     stats = make(
         normalize=normalize, normalize_mean=(0.1, 0.2, 0.3), normalize_std=(1.0, 2.0, 3.0)
     ).stats
@@ -68,7 +68,7 @@ def test_images_are_normalised_with_what_was_asked_for(normalize):
 
 
 @pytest.mark.parametrize("noise_stats", ["train_subset", "full_train", "explicit"])
-def test_noise_is_drawn_from_what_was_asked_for(noise_stats, monkeypatch):
+def test_noise_is_drawn_with_the_chosen_statistics(noise_stats, monkeypatch):
     stats = make(normalize="explicit", normalize_mean=(0.5,) * 3, normalize_std=(9.0,) * 3).stats
     drawn = {}
 
@@ -97,11 +97,11 @@ def test_index_file_replaces_the_rule(tmp_path):
     training = make(indices=str(path))
     np.testing.assert_array_equal(training.labels, LABELS[[0, 1, 2, 9]])
     path.write_text("0\n2\n")
-    with pytest.raises(DataError, match=r"classes \[1\] with no image"):
+    with pytest.raises(DataError, match=r"no image of classes \[1\]"):
         make(indices=str(path))
 
 
-def test_fingerprint_is_of_the_choice_and_content_of_the_images():
+def test_fingerprint_depends_on_the_choice_and_content_on_the_images():
     first, same = make(), make(normalize="full_train")
     assert (first.fingerprint, first.content) == (same.fingerprint, same.content)
     assert make(imbalance_ratio=5.0).fingerprint != first.fingerprint
@@ -110,11 +110,11 @@ def test_fingerprint_is_of_the_choice_and_content_of_the_images():
     assert make(changed).content != first.content
 
 
-def test_content_is_of_every_pixel_and_label():
+def test_content_digest_depends_on_every_pixel_and_label():
     images = RNG.integers(0, 256, (300, 3, 3, 1), dtype=np.uint8)
     labels = np.arange(300) % 5
-    whole = content_digest([(images, labels)])
-    digests = {whole}
+    unchanged = content_digest([(images, labels)])
+    digests = {unchanged}
     for place in range(0, images.size, 7):
         changed = images.copy()
         changed.flat[place] ^= 1
@@ -126,10 +126,10 @@ def test_content_is_of_every_pixel_and_label():
     assert len(digests) == 1 + len(range(0, images.size, 7)) + 300
     assert content_digest([(images[:, ::-1], labels)]) not in digests
     assert content_digest([(images[:9], labels[:9]), (images[9:], labels[9:])]) not in digests
-    assert content_digest([(images, labels.astype(np.int32))]) == whole
+    assert content_digest([(images, labels.astype(np.int32))]) == unchanged
 
 
-def test_every_split_is_part_of_the_content():
+def test_content_digest_depends_on_every_split():
     first = make().content
     val = dataclasses.replace(DATASET, val_images=IMAGES[:2], val_labels=LABELS[:2])
     assert make(val).content != first
@@ -174,7 +174,7 @@ def test_images_without_spread_are_refused():
     ],
 )
 def test_statistics_of_the_real_long_tailed_sets(name, subset, full):
-    """As the reproduction's tables 12 and 13 have them, to four digits."""
+    """Those of tables 12 and 13 of the reproduction, to four digits."""
     dataset = load_cifar(name=name, path=os.environ["PURENOISE_JAX_CIFAR"], image_size=0)
     stats = make(dataset, imbalance_ratio=100.0, rule="cao").stats
     np.testing.assert_allclose((stats.mean, stats.std), subset, atol=6e-5)

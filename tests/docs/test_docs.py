@@ -1,33 +1,34 @@
-"""The documents: their code is run as it stands there."""
+"""The pages under docs/: their code is run, and their tables are complete."""
 
 import dataclasses
 import re
-from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from ml_collections import ConfigDict
 
+import purenoise_jax
+from docs.draw_batch import COLUMNS, draw
+from launch.plan import Plan
+from launch.planning import tasks_of_table, training_pflop
+from launch.tables import TABLES
+from purenoise_jax.analysis.__main__ import MORE
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.analysis.images import Shown
 from purenoise_jax.config.fields import default_config, make_phase, validate
+from purenoise_jax.config.flags import USAGE
+from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
+from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, PureNoiseError
 from purenoise_jax.training.loop import train_and_evaluate
+from tests.docs.pages import DOCS, blocks, names_of, table
 from tests.linear_step import STATS
+from tests.test_layers import RANK
 from tests.tiny import tiny_config, write_npz
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def code_of(page):
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-
-
-@pytest.fixture
-def focal():
-    exec(compile(code_of("add_a_method.md")[0], "add_a_method.md", "exec"), {})
-    yield METHODS["focal"]
-    del METHODS["focal"]
 
 
 def test_the_method_of_the_page_is_focal_loss(focal):
@@ -53,15 +54,103 @@ def test_it_trains_and_its_argument_is_a_field(focal, tmp_path):
     train_and_evaluate(config, tmp_path / "run")
 
 
-def test_every_field_of_a_recipe_is_on_the_page():
-    text = (DOCS / "add_a_method.md").read_text()
-    assert all(f"`{field.name}`" in text for field in dataclasses.fields(Recipe))
+@pytest.mark.parametrize("page", ["add_a_method.md", "architecture.md"])
+def test_every_field_of_a_recipe_is_on_the_page(page):
+    named = [name for cells in table(DOCS / page, "field") for name in names_of(cells[0])]
+    told = (DOCS / page).read_text()
+    for field in dataclasses.fields(Recipe):
+        assert field.name in named or f"`{field.name}`" in told, field.name
 
 
 def test_the_phase_of_the_page_is_legal():
     config = default_config()
     config.optimizer.milestones = (160, 180)
     names = {"config": config, "make_phase": make_phase}
-    exec(compile(code_of("add_a_method.md")[1], "add_a_method.md", "exec"), names)
+    exec(compile(blocks(DOCS / "add_a_method.md", "python")[1], "add_a_method.md", "exec"), names)
     validate(config)
     assert config.phases.retraining.start_epoch == 200
+
+
+def test_the_program_of_the_page_runs():
+    (code,) = blocks(DOCS / "flax_program.md", "python")
+    head, tail = code.split("probs = ")
+    rng = np.random.default_rng(0)
+    scope: dict = {
+        "class_counts": [50, 10, 5],
+        "key": jax.random.key(0),
+        "epoch": 7,
+        "batch_size": 60,
+        "train_images": rng.random((65, 6, 6, 3), np.float32),
+        "train_labels": np.repeat(np.arange(3), [50, 10, 5]),
+        "mean": np.full(3, 0.5, np.float32),
+        "std": np.full(3, 0.2, np.float32),
+    }
+    exec(head, scope)
+    scope["variables"] = scope["Net"]().init(jax.random.key(1), scope["train_images"][:1])
+    with jax.numpy_rank_promotion("allow"):
+        exec("probs = " + tail, scope)
+    assert scope["logits"].shape == (60, 10) and scope["noise_mask"].shape == (60,)
+    assert set(scope["updated"]["batch_stats"]["DARBatchNorm_0"]) == {"mean", "var"}
+    drawn = np.bincount(scope["train_labels"][scope["order"]])
+    assert len(scope["order"]) == 65 and (drawn > 10).all()
+    noise = np.asarray(scope["noise_mask"])
+    assert noise.any() and not noise[scope["train_labels"][scope["rows"]] == 0].any()
+    # Not clipped into a pile: noise of images in [0, 1] has hardly a pixel at the very ends.
+    assert ((scope["images"][noise] == 0) | (scope["images"][noise] == 1)).mean() < 0.05
+
+
+def test_the_defaults_that_differ_from_flax_are_those_it_names():
+    ours, theirs = purenoise_jax.BatchNorm(), nn.BatchNorm()
+    fields = [f.name for f in dataclasses.fields(theirs) if f.name not in ("parent", "name")]
+    assert [f for f in fields if getattr(ours, f) != getattr(theirs, f)] == ["momentum"]
+    for norm in (purenoise_jax.DARBatchNorm, purenoise_jax.AuxBatchNorm):
+        names = [f.name for f in dataclasses.fields(norm)]
+        assert names[: len(fields)] == fields
+    said = f"`momentum` is {ours.momentum} (there {theirs.momentum})"
+    assert said in " ".join((DOCS / "flax_program.md").read_text().split())
+
+
+def test_the_papers_tables_are_those_of_the_command_and_cost_what_the_page_says(tmp_path):
+    rows = table(DOCS / "reproduce.md", "`TABLE`")
+    assert [names_of(cells[0]) for cells in rows] == [[name] for name in TABLES]
+    for (name, make), cells in zip(TABLES.items(), rows, strict=True):
+        tasks = tasks_of_table(make(Plan()), range(4), tmp_path)
+        assert f"{sum(map(training_pflop, tasks)):,.0f}" == cells[-1], name
+
+
+def test_every_source_method_and_figure_is_described():
+    for page, header, names in (
+        ("data.md", "source", {*SOURCES}),
+        ("methods.md", "name", {*METHODS}),
+        ("analysis.md", "`FIGURE`", {*FIGURES, *MORE} - {"all"}),
+    ):
+        rows = table(DOCS / page, header)
+        assert {name for cells in rows for name in names_of(cells[0])} == names, page
+
+
+def test_the_exit_codes_of_the_page_are_those_of_the_errors():
+    rows = table(DOCS / "reliability.md", "exit code")
+    listed = {int(code) for cells in rows for code in cells[0].split(",")}
+    own = {error.exit_code for error in PureNoiseError.__subclasses__()}
+    assert listed == {0, INTERRUPTED, TERMINATED} | own
+    for code in sorted(own):
+        assert re.search(rf"\b{code} \w", USAGE.partition("exit codes:")[2])
+
+
+def test_the_folders_of_the_page_have_the_ranks_of_the_layers():
+    rows = table(DOCS / "architecture.md", "rank")
+    told = {
+        cells[1].strip("`").removesuffix("/").removesuffix(".py"): int(cells[0]) for cells in rows
+    }
+    assert told == {folder: rank for folder, rank in RANK.items() if folder}
+
+
+def test_the_picture_sorts_a_batch_by_class_and_frames_its_noise():
+    images = np.random.default_rng(0).random((5, 4, 4, 1), np.float32)
+    labels, noise = np.array([2, 0, 1, 1, 0]), np.array([1, 0, 1, 0, 0], bool)
+    figure = draw(Shown(0, 0, ("open",), images, labels, noise, np.arange(5)))
+    tiles = figure.axes[:5]
+    assert len(figure.axes) == COLUMNS
+    assert [tile.get_title() for tile in tiles] == ["0", "0", "1", "1", "2"]
+    assert [tile.axison for tile in tiles] == [False, False, False, True, True]
+    assert np.array_equal(tiles[3].images[0].get_array(), images[2, ..., 0])

@@ -1,4 +1,4 @@
-"""Two real processes make one run."""
+"""Runs of two real processes, and the SLURM script."""
 
 import contextlib
 import json
@@ -33,8 +33,8 @@ def launch(count, npz, workdir, *more):
     )  # fmt: skip
 
 
-def test_two_processes_do_the_run_of_one(npz, tmp_path, monkeypatch):
-    # Two processes of several forced devices each hang on two cores.
+def test_two_processes_train_like_one(npz, tmp_path, monkeypatch):
+    # One device each: two processes of several forced devices hang on two cores.
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
 
     def run(count):
@@ -44,7 +44,7 @@ def test_two_processes_do_the_run_of_one(npz, tmp_path, monkeypatch):
         both = [*pool.map(run, (1, 2))]
     for done in both:
         assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("fingerprint") == 1, "one process writes"
+        assert done.stdout.count("fingerprint") == 1, "only one process writes"
     one, two = (json.loads((tmp_path / f"{c}/summary.json").read_text()) for c in (1, 2))
     assert (one["devices"], two["devices"]) == (1, 2)
     assert one["dataset_fingerprint"] == two["dataset_fingerprint"]
@@ -52,14 +52,14 @@ def test_two_processes_do_the_run_of_one(npz, tmp_path, monkeypatch):
     assert two["test_nll"] == pytest.approx(one["test_nll"], rel=1e-3)
 
 
-def test_the_first_failure_ends_all_and_is_the_exit_code(npz, tmp_path, monkeypatch):
+def test_the_first_failure_ends_all_and_gives_the_exit_code(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     done = launch(2, npz, tmp_path, "--config.num_devices=5")
     assert done.returncode == 2
     assert "num_devices=5 but this machine has 2" in done.stderr
 
 
-def test_a_process_that_hangs_is_ended(monkeypatch):
+def test_a_process_that_ignores_sigterm_is_killed(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 0.5)
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE)
@@ -78,7 +78,7 @@ def test_usage():
 
 
 def running(marker):
-    """Processes whose command line holds a text."""
+    """Processes whose command line contains a text."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ def running(marker):
 
 
 def started(npz, workdir):
-    """A starter whose two processes have saved something."""
+    """A starter whose two processes have saved a checkpoint."""
     starter = subprocess.Popen(
         [sys.executable, "-m", "launch.local", "2", "--config", f"tests/tiny_cli.py:{npz},one_phase",
          "--workdir", str(workdir), "--config.num_devices=0", "--config.num_epochs=300"],
@@ -102,7 +102,7 @@ def started(npz, workdir):
 
 
 def ended(starter, marker):
-    """What the starter and its processes said on stderr, once all of them have closed it."""
+    """Stderr of the starter and its processes, once all of them have closed it."""
     try:
         return starter.communicate(timeout=60)[1]
     except subprocess.TimeoutExpired:
@@ -123,24 +123,24 @@ def test_a_signal_to_the_starter_stops_all(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     with started(npz, tmp_path / "run") as starter:
         starter.send_signal(signal.SIGUSR1)
-        told = ended(starter, str(tmp_path))
+        messages = ended(starter, str(tmp_path))
         assert starter.returncode == 143
-    assert told.count("stopped by SIGUSR1: saved at step") == 2
+    assert messages.count("stopped by SIGUSR1: saved at step") == 2
     assert not running(str(tmp_path))
 
 
-def test_a_starter_that_is_killed_leaves_nobody_behind(npz, tmp_path, monkeypatch):
+def test_a_starter_that_is_killed_leaves_no_process_behind(npz, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     with started(npz, tmp_path / "run") as starter:
         assert len(running(str(tmp_path))) == 3
         starter.kill()
-        told = ended(starter, str(tmp_path))
-    assert told.count("stopped by SIGTERM: saved at step") == 2
+        messages = ended(starter, str(tmp_path))
+    assert messages.count("stopped by SIGTERM: saved at step") == 2
     assert gone(str(tmp_path))
 
 
-def test_a_process_that_is_killed_is_the_exit_code():
-    """Also if the others, which end for it, are seen to have ended at the same time."""
+def test_a_killed_process_gives_the_exit_code():
+    """Also if the others, which end because of it, end before the next poll."""
     codes = [
         [sys.executable, "-c", "import sys; sys.exit(1)"],
         [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
@@ -153,14 +153,14 @@ def test_a_process_that_is_killed_is_the_exit_code():
 
 SCRIPT = Path(local.__file__).with_name("slurm.sbatch").resolve()
 KILL = "kill -{0} $$; sleep 9"
-# What processes of a job do -> its exit code; 100 = all were stopped by a signal.
+# Commands of a job's processes -> its exit code; 100 = all were stopped by a signal.
 ENDS = {
     "done": (["exit 0", "exit 0"], 0),
     "all stopped": (["exit 143", "exit 143"], 100),
     "one done, one stopped": (["exit 0", "exit 143"], 100),
     "stopped while it starts": ([KILL.format("USR1"), KILL.format("TERM")], 100),
     "interrupted": (["exit 130", "exit 130"], 130),
-    "killed, and the other left": ([KILL.format("KILL"), "exit 1"], 137),
+    "killed, and the other failed": ([KILL.format("KILL"), "exit 1"], 137),
     "killed, and the other ended": ([KILL.format("KILL"), "exit 143"], 137),
     "crashed": (["exit 143", KILL.format("SEGV")], 139),
     "not to be started": (["exit 143", "no-such-program"], 127),
@@ -172,7 +172,7 @@ ENDS = {
 
 
 def shell(code, *arguments, **more):
-    """Runs a line with the functions of the batch script."""
+    """Runs a line that can call the functions of the batch script."""
     return subprocess.run(
         ["bash", "-c", f"source {SCRIPT}; {code}", "test", *arguments],
         capture_output=True, text=True, **more,
@@ -180,8 +180,8 @@ def shell(code, *arguments, **more):
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_only_a_job_that_was_stopped_as_a_whole_counts_as_stopped(case):
-    """Real processes; srun returns the largest code of all tasks."""
+def test_a_job_counts_as_stopped_only_if_all_its_processes_were(case):
+    """Runs real processes; srun returns the largest code of all tasks."""
     processes, expected = ENDS[case]
     largest = max(shell('process bash -c "$1"', line).returncode for line in processes)
     assert (largest == 100) == (expected == 100)
@@ -189,7 +189,7 @@ def test_only_a_job_that_was_stopped_as_a_whole_counts_as_stopped(case):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_process_of_a_job_hears_signals_and_its_shell_outlives_it(number):
+def test_a_process_of_a_job_gets_signals_and_its_shell_outlives_it(number):
     program = (
         "import signal, sys, time; "
         f"signal.signal({int(number)}, lambda *_: sys.exit(3)); print(flush=True); time.sleep(60)"
@@ -205,12 +205,12 @@ def test_a_process_of_a_job_hears_signals_and_its_shell_outlives_it(number):
 
 
 def test_errors_of_srun_itself_are_passed_on():
-    # Its own, out of memory, and a shell that was ended before it could start anything.
+    # An error of srun, out of memory, and a shell that was ended before it could start anything.
     assert [int(shell(f"job_code {code}").stdout) for code in (1, 253, 143)] == [1, 253, 143]
 
 
-# What stands in for SLURM: `srun` runs the job's two processes, `python` in them does the next line
-# of a file, and `scontrol` writes down its call.
+# Fakes of SLURM: `srun` runs the job's two processes, `python` in them runs the next line of a file,
+# and `scontrol` records its call.
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done
 largest=0
@@ -229,7 +229,7 @@ SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then echo "   JobState=$(cat "$FAKE/state") Reason=None"; else echo "$*" >> "$FAKE/calls"; fi
 """
 SAVE = "mkdir -p runs/x/checkpoints/{0} runs/x/checkpoints/staging; exit 143"
-AFRESH = "rm -rf runs/x/checkpoints; mkdir -p runs/x/checkpoints/{0}; exit 143"
+FRESH = "rm -rf runs/x/checkpoints; mkdir -p runs/x/checkpoints/{0}; exit 143"
 CASES = {
     "done": (["exit 0"], "RUNNING", [0], 0),
     "a config error": (["exit 2"], "RUNNING", [2], 0),
@@ -243,11 +243,11 @@ CASES = {
     "progress counts anew": (
         [SAVE.format(n) for n in (1, 1, 1, 1, 2, 2, 2, 2, 2)], "RUNNING", [0] * 8 + [143], 8,
     ),
-    "from scratch, behind what was there": (
-        [AFRESH.format(5), AFRESH.format(7), "exit 0"], "RUNNING", [0, 0, 0], 2,
+    "from scratch, behind an older checkpoint": (
+        [FRESH.format(5), FRESH.format(7), "exit 0"], "RUNNING", [0, 0, 0], 2,
     ),
     "a checkpoint that is lost again and again": (
-        [AFRESH.format(n) for n in (90, 80, 90, 80, 90)], "RUNNING", [0, 0, 0, 0, 143], 4,
+        [FRESH.format(n) for n in (90, 80, 90, 80, 90)], "RUNNING", [0, 0, 0, 0, 143], 4,
     ),
 }  # fmt: skip
 
@@ -285,5 +285,5 @@ def test_slurm_script(case, tmp_path):
 
 def test_slurm_sends_a_signal_early_enough():
     script = SCRIPT.read_text()
-    # Without "B:", which would send it to the script alone.
+    # Not "B:USR1", which would send it only to the script.
     assert "#SBATCH --signal=USR1@" in script and "#SBATCH --open-mode=append" in script

@@ -1,4 +1,4 @@
-"""Tables of the papers: what runs they need, that runs are shared and skipped, what is printed."""
+"""Tables of the papers: their runs, shared and skipped runs, printed numbers."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ from tests.tiny import tiny_config, write_npz
 pytestmark = pytest.mark.slow
 
 PLANS = {
-    "whole": Plan(),
+    "paper": Plan(),
     "rescience": Plan(preset="rescience"),
     "short": Plan(epochs=40, model="resnet32"),
     "quick": Plan(epochs=5, quick=True),
@@ -48,7 +48,7 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
     everything = [t for c in table.cells for s in (0, 1) for t in tasks_of(c.config, s, tmp_path)]
     pairs = {(t.workdir, t.config.to_json()) for t in everything}
     assert len(pairs) == len({workdir for workdir, _ in pairs}) == len(tasks)
-    # What a run starts from is done before it.
+    # A run comes after the run that it starts from.
     folders = [str(t.workdir) for t in tasks]
     for position, task in enumerate(tasks):
         if task.config.init_from:
@@ -80,13 +80,13 @@ def test_published_numbers_read_as_percentages(name):
         ("balanced", "CIFAR-10, wrn28_10", "AutoAugment, noise from epoch 160", "", "88.57"),
     ],
 )
-def test_published_numbers_stand_where_they_belong(name, setting, method, paper, reproduction):
+def test_published_numbers_are_in_the_right_cells(name, setting, method, paper, reproduction):
     (cell,) = [c for c in TABLES[name](Plan()).cells if (c.setting, c.method) == (setting, method)]
     assert (cell.paper, cell.reproduction) == (paper, reproduction)
 
 
 def test_what_the_cells_train():
-    def config(name, setting, method, plan=PLANS["whole"]):
+    def config(name, setting, method, plan=PLANS["paper"]):
         return next(
             c.config for c in TABLES[name](plan).cells if (c.setting, c.method) == (setting, method)
         )
@@ -98,7 +98,7 @@ def test_what_the_cells_train():
     assert config("norms", "CIFAR-10-LT, resnet32", "DAR-BN").data.augment == ("flip", "crop")
     grid = config("noise_grad", "Standard BN, noise in raw space", "full_stop")
     assert (grid.model.norm, grid.model.noise_grad) == ("bn", "full_stop")
-    # Of the raw noise nothing but the space differs, so that plain training is shared.
+    # Raw noise differs only in the space, so that plain training is shared.
     assert grid.method.open.space == "raw" and grid.data.normalize == "auto"
     added = config("additive", "Standard BN", "std 75/255", PLANS["rescience"])
     assert added.method.open.additive_std == 75 / 255 and added.method.open.space == "pixel"
@@ -107,8 +107,8 @@ def test_what_the_cells_train():
     assert config("batch_size", "batch 32", "DRS").batch_size == 32
     cui = config("subsets", "Cui et al.", "ERM")
     assert cui.data.indices == str(CUI)
-    whole = config("normalization", "whole training set", "OPeN", PLANS["rescience"])
-    assert whole.data.normalize == "full_train" and whole.data.normalize_mean == ()
+    full = config("normalization", "whole training set", "OPeN", PLANS["rescience"])
+    assert full.data.normalize == "full_train" and full.data.normalize_mean == ()
 
 
 def test_the_shipped_subset_is_the_published_one():
@@ -117,10 +117,10 @@ def test_the_shipped_subset_is_the_published_one():
     assert fingerprint(indices).startswith("4817fc3bcc5de2f6fd09733378408007a895af0da8de2631")
 
 
-def test_plain_training_is_shared_by_all_that_starts_from_it(tmp_path):
+def test_plain_training_is_shared_by_all_runs_that_start_from_it(tmp_path):
     table = TABLES["norms"](Plan(preset="rescience"))
     tasks = tasks_of_table(table, [0], tmp_path)
-    # Three networks' plain runs, and OPeN with three norms from each.
+    # The plain runs of three networks, and OPeN with three norms from each.
     assert len(tasks) == 12
     plain = [t for t in tasks if not t.config.init_from]
     assert len(plain) == 3
@@ -137,7 +137,7 @@ def test_plain_training_is_shared_by_all_that_starts_from_it(tmp_path):
     assert len(wide) == 2 and wide <= main
 
 
-def test_cost_is_that_of_the_design(tmp_path):
+def test_cost_in_pflop(tmp_path):
     (erm,) = tasks_of(Plan().config("CIFAR-10-LT", "erm"), 0, tmp_path)
     assert training_pflop(erm) == pytest.approx(78, abs=0.5)
     _, drs = tasks_of(Plan().config("CIFAR-10-LT", "drs"), 0, tmp_path)
@@ -163,14 +163,14 @@ def test_a_field_that_the_table_varies_cannot_be_set(capsys):
         ("data.image_size", "64"), ("data.limit", "100"),
     ],
 )  # fmt: skip
-def test_other_data_do_not_stand_beside_published_numbers(field, value, capsys):
+def test_other_data_than_those_of_the_table_are_refused(field, value, capsys):
     argv = ["resnet32", "--set", f"{field}={value}", "--dry-run"]
     assert reproduce.main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"--set {field}={value}: the table is about" in line and "legal: " in line
 
 
-def test_data_that_are_those_of_the_table_may_be_named(capsys):
+def test_the_data_of_the_table_may_be_set(capsys):
     fields = ("data.source=cifar_dir", "data.image_size=32", "data.profile=exp", "data.seed=1")
     argv = [text for field in fields for text in ("--set", field)]
     assert reproduce.main(["resnet32", *argv, "--dry-run"]) == 0
@@ -197,7 +197,7 @@ def row(*accuracies, wanted=4):
     return cells.Row(Cell("CIFAR", "OPeN", tiny_config("x")), wanted, summaries)
 
 
-def test_what_is_missing_is_said():
+def test_missing_runs_are_shown():
     assert row().number("test_accuracy") == "missing"
     assert row(0.5).number("test_accuracy") == "50.0 (n=1, 3 missing)"
     assert row(0.5, 0.6, wanted=2).number("test_accuracy") == "55.0 ± 5.0 (n=2)"
@@ -213,7 +213,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture
 def tiny_table(npz, monkeypatch):
-    """ERM and OPeN on the tiny problem, as a table of the command line."""
+    """A table of ERM and OPeN on the tiny problem, by the name "tiny"."""
 
     def make(plan):
         erm = tiny_config(npz, num_epochs=4, **plan.overrides)
@@ -237,7 +237,7 @@ def command(capsys, *argv):
     return code, capsys.readouterr().out
 
 
-def test_a_table_runs_what_is_missing_and_skips_what_is_done(tiny_table, tmp_path, capsys):
+def test_a_table_skips_finished_runs(tiny_table, tmp_path, capsys):
     out = tmp_path / "runs"
     code, text = command(capsys, "--out", out, "--dry-run", "--seeds", 2)
     assert code == 0 and not out.exists()
@@ -247,14 +247,14 @@ def test_a_table_runs_what_is_missing_and_skips_what_is_done(tiny_table, tmp_pat
     assert code == 0 and text.count("missing") == 3
 
     code, text = command(capsys, "--out", out, "--seeds", 1)
-    assert code == 0 and "missing" not in text and "done before" not in text
+    assert code == 0 and "missing" not in text and "already done" not in text
     folders = sorted(path.parent.parent.name for path in out.glob("*/seed0/summary.json"))
     assert len(folders) == 3, "plain training is done once"
     (erm,) = [f for f in folders if "-erm-" in f]
     assert Checkpoints(out / erm / "seed0").steps() == [6, 9, 12]
 
     code, text = command(capsys, "--out", out, "--seeds", 2)
-    assert code == 0 and text.count("done before") == 3 and text.count("(n=2)") == 3
+    assert code == 0 and text.count("already done") == 3 and text.count("(n=2)") == 3
     accuracies = [
         json.loads((out / erm / f"seed{s}/summary.json").read_text())["test_accuracy"]
         for s in range(2)
@@ -285,21 +285,21 @@ def test_an_interrupted_table_continues(tiny_table, tmp_path, capsys, monkeypatc
     assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1"]) == 130
     monkeypatch.setattr(reproduce, "train_and_evaluate", real)
     code, text = command(capsys, "--out", out, "--seeds", 1)
-    assert code == 0 and text.count("done before") == 1 and "missing" not in text
+    assert code == 0 and text.count("already done") == 1 and "missing" not in text
 
 
-def test_a_run_that_breaks_down_costs_its_cells_only(tiny_table, tmp_path, capsys):
-    # At this rate plain training itself breaks down, and with it all that starts from it.
+def test_a_failed_run_leaves_only_its_cells_missing(tiny_table, tmp_path, capsys):
+    # At this rate plain training itself fails, and with it all runs that start from it.
     out = tmp_path / "runs"
     code, text = command(
         capsys, "--out", out, "--seeds", 1, "--set", "optimizer.learning_rate=1e30"
     )
     assert code == 1
-    assert "broke down: the loss, the gradient or their result is not finite" in text
-    assert text.count("left out") == 2 and text.count("missing") == 3
+    assert "failed: the loss, the gradient or their result is not finite" in text
+    assert text.count("skipped, because") == 2 and text.count("missing") == 3
 
 
-def test_numbers_of_quick_runs_say_on_every_line_that_they_mean_nothing(tmp_path):
+def test_every_line_with_numbers_of_quick_runs_says_that_they_mean_nothing(tmp_path):
     plan = Plan(epochs=5, quick=True)
     table = dataclasses.replace(tables.resnet32(plan), cells=tables.resnet32(plan).cells[:2])
     rows = [cells.Row(cell, 1, ({"test_accuracy": 0.1},)) for cell in table.cells]
@@ -314,7 +314,7 @@ def test_numbers_of_quick_runs_say_on_every_line_that_they_mean_nothing(tmp_path
         assert "means nothing" in json.loads(line)["caveat"]
 
 
-def test_what_is_not_as_published_is_said():
+def test_the_caveat_names_all_deviations_from_the_publication():
     assert Plan().caveat == "" == Plan(preset="rescience").caveat
     assert PLANS["short"].caveat == "40 epochs instead of 200, drops of 0.1, resnet32 throughout"
     changed = {"data.path": "/here", "dtype": "bfloat16", "optimizer.learning_rate": 1.0}
@@ -324,7 +324,7 @@ def test_what_is_not_as_published_is_said():
     assert Plan().config("CIFAR-10-LT", "erm").optimizer.gamma == 0.01
 
 
-def test_published_numbers_do_not_stand_beside_other_networks():
+def test_published_numbers_are_left_out_for_other_networks():
     for name in set(TABLES) - {"norms", "balanced", "resnet32"}:
         cells_ = make_table(name, Plan(model="resnet8")).cells
         assert not any(c.paper or c.reproduction for c in cells_), name
@@ -335,7 +335,7 @@ def test_published_numbers_do_not_stand_beside_other_networks():
     assert all(c.reproduction for c in same)
 
 
-def test_what_changes_a_result_changes_the_folder(tmp_path):
+def test_fields_that_change_a_result_change_the_workdir(tmp_path):
     def folder(config):
         return tasks_of(config, 0, tmp_path)[-1].workdir
 
@@ -351,24 +351,24 @@ def test_what_changes_a_result_changes_the_folder(tmp_path):
     one, two = (Plan().config("CIFAR-10-LT", "erm", data__indices=str(file)) for file in files)
     assert folder(one) != folder(two)
     files[1].write_text("0\n")
-    assert folder(one) == folder(two), "where it lies does not matter"
+    assert folder(one) == folder(two), "the path does not matter"
 
 
-def test_two_runs_in_one_folder_are_refused(tmp_path, monkeypatch):
+def test_two_runs_in_one_workdir_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "config_hash", lambda config: "")
-    with pytest.raises(ConfigError, match="would be the folder of two runs"):
+    with pytest.raises(ConfigError, match="would be the workdir of two runs"):
         tasks_of_table(make_table("noise_ratio", Plan()), [0], tmp_path)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Where the table's runs are for all that need one that is done; filled by the first."""
+    """Folder of finished runs for all tests that need one; the first test fills it."""
     return tmp_path_factory.mktemp("trained")
 
 
 @pytest.fixture
 def out(trained, tiny_table, tmp_path, capsys):
-    """A copy of the runs of the tiny table, all of them done."""
+    """A copy of the finished runs of the tiny table."""
     if not (trained / "runs").exists():
         assert command(capsys, "--out", trained / "runs", "--seeds", 1)[0] == 0
     return shutil.copytree(trained / "runs", tmp_path / "runs")
@@ -376,19 +376,19 @@ def out(trained, tiny_table, tmp_path, capsys):
 
 def test_a_summary_of_another_run_or_a_damaged_one_is_refused(out, capsys):
     path = next(out.glob("*-erm-*/seed0/summary.json"))
-    whole = path.read_text()
-    other = whole.replace('"config_hash": "', '"config_hash": "0')
-    for text, message, code in (
-        (whole[:100], "is damaged", 2),
-        (other, "is of a run with another config", 4),
+    text = path.read_text()
+    other = text.replace('"config_hash": "', '"config_hash": "0')
+    for content, message, code in (
+        (text[:100], "is damaged", 2),
+        (other, "belongs to a run with another config", 4),
     ):
-        path.write_text(text)
+        path.write_text(content)
         assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1", "--only-table"]) == code
         error = capsys.readouterr().err
         assert message in error and str(path) in error and error.count("\n") == 1
 
 
-def test_a_stage_two_continues_from_another_folder_of_work(
+def test_a_stage_two_continues_from_another_working_directory(
     tiny_table, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -399,7 +399,7 @@ def test_a_stage_two_continues_from_another_folder_of_work(
     assert code == 0 and "missing" not in text
 
 
-def test_a_run_whose_checkpoint_is_gone_costs_its_cells_only(out, capsys):
+def test_a_run_without_its_checkpoint_leaves_only_its_cells_missing(out, capsys):
     shutil.rmtree(next(out.glob("*-erm-*/seed0")) / "checkpoints")
     shutil.rmtree(next(out.glob("*-open-*")))
     code, text = command(capsys, "--out", out, "--seeds", 1)
@@ -420,14 +420,14 @@ def test_a_run_whose_checkpoint_is_gone_costs_its_cells_only(out, capsys):
         (["--model", "resnet33"], "model.name='resnet33' is not legal"),
     ],
 )
-def test_wrong_arguments_take_one_line(argv, message, capsys, tmp_path):
+def test_wrong_arguments_are_refused_in_one_line(argv, message, capsys, tmp_path):
     assert reproduce.main(["resnet32", "--out", str(tmp_path / "runs"), *argv]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_wrong_command_line_takes_one_line(capsys):
+def test_a_wrong_command_line_is_refused_in_one_line(capsys):
     for argv, message in (
         (["resnet23"], "TABLE='resnet23' is unknown; legal: main, resnet32"),
         ([], "required: TABLE"),
@@ -445,9 +445,9 @@ def test_the_command_from_a_shell(tmp_path):
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    # 24 cells, and the plain runs among them are those that the others start from.
+    # 24 cells of four seeds; the other runs start from the plain ones among them.
     assert "96 runs, 96 to do" in done.stdout
 
 
-def test_a_task_without_summary_is_not_done(tmp_path):
+def test_a_task_without_summary_is_not_finished(tmp_path):
     assert Task(tiny_config("x"), tmp_path).summary is None

@@ -19,16 +19,16 @@ NODES = ("purenoise-n1", "purenoise-n2")
 
 
 def why_not() -> str:
-    """Why there is no SLURM to test on; "" if there is. Nobody's cluster is filled with our jobs."""
+    """The reason why there is no SLURM for tests, which never run on another cluster; "" if there is."""
     try:
-        told = subprocess.run(
+        shown = subprocess.run(
             ["scontrol", "show", "config"], capture_output=True, text=True, timeout=20
         )
     except FileNotFoundError:
         return "SLURM is not installed; see tests/local_slurm.sh"
     except subprocess.TimeoutExpired:
         return "SLURM does not answer; see tests/local_slurm.sh"
-    if not re.search(r"^ClusterName *= purenoise-tests$", told.stdout, re.M):
+    if not re.search(r"^ClusterName *= purenoise-tests$", shown.stdout, re.M):
         return "not within tests/local_slurm.sh"
     return ""
 
@@ -92,8 +92,8 @@ class Job:
             state = self.shown("JobState")
             if state == "RUNNING" and self.shown("Restarts") == str(number):
                 return
-            # Otherwise SLURM lets it wait for two minutes; and again, in case that it was not ready
-            # to be told, but not at once, as each time puts it off for a moment.
+            # Otherwise SLURM lets it wait for two minutes. Repeated, because SLURM may not have been
+            # ready for the change, but with pauses, because each change delays the job a little.
             if state == "PENDING" and attempt % 25 == 10:
                 change("jobid", self.number, "StartTime=now")
             time.sleep(0.2)
@@ -113,8 +113,8 @@ if os.environ["SLURM_PROCID"] == "1":
 """
 
 
-def test_a_job_of_which_one_process_refuses_is_not_put_back(tmp_path):
-    """SLURM ends the other, whose code is then that of a run that was stopped."""
+def test_a_job_is_not_requeued_if_one_process_refuses(tmp_path):
+    """SLURM ends the other process, whose code is then that of a stopped run."""
     (tmp_path / "refused.py").write_text(REFUSED)
     config = f"{tmp_path}/refused.py:{write_npz(tmp_path / 'tiny.npz')}"
     with Job(tmp_path, config=config) as job:
@@ -123,7 +123,7 @@ def test_a_job_of_which_one_process_refuses_is_not_put_back(tmp_path):
     assert "error: not on this machine" in job.log() and "queue" not in job.log()
 
 
-def test_a_job_is_put_back_until_its_user_cancels_it(tmp_path):
+def test_a_job_is_requeued_until_its_user_cancels_it(tmp_path):
     with Job(tmp_path, "--config.num_epochs=3000") as job:
         job.wait_for_steps()
         subprocess.run(["scancel", "--signal=USR1", job.number], check=True)
@@ -145,5 +145,5 @@ def test_a_job_is_put_back_until_its_user_cancels_it(tmp_path):
         assert job.shown("JobState") == "CANCELLED" and job.shown("Restarts") == "2"
     for steps in (stopped, saved):
         assert f"continues at step {steps:,}," in job.log()
-    # The machine's failure was SLURM's affair.
+    # After the failure of the machine SLURM itself requeued the job.
     assert job.log().count("back into the queue") == 1

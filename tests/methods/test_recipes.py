@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.checkpoint.frozen_networks import digest
-from purenoise_jax.checkpoint.manager import by_name
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.config.fields import FIELDS, default_config, validate
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.arguments import arguments_of

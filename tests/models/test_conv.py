@@ -1,4 +1,4 @@
-"""The convolution is Flax's, whichever way its weight gradient takes."""
+"""The convolution equals Flax's, with its weight gradient in groups or not."""
 
 import chex
 import jax
@@ -15,7 +15,7 @@ def one_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
-def test_which_inputs_are_taken_in_groups(one_device):
+def test_groups_are_used_for_narrow_layers_on_large_maps(one_device):
     def taken(shape, outputs=16):
         return conv.in_groups(jnp.zeros(shape), jnp.zeros((3, 3, shape[-1], outputs)))
 
@@ -25,7 +25,7 @@ def test_which_inputs_are_taken_in_groups(one_device):
     assert not taken((17, 32, 32, 16), 33)
 
 
-def test_groups_are_not_taken_from_several_devices():
+def test_groups_are_not_used_on_several_devices():
     assert jax.device_count() == 8
     assert not conv.in_groups(jnp.zeros((17, 32, 32, 16)), jnp.zeros((3, 3, 16, 16)))
 
@@ -45,7 +45,7 @@ def test_gradients_are_those_of_flax(one_device, images, strides):
 
     chex.assert_trees_all_close(gradients(ours), gradients(theirs), rtol=1e-4, atol=1e-4)
     text = str(jax.make_jaxpr(lambda: gradients(ours))())
-    # Forward, input gradient, and a weight gradient a group.
+    # Forward pass, input gradient, and one weight gradient per group.
     assert text.count("conv_general_dilated[") == 2 + -(-images // conv.IMAGES)
 
 
@@ -59,5 +59,5 @@ def test_a_gradient_of_a_gradient_exists(one_device):
 
     grad = jax.grad(loss)
     _, product = jax.jvp(grad, (params,), (params,))
-    # The loss is quadratic in the parameters, without a linear part.
+    # The loss is a quadratic form, so its Hessian times the parameters is its gradient.
     chex.assert_trees_all_close(product, grad(params), rtol=1e-4)

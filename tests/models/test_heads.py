@@ -1,4 +1,4 @@
-"""The classifier head computes in float32, whatever the network before it computes in."""
+"""Classifier heads: float32 after a network of any dtype, and cosines against numpy."""
 
 from functools import partial
 
@@ -45,14 +45,14 @@ def test_the_head_of_a_bfloat16_network_computes_in_float32(name):
     head, head_grads = head.get("fc", head), head_grads.get("fc", head_grads)
     kernel, bias = (np.asarray(head[name], np.float64) for name in ("kernel", "bias"))
     exact = np.asarray(features, np.float64) @ kernel + bias
-    # In bfloat16 they would be off by up to 2^-9 of their size.
+    # In bfloat16 the relative error would be up to 2^-9.
     np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-6 * np.abs(exact).max())
-    # Ties, of which bfloat16 has many here, go to the smaller index.
+    # There are no ties, which argmax would give to the smaller index; bfloat16 has many here.
     first, second = np.sort(np.asarray(logits), axis=-1)[:, -1:-3:-1].T
     np.testing.assert_array_equal(logits.argmax(-1), exact.argmax(-1))
     assert not (first == second).any()
     rounded = np.sort(np.asarray(jnp.asarray(exact, jnp.bfloat16), np.float32), axis=-1)
-    assert (rounded[:, -1] == rounded[:, -2]).sum() > 2, "otherwise this shows nothing"
+    assert (rounded[:, -1] == rounded[:, -2]).sum() > 2, "otherwise the test shows nothing"
     probs = np.exp(exact - exact.max(-1, keepdims=True))
     error = probs / probs.sum(-1, keepdims=True) - np.eye(CLASSES)[LABELS]
     for name, found, wanted in (
@@ -73,7 +73,7 @@ def test_features_in_bfloat16_are_widened_before_the_product():
     np.testing.assert_array_equal(logits, head.apply(variables, wide))
 
 
-def test_of_wider_features_it_is_as_wide():
+def test_logits_of_float64_features_are_float64():
     with jax.enable_x64(True):
         features = np.ones((2, 3))
         head = Linear(4)
@@ -96,7 +96,7 @@ def test_cosines_against_numpy():
     assert head.apply(variables, jnp.asarray(features, jnp.bfloat16)).dtype == jnp.float32
 
 
-def test_a_feature_of_zeros_has_no_cosine_and_no_gradient():
+def test_zero_features_have_cosine_zero_and_gradient_zero():
     head, features = Cosine(CLASSES), jnp.zeros((2, 7)).at[1].set(1.0)
     variables = head.init(jax.random.key(0), features)
     assert not head.apply(variables, features)[0].any()

@@ -1,6 +1,6 @@
 """The models against arrays made with PyTorch (`goldens/make_torch_goldens.py`).
 
-Weights are not stored: both sides make them from the canonical names of the parameters.
+Weights are not stored: both sides generate them from the canonical names of the parameters.
 """
 
 import itertools
@@ -28,11 +28,11 @@ GOLDENS = dict(np.load(HERE / "models.npz"))
 ROUTING = json.loads((HERE / "routing.json").read_text())
 NAMES = ("resnet32", "wrn10_2")
 VARIANTS = ("bn", "aux_bn", "dar_bn/full_stop", "dar_bn/affine_stop", "dar_bn/none")
-# ResNet-32 takes 5 s to compile, so two variants whose layer the wide ResNet covers are left
-# out. Their stored routing is still checked against the rule.
+# ResNet-32 takes 5 s to compile, so two variants are left out whose layers the wide ResNet covers.
+# Their stored routing is still checked against the rule.
 LEFT_OUT = (("resnet32", "bn"), ("resnet32", "dar_bn/none"))
 CASES = [case for case in itertools.product(NAMES, VARIANTS) if case not in LEFT_OUT]
-# These programs run once or twice on tiny inputs: nearly all of their time is compilation.
+# These programs run once or twice on tiny inputs, so nearly all of their time is compilation.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LEAVES = {
     "scale": "weight",
@@ -44,13 +44,13 @@ LEAVES = {
 
 @pytest.fixture(autouse=True)
 def full_precision() -> Iterator[None]:
-    # An accelerator's default rounds the factors of convolutions to fewer bits than the tolerances.
+    # By default accelerators round the inputs of convolutions to fewer bits than the tolerances.
     with jax.default_matmul_precision("highest"):
         yield
 
 
 def canonical(path: tuple[str, ...]) -> str:
-    """Translates the path of a parameter or statistic into the name the goldens use."""
+    """Translates the path of a parameter or statistic into its name in the goldens."""
     *modules, leaf = path
     if modules[0] == "head":
         return "fc." + {"kernel": "weight", "bias": "bias"}[leaf]
@@ -67,7 +67,7 @@ def to_torch(array: np.ndarray) -> np.ndarray:
 
 
 def recipe(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The same values as the function of this name in the golden script, from a torch shape."""
+    """The same values, for a torch shape, as the function of this name in the golden script."""
     normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
     if name.endswith("running_var"):
         value = 0.5 + np.abs(normal)
@@ -133,7 +133,7 @@ def forward(
 
 @cache
 def grad_function(name: str, variant: str) -> Any:
-    """Compiled gradient of the weighted sum of the rows' cross-entropy; by canonical name."""
+    """Compiles the gradient of the rows' weighted cross-entropy, by canonical name."""
     module, variables = make(name, variant)
 
     def loss(params: Any, weights: jax.Array) -> jax.Array:
@@ -208,7 +208,7 @@ def test_only_these_parameters_learn_from_noise_rows(name: str, variant: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_routing_follows_the_rule_of_each_norm(name: str) -> None:
-    """The stored lists themselves: fc always, convolutions and affine parameters by variant."""
+    """Checks the stored lists: fc always, convolutions and affine parameters by variant."""
     parameters = flatten_dict(make(name, "aux_bn")[1]["params"])
     everything = {canonical(path) for path in parameters}
     head = {"fc.weight", "fc.bias"}
@@ -265,14 +265,14 @@ def block_calls(train: bool) -> dict[str, tuple[Any, Any]]:
     variables = jax.jit(partial(module.init, train=False))(jax.random.key(0), images)
     calls = {}
 
-    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         output = call(*args, **kwargs)
         path = context.module.path
         if context.method_name == "__call__" and path[:1] == ("stage1_block0",) and len(path) == 2:
             calls[path[1]] = (args[0], output)
         return output
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(record):
         module.apply(
             variables, images, train=train, mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(1)},

@@ -1,4 +1,4 @@
-"""Batches at the edge: nothing but noise, one natural image, one image, nothing that varies."""
+"""Degenerate batches: only noise, one natural image, one image, and constant channels."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ ways = pytest.mark.parametrize("devices", [0, 1, 2, 4, 8])
 
 
 def call(norm, x, noise, devices):
-    """Output, new statistics and gradients; all finite. No devices = not compiled."""
+    """Output, new statistics and gradients; all finite. 0 devices = not compiled."""
     module = norm()
     variables = module.init(jax.random.key(0), x)
     for name in variables["params"]:
@@ -39,7 +39,7 @@ def call(norm, x, noise, devices):
 
 
 def by_hand(image):
-    """One image normalised by its own moments, in float64."""
+    """Normalises one image by its own moments, in float64."""
     wide = image.astype(np.float64)
     mean, var = wide.mean((0, 1)), wide.var((0, 1))
     return (wide - mean) / np.sqrt(var + 1e-5) * SCALE + BIAS, mean, var * 16 / 15
@@ -47,11 +47,11 @@ def by_hand(image):
 
 @ways
 @pytest.mark.parametrize("norm", [AuxBatchNorm, DARBatchNorm])
-def test_nothing_but_noise_leaves_the_natural_statistics_bit_by_bit(norm, devices):
+def test_a_batch_of_noise_does_not_change_the_natural_statistics(norm, devices):
     y, stats, _ = call(norm, X, np.ones(ROWS, bool), devices)
     np.testing.assert_array_equal(stats["mean"], np.zeros(5))
     np.testing.assert_array_equal(stats["var"], np.ones(5))
-    # By their own moments, so zero mean and unit variance before the affine part.
+    # Zero mean and unit variance before the affine part, because noise has its own moments.
     np.testing.assert_allclose(y.mean((0, 1, 2)), BIAS, atol=1e-5)
     np.testing.assert_allclose(y.std((0, 1, 2)), SCALE, rtol=1e-4)
 
@@ -59,7 +59,7 @@ def test_nothing_but_noise_leaves_the_natural_statistics_bit_by_bit(norm, device
 @ways
 @pytest.mark.parametrize("row", [0, 5])
 @pytest.mark.parametrize("norm", [AuxBatchNorm, DARBatchNorm])
-def test_one_natural_image_wherever_it_is(norm, row, devices):
+def test_one_natural_image_in_any_row(norm, row, devices):
     y, stats, _ = call(norm, X, np.arange(ROWS) != row, devices)
     expected, mean, var = by_hand(X[row])
     np.testing.assert_allclose(y[row], expected, rtol=1e-5, atol=1e-5)
@@ -83,7 +83,7 @@ def test_a_channel_that_does_not_vary(norm, value):
     x = X.copy()
     x[..., 2] = value
     y, stats, (_, to_x) = call(norm, x, np.arange(ROWS) % 3 == 0, 2)
-    # What rounding leaves of the mean is made 1 / sqrt(epsilon) = 316 times as large.
+    # The rounding error of the mean is multiplied by 1 / sqrt(epsilon) = 316.
     np.testing.assert_allclose(y[..., 2], BIAS[2], atol=1e-5)
     np.testing.assert_allclose(stats["var"][2], 0.9, rtol=1e-6)
     assert np.abs(to_x[..., 2]).max() < 1e-2

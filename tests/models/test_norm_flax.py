@@ -1,4 +1,4 @@
-"""Each layer in the place of `flax.linen.BatchNorm`, which is the oracle."""
+"""Each layer as a replacement of `flax.linen.BatchNorm`, which is the oracle."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ close = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
 
 
 def like_flax(norm, **arguments):
-    """With the two defaults that differ."""
+    """A layer with Flax's values of the two defaults that differ."""
     return norm(**{"momentum": 0.99, "unbiased": False, **arguments})
 
 
@@ -28,8 +28,8 @@ def draw(*shape, seed=0, dtype=np.float32):
     return np.random.default_rng(seed).normal(1, 2, shape).astype(dtype)
 
 
-def as_flax_has_them(variables):
-    """Without the auxiliary layer."""
+def without_aux(variables):
+    """Variables without those of the auxiliary layer, which Flax lacks."""
     return {
         collection: {k: v for k, v in values.items() if not k.startswith("aux_")}
         for collection, values in variables.items()
@@ -54,12 +54,12 @@ def outcome(layer, variables, x, cotangent, average, **call):
 
 
 def compare(norm, x, average=False, tolerance=close, call=None, counts=None, **arguments):
-    """Against Flax's layer, from the same variables, all of them random."""
+    """Compares with Flax's layer, from the same random variables."""
     call = call or {}
     theirs, ours = nn.BatchNorm(**arguments), like_flax(norm, **arguments)
     first = ours.init(jax.random.key(0), x, **call)
     expected = theirs.init(jax.random.key(0), x, use_running_average=average, **call)
-    found = as_flax_has_them(first)
+    found = without_aux(first)
     found = {k: v for k, v in found.items() if v}
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), found, expected)
     variables = jax.tree.map(
@@ -67,14 +67,14 @@ def compare(norm, x, average=False, tolerance=close, call=None, counts=None, **a
     )
     counts = np.broadcast_to(True if counts is None else counts, x.shape)
     cotangent = np.where(counts, draw(*x.shape, seed=9), 0)
-    one = outcome(theirs, as_flax_has_them(variables), x, cotangent, average, **call)
+    one = outcome(theirs, without_aux(variables), x, cotangent, average, **call)
     other = outcome(ours, variables, x, cotangent, average, **call)
     (params, to_x), (y, stats) = other
     (their_params, their_to_x), (their_y, their_stats) = one
     assert y.dtype == their_y.dtype
     tolerance(np.asarray(y, np.float32)[counts], np.asarray(their_y, np.float32)[counts])
     tolerance(np.asarray(to_x, np.float32), np.asarray(their_to_x, np.float32))
-    ours_by_name = as_flax_has_them({"stats": stats, "params": params})
+    ours_by_name = without_aux({"stats": stats, "params": params})
     for name, values in (("stats", their_stats), ("params", their_params)):
         assert set(ours_by_name[name]) == set(values)
         for key, value in values.items():
@@ -120,12 +120,12 @@ def test_dtypes_promote_as_in_flax(norm, scale, x_dtype, dtype, param_dtype):
         jax.eval_shape(partial(layer.init_with_output, use_running_average=False), jax.random.key(0), x)
         for layer in (like_flax(norm, **arguments), nn.BatchNorm(**arguments))
     )  # fmt: skip
-    found = {k: v for k, v in as_flax_has_them(ours[1]).items() if v}
+    found = {k: v for k, v in without_aux(ours[1]).items() if v}
     assert (ours[0], found) == (theirs[0], dict(theirs[1]))
 
 
 @norms
-def test_reductions_in_bfloat16_where_they_are_asked_for(norm):
+def test_reductions_in_bfloat16(norm):
     arguments = {"param_dtype": jnp.bfloat16, "force_float32_reductions": False}
     x = jnp.asarray(draw(6, 4, 3), jnp.bfloat16)
 
@@ -140,15 +140,15 @@ def test_reductions_in_bfloat16_where_they_are_asked_for(norm):
 @pytest.mark.parametrize(
     ("axis", "shape"), [(-1, (4, 3, 1)), (-1, (4, 3, 2)), (-1, (4, 1, 1)), (1, (4, 1, 2))]
 )
-def test_a_mask_of_elements_selects_those_of_the_moments(norm, average, axis, shape):
+def test_a_mask_of_elements_selects_the_elements_of_the_moments(norm, average, axis, shape):
     mask = np.random.default_rng(3).random(shape) < 0.6
-    mask[0] = True  # so that no feature is without an element, of which Flax makes NaN
+    mask[0] = True  # Flax returns NaN for a feature without an element.
     x = draw(4, 3, 2)
     compare(norm, x, average, axis=axis, call={"mask": mask}, counts=mask)
 
 
 @norms
-def test_what_a_mask_hides_may_be_nan(norm):
+def test_masked_out_elements_may_be_nan(norm):
     mask = np.random.default_rng(3).random((4, 3, 1)) < 0.6
     x = np.where(mask, draw(4, 3, 2), np.nan)
     layer = like_flax(norm, use_running_average=False)
@@ -164,7 +164,7 @@ def test_what_a_mask_hides_may_be_nan(norm):
 @norms
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_a_mask_combines_with_noise_and_padding(norm, unbiased):
-    """Against the moments of the elements that are left, by hand."""
+    """Compares with the moments of the remaining elements, computed with numpy."""
     x, rng = draw(8, 3, 2), np.random.default_rng(4)
     mask, noise, valid = rng.random((8, 3, 2)) < 0.7, np.arange(8) % 2 == 1, np.arange(8) != 5
     layer = norm(use_running_average=False, unbiased=unbiased)
@@ -187,7 +187,7 @@ DEVICES, GROUPS = 4, [[0, 1], [2, 3]]
 
 
 def over_devices(how, function):
-    """Maps a function over the leading axis of its arguments, one slice a device."""
+    """Maps a function over the leading axis of its arguments, one slice per device."""
     if how == "vmap":
         return jax.vmap(function, axis_name="devices")
     if how == "pmap":
@@ -232,7 +232,7 @@ def test_moments_along_a_named_axis_are_those_of_flax(norm, how):
 @pytest.mark.parametrize("how", ["vmap", "pmap", "shard_map"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_devices_with_different_rows_share_the_moments_of_all(norm, how, masked):
-    """One has no natural row, one no noise, one nothing but padding."""
+    """One device has no natural row, one no noise, one only padding."""
     shape = (DEVICES, 4, 3, 2)
     x, cotangent = draw(*shape), draw(*shape, seed=1)
     noise = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], bool)
@@ -277,17 +277,17 @@ def test_groups_along_a_named_axis_share_moments_among_themselves(norm):
 
 @norms
 def test_without_a_name_every_device_has_its_own_moments(norm):
-    """As in Flax: the name is what makes them global."""
+    """As in Flax, only the name makes moments global."""
     x = draw(2, 4, 3, 2)
     layer = norm()
     variables = layer.init(jax.random.key(0), x[0])
-    apart = partial(layer.apply, variables, mutable=["batch_stats"])
-    _, new = jax.vmap(apart, axis_name="devices")(x)
+    apply = partial(layer.apply, variables, mutable=["batch_stats"])
+    _, new = jax.vmap(apply, axis_name="devices")(x)
     close(new["batch_stats"]["mean"], 0.1 * x.mean((1, 2)))
 
 
 @norms
-def test_a_layer_called_twice_as_it_starts_needs_no_named_axis(norm):
+def test_initialisation_needs_no_named_axis_even_if_a_layer_is_called_twice(norm):
     class Twice(nn.Module):
         @nn.compact
         def __call__(self, x):
@@ -300,7 +300,7 @@ def test_a_layer_called_twice_as_it_starts_needs_no_named_axis(norm):
 
 
 @norms
-def test_by_keyword_it_is_called_as_flax_is(norm):
+def test_the_call_signature_is_that_of_flax(norm):
     x = draw(6, 4, 3)
     layer = norm(None, -1, 0.99)
     assert (layer.use_running_average, layer.axis, layer.momentum) == (None, -1, 0.99)
@@ -312,13 +312,13 @@ def test_by_keyword_it_is_called_as_flax_is(norm):
 
 @norms
 @pytest.mark.parametrize("axis", [3, -4, (0, 1, 2), (0, 3), ()])
-def test_axes_that_cannot_be_are_refused(norm, axis):
+def test_illegal_axes_are_refused(norm, axis):
     with pytest.raises(ConfigError, match=r"^axis=.* must name feature axes of x\[6, 4, 3\]"):
         norm(axis=axis).init(jax.random.key(0), draw(6, 4, 3))
 
 
 @norms
-def test_other_inputs_are_refused(norm):
+def test_illegal_inputs_are_refused(norm):
     with pytest.raises(DataError, match=r"^x must be real, got complex64\[6, 4, 3\]"):
         norm().init(jax.random.key(0), draw(6, 4, 3, dtype=np.complex64))
     with pytest.raises(ConfigError, match=r"axis=-1 .* x\[6\] and leave one for its rows"):

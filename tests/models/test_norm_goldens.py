@@ -64,7 +64,7 @@ def run(
 def run_sharded(
     module: nn.Module, train: bool, variables: Any, *rows: jax.Array | None
 ) -> tuple[jax.Array, Any, Any, jax.Array]:
-    """One row a device: the shards hold natural rows only, noise only, or nothing but padding."""
+    """Runs with one row per device, so a shard has only a natural row, only noise or padding."""
     mesh = Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
     split = NamedSharding(mesh, PartitionSpec("data"))
     placed = jax.tree.map(lambda leaf: jax.device_put(leaf, split), rows)
@@ -111,7 +111,7 @@ def compare(
     for prefix in prefixes:
         close(stats[prefix + "mean"], GOLDENS[f"{values}/{prefix}mean"])
         close(stats[prefix + "var"], GOLDENS[f"{values}/{prefix}var"])
-        # StepMetrics over up to 240 positions of both signs.
+        # These are sums over up to 240 positions of both signs.
         close(g_params[prefix + "scale"], GOLDENS[f"{grads}/{prefix}gw"], atol=2e-4)
         close(g_params[prefix + "bias"], GOLDENS[f"{grads}/{prefix}gb"], atol=2e-4)
 
@@ -200,7 +200,7 @@ def test_dar_bn_of_bfloat16_activations_has_moments_of_float32(mean: float) -> N
         var = np.square(centred).mean((0, 1, 2))
         expected[rows] = centred / np.sqrt(var + 1e-5) * GOLDENS["weight"] + GOLDENS["bias"]
     close(apply(jnp.float32), expected)
-    # Rounding the result is all that bfloat16 costs.
+    # The only error of bfloat16 is the rounding of the result.
     np.testing.assert_allclose(apply(jnp.bfloat16), expected, rtol=2**-8, atol=1e-4)
 
 
@@ -268,7 +268,7 @@ def test_padding_has_no_influence(mask: str, train: bool, module: nn.Module) -> 
 
 
 @layers
-def test_nothing_but_padding(module: nn.Module) -> None:
+def test_a_batch_of_padding_changes_nothing(module: nn.Module) -> None:
     _, stats, g_params, g_x = call(
         module,
         GOLDENS["mask/some"],
@@ -294,7 +294,7 @@ def test_permuting_rows_permutes_outputs(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("noise_grad", NOISE_GRADS)
-def test_natural_rows_do_not_see_the_noise(noise_grad: str) -> None:
+def test_natural_rows_do_not_depend_on_the_noise(noise_grad: str) -> None:
     module, noise = DARBatchNorm(noise_grad=noise_grad), GOLDENS["mask/some"]
     rows = noise.reshape(-1, 1, 1, 1)
     cotangent = np.where(rows, 0, GOLDENS["cotangent"])
@@ -307,8 +307,8 @@ def test_natural_rows_do_not_see_the_noise(noise_grad: str) -> None:
 
 
 @pytest.mark.parametrize("norm", [BatchNorm, AuxBatchNorm, DARBatchNorm])
-def test_what_flows_back_from_noise_rows(norm: type[BatchNorm]) -> None:
-    """The three readings have one forward pass, and one gradient from natural rows."""
+def test_the_gradient_from_noise_rows_follows_noise_grad(norm: type[BatchNorm]) -> None:
+    """The forward pass, and the gradient from natural rows, do not depend on it."""
     noise = GOLDENS["mask/some"]
     rows = noise.reshape(-1, 1, 1, 1)
     results = {}
@@ -339,7 +339,7 @@ def test_what_flows_back_from_noise_rows(norm: type[BatchNorm]) -> None:
     "mask", [np.zeros(7, bool), np.zeros(8, int), np.zeros((8, 1), bool), [0.0] * 8]
 )
 @pytest.mark.parametrize("which", ["noise_mask", "valid"])
-def test_masks_of_another_kind_are_refused(which: str, mask: Any) -> None:
+def test_masks_of_another_shape_or_dtype_are_refused(which: str, mask: Any) -> None:
     module = DARBatchNorm()
     with pytest.raises(ValueError, match=rf"^{which} must be bool\[8\], got"):
         module.init(jax.random.key(0), jnp.zeros((8, 2, 2, 3)), **{which: mask})

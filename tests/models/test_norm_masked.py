@@ -1,4 +1,4 @@
-"""Rows that do not count leave no trace, whatever they hold: NaN and infinity included."""
+"""Masked rows and elements affect nothing else, even if they hold NaN or infinity."""
 
 import dataclasses
 from functools import partial
@@ -34,7 +34,7 @@ by_row = (slice(None), None, None, None)
 
 
 class Result(NamedTuple):
-    """Of sum(y * cotangent): output, new statistics, gradients by parameters and by the input."""
+    """Output, new statistics, and gradients of sum(y * cotangent) by parameters and input."""
 
     y: Any
     stats: Any
@@ -43,9 +43,9 @@ class Result(NamedTuple):
 
 
 def compiled(module, *, average=False, dtype=jnp.float32):
-    """Compiled once for all fills: (x, cotangent, masks by name) -> Result of float32 arrays."""
+    """Compiles (x, cotangent, masks by name) -> Result of float32 arrays, once for all fills."""
     variables = module.init(jax.random.key(0), jnp.zeros(X.shape))
-    # Statistics and scales that are not those of a fresh layer.
+    # Other statistics and scales than those of a new layer.
     variables = jax.tree.map(lambda leaf: leaf + jnp.array([0.5, 0.25]), variables)
 
     @jax.jit
@@ -84,14 +84,14 @@ def filled(rows, fill):
 @pytest.mark.parametrize(
     "module", [BatchNorm(), AuxBatchNorm(), DARBatchNorm(), BatchNorm(noise_grad="full_stop")]
 )
-def test_padding_leaves_no_trace(module, average, dtype):
+def test_padding_has_no_effect(module, average, dtype):
     run = compiled(module, average=average, dtype=dtype)
     cotangent, masks = np.where(VALID[by_row], CT, 0), {"valid": VALID, "noise_mask": NOISE}
     clean = run(filled(~VALID, 0), cotangent, **masks)
     assert clean.x[VALID].any() and any(g.any() for g in clean.params.values())
     for fill in FILLS:
         spoiled = run(filled(~VALID, fill), cotangent, **masks)
-        # All rows: the output of padding must be clean too, for the layers after this one.
+        # All rows: the output of padding must also be finite, for the layers after this one.
         assert_finite_and_equal(spoiled, clean)
         assert not spoiled.x[~VALID].any()
 
@@ -99,7 +99,7 @@ def test_padding_leaves_no_trace(module, average, dtype):
 @modes
 @dtypes
 @norms
-def test_masked_elements_leave_no_trace(norm, average, dtype):
+def test_masked_elements_have_no_effect(norm, average, dtype):
     mask = np.random.default_rng(2).random((ROWS, 3, 3, 1)) < 0.6
     mask[3] = False
     both = np.broadcast_to(mask & VALID[by_row], X.shape)
@@ -116,15 +116,15 @@ def test_masked_elements_leave_no_trace(norm, average, dtype):
 @dtypes
 @routing
 @pytest.mark.parametrize("spoils", ["noise", "natural"])
-def test_noise_and_natural_rows_leave_no_trace_in_each_other(norm, average, dtype, spoils):
-    """The spoiled kind's own moments are spoiled, and nothing of the other kind."""
+def test_noise_and_natural_rows_have_no_effect_on_each_other(norm, average, dtype, spoils):
+    """NaN in rows of one kind affects the moments of that kind, and nothing of the other kind."""
     run = compiled(norm(), average=average, dtype=dtype)
     bad = NOISE if spoils == "noise" else ~NOISE
     some = bad & (np.arange(ROWS) < 4)
-    # The variables of the other kind alone; of DAR-BN, noise has none, and by default no loss of
-    # noise reaches those of the natural rows.
+    # Only the variables of the other kind. In DAR-BN noise has none, and by default the loss of
+    # noise does not reach those of the natural rows.
     own = {"noise": "", "natural": "aux_"}[spoils]
-    # The second time the loss of the spoiled rows too, whose gradient is NaN, is on its way back.
+    # The second cotangent includes the loss of the spoiled rows, whose gradient is NaN.
     for cotangent in (np.where(bad[by_row], 0, CT), CT):
         clean = run(filled(some, 0), cotangent, noise_mask=NOISE)
         for fill in FILLS:
@@ -138,7 +138,7 @@ def test_noise_and_natural_rows_leave_no_trace_in_each_other(norm, average, dtyp
 
 
 @dtypes
-def test_in_evaluation_rows_of_plain_batch_norm_see_no_other_row(dtype):
+def test_in_evaluation_rows_of_plain_batch_norm_are_independent(dtype):
     run = compiled(BatchNorm(), average=True, dtype=dtype)
     clean = run(filled(NOISE, 0), CT, noise_mask=NOISE)
     for fill in FILLS:
@@ -155,8 +155,8 @@ REAL = np.arange(12) < 9
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_a_training_step_does_not_see_what_padding_holds(norm):
-    """Under OPeN, so that padding, noise and natural rows are in one batch."""
+def test_a_training_step_does_not_depend_on_padding(norm):
+    """With OPeN, so that padding, noise and natural rows are in one batch."""
     model = TinyNet(num_classes=3, norm=NORMS[norm])
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=1e-3)
     state = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0))()
@@ -180,7 +180,7 @@ def test_a_training_step_does_not_see_what_padding_holds(norm):
 
 
 def test_logits_and_loss_of_a_network_with_nan_padding_are_finite():
-    """A user's own step: only the first weights still need clean pixels for their gradient."""
+    """In a user's own step, only the gradient of the first weights needs finite padding."""
     model = create_model("resnet8", num_classes=3)
     images = jnp.where(REAL[:, None, None, None], IMAGES / np.float32(255), jnp.nan)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)

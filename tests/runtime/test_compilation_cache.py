@@ -1,4 +1,4 @@
-"""The cache of compiled programs is private, yields to what JAX was told, and is used."""
+"""Compilation cache: it is private to the user, respects the settings of JAX, and is used."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from purenoise_jax.runtime import compilation_cache
 
 
 @pytest.fixture
-def untold(monkeypatch, tmp_path):
-    """JAX was told of no folder; the user's cache folder is an empty one."""
+def unconfigured(monkeypatch, tmp_path):
+    """JAX has no cache folder configured; the user's cache folder is empty."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -22,16 +22,16 @@ def untold(monkeypatch, tmp_path):
     jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_the_folder_is_the_users_alone(untold):
+def test_the_folder_is_private_to_the_user(unconfigured):
     folder = compilation_cache.enable()
-    assert folder.parent == untold / "purenoise_jax"
+    assert folder.parent == unconfigured / "purenoise_jax"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert jax.config.jax_compilation_cache_dir == str(folder)
     assert compilation_cache.enable() == folder
 
 
 @pytest.mark.parametrize("which", ["folder", "parent"])
-def test_a_folder_that_is_open_to_others_is_not_used(untold, which):
+def test_a_folder_that_is_open_to_others_is_not_used(unconfigured, which):
     folder = compilation_cache.enable()
     jax.config.update("jax_compilation_cache_dir", None)
     (folder if which == "folder" else folder.parent).chmod(0o770)
@@ -39,33 +39,33 @@ def test_a_folder_that_is_open_to_others_is_not_used(untold, which):
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_without_a_place_there_is_no_cache(untold):
-    untold.write_text("a file where the folder should be")
+def test_there_is_no_cache_if_its_folder_cannot_be_created(unconfigured):
+    unconfigured.write_text("a file where the folder should be")
     assert compilation_cache.enable() is None
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_what_jax_was_told_stays(monkeypatch, tmp_path):
-    told = jax.config.jax_compilation_cache_dir
-    assert told
+def test_a_configured_folder_stays(monkeypatch, tmp_path):
+    configured = jax.config.jax_compilation_cache_dir
+    assert configured
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert str(compilation_cache.enable()) == told
+    assert str(compilation_cache.enable()) == configured
     assert not list(tmp_path.iterdir())
 
 
-def test_it_can_be_turned_off(untold):
+def test_it_can_be_turned_off(unconfigured):
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         assert compilation_cache.enable() is None
     finally:
         jax.config.update("jax_enable_compilation_cache", True)
-    assert not untold.exists()
+    assert not unconfigured.exists()
 
 
 PROGRAM = """
 import json, jax, jax.numpy as jnp
-from purenoise_jax import compile_cache
-compile_cache.enable()
+from purenoise_jax.runtime import compilation_cache
+compilation_cache.enable()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 seen = []
 jax.monitoring.register_event_listener(lambda event, **_: seen.append(event))
@@ -74,7 +74,7 @@ print(json.dumps([e.split("/")[-1] for e in seen if "cache" in e]))
 """
 
 
-def test_a_second_process_finds_what_the_first_compiled(tmp_path):
+def test_a_second_process_uses_programs_that_the_first_compiled(tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     env |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
 

@@ -1,4 +1,4 @@
-"""What the compiler is told: it is known to it, it changes no value, and it is obeyed."""
+"""Compiler options: the compiler knows them, they change no value, and they have their effect."""
 
 import chex
 import jax
@@ -23,7 +23,7 @@ def test_the_compiler_knows_every_option():
     assert compiler.compiler_options(once=True) == compiler.CPU_ONCE_OPTIONS
 
 
-def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+def test_an_unknown_option_is_left_out(monkeypatch):
     monkeypatch.setattr(
         compiler, "CPU_OPTIONS", {**compiler.CPU_OPTIONS, "xla_cpu_no_such_option": "1"}
     )
@@ -31,14 +31,14 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
     assert len(compiler.compiler_options()) == len(compiler.CPU_OPTIONS) - 1
 
 
-def test_accelerators_are_told_nothing(monkeypatch):
+def test_accelerators_get_no_options_and_no_barrier(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler.compiler_options() == compiler.compiler_options(once=True) == {}
     jaxpr = jax.make_jaxpr(compiler.optimization_barrier_on_cpu)(jnp.ones(3))
     assert "optimization_barrier" not in str(jaxpr)
 
 
-def test_materialize_changes_neither_values_nor_gradients():
+def test_the_barrier_changes_neither_values_nor_gradients():
     x = jnp.linspace(-2, 2, 7)
     np.testing.assert_array_equal(compiler.optimization_barrier_on_cpu(x), x)
     tree = {"a": x, "b": (x > 0, jnp.arange(3))}
@@ -46,8 +46,8 @@ def test_materialize_changes_neither_values_nor_gradients():
     check_grads(lambda x: jnp.sin(compiler.optimization_barrier_on_cpu(x * x)), (x,), order=2)
 
 
-def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
-    """The input's own operations appear once in the program, not once more for the gradient."""
+def test_a_weight_gradient_does_not_recompute_its_input():
+    """The operations of the input appear once in the program, and not again for the gradient."""
     x = jnp.ones((4, 8, 8, 8))
     conv = Conv(8, (3, 3), use_bias=False)
     params = conv.init(jax.random.key(0), x)
@@ -61,12 +61,12 @@ def test_a_weight_gradient_reads_its_input_rather_than_making_it_again():
 
     text = program(compiler.compiler_options())
     assert text.count(" sine(") == 1
-    # Kept until after fusion. Without the option they are gone, and jax 0.10 repeats the sine.
+    # Barriers are kept until after fusion. Without the option, jax 0.10 repeats the sine.
     assert " opt-barrier(" in text
     assert " opt-barrier(" not in program({})
 
 
-def test_less_optimisation_draws_the_same_parameters():
+def test_a_lower_optimization_level_draws_the_same_parameters():
     layer = Conv(7, (3, 3))
 
     def init():
@@ -79,7 +79,7 @@ def test_less_optimisation_draws_the_same_parameters():
     chex.assert_trees_all_equal(plain, once)
 
 
-def test_compiled_ahead_is_the_same_function_and_takes_nothing_else():
+def test_compiled_ahead_equals_the_jitted_function_and_refuses_other_shapes():
     jitted = jax.jit(lambda x, y: jnp.sin(x) + y)
     shapes = [jax.ShapeDtypeStruct((3,), np.float32), jax.ShapeDtypeStruct((), np.int32)]
     ahead = compiler.CompiledAhead(jitted, *shapes)
@@ -89,7 +89,7 @@ def test_compiled_ahead_is_the_same_function_and_takes_nothing_else():
         ahead(x[:2], y)
 
 
-def test_what_fails_in_the_background_is_raised_by_the_call():
+def test_an_error_in_the_background_is_raised_by_the_call():
     def wrong(x):
         raise KeyError("inside")
 

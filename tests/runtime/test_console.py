@@ -1,4 +1,4 @@
-"""What the screen shows."""
+"""Console output: formats, literal text, and escapes."""
 
 import io
 import re
@@ -51,7 +51,7 @@ def shown(estimate):
     return out.getvalue()
 
 
-def test_a_run_that_is_too_long_is_called_so():
+def test_a_run_that_would_take_too_long_is_reported_once():
     assert shown((None, 1000, "cpu")) == ""
     assert "too slow" not in shown((0.01, 1000, "H100"))
     text = shown((30.0, 19400, "cpu"))
@@ -70,7 +70,7 @@ def test_an_inactive_display_writes_nothing(capsys):
 
 
 def screen(encoding="utf-8", terminal=False):
-    """A console, and what it has written, as bytes."""
+    """Returns a console, and a function that returns its output as bytes."""
     out = io.BytesIO()
     console = SafeConsole(
         file=io.TextIOWrapper(out, encoding=encoding, write_through=True),
@@ -97,8 +97,8 @@ TEST = {"accuracy": 0.5, "geometric_mean": 0.5, "per_class_accuracy": [0.25] * l
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_text_of_others_is_shown_as_it_is_and_steers_nothing(terminal):
-    """In titles, rows, headers, notes and beside the bar."""
+def test_text_is_shown_literally_and_cannot_control_the_terminal(terminal):
+    """This holds in titles, rows, headers, notes and beside the progress bar."""
     console, written = screen(terminal=terminal)
     display = Display(console=console)
     for text in ODD:
@@ -110,17 +110,17 @@ def test_text_of_others_is_shown_as_it_is_and_steers_nothing(terminal):
         display.stop_progress()
         display.table(f"title {text}", TEST, ODD)
     shown = written().decode()
-    # What Rich itself writes: colours, and moves of the cursor.
+    # Removes the sequences of Rich itself: colours, and moves of the cursor.
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]", plain) and "\x1b[31m" not in shown
     for text in WRITTEN:
         for line in ("workdir  ", "note ", "title ", "at " if terminal else "note "):
-            # Only in a table does a line break matter; elsewhere it is a space, as in messages.
+            # Only a table escapes a line break; elsewhere it becomes a space, as in messages.
             assert line + text.replace(r"\n", " ") in plain, (line, text)
         assert re.search(rf"│ {re.escape(text)} +│ +25\.0 % │", plain), text
 
 
-def test_rows_stay_aligned_where_letters_are_written_out():
+def test_rows_with_escaped_letters_stay_aligned():
     for encoding in ("utf-8", "ascii", "latin-1"):
         console, written = screen(encoding)
         Display(console=console).table("t", TEST, ODD)
@@ -135,14 +135,14 @@ def test_a_long_title_stays_in_one_line():
     assert f"{path}, epoch 1\n" in written().decode()
 
 
-def test_letters_that_an_encoding_lacks_are_written_out():
+def test_letters_that_an_encoding_lacks_are_escaped():
     console, written = screen("ascii")
     Display(console=console).note("größer \u4e2d")
     console.print(Text("größer"))
     assert written() == rb"gr\xf6\xdfer \u4e2d" + b"\n" + rb"gr\xf6\xdfer" + b"\n"
 
 
-def test_errors_take_one_line_and_tracebacks_steer_nothing(capsys):
+def test_errors_take_one_line_and_tracebacks_are_escaped(capsys):
     show_error("two\n  [lines]\x1b[2J")
     show("[a]:cat:\x1b")
     try:

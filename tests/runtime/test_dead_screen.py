@@ -1,5 +1,6 @@
-"""Whoever reads what a run writes may end first, and a log's disk may be full: the run goes on."""
+"""Runs whose output cannot be written, because its reader has ended or the log's disk is full."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -15,7 +16,7 @@ from purenoise_jax.runtime import distributed
 from purenoise_jax.runtime.console import Display, show_error, show_traceback
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.exit_codes import run_command
-from purenoise_jax.runtime.heartbeat import Peers
+from purenoise_jax.runtime.heartbeat import Heartbeat
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training.metric_writer import read_metrics
 from tests.tiny import write_npz
@@ -27,7 +28,7 @@ DEAD = [OSError(errno.EPIPE, "reader gone"), OSError(errno.ENOSPC, "full"), OSEr
 
 @pytest.fixture(params=DEAD, ids=lambda error: errno.errorcode[error.errno])
 def dead(request, monkeypatch):
-    """Nothing can be written with the system's own call; returns exit codes, in place of exits."""
+    """Makes os.write fail and records the exit codes of os._exit, which then returns."""
 
     def write(descriptor, data):
         raise request.param
@@ -38,19 +39,19 @@ def dead(request, monkeypatch):
     return codes
 
 
-def test_a_signal_is_noted_although_nobody_can_be_told(dead):
+def test_a_signal_is_noted_although_its_message_cannot_be_written(dead):
     with PreemptionHandler() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0)
         assert stop.requested
 
 
-def test_a_process_whose_peer_is_gone_ends_although_nobody_can_be_told(dead):
-    Peers(None, 1.0)._end("process 1 is gone", 1)
+def test_a_process_whose_peer_is_gone_ends_although_its_message_cannot_be_written(dead):
+    asyncio.run(Heartbeat(None, 1.0)._end("process 1 is gone", 1))
     assert dead == [1]
 
 
-def test_a_start_that_takes_too_long_ends_although_nobody_can_be_told(dead):
+def test_a_start_that_takes_too_long_ends_although_its_message_cannot_be_written(dead):
     with distributed._deadline(0.01, "processes did not come within"):
         end = time.monotonic() + 20
         while not dead and time.monotonic() < end:
@@ -59,7 +60,7 @@ def test_a_start_that_takes_too_long_ends_although_nobody_can_be_told(dead):
 
 
 class Dead:
-    """Takes what is written, and cannot pass it on; looks like a terminal or does not."""
+    """A stream whose writes fail; it may look like a terminal."""
 
     encoding = "utf-8"
 
@@ -79,7 +80,7 @@ class Dead:
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize("error", DEAD, ids=lambda error: errno.errorcode[error.errno])
-def test_what_is_shown_ends_nothing(error, terminal, monkeypatch):
+def test_output_that_fails_ends_nothing(error, terminal, monkeypatch):
     dead = Dead(error, terminal)
     monkeypatch.setattr(sys, "stdout", dead)
     monkeypatch.setattr(sys, "stderr", dead)
@@ -94,25 +95,25 @@ def test_what_is_shown_ends_nothing(error, terminal, monkeypatch):
     display.table("title", test, ["a"])
     show_error("error")
     show_traceback()
-    assert dead.written >= 5, "each line is tried: a full disk may have room again"
+    assert dead.written >= 5, "each line is tried, because a full disk may have room again"
 
     def fail():
         raise DataError("labels")
 
     assert run_command(fail, debug=True, interrupted="") == 3
-    # The process has not been given another standard output, as Rich does when a pipe breaks.
+    # Standard output is not replaced, which Rich does when a pipe breaks.
     assert sys.stdout is dead
 
 
-def test_a_console_sees_the_file_as_it_is(monkeypatch):
+def test_a_console_has_the_properties_of_its_file(monkeypatch):
     for terminal in (False, True):
         monkeypatch.setattr(sys, "stdout", Dead(DEAD[0], terminal))
         assert Display()._console.is_terminal == terminal
         assert Display()._console.encoding == "utf-8"
 
 
-# Whole runs, with standard output as users have it: lines that could not be written are kept, and
-# the interpreter tries again at its end.
+# Complete runs with buffered standard output, as users have it: lines that could not be written
+# stay in the buffer, and the interpreter tries again at exit.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
 
 
@@ -124,7 +125,7 @@ def command(tmp_path_factory):
 
 
 def stopped(process, workdir, number, before=lambda: None):
-    """Sends a signal once there is a checkpoint; returns the exit code, and the step saved."""
+    """Sends a signal once there is a checkpoint; returns the exit code and the newest step."""
     checkpoints, end = Checkpoints(workdir), time.monotonic() + 120
     while not checkpoints.steps() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -140,27 +141,27 @@ def stopped(process, workdir, number, before=lambda: None):
     return code, newest
 
 
-# Saves the first epoch alone by itself: what is there at the end was saved at the signal.
+# Saves only the first epoch on schedule, so that a later checkpoint is that of the signal.
 LONG = ["--config.num_epochs=3000", "--config.checkpoint.every_epochs=0",
         "--config.checkpoint.epochs=(1,)", "--config.eval.every_epochs=1"]  # fmt: skip
 
 
-def test_ctrl_c_that_ends_the_reader_first_saves(command, tmp_path):
-    """As in `main 2>&1 | tee log`, where tee gets it too."""
+def test_ctrl_c_saves_although_it_ends_the_reader_first(command, tmp_path):
+    """As in `main 2>&1 | tee log`, where tee gets the signal too."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*command, str(tmp_path), *LONG], **pipes, env=ENVIRONMENT)
 
     def reader_ends():
         process.stdout.close()
         process.stderr.close()
-        # Time for lines that nobody reads.
+        # Time for the run to write lines that nobody reads.
         time.sleep(0.5)
 
     code, step = stopped(process, tmp_path, signal.SIGINT, reader_ends)
     assert code == 130 and step > 3
 
 
-def test_on_a_full_disk_for_its_log_a_run_trains_and_stops_as_ever(command, tmp_path):
+def test_a_run_trains_and_stops_as_usual_if_the_disk_of_its_log_is_full(command, tmp_path):
     with open("/dev/full", "w") as full:
         to = {"stdout": full, "stderr": full, "env": ENVIRONMENT}
         process = subprocess.Popen([*command, str(tmp_path), *LONG], **to)

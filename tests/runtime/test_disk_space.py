@@ -1,4 +1,4 @@
-"""Disks that are full, refuse, or lose their nerve half-way."""
+"""Disks that are full, refuse writes, or fail during a run; and odd things in a workdir."""
 
 import errno
 import json
@@ -37,29 +37,29 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-def test_the_probe_leaves_nothing(tmp_path):
+def test_check_writable_leaves_no_files(tmp_path):
     disk_space.check_writable(tmp_path / "new/er")
     assert list((tmp_path / "new/er").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"workdir=.*file/run cannot be written to: Not a dir"):
         disk_space.check_writable(tmp_path / "file/run")
 
 
-def test_a_folder_that_is_not_ours_is_exit_code_5(npz, tmp_path):
-    """As another user, whom nobody lets in."""
+def test_a_folder_without_permission_is_exit_code_5(npz, tmp_path):
+    """The check runs as another user, who may not write there."""
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     code = (
-        "import os, sys; from purenoise_jax import storage; from pathlib import Path\n"
+        "import os, sys; from purenoise_jax.runtime import disk_space; from pathlib import Path\n"
         "os.getuid() == 0 and os.setuid(65534)\n"
-        "try: storage.probe(Path(sys.argv[1]))\n"
-        "except storage.StorageError as error: print(error); sys.exit(error.exit_code)"
+        "try: disk_space.check_writable(Path(sys.argv[1]))\n"
+        "except disk_space.StorageError as error: print(error); sys.exit(error.exit_code)"
     )
     for parent in folder.parents:
-        # The folders that pytest makes are closed to others.
+        # Folders of pytest are closed to other users.
         if parent.stat().st_uid == folder.stat().st_uid and parent.parts[1:2] == ("tmp",):
             parent.chmod(parent.stat().st_mode | 0o555)
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True)
@@ -72,12 +72,12 @@ def test_too_little_room_is_refused_before_anything_is_compiled(npz, tmp_path, c
     assert main(["main", *arguments]) == 5
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    # Two rolling ones, those of epochs 2 and 4, and one while another is deleted.
+    # Two rolling ones, those of epochs 2 and 4, and one before another is deleted.
     assert "has 0.0 MB free, but 5 checkpoints of 0.0 MB are still to come" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
+def test_a_text_is_appended_completely_or_not_at_all(tmp_path):
     path = tmp_path / "lines"
     metric_writer.append_whole(path, "one\n")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -93,15 +93,15 @@ def test_a_text_is_appended_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "one\nthree\n"
 
 
-def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_path):
-    told = []
-    log = metric_writer.MetricsWriter(tmp_path, 0, told.append)
+def test_metrics_that_cannot_be_written_cause_one_warning_and_are_written_later(tmp_path):
+    warnings = []
+    log = metric_writer.MetricsWriter(tmp_path, 0, warnings.append)
     log.write(1, {"train/loss": 1.0})
     log.path.rename(tmp_path / "aside")
     log.path.mkdir()
     for step in (2, 3):
         log.write(step, {"train/loss": 1.0})
-    assert len(told) == 1 and "metrics cannot be written, training goes on" in told[0]
+    assert len(warnings) == 1 and "metrics cannot be written, training goes on" in warnings[0]
     log.path.rmdir()
     (tmp_path / "aside").rename(log.path)
     log.write(4, {"train/loss": 1.0})
@@ -109,8 +109,8 @@ def test_metrics_that_cannot_be_written_are_a_warning_and_are_written_later(tmp_
     assert [r["step"] for r in metric_writer.read_metrics(log.path)] == [1, 2, 3, 4]
 
 
-def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, monkeypatch):
-    """And once they can, what the run does again is not there twice."""
+def test_metrics_that_cannot_be_read_at_the_start_cause_a_warning(npz, tmp_path, monkeypatch):
+    """Once they can be read, records of repeated steps do not appear twice."""
     config = tiny_config(npz, num_epochs=3)
     train_and_evaluate(config, tmp_path)
     shutil.rmtree(tmp_path / "checkpoints/9")
@@ -134,7 +134,7 @@ def test_metrics_that_cannot_be_read_at_the_start_cost_a_warning(npz, tmp_path, 
     assert [r["step"] for r in metric_writer.read_metrics(tmp_path / "metrics.jsonl")] == [3, 6, 9]
 
 
-def test_a_start_without_room_moves_nothing(npz, tmp_path, monkeypatch):
+def test_a_start_without_room_changes_no_files(npz, tmp_path, monkeypatch):
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     before = sorted(tmp_path.rglob("*"))
     fresh = tiny_config(npz, num_epochs=3, fresh=True)
@@ -160,7 +160,7 @@ print("done")
 """
 
 
-def test_a_disk_that_takes_no_more_events_does_not_hold_up_the_run(tmp_path):
+def test_a_run_continues_when_the_disk_is_full_for_its_metrics(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
@@ -171,7 +171,7 @@ def test_a_disk_that_takes_no_more_events_does_not_hold_up_the_run(tmp_path):
         json.loads(line)
 
 
-def test_a_line_torn_by_a_kill_is_left_out_and_each_step_is_there_once(npz, tmp_path):
+def test_an_incomplete_line_of_a_killed_run_is_removed_and_each_step_is_there_once(npz, tmp_path):
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
@@ -186,7 +186,7 @@ def test_a_workdir_path_that_is_too_long_is_one_line(npz, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_lines_that_are_no_json_are_left_out(npz, tmp_path):
+def test_lines_that_are_not_json_are_removed(npz, tmp_path):
     path = tmp_path / "metrics.jsonl"
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     bad = ['{"step": 1, "x": NaN}', "[" * 100_000, '{"step": 2, "x": -Infinity}', "\x00", "null"]
@@ -195,7 +195,7 @@ def test_lines_that_are_no_json_are_left_out(npz, tmp_path):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 6, 9, 12]
 
 
-def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
+def test_a_likelihood_that_is_not_finite_is_left_out_and_the_run_continues(
     npz, tmp_path, monkeypatch, capsys
 ):
     """Finite parameters can give an image a logarithm of minus infinity."""
@@ -207,8 +207,8 @@ def test_a_likelihood_that_is_not_finite_costs_a_number_not_the_run(
     monkeypatch.setattr(metrics, "summarize", infinite)
     train_and_evaluate(tiny_config(npz), tmp_path, Display())
     assert "- " in capsys.readouterr().out
-    told = json.loads((tmp_path / "summary.json").read_text())
-    assert told["test_nll"] is None and told["test_accuracy"] > 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["test_nll"] is None and summary["test_accuracy"] > 0
     assert not any("test/nll" in r for r in metric_writer.read_metrics(tmp_path / "metrics.jsonl"))
 
 
@@ -221,7 +221,7 @@ def test_sums_that_are_not_finite_can_be_saved():
     chex.assert_trees_all_equal(again, jax.tree.map(jnp.asarray, totals))
 
 
-def test_a_run_whose_checkpoints_are_gone_says_so(npz, tmp_path):
+def test_a_run_reports_that_its_checkpoints_are_gone(npz, tmp_path):
     first, second = Notes(), Notes()
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, first)
     assert not any("from scratch" in line for line in first.lines)
@@ -256,7 +256,7 @@ def test_a_damaged_config_file_is_one_line(npz, tmp_path, capsys, text):
         load_runs([tmp_path / "run"])
 
 
-def test_a_folder_of_the_users_is_not_removed(npz, tmp_path, capsys, monkeypatch):
+def test_a_folder_of_the_user_is_not_removed(npz, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 10, 5000))
     (tmp_path / "mine").mkdir()
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "mine")]
@@ -275,7 +275,7 @@ ODD = {
     "a link for checkpoints": (
         "checkpoints", lambda path: path.symlink_to(".."), "checkpoints is a symbolic link"
     ),
-    "a pipe for the lock": ("run.lock", os.mkfifo, "run.lock: cannot be opened: File"),
+    "a pipe for the lock": ("run.lock", os.mkfifo, "run.lock is a named pipe"),
 }  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def test_a_workdir_with_pipes_and_links_is_refused_in_one_line(npz, tmp_path, ca
     name, make, message = ODD[case]
     (tmp_path / "run").mkdir()
     make(tmp_path / "run" / name)
-    # Before the data are read, but for the lock.
+    # All but the lock are refused before the data are read.
     path = npz if name == "run.lock" else "absent"
     arguments = ["--config", f"tests/tiny_cli.py:{path}", "--workdir", str(tmp_path / "run")]
     assert main(["main", *arguments]) == 5
@@ -293,17 +293,17 @@ def test_a_workdir_with_pipes_and_links_is_refused_in_one_line(npz, tmp_path, ca
     assert {p.name for p in (tmp_path / "run").iterdir()} <= {name, "run.lock"}
 
 
-def test_what_links_in_a_workdir_lead_to_is_never_written(npz, tmp_path):
-    """Neither that of links in place of files, nor that of temporaries a killed run has left."""
+def test_targets_of_links_in_a_workdir_are_never_written(npz, tmp_path):
+    """This holds for links in place of files and in place of temporary files of a killed run."""
     workdir = tmp_path / "disk/run"
     workdir.mkdir(parents=True)
-    # A link in place of the workdir or of a folder above it is a user's way to a larger disk.
+    # Users link the workdir or a folder above it to a larger disk, so these links are followed.
     (tmp_path / "runs").symlink_to("disk")
     names = ("metrics.jsonl", "summary.json", "skipped.jsonl", "report.html", "config.json.tmp",
              "metrics.jsonl.tmp", "summary.json.tmp", "report.html.tmp")  # fmt: skip
     for name in names:
-        (tmp_path / f"victim.{name}").write_text("precious")
-        (workdir / name).symlink_to(f"../../victim.{name}")
+        (tmp_path / f"target.{name}").write_text("precious")
+        (workdir / name).symlink_to(f"../../target.{name}")
     left = workdir / f".config.json.{'0' * 16}.tmp"
     left.write_text("half")
     config = tiny_config(npz, num_epochs=3)
@@ -315,14 +315,14 @@ def test_what_links_in_a_workdir_lead_to_is_never_written(npz, tmp_path):
         lambda experiment: write_report(workdir, display, False, experiment),
     )
     for name in names:
-        assert (tmp_path / f"victim.{name}").read_text() == "precious"
+        assert (tmp_path / f"target.{name}").read_text() == "precious"
     for name in ("config.json", "metrics.jsonl", "summary.json", "report.html"):
         assert not (workdir / name).is_symlink() and (workdir / name).stat().st_size > 100
     assert not left.exists()
     assert sum("no records" in line for line in display.warnings) <= 1
 
 
-def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, monkeypatch):
+def test_an_error_of_a_full_disk_names_config_json(npz, tmp_path, capsys, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -333,7 +333,7 @@ def test_a_disk_that_is_full_for_config_json_names_it(npz, tmp_path, capsys, mon
             patch.setattr(os, "fsync", full)
             write_json(path, value)
 
-    monkeypatch.setattr(metric_writer, "write_json", write)
+    monkeypatch.setattr(files, "write_json", write)
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path / "run")]
     assert main(["main", *arguments]) == 5
     error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Small files: read only where they are plain, written whole or not at all, through no link."""
+"""Small files: only plain files are read, and writes are atomic and follow no link."""
 
 import os
 import resource
@@ -28,8 +28,8 @@ def make_odd(path, kind):
 KINDS = ["a folder", "a named pipe (FIFO)", "a socket", "a device"]
 
 
-def told(call, *arguments):
-    """The message of the StorageError of a call, which must not wait for a writer."""
+def refusal(call, *arguments):
+    """Returns the message of the StorageError of a call, which must not wait for a writer."""
     messages = []
 
     def work():
@@ -46,12 +46,12 @@ def told(call, *arguments):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_plain_file_is_refused_by_name(tmp_path, kind, monkeypatch):
+def test_things_other_than_plain_files_are_refused_by_name(tmp_path, kind, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "odd.json"
     make_odd(path, kind)
     for read in (files.open_plain, files.read_bytes, files.read_json, read_metrics):
-        assert told(read, path) == f"{path} is {kind}, not a plain file"
+        assert refusal(read, path) == f"{path} is {kind}, not a plain file"
 
 
 def test_a_link_to_a_plain_file_is_read(tmp_path):
@@ -64,19 +64,19 @@ def test_a_link_to_a_plain_file_is_read(tmp_path):
         files.read_bytes(tmp_path / "absent")
 
 
-def test_a_file_is_replaced_and_what_its_links_lead_to_is_not(tmp_path):
-    victim = tmp_path / "victim"
+def test_a_file_is_replaced_and_the_target_of_its_links_is_kept(tmp_path):
+    target = tmp_path / "target"
     for hard in (False, True):
-        victim.write_text("precious")
+        target.write_text("precious")
         (tmp_path / "config.json").unlink(missing_ok=True)
         if hard:
-            os.link(victim, tmp_path / "config.json")
+            os.link(target, tmp_path / "config.json")
         else:
-            (tmp_path / "config.json").symlink_to(victim)
+            (tmp_path / "config.json").symlink_to(target)
         files.write_json(tmp_path / "config.json", {"a": 1})
-        assert victim.read_text() == "precious"
+        assert target.read_text() == "precious"
         assert files.read_json(tmp_path / "config.json") == {"a": 1}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "victim"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "target"]
 
 
 def made(folder, name):
@@ -85,17 +85,17 @@ def made(folder, name):
     return path
 
 
-def test_temporary_names_cannot_be_foreseen_and_are_never_reused(tmp_path, monkeypatch):
+def test_temporary_names_are_unpredictable_and_never_reused(tmp_path, monkeypatch):
     assert len({made(tmp_path, "config.json") for _ in range(20)}) == 20
     monkeypatch.setattr(files.secrets, "token_hex", lambda size: "0" * 16)
-    (tmp_path / "victim").write_text("precious")
-    (tmp_path / f".config.json.{'0' * 16}.tmp").symlink_to(tmp_path / "victim")
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / f".config.json.{'0' * 16}.tmp").symlink_to(tmp_path / "target")
     with pytest.raises(FileExistsError, match=r"config\.json"):
         files.write_json(tmp_path / "config.json", 1)
-    assert (tmp_path / "victim").read_text() == "precious"
+    assert (tmp_path / "target").read_text() == "precious"
 
 
-def test_a_new_file_has_the_rights_that_the_user_gives(tmp_path):
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         files.write_atomically(tmp_path / "a", "text")
@@ -106,7 +106,7 @@ def test_a_new_file_has_the_rights_that_the_user_gives(tmp_path):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
 
 
-def test_text_that_no_encoding_has_is_written_out(tmp_path):
+def test_undecodable_bytes_in_text_are_escaped(tmp_path):
     files.write_atomically(tmp_path / "report.html", "caf\udce9 größer")
     assert (tmp_path / "report.html").read_bytes() == rb"caf\udce9 " + "größer".encode()
     files.write_json(tmp_path / "a.json", {"name": "caf\udce9 größer"})
@@ -114,7 +114,7 @@ def test_text_that_no_encoding_has_is_written_out(tmp_path):
 
 
 @pytest.mark.parametrize("write", [files.write_atomically, files.append_whole])
-def test_an_error_of_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, write):
+def test_an_error_of_a_full_disk_names_the_file_and_changes_nothing(tmp_path, write):
     (tmp_path / "config.json").write_text("old")
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
@@ -129,27 +129,27 @@ def test_an_error_of_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, wri
 
 
 def test_nothing_is_appended_to_a_link_or_a_pipe(tmp_path):
-    (tmp_path / "victim").write_text("precious\n")
-    (tmp_path / "link").symlink_to("victim")
-    assert "link is a symbolic link, not a plain file" in told(
+    (tmp_path / "target").write_text("precious\n")
+    (tmp_path / "link").symlink_to("target")
+    assert "link is a symbolic link, not a plain file" in refusal(
         files.append_whole, tmp_path / "link", "line\n"
     )
     os.mkfifo(tmp_path / "pipe")
-    assert "pipe is a named pipe" in told(files.append_whole, tmp_path / "pipe", "line\n")
-    assert (tmp_path / "victim").read_text() == "precious\n"
+    assert "pipe is a named pipe" in refusal(files.append_whole, tmp_path / "pipe", "line\n")
+    assert (tmp_path / "target").read_text() == "precious\n"
 
 
-def test_leftovers_of_our_names_go_whatever_they_are(tmp_path):
-    (tmp_path / "victim").write_text("precious")
+def test_temporary_files_and_links_of_killed_runs_are_removed(tmp_path):
+    (tmp_path / "target").write_text("precious")
     left, link, foreign = (made(tmp_path, n) for n in ("config.json", "metrics.jsonl", "mine"))
     link.unlink()
-    link.symlink_to(tmp_path / "victim")
+    link.symlink_to(tmp_path / "target")
     names = {".config.json.swp", "config.json.tmp", ".config.json.0123.tmp"}
     for name in names:
         (tmp_path / name).write_text("")
     files.remove_leftovers(tmp_path, ("config.json", "metrics.jsonl"))
-    assert {p.name for p in tmp_path.iterdir()} == {"victim", foreign.name, *names}
-    assert (tmp_path / "victim").read_text() == "precious"
+    assert {p.name for p in tmp_path.iterdir()} == {"target", foreign.name, *names}
+    assert (tmp_path / "target").read_text() == "precious"
     assert not left.exists()
     files.remove_leftovers(tmp_path / "absent", ("config.json",))
 
@@ -167,8 +167,8 @@ def test_a_workdir_with_odd_things_is_refused(tmp_path):
         files.refuse_odd(tmp_path, ("config.json", "metrics.jsonl"), ("checkpoints",))
 
 
-def test_a_number_beyond_the_range_of_floats_is_no_record(tmp_path):
-    """Json reads it as infinity, which it cannot write again."""
+def test_a_record_with_a_number_beyond_the_range_of_floats_is_removed(tmp_path):
+    """The json module reads it as infinity, which it cannot write again."""
     lines = ['{"step": 1}', '{"step": 2, "x": [-1e999]}', '{"step": true}', '{"step": 3}', '{"st']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
     warnings = []

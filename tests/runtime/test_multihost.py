@@ -1,4 +1,4 @@
-"""Two real processes, and what befalls one of them."""
+"""Two real processes of a run: signals, crashes and differences between them."""
 
 import json
 import os
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 HEARTBEAT = 5
-# Nobody is to wait for as long as JAX would by itself, which is 100 s and more; a machine that is
-# busy is not to fail the test.
+# No process may wait as long as JAX would by itself, which is 100 s and more. The limit is long,
+# so that a busy machine does not fail the test.
 HANGS = 60
 GONE = "error: process {} of 2 is gone: {}; the same command continues at the last checkpoint"
 
@@ -36,7 +36,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Of the one run that all signals and kills of this file befall, one after the other."""
+    """The workdir of the one run that gets all signals and kills of this file in turn."""
     return tmp_path_factory.mktemp("run") / "run"
 
 
@@ -44,10 +44,10 @@ class Pair:
     """Two processes of a run, each on one CPU device.
 
     Args:
-      folder: for what they print.
-      arguments: of each.
-      cwd: of each.
-      environment: of each, beside that of the tests.
+        folder: for their error output.
+        arguments: of each.
+        cwd: of each.
+        environment: of each, in addition to that of the tests.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Pair:
             process.wait()
 
     def codes(self, seconds: float = 60) -> list[int]:
-        """Exit codes; the processes have so long."""
+        """Waits, at most so many seconds, and returns the exit codes."""
         deadline = time.monotonic() + seconds
         return [p.wait(max(0.1, deadline - time.monotonic())) for p in self.processes]
 
-    def told(self, i: int) -> list[str]:
-        """Our own lines of what process i wrote to stderr."""
+    def messages(self, i: int) -> list[str]:
+        """Returns the lines of the package that process i wrote to stderr."""
         lines = self.errors[i].read_text().splitlines()
         assert not any(line.startswith("Traceback") for line in lines), lines
         return [line for line in lines if line.startswith(("error: ", "stopped "))]
@@ -107,18 +107,18 @@ def train(tmp_path, npz, workdir):
 
 
 def wait_for_progress(pair, workdir):
-    """Returns once a checkpoint was made that was not there before."""
+    """Returns once there is a new checkpoint."""
     before = Checkpoints(workdir).steps()
     for _ in range(600):
         if set(Checkpoints(workdir).steps()) - set(before):
             return
-        assert all(process.poll() is None for process in pair.processes), pair.told(0)
+        assert all(process.poll() is None for process in pair.processes), pair.messages(0)
         time.sleep(0.05)
     raise AssertionError("no progress")
 
 
 def listens_everywhere(pid):
-    """Whether a process listens at all addresses of the machine."""
+    """True if a process listens at all addresses of the machine."""
     links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
     sockets = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
     for table in ("tcp", "tcp6"):
@@ -130,61 +130,61 @@ def listens_everywhere(pid):
 
 
 @pytest.mark.parametrize(
-    ("number", "victims", "code"),
+    ("number", "targets", "code"),
     [
         (signal.SIGTERM, [1], 143),
         (signal.SIGINT, [0, 1], 130),
     ],
 )
-def test_a_signal_to_any_stops_all_at_the_same_step(tmp_path, npz, workdir, number, victims, code):
+def test_a_signal_to_any_stops_all_at_the_same_step(tmp_path, npz, workdir, number, targets, code):
     with train(tmp_path, npz, workdir) as pair:
         wait_for_progress(pair, workdir)
         for process in pair.processes:
             assert not listens_everywhere(process.pid)
         start = time.monotonic()
-        for victim in victims:
-            pair.processes[victim].send_signal(number)
+        for target in targets:
+            pair.processes[target].send_signal(number)
         codes = pair.codes()
         assert time.monotonic() - start < HANGS
         assert codes == [code, code]
         steps = set()
         for i in range(2):
-            (line,) = pair.told(i)
+            (line,) = pair.messages(i)
             assert line.startswith(f"stopped by {signal.Signals(number).name}: saved at step") or (
-                i not in victims and line.startswith("stopped by SIGTERM: saved at step")
+                i not in targets and line.startswith("stopped by SIGTERM: saved at step")
             )
             steps.update(re.findall(r"step (\d+) of", line))
         assert steps == {str(Checkpoints(workdir).newest())}
 
 
 @pytest.mark.parametrize(
-    ("number", "victim", "seconds", "why"),
+    ("number", "target", "seconds", "why"),
     [
         (signal.SIGKILL, 1, HANGS, "its connection ended"),
         (signal.SIGKILL, 0, HANGS, "its connection ended"),
         (signal.SIGSTOP, 1, HANGS + HEARTBEAT, f"nothing was heard of it for {HEARTBEAT} s"),
     ],
 )
-def test_when_one_is_gone_the_other_leaves(tmp_path, npz, workdir, number, victim, seconds, why):
+def test_when_one_is_gone_the_other_ends(tmp_path, npz, workdir, number, target, seconds, why):
     with train(tmp_path, npz, workdir) as pair:
         wait_for_progress(pair, workdir)
         start = time.monotonic()
-        pair.processes[victim].send_signal(number)
-        assert pair.processes[1 - victim].wait(60) == 1
+        pair.processes[target].send_signal(number)
+        assert pair.processes[1 - target].wait(60) == 1
         assert time.monotonic() - start < seconds
-        assert pair.told(1 - victim) == [GONE.format(victim, why)]
-        # One that hung and goes on finds itself alone.
-        pair.processes[victim].send_signal(signal.SIGCONT)
-        code = pair.processes[victim].wait(60)
+        assert pair.messages(1 - target) == [GONE.format(target, why)]
+        # A process that was suspended and continues finds the other gone.
+        pair.processes[target].send_signal(signal.SIGCONT)
+        code = pair.processes[target].wait(60)
         if number == signal.SIGSTOP:
-            assert code == 1 and pair.told(victim) == [
-                GONE.format(1 - victim, "its connection ended")
+            assert code == 1 and pair.messages(target) == [
+                GONE.format(1 - target, "its connection ended")
             ]
     with WorkdirLock(workdir):
-        """It is free."""
+        """The lock is free."""
 
 
-def test_the_run_of_all_these_ends_like_one_that_nothing_befell(tmp_path, npz, workdir):
+def test_the_interrupted_run_ends_like_an_undisturbed_one(tmp_path, npz, workdir):
     folders = [workdir, tmp_path / "undisturbed"]
     folders[1].mkdir()
     with train(tmp_path, npz, folders[0]) as one, train(folders[1], npz, folders[1]) as other:
@@ -194,8 +194,8 @@ def test_the_run_of_all_these_ends_like_one_that_nothing_befell(tmp_path, npz, w
     assert runs[0]["state_digest"] == runs[1]["state_digest"]
 
 
-def test_processes_that_would_not_make_the_same_run(tmp_path):
-    """Another seed, rhythm, image and version of a library, told all at once."""
+def test_processes_that_would_not_compute_the_same_run_are_refused(tmp_path):
+    """Seed, checkpoint interval, image and version of a library differ; one message names all."""
     folders = [tmp_path / "a", tmp_path / "b"]
     for i, folder in enumerate(folders):
         folder.mkdir()
@@ -217,11 +217,11 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
     ) as pair:
         assert pair.codes() == [2, 2]
         assert time.monotonic() - start < HANGS
-        (line,) = pair.told(0)
-        assert pair.told(1) == [line]
+        (line,) = pair.messages(0)
+        assert pair.messages(1) == [line]
     for part in (
         "process 1 has config.seed=3, process 0 has 0",
-        # Free to change, but not from process to process.
+        # Not fixed for the run, but the same on all its processes.
         "process 1 has config.checkpoint.every_steps=10, process 0 has 0",
         "process 1 has data.dataset_content=",
         "process 1 has versions.flax='0.0.1', process 0 has '",
@@ -230,8 +230,8 @@ def test_processes_that_would_not_make_the_same_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_processes_that_would_start_from_other_parameters(tmp_path, npz):
-    """By the same path, which on each machine is another run."""
+def test_processes_that_would_start_from_different_parameters_are_refused(tmp_path, npz):
+    """The same path leads to another run on each machine."""
     for seed, name in enumerate("ab"):
         config = tiny_config(npz, num_epochs=1, seed=seed)
         del config.phases["deferred"]
@@ -240,12 +240,12 @@ def test_processes_that_would_start_from_other_parameters(tmp_path, npz):
     with Pair(tmp_path, same, same, cwd=[tmp_path / name for name in "ab"]) as pair:
         assert pair.codes() == [2, 2]
         for i in range(2):
-            (line,) = pair.told(i)
+            (line,) = pair.messages(i)
             assert "process 1 has state='" in line
 
 
-def test_all_leave_when_one_cannot_go_on(tmp_path, npz):
-    """Three pairs at once, as they wait more than they work."""
+def test_all_end_when_one_fails(tmp_path, npz):
+    """Three pairs run at once, because they mostly wait."""
     for name in ("data", "lock", "other"):
         (tmp_path / name).mkdir()
     with (
@@ -262,27 +262,27 @@ def test_all_leave_when_one_cannot_go_on(tmp_path, npz):
             arguments(npz, tmp_path / "other"),
         ) as other,
     ):
-        for pair, code, ill, why in ((data, 3, 1, "none.npz"), (lock, 7, 0, "is in use by")):
+        for pair, code, failed, why in ((data, 3, 1, "none.npz"), (lock, 7, 0, "is in use by")):
             assert pair.codes() == [code, code]
-            (line,) = pair.told(1 - ill)
-            assert line == f"error: process {ill} could not go on (exit code {code}, see there)"
-            (line,) = pair.told(ill)
+            (line,) = pair.messages(1 - failed)
+            assert line == f"error: process {failed} could not go on (exit code {code}, see there)"
+            (line,) = pair.messages(failed)
             assert why in line
         assert other.codes() == [2, 2]
         for i in range(2):
-            (line,) = other.told(i)
+            (line,) = other.messages(i)
             assert "process 1 does not see what process 0 writes there" in line
     for name in ("data", "other"):
         assert not (tmp_path / name / "run").exists()
 
 
-def test_nobody_comes(npz, tmp_path):
+def test_a_process_that_stays_alone_ends_at_the_start_timeout(npz, tmp_path):
     start = time.monotonic()
     alone = Pair(tmp_path, arguments(npz, tmp_path / "run", "--start_timeout=3"))
     with alone:
         assert alone.codes() == [2]
         assert time.monotonic() - start < HANGS
-        assert alone.told(0) == [
+        assert alone.messages(0) == [
             f"error: --coordinator={alone.coordinator}: not all processes came within 3 s, or "
             "cannot reach each other"
         ]

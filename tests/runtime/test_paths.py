@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Paths as users write them: home folders, control characters, encodings."""
 
 import os
 import subprocess
@@ -31,17 +31,17 @@ def test_an_unknown_home_is_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\x7fb"])
-def test_control_characters(text):
+def test_control_characters_are_refused(text):
     with pytest.raises(ConfigError, match=r"^workdir='a\\.*b' is not legal; legal: a path without"):
         workdir_path(text)
 
 
-def test_a_path_that_is_not_utf8_takes_no_checkpoints(tmp_path):
+def test_a_workdir_path_that_is_not_utf8_is_refused(tmp_path):
     assert workdir_path(tmp_path / "größer [a] $b$") == tmp_path / "größer [a] $b$"
     odd = tmp_path / os.fsdecode(b"l\xe4uf")
     with pytest.raises(ConfigError, match=r"workdir=.*l\\udce4uf: checkpoints cannot be at a path"):
         workdir_path(odd)
-    # Nor by another name for it; but a link at such a path to an ordinary one will do.
+    # A link that leads there is refused too; a link at such a path that leads elsewhere is legal.
     odd.mkdir()
     (tmp_path / "link").symlink_to(odd)
     with pytest.raises(ConfigError, match=r"init_from=.*checkpoints cannot be at"):
@@ -51,7 +51,7 @@ def test_a_path_that_is_not_utf8_takes_no_checkpoints(tmp_path):
     assert workdir_path(odd / "link") == odd / "link"
 
 
-def test_letters_that_the_environment_lacks():
+def test_letters_that_the_file_name_encoding_lacks_are_refused():
     code = (
         "from purenoise_jax.runtime.errors import ConfigError\n"
         "from purenoise_jax.runtime.paths import expand, workdir_path\n"

@@ -1,4 +1,4 @@
-"""Signals: nothing computed is lost, the run leaves at the next step boundary, and continues."""
+"""Signals: the run saves and stops at the next step boundary, and continues later."""
 
 import itertools
 import os
@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from purenoise_jax import main as cli
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.runtime import exit_codes
-from purenoise_jax.runtime import preemption as stop_module
+from purenoise_jax.runtime import exit_codes, preemption
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import Stopped
 from purenoise_jax.runtime.preemption import SIGNALS, PreemptionHandler
@@ -33,12 +32,12 @@ CODES = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
 def send(number):
     os.kill(os.getpid(), number)
-    # A handler runs between two instructions of Python; this gives it the occasion.
+    # A handler runs between two instructions of Python; this call lets it run.
     time.sleep(0)
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_waits_until_it_is_asked_for(number):
+def test_a_signal_raises_only_when_polled(number):
     with PreemptionHandler() as stop:
         stop.poll()
         assert not stop.requested
@@ -50,7 +49,7 @@ def test_a_signal_waits_until_it_is_asked_for(number):
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_long_work_is_left_when_a_signal_comes(number):
+def test_a_signal_ends_the_wait_for_long_work(number):
     release, started = threading.Event(), time.monotonic()
     with PreemptionHandler() as stop, pytest.raises(Stopped) as stopped:
         threading.Timer(0.1, send, [number]).start()
@@ -59,7 +58,7 @@ def test_long_work_is_left_when_a_signal_comes(number):
     release.set()
 
 
-def test_several_processes_do_not_leave_one_by_one(monkeypatch):
+def test_one_of_several_processes_does_not_stop_alone(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with PreemptionHandler() as stop:
         send(signal.SIGTERM)
@@ -76,26 +75,26 @@ def test_the_first_signal_counts():
     assert stopped.value.exit_code == 130
 
 
-def test_a_second_interrupt_leaves_at_once(monkeypatch):
-    hurried = []
-    monkeypatch.setattr(stop_module, "hurry", lambda: hurried.append(True))
+def test_a_second_interrupt_ends_the_run_at_once(monkeypatch):
+    skipped = []
+    monkeypatch.setattr(preemption, "skip_atexit", lambda: skipped.append(True))
     with pytest.raises(KeyboardInterrupt), PreemptionHandler():
         send(signal.SIGINT)
         send(signal.SIGTERM)
-        assert not hurried
+        assert not skipped
         send(signal.SIGINT)
         time.sleep(10)
-    assert hurried
+    assert skipped
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = [signal.getsignal(number) for number in SIGNALS]
     with PreemptionHandler():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_off_the_main_thread_it_does_not_listen():
+def test_off_the_main_thread_no_handler_is_installed():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def elsewhere():
@@ -108,7 +107,7 @@ def test_off_the_main_thread_it_does_not_listen():
     assert seen == [(before, False)]
 
 
-def test_stopped_is_no_error_that_somebody_may_catch():
+def test_stopped_is_not_caught_as_an_exception():
     assert not issubclass(Stopped, Exception)
 
     def stop():
@@ -118,7 +117,7 @@ def test_stopped_is_no_error_that_somebody_may_catch():
 
 
 def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
-    monkeypatch.setattr(stop_module, "hurry", lambda: None)
+    monkeypatch.setattr(preemption, "skip_atexit", lambda: None)
     assert Background(lambda: 7).result() == 7
     with pytest.raises(ZeroDivisionError):
         Background(lambda: 1 // 0).result()
@@ -129,18 +128,17 @@ def test_background_work_returns_raises_and_lets_signals_through(monkeypatch):
             threading.Timer(delay, send, [signal.SIGINT]).start()
         work.result()
     release.set()
-    assert work.result() is True, "an exception out of a handler leaves it usable"
+    assert work.result() is True, "it stays usable after an exception of a handler"
 
 
-def test_leaving_does_not_wait_for_background_work():
+def test_exit_process_does_not_wait_for_background_work():
     code = """
 import ctypes, sys, time
-from purenoise_jax.runtime.threads import Background, leave
-# Python's own lock is held for as long as the foreign function sleeps, as in some compilers.
+from purenoise_jax.runtime.threads import Background, exit_process
 work = Background(lambda: time.sleep(60)) if sys.argv[1] == "busy" else Background(int)
 print("out", end="")
 time.sleep(0.1)
-leave(143)
+exit_process(143)
 """
     for kind in ("busy", "idle"):
         done = subprocess.run(
@@ -149,11 +147,11 @@ leave(143)
         assert (done.returncode, done.stdout) == (143, "out")
 
 
-# Whole runs, that send themselves a signal.
+# Complete runs that send themselves a signal.
 
 
 class Sender(Display):
-    """Sends its own process a signal when the run gets to a phase for the n-th time."""
+    """Sends its own process a signal when the run enters an activity for the n-th time."""
 
     def __init__(self, phase, times=1, number=signal.SIGTERM):
         super().__init__(active=False)
@@ -171,7 +169,7 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-# Evaluates after every epoch, and saves in between only when it is stopped.
+# Evaluates after every epoch, and saves within epochs only when it is stopped.
 SELDOM = {"eval.every_epochs": 1, "checkpoint.every_epochs": 0, "checkpoint.keep": 100}
 
 
@@ -198,10 +196,10 @@ WHERE = [
 
 @pytest.mark.parametrize(
     ("phase", "times", "step", "number"),
-    # Which one it was matters at the end only: they take turns.
+    # The signal matters only for the exit code, so the signals take turns.
     [(*place, number) for place, number in zip(WHERE, itertools.cycle(SIGNALS), strict=False)],
 )
-def test_a_run_stops_where_it_is_and_continues_as_if_it_had_not(
+def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(
     npz, through, tmp_path, phase, times, step, number
 ):
     config = tiny_config(npz, **SELDOM)
@@ -211,10 +209,12 @@ def test_a_run_stops_where_it_is_and_continues_as_if_it_had_not(
     assert Checkpoints(tmp_path).newest() == step
     again = train_and_evaluate(config, tmp_path)
     assert state_digest(again) == state_digest(through[1])
-    assert records(tmp_path) == records(through[0]), "each epoch once, sums included"
+    assert records(tmp_path) == records(through[0]), (
+        "each epoch is recorded once, with the same sums"
+    )
 
 
-def test_stopped_at_every_step_it_gets_there_all_the_same(npz, through, tmp_path):
+def test_a_run_stopped_at_every_step_ends_in_the_same_state(npz, through, tmp_path):
     config, steps = tiny_config(npz, **SELDOM), []
     for _ in range(12):
         with pytest.raises(Stopped):
@@ -232,8 +232,8 @@ def test_a_stop_before_anything_is_computed_leaves_nothing(npz, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_epochs_end_that_is_done_twice_is_recorded_once(npz, through, tmp_path):
-    """Stopped just before it, and then killed after it."""
+def test_an_epochs_end_that_is_repeated_is_recorded_once(npz, through, tmp_path):
+    """The run is stopped just before the end of an epoch, and killed after it."""
 
     class Crash(Display):
         def doing(self, what):
@@ -256,7 +256,7 @@ def test_an_epochs_end_that_is_done_twice_is_recorded_once(npz, through, tmp_pat
     [("reading", 1, False), ("compiling", 1, True), ("epoch 3", 1, True)],
 )
 def test_a_job_starts_from_scratch_once(npz, through, tmp_path, monkeypatch, phase, times, spent):
-    """Started again by SLURM, with the same number, it goes on with what it began."""
+    """Restarted by SLURM with the same job number, it continues."""
     train_and_evaluate(tiny_config(npz, **SELDOM), tmp_path)
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     fresh = tiny_config(npz, **SELDOM, fresh=True)
@@ -270,7 +270,7 @@ def test_a_job_starts_from_scratch_once(npz, through, tmp_path, monkeypatch, pha
     assert records(tmp_path) == records(through[0])
     aside = {path.name for path in (tmp_path / "checkpoints/quarantine").iterdir()}
     assert {"6", "12"} <= aside and not aside & {"6.1", "7"}, (
-        "what it began itself is not set aside"
+        "its own checkpoints are not set aside"
     )
     monkeypatch.setenv("SLURM_JOB_ID", "18")
     with pytest.raises(Stopped):
@@ -278,22 +278,22 @@ def test_a_job_starts_from_scratch_once(npz, through, tmp_path, monkeypatch, pha
     assert Checkpoints(tmp_path).steps() == [], "another job starts from scratch again"
 
 
-def test_without_a_job_it_says_how_to_go_on(npz, tmp_path, monkeypatch):
+def test_without_a_job_the_message_says_how_to_continue(npz, tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     config = tiny_config(npz, **SELDOM, fresh=True)
     with pytest.raises(Stopped, match=r"without --config\.fresh=True the same command continues"):
         train_and_evaluate(config, tmp_path, Sender("epoch 2"))
-    # The checkpoints are set aside by then, and without the field it would be refused.
+    # By now the checkpoints are set aside; without the field, the run would be refused.
     with pytest.raises(Stopped, match=r"before the first step; the same command starts again$"):
         train_and_evaluate(config, tmp_path, Sender("compiling"))
-    # Here they are not yet.
+    # Here they are not set aside yet.
     train_and_evaluate(config, tmp_path)
     with pytest.raises(Stopped, match=r"; without --config\.fresh=True the same command continues"):
         train_and_evaluate(config, tmp_path, Sender("reading"))
 
 
 @pytest.mark.parametrize(
-    ("fresh", "job", "saved", "told"),
+    ("fresh", "job", "saved", "hint"),
     [
         (False, "", True, "the same command continues at the last checkpoint"),
         (True, "", True,
@@ -302,8 +302,8 @@ def test_without_a_job_it_says_how_to_go_on(npz, tmp_path, monkeypatch):
         (True, "17", True, "the same command continues at the last checkpoint"),
     ],
 )  # fmt: skip
-def test_interrupted_it_says_how_to_go_on(
-    npz, tmp_path, monkeypatch, capsys, fresh, job, saved, told
+def test_an_interrupted_run_says_how_to_continue(
+    npz, tmp_path, monkeypatch, capsys, fresh, job, saved, hint
 ):
     def interrupted(config, workdir, *rest):
         if saved:
@@ -314,19 +314,19 @@ def test_interrupted_it_says_how_to_go_on(
     monkeypatch.setattr(cli, "train_and_evaluate", interrupted)
     arguments = ["--config", f"tests/tiny_cli.py:{npz}", "--workdir", str(tmp_path)]
     assert cli.main(["main", *arguments, f"--config.fresh={fresh}"]) == 130
-    assert capsys.readouterr().err == f"interrupted; {told}\n"
+    assert capsys.readouterr().err == f"interrupted; {hint}\n"
 
 
-def test_a_whole_network_with_two_kinds_of_statistics_goes_on_bitwise(npz, tmp_path):
-    """Stopped within an epoch, and after two ends of epochs."""
+def test_a_network_with_two_sets_of_statistics_continues_bitwise(npz, tmp_path):
+    """The run is stopped within an epoch, and later just after an epoch."""
     config = tiny_config(npz, **SELDOM, **{"model.name": "wrn10_1", "model.norm": "aux_bn"})
-    # Both phases are those of other tests; to compile this network's takes long.
+    # Only one phase, because compiling this network takes long.
     config.phases = ConfigDict({"initial": {"start_epoch": 0, "methods": ("open",)}})
-    whole = train_and_evaluate(config, tmp_path / "whole")
+    through = train_and_evaluate(config, tmp_path / "through")
     for times, step in ((2, 2), (5, 7)):
         with pytest.raises(Stopped):
             train_and_evaluate(config, tmp_path / "parts", Sender("epoch", times))
         assert Checkpoints(tmp_path / "parts").newest() == step
     parts = train_and_evaluate(config, tmp_path / "parts")
-    assert state_digest(parts) == state_digest(whole)
-    assert records(tmp_path / "parts") == records(tmp_path / "whole")
+    assert state_digest(parts) == state_digest(through)
+    assert records(tmp_path / "parts") == records(tmp_path / "through")

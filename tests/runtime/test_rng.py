@@ -1,4 +1,4 @@
-"""Random numbers of a seed: the same whatever the environment says about JAX's keys and dtypes."""
+"""Random numbers depend on the seed, not on the environment's settings of JAX's keys and dtypes."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def draws():
-    """Numbers of every kind that a run draws: name -> a list of them."""
+    """Returns numbers of every kind that a run draws, by name."""
     key = rng.at(rng.stream(3, "augment"), 7)
     f32 = jnp.float32
     images = jnp.full((6, 8, 8, 3), 0.5, f32)
@@ -70,6 +70,7 @@ def draws():
         "noise": noise, "mask": mask, "dropout": dropped,
         "appended": {k: batch[k] for k in ("image", "label")},
         "params": params,
+        "beta": rng.beta(key, 0.4, 2.0, (5,)),
         "split": jax.random.key_data(rng.split(key, 3)),
         **augment,
     }  # fmt: skip
@@ -100,12 +101,12 @@ def test_the_environment_changes_no_draw(name):
     there, here = json.loads(done.stdout), draws()
     assert there.keys() == here.keys()
     for what in here:
-        # Arithmetic on the draws may round otherwise with 64-bit types; another draw differs a lot.
+        # Arithmetic with 64-bit types may round differently; another draw differs a lot.
         for a, b in zip(there[what], here[what], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6, err_msg=what)
 
 
-def test_draws_are_those_of_jax_with_its_own_defaults():
+def test_draws_equal_those_of_jax_with_its_defaults():
     key = jax.random.key(5)
     assert jnp.array_equal(jax.random.key_data(rng.root(5)), jax.random.key_data(key))
     for ours, theirs in (
@@ -114,13 +115,14 @@ def test_draws_are_those_of_jax_with_its_own_defaults():
         (rng.normal(key, (7,), jnp.bfloat16), jax.random.normal(key, (7,), jnp.bfloat16)),
         (rng.randint(key, (7,), 2, 9), jax.random.randint(key, (7,), 2, 9)),
         (rng.permutation(key, 9), jax.random.permutation(key, 9)),
+        (rng.beta(key, 0.4, 2.0, (7,)), jax.random.beta(key, 0.4, 2.0, (7,))),
         (rng.bernoulli(key, 0.7, (99,)), jax.random.bernoulli(key, 0.7, (99,))),
     ):
         assert ours.dtype == theirs.dtype and jnp.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_dropout_is_that_of_flax(dtype):
+def test_dropout_equals_that_of_flax(dtype):
     key, x = rng.root(1), jnp.ones((5, 40), dtype)
     ours = Dropout(0.3, deterministic=False).apply({}, x, rngs={"dropout": key})
     theirs = nn.Dropout(0.3, deterministic=False).apply({}, x, rngs={"dropout": key})
@@ -130,14 +132,14 @@ def test_dropout_is_that_of_flax(dtype):
 
 
 def test_numbers_are_drawn_in_one_module():
-    """By those of `jax.random` the environment would have its say again."""
+    """Draws of `jax.random` elsewhere would depend on the environment."""
     root = Path(purenoise_jax.__file__).parent
     harmless = {"key_data", "key_impl", "wrap_key_data"}
     for path in root.rglob("*.py"):
         if path.name in (
             "rng.py",
             "heads.py",
-        ):  # The latter's initialisers are called by the former.
+        ):  # Initialisers of heads.py draw only within `rng.fixed_bits`.
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "jax.random":

@@ -9,7 +9,7 @@ import pytest
 
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.models import NORMS
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.experiment import build, run_options
 from purenoise_jax.training.records import precision_note
 from tests.tiny import tiny_config, write_npz
 
@@ -111,7 +111,7 @@ def test_all_products_of_step_and_evaluation_have_the_configs_precision(
     ],
 )
 def test_the_header_says_how_products_are_rounded(fields, platform, note):
-    said = precision_note(tiny_config("x", **fields), platform)
+    said = precision_note(run_options(tiny_config("x", **fields)), platform)
     assert note in said and bool(said) == bool(note)
 
 

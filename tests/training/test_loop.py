@@ -15,7 +15,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.runtime import files
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
-from purenoise_jax.training import metric_writer, setup
+from purenoise_jax.training import provenance, setup
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
@@ -293,6 +293,27 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     assert summary(tmp_path / "run")["init_from"] == origin
 
 
+def test_an_average_starts_from_a_run_without_one_and_the_other_way_round(through, npz, tmp_path):
+    """The memory of a method that a checkpoint lacks begins with the variables that are read."""
+    averaged = {"phases.initial.methods": ("ema",), "phases.deferred.methods": ("open", "ema")}
+    start = {"init_from": str(through[1]), "init_epoch": 2}
+    config = tiny_config(npz, **averaged, **start)
+    experiment = build(config)
+    found = find_restore_point(
+        experiment, Checkpoints(tmp_path / "x"), init_aux_bn="fresh", **start
+    )().state
+    stored = Checkpoints(through[1]).restore(6, build(tiny_config(npz)).target())
+    chex.assert_trees_all_equal(found.replace(extra={}), stored)
+    chex.assert_trees_all_equal(found.extra["ema"]["params"], stored.params)
+    assert int(found.extra["ema"]["steps"]) == 0
+    state = train_and_evaluate(config, tmp_path / "averaged")
+    # The average does not touch what trains: the rest is that of the run without it.
+    chex.assert_trees_all_equal(state.params, through[2].params)
+    back = tiny_config(npz, init_from=str(tmp_path / "averaged"), init_epoch=3)
+    again = train_and_evaluate(back, tmp_path / "plain")
+    assert state_digest(again) == state_digest(through[2]) and not again.extra
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -364,7 +385,7 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
     for epochs, changes in ((3, False), (4, False), (5, True)):
         config.num_epochs = epochs
         if changes:
-            monkeypatch.setattr(metric_writer, "versions", lambda: {**versions(), "jax": "9.9"})
+            monkeypatch.setattr(provenance, "versions", lambda: {**versions(), "jax": "9.9"})
             monkeypatch.setattr(setup, "_cores", lambda: 99)
             config.num_devices = 2
         notes = Notes()

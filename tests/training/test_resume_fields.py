@@ -17,6 +17,7 @@ from purenoise_jax.config.fields import (
     fixed_fields,
     flatten,
 )
+from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
 from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.constraints import (
     Epochs,
@@ -30,7 +31,6 @@ from purenoise_jax.runtime.constraints import (
 )
 from purenoise_jax.runtime.errors import CheckpointError
 from purenoise_jax.runtime.files import read_json, write_json
-from purenoise_jax.training.resume import CONFIG_FILE, refuse_other_run, saved_config
 
 # What a run may change: how long it is, where it runs and reads from, what it keeps and shows. Data
 # from another path are told by their content and the choice of images.

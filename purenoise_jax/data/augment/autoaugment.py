@@ -1,16 +1,19 @@
 """AutoAugment's policy for CIFAR-10 (Cubuk et al. 2019): batched, jittable, with explicit keys.
 
 The semantics are those of torchvision's `AutoAugment(AutoAugmentPolicy.CIFAR10)` on PIL images
-(nearest neighbour, black where nothing comes in), the arithmetic is PIL's on 8-bit levels, to the
-last bit. Images are f32[B, H, W, C] in [0, 1] with C = 3, or C = 1 for grey. They are rounded to
-levels of 1/255 first and come out as such levels.
+(nearest neighbour, black outside the image). The arithmetic is PIL's on 8-bit levels, to the last
+bit.
+
+All functions take images f32[B, H, W, C] in [0, 1] with C = 3, or C = 1 for grey, round them to
+multiples of 1/255, and return multiples of 1/255 of the same shape. They raise `DataError` for
+another shape. Random numbers are drawn as 32-bit values of shape [B] or [2, B] from a typed scalar
+PRNG key, so the result depends only on the key, not on the number of devices or on
+`jax_enable_x64`.
 
 The papers use the policy alone: it replaces flip, crop, Cutout and the colours of SimCLR.
 
-Every image needs another operation, so an operation is not a branch: each of the two of a
-sub-policy is one affine map, one blend and one lookup table per image, of which two do nothing.
-Random numbers are drawn as 32-bit values of shape [B] or [2, B], so the result depends on the key
-alone: not on the number of devices, nor on `jax_enable_x64`.
+Images of a batch need different operations, so no operation is a branch: each of the two of a
+sub-policy is one affine map, one blend and one lookup table per image, two of which are identities.
 """
 
 import enum
@@ -53,7 +56,8 @@ class Op(enum.IntEnum):
 
 ENHANCEMENTS = (Op.BRIGHTNESS, Op.COLOR, Op.CONTRAST, Op.SHARPNESS)
 
-# Two operations per row, each with its probability and its level; 0 where it takes none.
+# Two operations per row, each with its probability and its level; the level is 0 for an operation
+# without a magnitude.
 Step = tuple[Op, float, int]
 POLICY: tuple[tuple[Step, Step], ...] = (
     ((Op.INVERT, 0.1, 0), (Op.CONTRAST, 0.2, 6)),
@@ -99,7 +103,7 @@ class OpParams(NamedTuple):
 
 
 def magnitudes(op: Op, height: int, width: int) -> np.ndarray:
-    """What the levels of an operation mean.
+    """Magnitudes of an operation at its ten levels.
 
     Args:
         op: the operation.
@@ -107,8 +111,8 @@ def magnitudes(op: Op, height: int, width: int) -> np.ndarray:
         width: of the images, in pixels.
 
     Returns:
-        f32[10]: a slope, pixels, degrees, an offset from the factor 1, a number of bits or a
-        threshold; zeros for an operation without a magnitude.
+        f32[10]: by operation a slope, pixels, degrees, an offset from the factor 1, a number of
+        bits or a threshold; zeros for an operation without a magnitude.
     """
     if op == Op.POSTERIZE:
         return (8 - np.round(np.arange(LEVELS) / ((LEVELS - 1) / 4))).astype(np.float32)
@@ -121,44 +125,22 @@ def magnitudes(op: Op, height: int, width: int) -> np.ndarray:
         Op.SOLARIZE: (255.0, 0.0),
     } | dict.fromkeys(ENHANCEMENTS, (0.0, 0.9))
     start, stop = map(np.float32, ends.get(op, (0.0, 0.0)))
-    # As torch.linspace rounds: from both ends, in single precision. numpy's rounds otherwise, and
-    # a last bit of a factor moves levels where a blend comes out as a whole number.
+    # As torch.linspace: from both ends, in single precision. numpy's linspace rounds differently,
+    # and the last bit of a factor changes levels if the result of a blend is close to an integer.
     step = (stop - start) / np.float32(LEVELS - 1)
     index = np.arange(LEVELS, dtype=np.float32)
     return np.where(index < LEVELS // 2, start + step * index, stop - step * (LEVELS - 1 - index))
 
 
 def transform(images: jax.Array, params: OpParams) -> jax.Array:
-    """Applies one operation to each image.
-
-    Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3, rounded to multiples of 1/255.
-        params: one operation per image, each of shape [B].
-
-    Returns:
-        f32[B, H, W, C], multiples of 1/255 in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Applies one operation to each image; the arrays of `params` are [B]."""
     return _to_images(_transform(_to_levels(images), params), images.dtype)
 
 
 def transform_twice(images: jax.Array, params: OpParams) -> jax.Array:
-    """Applies two operations to each image, one after the other.
+    """Applies two operations to each image in turn; the arrays of `params` are [2, B]."""
 
-    Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3, rounded to multiples of 1/255.
-        params: the operations in their order, each of shape [2, B].
-
-    Returns:
-        f32[B, H, W, C], multiples of 1/255 in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
-
-    # A loop halves the program; unrolled it is no faster.
+    # A loop halves the size of the program, and an unrolled one is not faster.
     def slot(levels: jax.Array, params: OpParams) -> tuple[jax.Array, None]:
         return _transform(levels, params), None
 
@@ -167,15 +149,15 @@ def transform_twice(images: jax.Array, params: OpParams) -> jax.Array:
 
 
 def sample_policy(key: jax.Array, batch: int) -> OpParams:
-    """Draws a sub-policy for each image, and which of its operations apply with which sign.
+    """Draws a sub-policy for each image, whether each operation applies, and its sign.
 
     Args:
-        key: Typed PRNG key, a scalar.
+        key: typed scalar PRNG key.
         batch: number of images B.
 
     Returns:
-        Parameters of shape [2, B] for `transform_twice`; `Op.IDENTITY` where an operation of the
-        sub-policy does not apply. All 25 sub-policies are equally likely, and so are the signs.
+        Parameters of shape [2, B] for `transform_twice`; `Op.IDENTITY` for an operation that does
+        not apply. All 25 sub-policies are equally likely, and so are the signs.
     """
     key_row, key_apply, key_sign = rng.split(key, 3)
     row = rng.randint(key_row, (batch,), 0, len(POLICY))
@@ -191,23 +173,14 @@ def sample_policy(key: jax.Array, batch: int) -> OpParams:
 def autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
     """Applies a random sub-policy of AutoAugment's policy for CIFAR-10 to each image.
 
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1], rounded to multiples of 1/255; for C = 1 the operation
-            that changes the saturation does nothing.
-
-    Returns:
-        f32[B, H, W, C], multiples of 1/255 in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    For C = 1 the operation `Op.COLOR`, which changes the saturation, does nothing.
     """
     check_images(images)
     return transform_twice(images, sample_policy(key, images.shape[0]))
 
 
-# The helpers below work on levels i32[C, B, H, W] in [0, 255]: planes vectorise on CPU, which
-# interleaved channels do not, and what the channels share is computed once.
+# The functions below work on levels i32[C, B, H, W] in [0, 255]. Planes vectorise on a CPU, which
+# interleaved channels do not, and values that all channels share are computed once.
 
 
 def _to_levels(images: jax.Array) -> jax.Array:
@@ -239,7 +212,7 @@ def _transform(levels: jax.Array, params: OpParams) -> jax.Array:
 
 @functools.cache
 def _matrices(height: int, width: int) -> np.ndarray:
-    """i32[op, level, sign, 6], see `_affine`; the identity for what is not geometric."""
+    """i32[op, level, sign, 6], see `_affine`; the identity for operations that move no pixel."""
     result = np.empty((len(Op), LEVELS, 2, 6), np.int32)
     for op in Op:
         for level, magnitude in enumerate(magnitudes(op, height, width).tolist()):
@@ -252,7 +225,7 @@ def _matrices(height: int, width: int) -> np.ndarray:
 
 
 def _inverse_map(op: Op, magnitude: float, height: int, width: int) -> tuple[float, ...]:
-    """The map (x, y) -> (ax + by + c, dx + ey + f) from a target to its source, as a to f."""
+    """Coefficients a to f of the map (ax + by + c, dx + ey + f) from target (x, y) to source."""
     if op == Op.SHEAR_X:
         return 1, math.tan(math.atan(magnitude)), 0, 0, 1, 0
     if op == Op.SHEAR_Y:
@@ -269,7 +242,7 @@ def _inverse_map(op: Op, magnitude: float, height: int, width: int) -> tuple[flo
 
 
 def _affine(levels: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Maps each image by i32[B, 6] in units of 2^-16 pixels, nearest neighbour, black outside."""
+    """Maps each image by i32[B, 6] in units of 2^-16 pixels; nearest neighbour, black outside."""
     channels, batch, height, width = levels.shape
     a, b, c, d, e, f = (_per_plane(column) for column in matrix.T)
     x = jnp.arange(width, dtype=jnp.int32)[None, None, :]
@@ -278,7 +251,7 @@ def _affine(levels: jax.Array, matrix: jax.Array) -> jax.Array:
     source_y = (d * x + e * y + f) >> 16
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     source = jnp.where(inside, source_y * width + source_x, 0)
-    # All channels move together: a packed pixel is one lookup.
+    # All channels are packed into one integer, so a pixel needs one lookup.
     packed = functools.reduce(lambda high, plane: (high << 8) | plane, levels)
     moved = jnp.take_along_axis(
         packed.reshape(batch, -1), source.reshape(batch, -1), axis=1, mode="promise_in_bounds"
@@ -292,7 +265,7 @@ def _affine(levels: jax.Array, matrix: jax.Array) -> jax.Array:
 
 @functools.cache
 def _factors() -> np.ndarray:
-    """f32[op, level, sign], 1 for what is not a blend."""
+    """f32[op, level, sign], 1 for operations that are not blends."""
     result = np.ones((len(Op), LEVELS, 2), np.float32)
     for op in ENHANCEMENTS:
         offset = magnitudes(op, 0, 0).astype(np.float64)
@@ -301,7 +274,7 @@ def _factors() -> np.ndarray:
 
 
 def _degenerate(levels: jax.Array, op: jax.Array) -> jax.Array:
-    """What each image is blended with: black, its mean grey, its grey or its smooth version."""
+    """The image to blend each image with: black, its mean grey, its grey or its smooth version."""
     op = _per_plane(op)
     luma = _luma(levels)
     flat = jnp.where(op == Op.CONTRAST, _rounded_mean(luma), 0)
@@ -310,10 +283,10 @@ def _degenerate(levels: jax.Array, op: jax.Array) -> jax.Array:
 
 
 def _blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
-    # PIL rounds the product and the sum to single precision and cuts the fraction off. Compilers
-    # may fuse a product with a sum, which rounds once and falls on other levels where the result
-    # is nearly a whole number. In two parts, of 16 bits and of 8, the products with a difference
-    # of levels are exact, so that nothing depends on fusing.
+    # PIL rounds the product and the sum to single precision and truncates the fraction. Compilers
+    # may fuse a product with a sum, which rounds once and gives other levels if the result is close
+    # to an integer. With the factor in two parts, of 16 bits and of 8, the products with a
+    # difference of levels are exact, so nothing depends on fusion.
     high = jax.lax.bitcast_convert_type(
         jax.lax.bitcast_convert_type(factor, jnp.int32) & ~0xFF, jnp.float32
     )
@@ -338,11 +311,11 @@ def _rounded_mean(luma: jax.Array) -> jax.Array:
 
 
 def _smooth(levels: jax.Array) -> jax.Array:
-    """Averages 3 x 3 pixels, the middle one five times; the outermost pixels stay."""
+    """Averages 3 x 3 pixels, the middle one five times; border pixels do not change."""
     rows = levels[:, :, :-2] + levels[:, :, 1:-1] + levels[:, :, 2:]
     block = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
     inner = levels[:, :, 1:-1, 1:-1]
-    # Rounded to the nearest; a thirteenth is never halfway.
+    # Rounded to the nearest integer; a thirteenth is never halfway.
     mean = (block + 4 * inner + 6) // 13
     return jax.lax.dynamic_update_slice(levels, mean, (0, 0, 1, 1))
 
@@ -352,7 +325,7 @@ def _smooth(levels: jax.Array) -> jax.Array:
 
 @functools.cache
 def _fixed_tables() -> np.ndarray:
-    """u8[op, level, 256], the level each level becomes; the identity for other operations."""
+    """u8[op, level, 256], the new level of each level; the identity for other operations."""
     identity = np.arange(256, dtype=np.uint8)
     result = np.tile(identity, (len(Op), LEVELS, 1))
     result[Op.INVERT] = 255 - identity
@@ -373,7 +346,7 @@ def _tables(levels: jax.Array, params: OpParams) -> jax.Array:
         return jnp.where(op == Op.AUTO_CONTRAST, _auto_contrast_tables(plane), tables)
 
     # The loop keeps XLA from fusing the blend into every use of the levels here, and the tables
-    # into their lookup, which would compute an entry for every pixel.
+    # into their lookup: fused, an entry would be computed for every pixel.
     return jax.lax.map(of_channel, levels)
 
 
@@ -390,10 +363,10 @@ def _equalize_tables(plane: jax.Array) -> jax.Array:
     def histogram(levels: jax.Array) -> jax.Array:
         return jnp.zeros(256, jnp.int32).at[levels].add(1, mode="promise_in_bounds")
 
-    # Image by image, so that devices that share a batch need nothing of each other.
+    # Each image has its own histogram, so devices that share a batch do not communicate.
     counts = jax.vmap(histogram)(plane.reshape(len(plane), -1))
     below = jnp.cumsum(counts, axis=1, dtype=jnp.int32) - counts
-    # The brightest level does not count: what is below it is all the rest.
+    # The brightest level does not count, so the others are the pixels below it.
     rest = jnp.where(counts > 0, below, 0).max(1, keepdims=True)
     step = jax.lax.div(rest, jnp.int32(255))
     spread = jax.lax.div(step // 2 + below, jnp.broadcast_to(jnp.maximum(step, 1), below.shape))
@@ -401,17 +374,17 @@ def _equalize_tables(plane: jax.Array) -> jax.Array:
 
 
 def _auto_contrast_tables(plane: jax.Array) -> jax.Array:
-    """Tables i32[B, 256] that stretch the darkest and brightest level of a channel to 0, 255."""
+    """Tables i32[B, 256] that stretch the darkest level of a channel to 0, the brightest to 255."""
     low, high = plane.min((1, 2))[:, None], plane.max((1, 2))[:, None]
     span = high - low
     scaled = 255 * (_all_levels() - low)
     quotient = jax.lax.div(scaled, jnp.broadcast_to(jnp.maximum(span, 1), scaled.shape))
-    # PIL computes in double precision: a whole number may come out just below itself and lose
-    # one. There are as many whole numbers as 255 and the span have in common, see below.
-    whole = scaled == quotient * span
-    nth = jnp.clip(quotient * jnp.asarray(_common_with_255())[span] // 255, 0, 31)
+    # PIL computes in double precision and truncates, so an exact integer that comes out just below
+    # itself becomes one less. The exact integers are the multiples of 255 / gcd(255, span).
+    is_integer = scaled == quotient * span
+    nth = jnp.clip(quotient * jnp.asarray(_gcd_with_255())[span] // 255, 0, 31)
     lost = (jnp.asarray(_lost_levels())[low, high] >> nth) & 1
-    stretched = jnp.clip(quotient - jnp.where(whole, lost, 0), 0, 255)
+    stretched = jnp.clip(quotient - jnp.where(is_integer, lost, 0), 0, 255)
     return jnp.where(span == 0, _all_levels(), stretched)
 
 
@@ -420,24 +393,24 @@ def _all_levels() -> jax.Array:
 
 
 @functools.cache
-def _common_with_255() -> np.ndarray:
+def _gcd_with_255() -> np.ndarray:
     """i32[256], greatest common divisors with 255."""
     return np.gcd(255, np.arange(256)).astype(np.int32)
 
 
 @functools.cache
 def _lost_levels() -> np.ndarray:
-    """i32[low, high], where the double precision of PIL's autocontrast loses a level.
+    """i32[low, high], flags of the levels that PIL's autocontrast rounds down by one.
 
-    With n = gcd(255, high - low), the n-th parts of the way from low to high are whole levels
-    that become whole levels. Bit k is set if k parts of the way come out just below.
+    With n = gcd(255, high - low), the level k / n of the way from low to high is an integer and
+    becomes the integer 255 * k / n. Bit k is set if double precision comes out just below it.
     """
     low, high = np.ogrid[:256, :256]
     span = np.maximum(high - low, 1)
     scale = 255.0 / span
     offset = -low * scale
     result = np.zeros((256, 256), np.int32)
-    # Where more than 17 parts are whole, nothing is lost.
+    # If n exceeds 17, no level is lost.
     for k in range(1, 18):
         parts = np.gcd(255, span)
         level = low + k * span // parts

@@ -2,11 +2,13 @@
 
 The arithmetic is that of the float tensor kernels of torchvision (`transforms.v2.functional`);
 the probabilities and strengths are the colour part of SimCLR (Chen et al. 2020) as used for OPeN
-(paper, appendix D.2; ReScience reproduction by Lee & Lee 2023).
+(paper, appendix D.2; ReScience reproduction by Lee and Lee 2023).
 
 Every operation takes images f32[B, H, W, C] in [0, 1] with C = 3, or C = 1 for grey images, and
-one parameter per image. Random numbers are always drawn as 32-bit values of shape [B], so the
-result depends on the key alone: not on the number of devices, nor on `jax_enable_x64`.
+returns the same shape, clamped to [0, 1]. It raises `DataError` for another shape. Grey images are
+returned unchanged by saturation, hue and conversion to grey. Every image has its own parameters.
+Random numbers are always drawn as 32-bit values of shape [B] from a typed scalar PRNG key, so the
+result depends only on the key, not on the number of devices or on `jax_enable_x64`.
 """
 
 import itertools
@@ -33,7 +35,7 @@ class JitterParams(NamedTuple):
     """Per-image parameters of `color_jitter`.
 
     Attributes:
-        apply: bool[B], False leaves the image as it is.
+        apply: bool[B], False leaves the image unchanged.
         order: i32[B, 4], a permutation of 0 (brightness), 1 (contrast), 2 (saturation), 3 (hue) in
             the order of application.
         brightness: f32[B], >= 0, 1 is the identity.
@@ -63,47 +65,25 @@ def per_image(values: jax.Array) -> jax.Array:
 
 
 def check_images(images: jax.Array) -> None:
-    """Checks rank and number of channels; both are static, so this costs nothing under jit.
-
-    Args:
-        images: supposed to be [B, H, W, C] with C = 1 or 3.
+    """Checks rank and number of channels, at no cost under `jit` because both are static.
 
     Raises:
-        DataError: the shape is another one.
+        DataError: the shape is not [B, H, W, C] with C = 1 or 3.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise DataError(f"images: shape {images.shape} is not [batch, height, width, 1 or 3]")
 
 
 def adjust_brightness(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends each image with black.
-
-    Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        factor: f32[B], >= 0; 0 gives black, 1 the image.
-
-    Returns:
-        f32[B, H, W, C], clamped to [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Blends each image with black; `factor`, f32[B] >= 0: 0 gives black, 1 the image."""
     check_images(images)
     return jnp.clip(images * per_image(factor.astype(images.dtype)), 0, 1)
 
 
 def adjust_contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends each image with the mean over its pixels of its grey version.
+    """Blends each image with the mean of its grey version over all pixels.
 
-    Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        factor: f32[B], >= 0; 0 gives a uniform image, 1 the image.
-
-    Returns:
-        f32[B, H, W, C], clamped to [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    `factor` is f32[B] >= 0: 0 gives a uniform image, 1 the image.
     """
     planes = _to_planes(images)
     f = _per_plane(factor, images.dtype)
@@ -111,18 +91,7 @@ def adjust_contrast(images: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def adjust_saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blends each image with its grey version.
-
-    Args:
-        images: f32[B, H, W, C] in [0, 1]; C = 1 is returned unchanged.
-        factor: f32[B], >= 0; 0 gives a grey image, 1 the image.
-
-    Returns:
-        f32[B, H, W, C], clamped to [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Blends each image with its grey version; `factor`, f32[B] >= 0: 0 gives grey, 1 the image."""
     planes = _to_planes(images)
     if len(planes) == 1:
         return images
@@ -133,15 +102,7 @@ def adjust_saturation(images: jax.Array, factor: jax.Array) -> jax.Array:
 def adjust_hue(images: jax.Array, factor: jax.Array) -> jax.Array:
     """Rotates the hue of each image in HSV space.
 
-    Args:
-        images: f32[B, H, W, C] in [0, 1]; C = 1 is returned unchanged.
-        factor: f32[B] in [-0.5, 0.5], in turns of the colour circle.
-
-    Returns:
-        f32[B, H, W, C], clamped to [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    `factor` is f32[B] in [-0.5, 0.5], in turns of the colour circle.
     """
     planes = _to_planes(images)
     if len(planes) == 1:
@@ -150,17 +111,7 @@ def adjust_hue(images: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def to_grayscale(images: jax.Array) -> jax.Array:
-    """Replaces every channel by the ITU-R 601 luma, keeping the number of channels.
-
-    Args:
-        images: f32[B, H, W, C] in [0, 1]; C = 1 is returned unchanged.
-
-    Returns:
-        f32[B, H, W, C] in [0, 0.9999], the channels equal to each other.
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Replaces all channels by the ITU-R 601 luma, in [0, 0.9999] for C = 3."""
     planes = _to_planes(images)
     if len(planes) == 1:
         return images
@@ -168,27 +119,19 @@ def to_grayscale(images: jax.Array) -> jax.Array:
 
 
 def color_jitter(images: jax.Array, params: JitterParams) -> jax.Array:
-    """Applies brightness, contrast, saturation and hue in an order given for each image.
+    """Applies brightness, contrast, saturation and hue to each image, in the image's own order.
 
-    Args:
-        images: f32[B, H, W, C] in [0, 1]; for C = 1 saturation and hue do nothing.
-        params: one set of parameters per image.
-
-    Returns:
-        f32[B, H, W, C], clamped to [0, 1] after each of the four.
-
-    Raises:
-        DataError: `images` has another shape.
+    The result is clamped to [0, 1] after each of the four.
     """
     brightness, contrast, saturation, hue = (
         _per_plane(factor, images.dtype)
         for factor in (params.brightness, params.contrast, params.saturation, params.hue)
     )
 
-    # All but hue are blends that differ in the target alone, so a slot costs one blend, one hue
-    # rotation and selects. The loop keeps XLA from fusing the slots, which would evaluate each of
-    # them again for every use by the next one: together ten times faster on CPU than four
-    # unrolled slots of four operations. A stacked carry is faster than a tuple, too.
+    # All but hue are blends that differ only in their target, so a slot costs one blend, one hue
+    # rotation and some selects. The loop keeps XLA from fusing the slots, because fused slots would
+    # be evaluated again for every use by the next one. Together this is ten times faster on a CPU
+    # than four unrolled slots of four operations. A stacked carry is also faster than a tuple.
     def slot(stacked: jax.Array, op_of_image: jax.Array) -> tuple[jax.Array, None]:
         planes = tuple(stacked)
         op = _per_plane(op_of_image, op_of_image.dtype)
@@ -222,16 +165,16 @@ def sample_color_jitter(
     """Draws the parameters of `color_jitter`.
 
     Args:
-        key: Typed PRNG key, a scalar.
+        key: typed scalar PRNG key.
         batch: number of images B.
         p: probability that an image is changed.
         brightness: factors are uniform on [max(0, 1 - brightness), 1 + brightness].
         contrast: as `brightness`.
         saturation: as `brightness`.
-        hue: rotations are uniform on [-hue, hue], at most 0.5.
+        hue: at most 0.5; rotations are uniform on [-hue, hue].
 
     Returns:
-        Parameters of shape [B], every one of the 24 orders equally likely.
+        Parameters of shape [B]. All 24 orders are equally likely.
     """
     key_order, key_uniform = rng.split(key)
     u = rng.uniform(key_uniform, (5, batch))
@@ -261,22 +204,10 @@ def random_color_jitter(
     saturation: float = 0.4,
     hue: float = 0.1,
 ) -> jax.Array:
-    """Jitters the colours of each image with probability `p`, the four operations shuffled.
+    """Jitters the colours of each image with probability `p`, in random order.
 
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        p: probability that an image is changed.
-        brightness: strength, see `sample_color_jitter`.
-        contrast: strength.
-        saturation: strength.
-        hue: strength.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    The strengths `brightness`, `contrast`, `saturation` and `hue` are those of
+    `sample_color_jitter`.
     """
     params = sample_color_jitter(
         key,
@@ -291,25 +222,13 @@ def random_color_jitter(
 
 
 def random_grayscale(key: jax.Array, images: jax.Array, *, p: float = 0.2) -> jax.Array:
-    """Turns each image grey with probability `p`.
-
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1]; C = 1 is returned unchanged.
-        p: probability that an image is changed.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Turns each image grey with probability `p`."""
     change = rng.uniform(key, (images.shape[0],)) < p
     return jnp.where(per_image(change), to_grayscale(images), images)
 
 
-# The helpers below work on colour planes, a tuple of C arrays [B, H, W]: these vectorise on CPU,
-# which interleaved channels do not, and what the channels share is computed once.
+# The functions below work on colour planes, a tuple of C arrays [B, H, W]. Planes vectorise on a
+# CPU, which interleaved channels do not, and values that all channels share are computed once.
 
 
 def _to_planes(images: jax.Array) -> Planes:
@@ -333,8 +252,8 @@ def _luma(planes: Planes) -> jax.Array:
 
 
 def _luma_mean(planes: Planes) -> jax.Array:
-    # Columns first: a sum over whole rows of pixels vectorises on CPU and rounds less than one
-    # long chain of additions.
+    # Along columns first, because adding rows of pixels vectorises on a CPU and rounds less than
+    # one long chain of additions.
     return _luma(planes).mean(1, keepdims=True).mean(2, keepdims=True)
 
 
@@ -349,8 +268,8 @@ def _select(condition: jax.Array, if_true: Planes, if_false: Planes) -> Planes:
 
 def _rotate_hue(planes: Planes, turns: jax.Array) -> Planes:
     # A rotation keeps the largest and the smallest channel, so saturation and value are never
-    # formed: each channel is the smallest plus the chroma times a trapezoid of the hue. Dividing
-    # the chosen difference (not multiplying by a reciprocal) keeps tiny chromas from overflowing.
+    # computed: each channel is the smallest plus the chroma times a trapezoid of the hue. Dividing
+    # the selected difference (not multiplying by a reciprocal) keeps tiny chromas from overflowing.
     r, g, b = planes
     top = jnp.maximum(jnp.maximum(r, g), b)
     low = jnp.minimum(jnp.minimum(r, g), b)

@@ -1,15 +1,16 @@
-"""Image augmentation for CIFAR-sized images: batched, jittable, with explicit keys.
+"""Composes named augmentations into one function of a key and a batch of images.
 
-All operations work in pixel space, on images f32[B, H, W, C] in [0, 1] (C = 3, or 1 for grey),
-keep the shape, and give every image its own parameters. Each has a deterministic kernel with
-explicit per-image parameters and a random form `(key, images) -> images`. Random numbers are
-always drawn as 32-bit values of shape [B], so the result depends on the key alone: not on the
-number of devices, nor on `jax_enable_x64`.
+The contract of all augmentations in this folder: they take images f32[B, H, W, C] in [0, 1], with
+C = 3, or 1 for grey images, and return images of the same shape and range. Another shape raises
+`DataError`. Every image has its own parameters. An operation has a deterministic form with explicit
+parameters, one per image, and a random form `(key, images) -> images`, whose key is a typed scalar
+PRNG key. All are jittable. Random numbers are always drawn as 32-bit values of shape [B], so the
+result depends only on the key, not on the number of devices or on `jax_enable_x64`.
 
 The order, probabilities and strengths are those of OPeN (paper, appendix D.2; ReScience
-reproduction by Lee & Lee 2023): flip, crop, Cutout (DeVries & Taylor 2017), then the colour part
-of SimCLR (Chen et al. 2020). As Cutout comes before the colours are jittered, its hole is black
-only until the contrast changes. The arithmetic is that of torchvision's float tensor kernels.
+reproduction by Lee and Lee 2023): flip, crop, Cutout (DeVries and Taylor 2017), then the colour
+part of SimCLR (Chen et al. 2020). Cutout precedes the colour jitter, so its hole is black only
+until the contrast changes. The arithmetic is that of torchvision's float tensor kernels.
 
 AutoAugment (Cubuk et al. 2019) is the other recipe of the paper; it replaces all of these.
 """
@@ -32,17 +33,8 @@ from purenoise_jax.runtime.errors import ConfigError
 def simclr(key: jax.Array, images: jax.Array) -> jax.Array:
     """Colour part of SimCLR (Chen et al. 2020): jitter (p .8), grey (p .2), blur (p .5).
 
-    There is no resized crop: in the OPeN recipe "SimCLR" names the colour and blur steps only.
-
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1]; for C = 1 saturation, hue and grey do nothing.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    There is no resized crop: in the OPeN recipe "SimCLR" means only the colour and blur steps. For
+    C = 1 saturation, hue and grey do nothing.
     """
     key_jitter, key_gray, key_blur = rng.split(key, 3)
     images = random_color_jitter(key_jitter, images)
@@ -64,23 +56,23 @@ DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
 def check_sizes(
     names: Sequence[str], height: int, width: int, *, crop_padding: int, cutout_size: int
 ) -> None:
-    """Refuses augmentations that would leave nothing of images of this size.
+    """Refuses augmentations that images of this size are too small for.
 
     Args:
         names: keys of `AUGMENTATIONS`.
         height: of the images, in pixels.
-        width: likewise.
+        width: of the images, in pixels.
         crop_padding: padding of "crop" in pixels.
         cutout_size: side of the square of "cutout" in pixels.
 
     Raises:
-        ConfigError: a size does not go with the images.
+        ConfigError: a size is too large for the images.
     """
     side, images = min(height, width), f"images of {height} x {width}"
     if "crop" in names and crop_padding >= side:
         raise ConfigError(
-            f"data.crop_padding={crop_padding} for {images}: some crops would hold nothing but "
-            f"padding; legal: below {side}"
+            f"data.crop_padding={crop_padding} for {images}: some crops would hold only padding; "
+            f"legal: below {side}"
         )
     if "cutout" in names and cutout_size > side:
         raise ConfigError(
@@ -88,7 +80,9 @@ def check_sizes(
             f"image; legal: at most {side}"
         )
     if "simclr" in names and side < 2:
-        raise ConfigError(f"data.augment={tuple(names)} for {images}: simclr needs 2 x 2 to blur")
+        raise ConfigError(
+            f"data.augment={tuple(names)} for {images}: simclr needs at least 2 x 2 to blur"
+        )
 
 
 def make_augment(
@@ -97,10 +91,10 @@ def make_augment(
     """Composes named augmentations, applied in the order given.
 
     The key of an augmentation is folded from its name, not its position: leaving one out does
-    not change what the others draw, so that ablations are paired.
+    not change the draws of the others, so ablations are paired.
 
-    The papers use "autoaugment" alone. In company it may stand anywhere: it rounds what it gets
-    to 8 bits, which flip, crop and cutout of 8-bit images already are, and simclr's are not.
+    The papers use "autoaugment" alone. Combined with others it may have any position. It rounds its
+    input to 8 bits, which changes the output of simclr, but not of flip, crop and cutout.
 
     Args:
         names: keys of `AUGMENTATIONS`, each at most once; may be empty.
@@ -108,8 +102,7 @@ def make_augment(
         cutout_size: side of the square of "cutout" in pixels.
 
     Returns:
-        `augment(key, images)`, a pure function of a typed PRNG key and f32[B, H, W, C] in [0, 1]
-        that returns f32[B, H, W, C] clipped to [0, 1].
+        `augment(key, images)`, a pure function by the contract above, clipped to [0, 1].
 
     Raises:
         ConfigError: a name is unknown or repeated, or a size is negative.

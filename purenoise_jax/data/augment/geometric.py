@@ -1,4 +1,8 @@
-"""Flips, crops and Cutout of CIFAR-sized images."""
+"""Flips, crops and Cutout of small images.
+
+All functions take and return images f32[B, H, W, C] in [0, 1] with C = 1 or 3, and raise
+`DataError` for another shape. Keys are typed scalar PRNG keys.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +12,7 @@ from purenoise_jax.runtime import rng
 
 
 def flip(images: jax.Array, do_flip: jax.Array) -> jax.Array:
-    """Mirrors the chosen images left to right.
-
-    Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        do_flip: bool[B].
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Mirrors the images left to right where `do_flip`, bool[B], is True."""
     check_images(images)
     return jnp.where(per_image(do_flip), images[:, :, ::-1], images)
 
@@ -28,16 +21,10 @@ def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int = 4) -
     """Pads each image with black and cuts a window of the old size out of it.
 
     Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        images: the batch.
         top: i32[B] in [0, 2 * padding], first row of the window; `padding` is the identity.
         left: i32[B] in [0, 2 * padding], first column of the window.
         padding: pixels added on each of the four sides.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
     """
     check_images(images)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -51,22 +38,16 @@ def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int = 4) -
 def cutout(
     images: jax.Array, center_y: jax.Array, center_x: jax.Array, size: int = 16
 ) -> jax.Array:
-    """Blackens a square in each image (DeVries & Taylor 2017).
+    """Blackens a square in each image (DeVries and Taylor 2017).
 
     The square is [center - size // 2, center + size // 2) on both axes, clipped at the borders:
     near a border it is smaller, and an odd `size` acts as `size - 1`.
 
     Args:
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
+        images: the batch.
         center_y: i32[B] in [0, H).
         center_x: i32[B] in [0, W).
         size: side of the square in pixels.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
     """
     check_images(images)
 
@@ -80,54 +61,21 @@ def cutout(
 
 
 def random_flip(key: jax.Array, images: jax.Array, *, p: float = 0.5) -> jax.Array:
-    """Mirrors each image left to right with probability `p`.
-
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        p: probability that an image is mirrored.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Mirrors each image left to right with probability `p`."""
     return flip(images, rng.uniform(key, (images.shape[0],)) < p)
 
 
 def random_crop(key: jax.Array, images: jax.Array, *, padding: int = 4) -> jax.Array:
-    """Shifts each image by up to `padding` pixels on either axis, black coming in.
+    """Shifts each image by up to `padding` pixels on both axes and fills with black.
 
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        padding: largest shift; all (2 * padding + 1) squared windows are equally likely.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
+    All (2 * padding + 1) squared windows are equally likely.
     """
     top, left = rng.randint(key, (2, images.shape[0]), 0, 2 * padding + 1)
     return crop(images, top, left, padding)
 
 
 def random_cutout(key: jax.Array, images: jax.Array, *, size: int = 16) -> jax.Array:
-    """Blackens a square whose centre is uniform over all pixels of the image.
-
-    Args:
-        key: Typed PRNG key, a scalar.
-        images: f32[B, H, W, C] in [0, 1], C = 1 or 3.
-        size: side of the square in pixels, see `cutout`.
-
-    Returns:
-        f32[B, H, W, C] in [0, 1].
-
-    Raises:
-        DataError: `images` has another shape.
-    """
+    """Blackens a square, see `cutout`, whose centre is uniform over all pixels of the image."""
     check_images(images)
     batch, height, width, _ = images.shape
     key_y, key_x = rng.split(key)

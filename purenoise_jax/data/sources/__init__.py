@@ -1,1 +1,1 @@
-"""Sources of images: each returns a `Dataset`; `registry` lists them."""
+"""Data sources: each loads a `Dataset`; `registry` lists them."""

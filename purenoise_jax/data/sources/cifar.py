@@ -1,4 +1,4 @@
-"""Readers for the official CIFAR-10 and CIFAR-100 files, in their binary and their python form.
+"""Readers of the official CIFAR-10 and CIFAR-100 files, in their binary and their python form.
 
 A binary record is the label byte (CIFAR-100: the coarse, then the fine label) followed by
 3 x 32 x 32 pixel bytes, channel first. The python form is one pickled dictionary per file.
@@ -37,8 +37,8 @@ class Form:
         archive: name of the official archive that holds this folder.
         train_files: names of the training files in order.
         test_file: name of the test file.
-        is_binary: whether the files hold binary records rather than pickles.
-        checksum: which one `checksums` are, of `hashlib`.
+        is_binary: True if the files hold binary records, False if pickles.
+        checksum: the algorithm of `checksums`, a name of `hashlib`.
         checksums: of the official files in hex, by file name; a file without one is not compared.
     """
 
@@ -53,12 +53,12 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What the official files of one CIFAR data set look like.
+    """Layout of the official files of one CIFAR data set.
 
     Attributes:
         name: `"cifar10"` or `"cifar100"`.
         class_names: the class names in label order.
-        forms: the official forms; the first one that is found is read.
+        forms: the official forms; the first one found is read.
         labels_per_record: number of label bytes of a binary record; the last one is used.
         label_key: key of the labels in the python form.
         train_records: number of images in each training file.
@@ -148,7 +148,7 @@ def load_cifar(*, name: str, path: str, image_size: int = 0) -> Dataset:
         50,000 training and 10,000 test images `uint8[N, 32, 32, 3]` in their official order.
 
     Raises:
-        ConfigError: `name` is no CIFAR data set, or `path` is empty.
+        ConfigError: `name` is not a CIFAR data set, or `path` is empty.
         DataError: the files are missing, damaged or of the wrong size.
     """
     del image_size
@@ -179,7 +179,7 @@ def read_cifar(path: pathlib.Path, layout: Layout) -> Dataset:
 
     Args:
         path: the official folder, the official archive, or a folder that holds one of them.
-        layout: what the files look like.
+        layout: of the official files.
 
     Returns:
         The checked data set, images `uint8[N, 32, 32, 3]`.
@@ -194,7 +194,7 @@ def read_cifar(path: pathlib.Path, layout: Layout) -> Dataset:
         where = f"{path}: {form.folder}/{file}"
         decode = _decode_binary if form.is_binary else _decode_python
         _check_official(contents[file], form, file, where)
-        # Dropping each file once it is decoded keeps the peak near the size of the images.
+        # Each file is freed once it is decoded, so peak memory stays near the size of the images.
         parts[file] = decode(contents.pop(file), layout, records, where)
     test_images, test_labels = parts.pop(form.test_file)
     return check_dataset(
@@ -254,7 +254,7 @@ def _file_sizes(layout: Layout, form: Form) -> dict[str, tuple[int, int]]:
             exact = records * (layout.labels_per_record + _PIXELS)
             sizes[file] = (exact, exact)
         else:
-            # Beside the pixels a pickle holds one file name and a few label bytes per image.
+            # Besides the pixels, a pickle holds one file name and a few label bytes per image.
             sizes[file] = (records * _PIXELS, records * (_PIXELS + 128) + 4096)
     return sizes
 
@@ -276,15 +276,15 @@ def _read_folder(folder: pathlib.Path, sizes: dict[str, tuple[int, int]]) -> dic
 
 
 def _check_official(data: bytes, form: Form, file: str, where: str) -> None:
-    """Refuses a file that is not the official one; neither form has a check sum of its own."""
-    wanted = form.checksums.get(file)
-    if wanted is None:
+    """Refuses a file that is not the official one; the files themselves contain no checksum."""
+    expected = form.checksums.get(file)
+    if expected is None:
         return
-    seen = hashlib.new(form.checksum, data, usedforsecurity=False).hexdigest()
-    if seen != wanted:
+    actual = hashlib.new(form.checksum, data, usedforsecurity=False).hexdigest()
+    if actual != expected:
         raise DataError(
-            f"{where}: is damaged or not the official file: its {form.checksum} is {seen}, "
-            f"expected {wanted}; for images of your own there is data.source=npz"
+            f"{where}: is damaged or not the official file: its {form.checksum} is {actual}, "
+            f"expected {expected}; for your own images use data.source=npz"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads the wanted members of a .tar.gz into memory; nothing is ever written to disk."""
+"""Reads the wanted members of a .tar.gz into memory, without writing anything to disk."""
 
 import gzip
 import io
@@ -11,9 +11,9 @@ from typing import Any
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.files import open_plain
 
-# The official archives hold a readme and lists of class names next to the batches.
+# The official archives also hold a readme and lists of class names.
 _SMALL_MEMBER = 1 << 20
-# Tar headers and padding on top of the members themselves.
+# For the headers and the padding of the tar format.
 _OVERHEAD = 4 << 20
 
 _DAMAGE = (
@@ -27,10 +27,10 @@ _DAMAGE = (
 )
 
 
-class _Capped(io.RawIOBase):
-    """A read-only stream that refuses to deliver more than `limit` bytes.
+class _LimitedStream(io.RawIOBase):
+    """A read-only stream that raises an error beyond `limit` bytes.
 
-    Without it a few kilobytes of gzip could claim gigabytes, also inside a tar header.
+    Otherwise a few kilobytes of gzip could expand to gigabytes, even inside a tar header.
     """
 
     def __init__(self, stream: gzip.GzipFile, limit: int):
@@ -51,21 +51,21 @@ class _Capped(io.RawIOBase):
 
 
 def archive_folder(path: pathlib.Path) -> str:
-    """Returns the name of the folder that the first member of a .tar.gz lies in.
+    """Returns the name of the folder of the first member of a .tar.gz.
 
     Args:
         path: the archive.
 
     Returns:
-        The first component of the first member's name, as it stands in the archive.
+        The first component of the first member's name, unchanged.
 
     Raises:
         DataError: the file cannot be read as a .tar.gz.
     """
     try:
         with open_plain(path) as file, gzip.open(file) as stream:
-            capped = io.BufferedReader(_Capped(stream, _OVERHEAD))
-            with tarfile.open(fileobj=capped, mode="r|") as tar:
+            limited = io.BufferedReader(_LimitedStream(stream, _OVERHEAD))
+            with tarfile.open(fileobj=limited, mode="r|") as tar:
                 member = tar.next()
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -81,28 +81,27 @@ def read_members(
 ) -> dict[str, bytes]:
     """Reads the wanted files of one folder of a .tar.gz archive.
 
-    Small plain files beside them are skipped. Anything else, such as another folder, a link, a
-    device or a name that occurs twice, means that this is not the official archive, and is refused
-    instead of skipped.
+    Other small plain files are skipped. Anything else, such as another folder, a link, a device or
+    a name that occurs twice, is refused, because the official archives contain none.
 
     Args:
         path: the archive.
-        folder: name of the one folder that the archive may hold.
+        folder: name of the only folder that the archive may hold.
         wanted: for each file name in that folder the smallest and the largest legal size in bytes.
 
     Returns:
         The content of every wanted file.
 
     Raises:
-        DataError: the archive is damaged (its check sum is read too), lacks a file, holds a file of
+        DataError: the archive is damaged (its checksum is compared), lacks a file, holds a file of
             the wrong size, or holds anything unexpected.
     """
     limit = sum(largest for _, largest in wanted.values()) + _OVERHEAD
     found: dict[str, bytes] = {}
     try:
         with open_plain(path) as file, gzip.open(file) as stream:
-            capped = io.BufferedReader(_Capped(stream, limit), 1 << 20)
-            with tarfile.open(fileobj=capped, mode="r|") as tar:
+            limited = io.BufferedReader(_LimitedStream(stream, limit), 1 << 20)
+            with tarfile.open(fileobj=limited, mode="r|") as tar:
                 seen: set[str] = set()
                 for member in tar:
                     if member.name in seen:
@@ -115,8 +114,9 @@ def read_members(
                         found[name] = content.read()
                         if len(found[name]) != member.size:
                             raise DataError(f"member {member.name!r} is cut short")
-            # The check sum stands at the end of the stream, beyond what tarfile reads.
-            while capped.read(1 << 20):
+            # To the end of the stream, because gzip compares its checksum only there, and tarfile
+            # stops earlier.
+            while limited.read(1 << 20):
                 pass
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -152,5 +152,5 @@ def _wanted_name(
 
 
 def size_range(smallest: int, largest: int) -> str:
-    """Words a legal size for a message, for example `"30730000"` or `"1 to 9"`."""
+    """Formats a legal size for a message, for example `"30730000"` or `"1 to 9"`."""
     return str(smallest) if smallest == largest else f"{smallest} to {largest}"

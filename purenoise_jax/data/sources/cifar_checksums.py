@@ -1,7 +1,7 @@
-"""Check sums of the official CIFAR files, by folder and file.
+"""Checksums of the official CIFAR files, by folder and file.
 
-Of the binary files sha256, taken of files whose md5 are the published ones; of the python files the
-published md5. They are there against damage, not against an attacker.
+The binary files have sha256, computed from files with the published md5; the python files have the
+published md5. The checksums detect damage; they do not stop an attacker.
 """
 
 CHECKSUMS: dict[str, dict[str, str]] = {

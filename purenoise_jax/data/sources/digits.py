@@ -28,7 +28,7 @@ def load_digits(*, name: str = "digits", path: str = "", image_size: int = 0) ->
     """
     if path:
         raise ConfigError(f"data.path={path} is not read: the digits come with scikit-learn")
-    # Importing scikit-learn takes about a second, which other sources need not pay.
+    # Imported here, because it takes about a second and other sources do not need it.
     from sklearn import datasets
 
     stored = datasets.load_digits()

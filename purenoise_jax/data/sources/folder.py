@@ -26,13 +26,13 @@ def load_folder(
     """Loads `train/<class>/`, `test/<class>/` and, if there, `val/<class>/` below one folder.
 
     Images are read in sorted order and converted to RGB, by the rules of `decode_image`. The
-    classes are the sorted folder names in `train`, in Unicode's composed form (NFC): an accent that
-    one system stores as a code point of its own, as macOS does, and another as part of its letter
-    makes no other class. Files that are known to be no images are left alone; whatever else is not
-    read is a fault, and all faults are named at once.
+    classes are the sorted folder names in `train`, in Unicode's composed form (NFC), because
+    systems store accents in two ways: as a separate code point (macOS) or as part of the letter.
+    Files that are known not to be images are ignored. Any other file that cannot be read is a
+    fault, and one message lists all faults.
 
     Args:
-        name: unused; the folder is named.
+        name: unused; the data set is named after its folder.
         path: the folder that holds `train` and `test`.
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
@@ -45,10 +45,10 @@ def load_folder(
 
     Raises:
         ConfigError: `path` is empty, or a split's name is not legal.
-        DataError: a split or class is missing or empty, the class folders of two splits differ, two
-            folders of a split have the same name but for how its accents are stored, an image is
-            damaged, lies a folder too deep or is a link to nothing, a file may be an image and is
-            not read, or the sizes differ while `image_size` is 0.
+        DataError: a split or class is missing or empty; the class folders of two splits differ; the
+            names of two folders of a split differ only in the storage of accents; an image is
+            damaged, one folder too deep or a broken link; a file may be an image but has no
+            supported format; or the sizes differ while `image_size` is 0.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")
@@ -56,7 +56,7 @@ def load_folder(
     train, test = train_split or "train", test_split or "test"
     refuse_odd_splits(train, test)
     wanted = [train, test]
-    # Also a link to nothing, which then is missed rather than left out.
+    # A broken link counts too: it is then reported as missing instead of ignored.
     if "val" not in wanted and os.path.lexists(root / "val"):
         wanted.append("val")
 
@@ -71,7 +71,7 @@ def load_folder(
         found, classes = {*folders[split]}, {*folders[train]}
         if found != classes:
             only = {train: classes - found, split: found - classes}
-            differing = "; ".join(f"only {s} has {_named(k)}" for s, k in only.items() if k)
+            differing = "; ".join(f"only {s} has {_first_few(k)}" for s, k in only.items() if k)
             raise DataError(f"{root}: the class folders of {train} and {split} differ: {differing}")
     for split in wanted:
         splits[split], more = _read_split(root / split, [*folders[split].values()], image_size)
@@ -94,18 +94,18 @@ def load_folder(
 
 
 def _others(root: pathlib.Path, field: str, chosen: set[str]) -> str:
-    """What else could be meant by a split that is not there, ready to stand behind a message."""
+    """Returns the end of a message about a missing split: the folders that could be meant."""
     try:
         found = sorted(entry.name for entry in root.iterdir() if is_class_folder(entry))
     except OSError:
         return ""
     others = [name for name in found if name not in chosen]
     shown = ", ".join(others[:10]) + (", ..." if len(others) > 10 else "")
-    return f"; {root} has {shown}, of which {field} may name one" if others else ""
+    return f"; {root} has {shown}; set {field} to one of them" if others else ""
 
 
 def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folder of every class of a split, sorted by the class's name."""
+    """Lists the folder of every class of a split, sorted by the class's name."""
     try:
         names = sorted(entry.name for entry in split.iterdir() if is_class_folder(entry))
     except OSError as error:
@@ -124,10 +124,11 @@ def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
     return dict(sorted(folders.items()))
 
 
-def _named(classes: set[str]) -> str:
-    """Names of classes for a message: the first few and a count.
+def _first_few(classes: set[str]) -> str:
+    """Lists the first few class names for a message, and counts the others.
 
-    Quotes show spaces at their ends, and code points tell apart letters that look the same.
+    Quotes show spaces at the ends of a name. Names that are not ASCII are repeated with escapes,
+    because different letters may look the same.
     """
     shown = ", ".join(
         repr(name) if repr(name) == ascii(name) else f"{name!r} ({name!a})"
@@ -139,7 +140,7 @@ def _named(classes: set[str]) -> str:
 def _read_split(
     split: pathlib.Path, folders: list[pathlib.Path], image_size: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
-    """Images and labels of a split, and its faults; with faults, the images are incomplete."""
+    """Reads images and labels of a split, and its faults; with faults, images are missing."""
     files: list[pathlib.Path] = []
     labels: list[int] = []
     faults = stray_images(split)

@@ -1,7 +1,7 @@
-"""Which files of a class folder are images, which may be passed over, and what is wrong otherwise.
+"""Sorts the entries of class folders into images, ignored files and faults.
 
-Nothing that may be an image is left out without a word: a file is read, is on the list of what may
-be passed over, or is a fault. The lists are in docs/data.md.
+No file that may be an image is silently ignored: every file is either read, on the list of ignored
+names, or a fault. The lists are in docs/data.md.
 """
 
 import os
@@ -10,26 +10,26 @@ import pathlib
 from purenoise_jax.runtime.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-# Texts, tables and annotations, which people keep beside images.
-_NO_IMAGES = (
+# Suffixes of texts, tables and annotations, which are often stored beside images.
+_IGNORED_SUFFIXES = (
     *(".txt", ".md", ".rst", ".html", ".htm", ".log", ".py", ".ipynb", ".md5", ".sha256"),
     *(".json", ".jsonl", ".xml", ".csv", ".tsv", ".yaml", ".yml", ".toml", ".ini"),
 )
-_NAMES = (
+_IGNORED_NAMES = (
     *("readme", "license", "licence", "copying", "notice"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini"),
 )
-# Previews of network drives, and what macOS puts into archives.
-_FOLDERS = ("@eaDir", "__MACOSX")
+# Previews of network drives, and metadata that macOS adds to archives.
+_IGNORED_FOLDERS = ("@eaDir", "__MACOSX")
 
 
 def is_class_folder(entry: pathlib.Path) -> bool:
-    """Whether an entry of a split is a class: a folder, or a link to one, that is not hidden."""
-    return not _is_passed_over(entry.name) and entry.is_dir()
+    """Returns whether an entry of a split is a class: a folder, or a link to one, not ignored."""
+    return not _is_ignored(entry.name) and entry.is_dir()
 
 
 def stray_images(split: pathlib.Path) -> list[str]:
-    """The faults of what lies beside the class folders of a split."""
+    """Returns the faults of the files beside the class folders of a split."""
     faults = []
     for entry in _entries(split):
         if _is_folder(entry):
@@ -47,7 +47,7 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
 
     Returns:
         The files to read, sorted by name, and the faults of the others, each one line that begins
-        with the place below the data set's folder.
+        with the path below the data set's folder.
 
     Raises:
         DataError: the folder cannot be listed.
@@ -70,17 +70,21 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as entries:  # which knows of most what they are without asking
-            kept = [entry for entry in entries if not _is_passed_over(entry.name)]
+        # scandir, because it gives the kind of most entries without another call.
+        with os.scandir(folder) as entries:
+            kept = [entry for entry in entries if not _is_ignored(entry.name)]
         return sorted(kept, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
 
 
-def _is_passed_over(name: str) -> bool:
+def _is_ignored(name: str) -> bool:
     suffix = os.path.splitext(name)[1].lower()
     return (
-        name.startswith(".") or name in _FOLDERS or name.lower() in _NAMES or suffix in _NO_IMAGES
+        name.startswith(".")
+        or name in _IGNORED_FOLDERS
+        or name.lower() in _IGNORED_NAMES
+        or suffix in _IGNORED_SUFFIXES
     )
 
 
@@ -93,25 +97,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _fault(file: os.DirEntry[str]) -> str:
     if file.is_symlink() and not os.path.exists(file):
-        return f"is a link to {os.readlink(file)}, which is not there"
+        return f"is a link to {os.readlink(file)}, which does not exist"
     if not file.is_file():
-        return "is no regular file"  # a pipe would be waited for
+        return "is not a regular file"  # Reading a pipe would block.
     if os.path.splitext(file.name)[1].lower() not in SUFFIXES:
-        return f"is of no format that is read ({' '.join(SUFFIXES)}); convert it or move it away"
+        return f"has no supported format ({' '.join(SUFFIXES)}); convert it or move it away"
     return ""
 
 
 def _nested(folder: os.DirEntry[str]) -> str:
-    """The fault of a folder in a class folder, if it holds anything that may be an image."""
+    """Returns the fault of a folder in a class folder; "" if it holds only ignored files."""
     count = 0
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_passed_over(name)]
-        count += sum(not _is_passed_over(name) for name in files)
-        # Such a folder is not gone into, as links may lead round in a circle.
-        count += sum(os.path.islink(os.path.join(place, name)) for name in folders)
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_ignored(name)]
+        count += sum(not _is_ignored(name) for name in files)
+        # A linked folder counts as one file and is not entered, because links may form a cycle.
+        count += sum(os.path.islink(os.path.join(path, name)) for name in folders)
     if not count:
         return ""
     return (
-        f"is a folder with {count} files, which is not looked into; move them up into the class "
-        "folder, or make it a class folder of its own"
+        f"is a folder with {count} files, which are not read; move them up into the class folder, "
+        "or make it a class folder"
     )

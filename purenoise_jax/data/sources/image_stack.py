@@ -1,4 +1,4 @@
-"""The images of a split, gathered one by one, and the faults that only show in all of them."""
+"""Collects the images of a split into one array, and finds the faults of the set of images."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from purenoise_jax.data.sources.resize import resize_square
 
 
 class ImageStack:
-    """Images of one size, or resized to one.
+    """An array of images of one size.
 
     Args:
-        count: images of the split.
+        count: number of images of the split.
         image_size: height and width to resize to; 0 keeps the stored size.
     """
 
@@ -26,9 +26,9 @@ class ImageStack:
 
         Args:
             index: of the row.
-            place: names the image in messages.
-            image: `uint8[H, W, C]`; of any other dtype it is a fault.
-            largest: see `decode.Decoded`.
+            place: the name of the image in messages.
+            image: `uint8[H, W, C]`; any other dtype is a fault.
+            largest: see `Decoded` in `decode.py`.
         """
         if largest is not None:
             self._largest[place] = largest
@@ -42,7 +42,7 @@ class ImageStack:
             self._odd.append((place, image))
 
     def finish(self) -> tuple[np.ndarray, list[str]]:
-        """The images, `uint8[N, H, W, C]`, and the faults; with faults, images are missing."""
+        """Returns images `uint8[N, H, W, C]` and faults; with faults, images are missing."""
         if self._images is None:
             return np.empty((0, 0, 0, 3), np.uint8), []
         faults = []

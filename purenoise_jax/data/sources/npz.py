@@ -1,4 +1,4 @@
-"""Reads one .npz file with the key names that MedMNIST uses."""
+"""Reads a data set from one .npz file with MedMNIST's key names."""
 
 import os
 import pathlib
@@ -26,9 +26,9 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     `"0"`, `"1"` and so on up to the largest label.
 
     Args:
-        name: unused; the file is named.
+        name: unused; the data set is named after its file.
         path: the .npz file.
-        image_size: unused; the images are taken as stored.
+        image_size: unused; the images keep their stored size.
 
     Returns:
         The checked data set.
@@ -83,7 +83,7 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
             twice = [key for key in keys if names.count(f"{key}.npy") > 1]
             if twice:
                 raise DataError(f"{file}: holds {twice[0]} more than once")
-            # Before any of it is unpacked: a few kilobytes can say that they are zeros for ever.
+            # Checked before unpacking: a few kilobytes can expand to any number of zeros.
             size = sum(bundle.getinfo(f"{key}.npy").file_size for key in keys)
             if size > _memory():
                 raise DataError(

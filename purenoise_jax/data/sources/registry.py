@@ -1,4 +1,4 @@
-"""The table of data sources, and the one function that loads from any of them."""
+"""The table of data sources, and `load`, which loads from any of them."""
 
 import difflib
 from typing import Protocol
@@ -14,45 +14,45 @@ from purenoise_jax.runtime.errors import ConfigError, shown, unknown
 
 
 class Source(Protocol):
-    """What every entry of `SOURCES` looks like."""
+    """Signature of the entries of `SOURCES`."""
 
     def __call__(self, *, name: str, path: str, image_size: int) -> Dataset:
-        """Loads the data set `name` from `path` at `image_size` (0: as stored)."""
+        """Loads the data set `name` from `path`; `image_size` 0 keeps the stored size."""
         ...
 
 
 class SplitSource(Protocol):
-    """What every entry of `SPLIT_SOURCES` looks like."""
+    """Signature of the entries of `SPLIT_SOURCES`."""
 
     def __call__(
         self, *, name: str, path: str, image_size: int, train_split: str, test_split: str
     ) -> Dataset:
-        """As a `Source`; an empty name of a split stands for the usual one."""
+        """Loads like a `Source`, with chosen splits; an empty name means the default split."""
         ...
 
 
 def load_auto(
     *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
 ) -> Dataset:
-    """Loads a data set from the nearest place that has it.
+    """Loads a data set from the first place that has it.
 
-    `"digits"` comes with scikit-learn. CIFAR is read from `path` if that is given, else from a
-    prepared data set in the default TFDS directory, else from the cache, which is filled by a
-    download if need be. Every other name is a prepared TFDS data set.
+    `"digits"` comes with scikit-learn. CIFAR is read from `path` if that is given, otherwise from a
+    prepared data set in the default TFDS directory, otherwise from the cache, after a download if
+    necessary. Every other name is a prepared TFDS data set.
 
     Args:
         name: data set name.
-        path: where the official CIFAR files or the TFDS data sets are; empty if not given.
-        image_size: height and width to resize to, where the source does that; 0 for as stored.
-        train_split: as for `load_tfds`; empty for other data sets, whose splits are given.
+        path: folder of the official CIFAR files or of the TFDS data sets; empty if not given.
+        image_size: height and width to resize to, if the source can; 0 keeps the stored size.
+        train_split: see `load_tfds`; must be empty for other data sets, whose splits are fixed.
         test_split: as `train_split`.
 
     Returns:
         The checked data set.
 
     Raises:
-        ConfigError: the name is not legal, or splits are chosen of a data set without a choice.
-        DataError: the data set is not to be had, or is damaged.
+        ConfigError: the name is not legal, or a split is chosen of a data set with fixed splits.
+        DataError: the data set cannot be found or is damaged.
     """
     if name == "digits" or name in LAYOUTS:
         _refuse_splits(f"data.name={name}", train_split, test_split)
@@ -84,7 +84,7 @@ SOURCES: dict[str, Source] = {
     "folder": load_folder,
     "digits": load_digits,
 }
-# Those in which a config may choose what trains and what is tested on.
+# The sources whose splits a config may choose.
 SPLIT_SOURCES: dict[str, SplitSource] = {
     "auto": load_auto,
     "tfds": load_tfds,
@@ -105,11 +105,11 @@ def load(
 
     Args:
         source: a key of `SOURCES`.
-        name: data set name, for example `"cifar10"`; what it means depends on the source.
+        name: data set name, for example `"cifar10"`; its meaning depends on the source.
         path: file or folder to read; empty if not given.
-        image_size: height and width of the images in pixels; 0 for as stored.
-        train_split: name of the split or folder that trains; empty for the usual one.
-        test_split: name of the split or folder that is tested on; empty for the usual one.
+        image_size: height and width of the images in pixels; 0 keeps the stored size.
+        train_split: name of the training split or folder; empty for the default.
+        test_split: name of the test split or folder; empty for the default.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]` and labels `int32[N]`.

@@ -1,8 +1,8 @@
-"""A reader for the python form of CIFAR that cannot be made to run code.
+"""Reads the python form of CIFAR without running code that a pickle names.
 
 A pickle names functions to call. The official files need three, all of which rebuild a NumPy array,
-and here even those are replaced by stand-ins that only record what they are given: neither an
-import nor a call into NumPy is steered by the file. Every other name is refused.
+and here even those are replaced by stand-ins that only record their arguments, so a file controls
+neither an import nor a call into NumPy. Every other name is refused.
 """
 
 import io
@@ -15,7 +15,7 @@ import numpy as np
 
 from purenoise_jax.runtime.errors import DataError
 
-# What a damaged stream makes the unpickler or the stand-ins raise.
+# Errors that the unpickler and the stand-ins raise for a damaged stream.
 _DAMAGE = (
     pickle.UnpicklingError,
     EOFError,
@@ -48,14 +48,14 @@ class _Array:
 
 
 class _Dtype:
-    """Stands for the dtype `uint8`; its layout details say nothing for single bytes."""
+    """Stands for the dtype `uint8`; its byte order and alignment are irrelevant to single bytes."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         del state
 
 
 class _NdarrayClass:
-    """Stands for the class `numpy.ndarray`, which the files only pass on."""
+    """Stands for the class `numpy.ndarray`, which the files only use as an argument."""
 
 
 def _reconstruct(*args: Any) -> _Array:
@@ -79,10 +79,10 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 }
 
 
-# The unpickler written in Python, because the one in C sets aside as much memory as the file asks
-# for: one flipped bit in a memo index makes it claim and touch tens of gigabytes.
+# The unpickler written in Python, because the one in C allocates any amount of memory that the file
+# requests: one flipped bit in a memo index makes it allocate and write tens of gigabytes.
 class _Unpickler(pickle._Unpickler):
-    # The one operation that does the same here; the official files are too old to use it.
+    # Without the only operation that could do so here; the official files predate it.
     dispatch: ClassVar[dict[int, Any]] = {
         code: action
         for code, action in pickle._Unpickler.dispatch.items()
@@ -103,14 +103,14 @@ def unpickle_arrays(data: bytes, where: str) -> dict[bytes, Any]:
     """Reads a pickled dictionary of plain values and uint8 arrays without running anything.
 
     Args:
-        data: the whole pickle, of Python 2 or 3.
+        data: the complete pickle, of Python 2 or 3.
         where: file name for error messages.
 
     Returns:
-        The dictionary. Keys that are text become bytes; arrays are read-only `uint8`.
+        The dictionary. Text keys become bytes; arrays are read-only `uint8`.
 
     Raises:
-        DataError: the pickle names anything but NumPy's array rebuilders (the message says what),
+        DataError: the pickle names anything but NumPy's array constructors (the message names it),
             is damaged, or is not a dictionary.
     """
     try:

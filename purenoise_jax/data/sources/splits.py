@@ -1,17 +1,17 @@
-"""Which splits of a data set train and test, for the sources that let a config choose."""
+"""Checks the names of the splits that a config chooses for training and test."""
 
 from purenoise_jax.runtime.errors import ConfigError
 
 
 def refuse_odd_splits(train: str, test: str) -> None:
-    """Refuses names that are no plain names, and the same name twice.
+    """Refuses names with separators, and the same name twice.
 
     Args:
-        train: name of the split that trains.
-        test: name of the split that is tested on.
+        train: name of the training split.
+        test: name of the test split.
 
     Raises:
-        ConfigError: one line that names the fields.
+        ConfigError: a name is not legal, or both are the same.
     """
     for field, name in (("data.train_split", train), ("data.test_split", test)):
         if name in (".", "..") or "/" in name or "\\" in name:
@@ -20,6 +20,6 @@ def refuse_odd_splits(train: str, test: str) -> None:
             )
     if train == test:
         raise ConfigError(
-            f"data.train_split and data.test_split are both {train!r}, so that the test would be "
-            "on training images; set one of them to another split"
+            f"data.train_split and data.test_split are both {train!r}, so the test would use "
+            "training images; set one of them to another split"
         )

@@ -1,7 +1,7 @@
 """Reads image data sets that TensorFlow Datasets has prepared, without TensorFlow.
 
-Only the formats with random access (array_record, parquet) can be read this way. Nothing is
-downloaded or prepared here.
+Only the formats with random access (array_record, parquet) can be read this way. Data sets are
+neither downloaded nor prepared here.
 """
 
 import json
@@ -33,20 +33,22 @@ def load_tfds(
 ) -> Dataset:
     """Loads a prepared TFDS image classification data set.
 
-    The training set is the split `train` and the test set the split `test`, with `validation`
-    beside them if there is one. Without a split `test`, the split `validation` is the test set.
-    Encoded images are read by the rules of `decode_image`. Where examples have a text feature `id`,
-    they are returned sorted by it, which restores the official order of CIFAR; otherwise in the
-    order in which they are stored.
+    The training set is the split `train`, the test set the split `test`, and the validation set the
+    split `validation` if there is one. Without a split `test`, `validation` is the test set.
+    Encoded images are read by the rules of `decode_image`. If examples have a text feature `id`,
+    they are returned sorted by it, which restores the official order of CIFAR; otherwise they are
+    returned in stored order.
 
     Args:
         name: TFDS name: `"cifar10"`, `"name/config"`, or either with a version, `"cifar10:3.0.2"`.
-        path: the TFDS data directory; empty for `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`. The
-            folder of one version, which holds `dataset_info.json`, will also do.
+        path: the TFDS data directory, or the folder of one version, which holds
+            `dataset_info.json`; empty for `$TFDS_DATA_DIR`, or `~/tensorflow_datasets` if that is
+            not set.
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         train_split: name of the split of training images; empty for `train`.
-        test_split: name of the split of test images; empty for `test`, else `validation`.
+        test_split: name of the split of test images; empty for `test`, or `validation` if there is
+            no `test`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]`.
@@ -79,8 +81,8 @@ def load_tfds(
     if missing:
         raise DataError(
             f"{folder}: lacks the split {' and '.join(sorted(missing))}, "
-            f"has {', '.join(sorted(splits)) or 'none'}; data.train_split and data.test_split may "
-            "name others"
+            f"has {', '.join(sorted(splits)) or 'none'}; choose others with data.train_split and "
+            "data.test_split"
         )
     wanted = [train, test]
     if "validation" in splits and "validation" not in wanted:
@@ -96,7 +98,7 @@ def load_tfds(
         if split in unlabelled:
             others = ", ".join(sorted(splits - {train, test})) or "none"
             raise DataError(
-                f"{folder}: all labels of the split {split} are -1, so that it has none; set "
+                f"{folder}: all labels of the split {split} are -1, which means unlabelled; set "
                 f"{field} to another split, there is {others}"
             )
     has_val = len(wanted) > 2 and wanted[2] not in unlabelled
@@ -118,15 +120,15 @@ def load_tfds(
 
 
 def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
-    """Looks for the folder of a prepared TFDS data set, without importing TFDS.
+    """Finds the folder of a prepared TFDS data set, without importing TFDS.
 
     Args:
         name: TFDS name, as for `load_tfds`.
         path: the TFDS data directory, or the folder of one version; empty for the default.
 
     Returns:
-        The folder that holds `dataset_info.json`, of the newest version unless one is asked for
-        and, among equal ones, of a version that can be read here; None if there is none.
+        The folder that holds `dataset_info.json`, of the newest version unless `name` chooses one;
+        None if there is none.
 
     Raises:
         ConfigError: `name` is not a TFDS name.
@@ -154,7 +156,7 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
 
 
 def name_in_folder(path: str) -> str:
-    """The name of the data set whose version lies in this very folder; "" if none does."""
+    """Returns the name of the data set if the folder is one version of it; otherwise ""."""
     try:
         info = json.loads((pathlib.Path(path).expanduser() / _INFO_FILE).read_bytes())
     except (OSError, ValueError, RecursionError, RuntimeError):
@@ -164,7 +166,7 @@ def name_in_folder(path: str) -> str:
 
 
 def has_readable(name: str) -> bool:
-    """Says whether the default TFDS directory holds this data set in a format read here.
+    """Returns whether the default TFDS directory holds this data set in a format read here.
 
     Args:
         name: TFDS name, as for `load_tfds`.
@@ -220,7 +222,7 @@ def _random_access_format(folder: pathlib.Path) -> str | None:
 
 
 def _check_feature_classes(folder: pathlib.Path) -> None:
-    """Refuses features that are not TFDS's own: TFDS imports whatever module the file names."""
+    """Refuses features that are not TFDS's own, because TFDS imports any module the file names."""
     pending = [_read_json(folder / _FEATURES_FILE)]
     while pending:
         node = pending.pop()
@@ -235,14 +237,14 @@ def _check_feature_classes(folder: pathlib.Path) -> None:
 
 
 def _open_builder(folder: pathlib.Path, file_format: str) -> Any:
-    # TFDS takes about half a second to import, which other sources need not pay.
+    # Imported here, because it takes about half a second and other sources do not need it.
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise DataError(f"cannot import tensorflow_datasets: {error}") from error
     try:
         return tfds.builder_from_directory(str(folder), file_format=file_format)
-    # TFDS and protobuf document no common error for a damaged description.
+    # All errors, because TFDS and protobuf document none for a damaged description.
     except Exception as error:
         raise DataError(f"{folder}: TFDS cannot open it ({_one_line(error)})") from error
 
@@ -257,7 +259,7 @@ def _find_features(folder: pathlib.Path, builder: Any) -> tuple[str, str, tuple[
         if isinstance(feature, tfds.features.ClassLabel):
             labels.append(key)
         elif isinstance(feature, tfds.features.Image):
-            # TFDS stores floats as the bytes of a PNG.
+            # Floats are not read: TFDS stores their bytes as a PNG.
             if np.dtype(feature.np_dtype) in (np.uint8, np.uint16):
                 images.append(key)
         elif (
@@ -291,7 +293,7 @@ def _read_split(
     label_key: str,
     image_size: int,
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
-    """Images and labels of a split, and its faults; with faults, the images are incomplete."""
+    """Reads images and labels of a split, and its faults; with faults, images are missing."""
     import tensorflow_datasets as tfds
 
     feature = builder.info.features[image_key]
@@ -301,15 +303,15 @@ def _read_split(
     faults: list[str] = []
     index = -1
     try:
-        # TFDS would decode by rules of its own, which differ with what is installed.
+        # TFDS's own decoders are skipped, because they depend on the installed libraries.
         decoders = {image_key: tfds.decode.SkipDecoding()} if encoded else None
         source = builder.as_data_source(split, decoders=decoders)
         count = len(source)
-        said, stored = builder.info.splits[split].num_examples, _count_stored(source, builder)
-        if stored != said:
+        declared, stored = builder.info.splits[split].num_examples, _count_stored(source, builder)
+        if stored != declared:
             raise DataError(
-                f"{folder}: {_INFO_FILE} says that split {split} has {said} examples, but {stored} "
-                "are stored"
+                f"{folder}: {_INFO_FILE} declares {declared} examples in split {split}, but "
+                f"{stored} are stored"
             )
         stack = ImageStack(count, image_size)
         for index in range(count):
@@ -327,7 +329,7 @@ def _read_split(
                 stack.add(index, place, np.asarray(example[image_key]))
     except DataError:
         raise
-    # The readers of the two formats raise errors of their own making for damaged records.
+    # All errors, because the readers of the two formats have their own for damaged records.
     except Exception as error:
         raise DataError(
             f"{folder}: cannot read example {index} of split {split} ({_one_line(error)})"
@@ -344,7 +346,10 @@ def _read_split(
 
 
 def _count_stored(source: Any, builder: Any) -> int:
-    """Examples in the files of a split; of array_record, TFDS reads as many as it is told."""
+    """Counts the examples in the files of a split.
+
+    For array_record, TFDS itself only reads the declared number of examples.
+    """
     if builder.info.file_format.value != "array_record":
         return len(source)
     from array_record.python.array_record_module import ArrayRecordReader
@@ -358,9 +363,9 @@ def _count_stored(source: Any, builder: Any) -> int:
 
 
 def _decode(data: Any, channels: int | None) -> tuple[np.ndarray, int | None]:
-    """An encoded image as `uint8[H, W, C]`, and its largest sample if it has 16 bits.
+    """Decodes an image to `uint8[H, W, C]`, with its largest sample if it has 16 bits.
 
-    C is 1 where the feature has one channel, otherwise 3.
+    C is 1 if the feature has one channel, otherwise 3.
     """
     if not isinstance(data, bytes):
         raise DataError(f"cannot be read as an image (it is stored as {type(data).__name__})")
@@ -368,7 +373,7 @@ def _decode(data: Any, channels: int | None) -> tuple[np.ndarray, int | None]:
     pixels = decoded.pixels
     if channels == 1:
         if (pixels != pixels[..., :1]).any():
-            raise DataError("is coloured, but its feature says that it has one channel")
+            raise DataError("is coloured, but its feature has one channel")
         pixels = pixels[..., :1]
     return pixels, decoded.largest
 

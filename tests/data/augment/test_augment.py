@@ -1,4 +1,4 @@
-"""Augmentation: torchvision's numbers, numpy oracles, invariants and frequencies."""
+"""Augmentations against torchvision's numbers and numpy oracles; invariants and frequencies."""
 
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ GOLDENS = pathlib.Path(__file__).parents[2] / "goldens" / "augment.npz"
 
 # Pixels are in [0, 1], where float32 resolves 6e-8. Flip, crop and Cutout only move pixels. A
 # blend or a blur takes about five roundings, plus that of the contrast mean. The hue is a number
-# up to 6, known to 5e-7, times a chroma of at most 1; torchvision carries it divided by 6. The
-# chain amplifies all this by factors of up to 1.4 each.
+# up to 6, known to 5e-7, times a chroma of at most 1; torchvision stores it divided by 6. Each step
+# of the chain amplifies these errors by up to 1.4.
 POINTWISE, HUE, CHAIN = 5e-7, 2e-6, 5e-6
 
 RANDOM_OPS = {
@@ -48,7 +48,7 @@ def goldens() -> dict[str, np.ndarray]:
 
 
 def jitted(name: str, *static: str) -> Callable[..., jax.Array]:
-    """An operation under jit: compiled once instead of primitive by primitive."""
+    """A jitted operation, because one compilation is faster than one per primitive."""
     return jax.jit(getattr(augment, name), static_argnames=static)
 
 
@@ -227,13 +227,13 @@ def test_invariants(name, channels):
             assert out.shape == images.shape and out.dtype == jnp.float32
             assert np.isfinite(out).all() and out.min() >= 0 and out.max() <= 1
         np.testing.assert_array_equal(op(key, noise), op(key, noise))
-        # Black stays black, whatever the parameters.
+        # Black stays black for all parameters.
         np.testing.assert_array_equal(op(key, flat)[::2], 0)
     outputs = [np.asarray(op(key, noise)) for key in keys]
     assert any((outputs[0] != other).any() for other in outputs[1:])
 
 
-def test_ops_that_need_colour_leave_one_channel_alone():
+def test_colour_ops_do_not_change_grey_images():
     images = random_images((8, 32, 32, 1))
     np.testing.assert_array_equal(jitted("adjust_saturation")(images, full(0.3, 8)), images)
     np.testing.assert_array_equal(jitted("adjust_hue")(images, full(0.3, 8)), images)
@@ -253,7 +253,7 @@ def test_rows_are_independent_and_differ():
     out = np.asarray(chain(key, images))
     others = chain(key, images.at[1:].set(random_images(seed=1)[1:]))
     np.testing.assert_array_equal(others[0], out[0])
-    # The parameters belong to the slot: the same image in every row comes out differently.
+    # Each row has its own parameters, so the same image in every row gives different results.
     same = np.asarray(chain(key, jnp.broadcast_to(images[:1], images.shape)))
     np.testing.assert_array_equal(same[0], out[0])
     assert len({row.tobytes() for row in same}) == len(same)
@@ -284,7 +284,7 @@ def test_double_precision_mode_draws_the_same():
     np.testing.assert_allclose(double, single, rtol=0, atol=1e-5)
 
 
-# Statistics; the keys are fixed, so these do not flicker.
+# Statistics; the keys are fixed, so these tests are deterministic.
 
 
 def test_flip_and_grayscale_frequencies():
@@ -363,20 +363,20 @@ def test_make_augment_is_paired_and_ordered():
     def run(names: Sequence[str], images: jax.Array) -> jax.Array:
         return jax.jit(augment.make_augment(names))(key, images)
 
-    # Every augmentation draws the same in any company, and the order is the one given.
+    # An augmentation draws the same with and without others, and the order is the one given.
     geometric = ["flip", "crop", "cutout"]
     for names in (geometric, geometric[::-1]):
         step_by_step = images
         for name in names:
             step_by_step = run([name], step_by_step)
         np.testing.assert_array_equal(run(names, images), step_by_step)
-    # A hole cut last stays black; one cut before jitter and blur does not.
+    # A hole that is cut last stays black; one that is cut before jitter and blur does not.
     reverse = run(["simclr", "cutout"], images)
     assert (np.asarray(reverse) == 0).all(-1).any((1, 2)).all()
     np.testing.assert_array_equal(run([], images * 3), jnp.clip(images * 3, 0, 1))
 
 
-def test_the_papers_chain_cuts_its_hole_before_the_colours() -> None:
+def test_the_papers_order_has_cutout_before_the_colours() -> None:
     images, key = random_images() / 2 + 0.25, jax.random.key(11)
     by_hand = images
     for name in ("flip", "crop", "cutout", "simclr"):
@@ -412,7 +412,7 @@ def test_make_augment_passes_sizes_on():
     assert (np.asarray(holes) == 0).all(-1).sum((1, 2)).max() == 4
 
 
-def test_wrong_arguments_are_reported():
+def test_wrong_arguments_are_refused():
     with pytest.raises(ConfigError, match=r"'mixup' .*flip, crop, cutout, simclr"):
         augment.make_augment(["flip", "mixup"])
     with pytest.raises(ConfigError, match="twice"):

@@ -101,7 +101,7 @@ def no_rank_promotion() -> Iterator[None]:
 
 
 def inverse_affine(center, translate, shear_x, shear_y):
-    """Map from target to source of a shear about a centre, then a translation; in degrees."""
+    """Map from target to source for a shear about a centre, then a translation; in degrees."""
     sx, sy = math.radians(shear_x), math.radians(shear_y)
     # Forwards [[p, q], [r, s]]; its determinant is one.
     p, r = math.cos(-sy) / math.cos(sy), math.sin(-sy) / math.cos(sy)
@@ -111,7 +111,7 @@ def inverse_affine(center, translate, shear_x, shear_y):
 
 
 def pil_op(image: Image.Image, op: Op, level: int, negative: bool) -> Image.Image:
-    """One operation as torchvision applies it to a PIL image."""
+    """Applies one operation to a PIL image as torchvision does."""
     if op in ENHANCERS:
         m = LINSPACE["enhance"][level]
         return ENHANCERS[op](image).enhance(1.0 + (-m if negative else m))
@@ -157,7 +157,7 @@ def pil_apply(images: np.ndarray, op, level, negative) -> np.ndarray:
 
 
 def to_levels(images: jax.Array) -> np.ndarray:
-    """Back to 8 bits; the values must lie on the grid."""
+    """Converts back to 8 bits; the values must be multiples of 1/255."""
     scaled = np.asarray(images) * 255
     np.testing.assert_allclose(scaled, np.round(scaled), rtol=0, atol=1e-4)
     return np.uint8(np.round(scaled))
@@ -168,7 +168,7 @@ def to_levels(images: jax.Array) -> np.ndarray:
 
 @functools.cache
 def gallery(height: int = 32, width: int = 32, channels: int = 3) -> np.ndarray:
-    """Random, flat, steep, two-coloured and poor images, u8[N, H, W, C]."""
+    """Random, uniform, steep and two-coloured images and some of few levels, u8[N, H, W, C]."""
     rng = np.random.default_rng(0)
     shape = (height, width, channels)
     images = list(rng.integers(0, 256, (4, *shape)))
@@ -180,7 +180,7 @@ def gallery(height: int = 32, width: int = 32, channels: int = 3) -> np.ndarray:
     images.append(np.where(rng.random(shape) < 0.01, 0, 255))
     images.append(np.where(rng.random(shape) < 0.01, 255, 0))
     images.append(np.where(rng.random(shape) < 0.3, 128, 127))
-    # Few pixels below the brightest level: equalize has no step to take.
+    # Few pixels below the brightest level, so the step of equalize is zero.
     images.append(np.where(rng.random(shape) < 0.1, rng.integers(0, 200, shape), 200))
     images.append(rng.choice([3, 40, 41, 250], shape, p=[0.7, 0.1, 0.1, 0.1]))
     one_flat = rng.integers(0, 256, shape)
@@ -209,7 +209,7 @@ def params(op, level, negative) -> OpParams:
 def test_every_op_at_every_magnitude_equals_pil(op, shape):
     images = gallery(*shape)
     n = len(images)
-    # Both signs of all levels in one batch, so that a parameter of another image shows.
+    # Both signs of all levels in one batch, to detect parameters applied to another image.
     levels, negative = np.repeat(np.arange(20) // 2, n), np.repeat(np.arange(20) % 2 == 1, n)
     tiled = np.tile(images, (20, 1, 1, 1))
     ops = np.full(20 * n, op)
@@ -218,7 +218,7 @@ def test_every_op_at_every_magnitude_equals_pil(op, shape):
     np.testing.assert_array_equal(to_levels(result), pil_apply(tiled, ops, levels, negative))
 
 
-def test_ops_do_not_depend_on_their_company():
+def test_ops_do_not_depend_on_the_other_images():
     images = gallery()
     rng = np.random.default_rng(1)
     n = 8 * len(images)
@@ -230,7 +230,7 @@ def test_ops_do_not_depend_on_their_company():
 
 
 def test_blend_equals_pil_for_all_greys():
-    # All greys, blended with black and with a mean, which the other half of the image sets.
+    # All greys, blended with black and with a mean, which the other half of the image determines.
     grey = np.arange(256, dtype=np.uint8)
     means = np.arange(0, 256, 3, dtype=np.uint8)  # they come out as 64 to 191
     images = np.empty((len(means), 16, 32, 3), np.uint8)
@@ -246,7 +246,7 @@ def test_blend_equals_pil_for_all_greys():
 
 
 def test_autocontrast_equals_pil_for_every_range():
-    # Each holds the darkest and the brightest level and all between.
+    # Each image has the darkest and the brightest level and all between.
     low, high = np.triu_indices(256)
     levels = np.clip(np.arange(256)[None], low[:, None], high[:, None]).astype(np.uint8)
     tables = jax.jit(aa._auto_contrast_tables)(jnp.asarray(levels, jnp.int32)[..., None])
@@ -255,7 +255,7 @@ def test_autocontrast_equals_pil_for_every_range():
     expected = np.int64(levels * scale + -low[:, None] * scale).clip(0, 255)
     expected = np.where((high > low)[:, None], expected, levels)
     np.testing.assert_array_equal(result, expected)
-    # The formula above is that of the version of PIL tested with.
+    # The installed version of PIL uses the formula above.
     some = np.random.default_rng(2).choice(len(levels), 300, replace=False)
     for i in some:
         pil = ImageOps.autocontrast(Image.fromarray(levels[i][None]))
@@ -325,7 +325,7 @@ def test_two_ops_are_applied_in_their_order():
     np.testing.assert_array_equal(result, expected)
 
 
-def test_every_sub_policy_op_and_sign_is_as_frequent_as_it_should_be():
+def test_every_sub_policy_op_and_sign_has_its_frequency():
     n = 50_000
     drawn = jax.tree.map(np.asarray, sample(jax.random.key(1), n))
     expected: dict[tuple[int, int, int], float] = {}
@@ -343,7 +343,7 @@ def test_every_sub_policy_op_and_sign_is_as_frequent_as_it_should_be():
             assert abs(hits.mean() - p) < 4.5 * np.sqrt(p * (1 - p) / n), (slot, op, level)
             negative = drawn.negative[slot][hits].mean()
             assert abs(negative - 0.5) < 4.5 * 0.5 / np.sqrt(hits.sum()), (slot, op, level)
-    # Both operations of a sub-policy go together, with independent probabilities and signs.
+    # Both operations of a sub-policy occur together, with independent probabilities and signs.
     pairs = (
         (Op.SHEAR_Y, Op.TRANSLATE_Y, 0.35 / 25),
         (Op.CONTRAST, Op.SHARPNESS, 0.36 / 25),
@@ -373,13 +373,13 @@ def test_rows_are_independent_and_differ():
     out = np.asarray(autoaugment(key, images))
     others = autoaugment(key, jnp.asarray(images)[::-1].at[5].set(images[5]))
     np.testing.assert_array_equal(others[5], out[5])
-    # The parameters belong to the slot: the same image in every row comes out differently.
+    # Each row has its own parameters, so the same image in every row gives different results.
     same = np.asarray(autoaugment(key, jnp.broadcast_to(images[:1], images.shape)))
     np.testing.assert_array_equal(same[0], out[0])
     assert len({row.tobytes() for row in same}) > len(same) / 2
 
 
-def test_devices_share_a_batch_without_talking():
+def test_devices_share_a_batch_without_communication():
     images, key = jnp.asarray(to_float(np.resize(gallery(), (64, 32, 32, 3)))), jax.random.key(7)
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
     split = jax.NamedSharding(mesh, jax.P("batch"))
@@ -393,7 +393,7 @@ def test_devices_share_a_batch_without_talking():
 
 @pytest.mark.parametrize("shape", [(16, 32, 32, 3), (16, 32, 32, 1), (1, 9, 17, 3)])
 def test_shapes_ranges_and_grid(shape):
-    # Pixels off the grid are rounded first, and what is outside [0, 1] is clipped.
+    # Pixels are first clipped to [0, 1] and rounded to multiples of 1/255.
     noise = np.random.default_rng(4).normal(0.5, 0.5, shape).astype(np.float32)
     levels = np.uint8(np.round(noise.clip(0, 1) * 255))
     for seed in range(3):
@@ -404,7 +404,7 @@ def test_shapes_ranges_and_grid(shape):
         np.testing.assert_array_equal(to_levels(out), to_levels(same))
 
 
-def test_untouched_images_come_back_as_they_went_in():
+def test_images_without_an_operation_do_not_change():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     identity = params([Op.IDENTITY], [0], [False])
 
@@ -431,7 +431,7 @@ def test_double_precision_mode_draws_and_computes_the_same():
     np.testing.assert_array_equal(to_levels(double), single)
 
 
-def test_it_is_an_augmentation_like_the_others():
+def test_autoaugment_combines_with_the_other_augmentations():
     assert AUGMENTATIONS["autoaugment"] is aa.autoaugment
     images, key = to_float(gallery()), jax.random.key(6)
 
@@ -441,15 +441,15 @@ def test_it_is_an_augmentation_like_the_others():
 
     alone = run("autoaugment")
     assert (alone != np.asarray(images)).any((1, 2, 3)).mean() > 0.5
-    # Flipping neither takes images off the grid nor changes what is drawn.
+    # Flipping changes neither the levels nor the draws.
     both, flipped = run("autoaugment", "flip"), run("flip")
     mirrored = (flipped != np.asarray(images)).any((1, 2, 3))
     np.testing.assert_array_equal(both[mirrored], alone[mirrored][:, :, ::-1])
-    # After the colours, whose pixels lie between the levels, it rounds them.
+    # The colours give pixels between the levels, which autoaugment rounds.
     to_levels(run("simclr", "autoaugment"))
 
 
-def test_wrong_shapes_are_reported():
+def test_wrong_shapes_are_refused():
     with pytest.raises(DataError, match="shape"):
         aa.autoaugment(jax.random.key(0), jnp.zeros((2, 8, 8, 4)))
     with pytest.raises(DataError, match="shape"):

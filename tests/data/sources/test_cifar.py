@@ -1,3 +1,5 @@
+"""The CIFAR source: all official forms hold the same data, and other files are refused."""
+
 import dataclasses
 import os
 import pathlib
@@ -63,14 +65,14 @@ def test_all_forms_hold_the_same_data(tmp_path: pathlib.Path, name: str) -> None
         assert_same(read_cifar(path, layout), reference)
 
 
-def test_archive_is_known_by_its_content_not_its_name(tmp_path: pathlib.Path) -> None:
+def test_archive_is_recognised_by_its_content_not_its_name(tmp_path: pathlib.Path) -> None:
     layout = files.small_layout("cifar10")
     path = tmp_path / "renamed.bin"
     files.write_archive(path, layout.forms[1], files.python_files(layout))
     assert_holds_records(read_cifar(path, layout), layout)
 
 
-def test_python_form_may_name_numpy_in_the_old_way(tmp_path: pathlib.Path) -> None:
+def test_python_form_may_name_numpy_by_its_old_or_new_path(tmp_path: pathlib.Path) -> None:
     layout = files.small_layout("cifar10")
     new, old = b"numpy._core.multiarray", b"numpy.core.multiarray"
     contents = files.python_files(layout)
@@ -83,7 +85,7 @@ def test_python_form_may_name_numpy_in_the_old_way(tmp_path: pathlib.Path) -> No
     assert_holds_records(read_cifar(folder, layout), layout)
 
 
-def test_python_form_as_python_2_wrote_it(tmp_path: pathlib.Path) -> None:
+def test_python_form_of_python_2(tmp_path: pathlib.Path) -> None:
     layout = files.small_layout("cifar10")
     contents = {}
     names = (*layout.forms[1].train_files, layout.forms[1].test_file)
@@ -242,13 +244,13 @@ def test_real_files() -> None:
             assert dataset.train_labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
             means = dataset.train_images.mean(axis=(0, 1, 2)) / 255
             np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-4)
-        # Neighbouring pixels are alike only if height, width and channel are told apart.
+        # Neighbouring pixels are only similar if height, width and channel are not mixed up.
         sample = dataset.train_images[:500].astype(np.int16)
         for axis in (1, 2):
             assert np.abs(np.diff(sample, axis=axis)).mean() < 20
 
 
-def test_every_official_file_has_a_check_sum() -> None:
+def test_every_official_file_has_a_checksum() -> None:
     for layout in LAYOUTS.values():
         for form in layout.forms:
             assert set(form.checksums) == {*form.train_files, form.test_file}

@@ -1,4 +1,4 @@
-"""Files that were made or damaged to do harm: each must be refused aloud and do nothing."""
+"""Malicious and damaged files: each is refused with a message and runs nothing."""
 
 import builtins
 import contextlib
@@ -112,7 +112,7 @@ ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR
         + ARRAY
         + b"(I1\n(I999999999\n(I1\nttcnumpy\ndtype\n(S'u1'\ntRI00\nS''\ntbs.",
         b"cnumpy\nndarray\n(I99999999999\ntR.",
-        b"]r\xff\xff\xff\xff.",  # a memo index of four thousand million
+        b"]r\xff\xff\xff\xff.",  # a memo index of four billion
         b"\x80\x05\x96\x00\x00\x00\x00\x10\x00\x00\x00.",  # a byte array of 64 GB
         b"",
         b"\x80",
@@ -133,7 +133,7 @@ def test_damaged_pickles_raise_only_data_errors() -> None:
             unpickle_arrays(start[:cut], "batch")
     for _ in range(500):
         damaged = bytearray(good)
-        # Flips in the pixels cannot be noticed; those in the frame around them are of interest.
+        # Flips in the pixels cannot be detected, so only those around them are tested.
         place = int(rng.choice([rng.integers(0, 300), rng.integers(len(good) - 200, len(good))]))
         damaged[place] ^= 1 << int(rng.integers(8))
         with contextlib.suppress(DataError):
@@ -201,7 +201,7 @@ def test_hostile_member_is_refused_and_writes_nothing(
     assert not pathlib.Path("/tmp/escaped").exists()
 
 
-def test_there_are_enough_of_them() -> None:
+def test_there_are_enough_hostile_cases() -> None:
     assert len(HOSTILE_MEMBERS) >= 30
 
 
@@ -234,7 +234,7 @@ def test_bomb_in_a_header_is_cut_off(tmp_path: pathlib.Path, kind: bytes, first:
     packer = zlib.compressobj(1, wbits=31)
     with path.open("wb") as out:
         out.write(packer.compress(blocks + header.tobuf(tarfile.GNU_FORMAT)))
-        # Enough to run past any sensible limit without making the test slow.
+        # Exceeds any sensible limit without making the test slow.
         for _ in range(64):
             out.write(packer.compress(bytes(1 << 20)))
         out.write(packer.flush())
@@ -253,14 +253,14 @@ def test_bomb_after_the_end_is_cut_off(tmp_path: pathlib.Path) -> None:
 def test_truncated_archive(tmp_path: pathlib.Path) -> None:
     path = files.write_archive(tmp_path / "a.tar.gz", BINARY, files.binary_files(LAYOUT))
     data = path.read_bytes()
-    # Without its last 8 bytes an archive still holds every file, only the check sum is gone.
+    # Without its last 8 bytes an archive still holds every file; only the checksum is missing.
     for length in (0, 1, 9, 30, 5000, len(data) // 2, len(data) - 9, len(data) - 8, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(DataError, match=r"a\.tar\.gz: "):
             read_cifar(path, LAYOUT)
 
 
-def test_200_byte_flips_are_noticed_or_harmless(tmp_path: pathlib.Path) -> None:
+def test_200_byte_flips_are_detected_or_harmless(tmp_path: pathlib.Path) -> None:
     path = files.write_archive(tmp_path / "a.tar.gz", BINARY, files.binary_files(LAYOUT))
     data = path.read_bytes()
     reference = read_cifar(path, LAYOUT)
@@ -289,7 +289,7 @@ def test_200_byte_flips_are_noticed_or_harmless(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"<html>not found</html>", b"PK\x03\x04", b"\x1f\x8b\x08"]
 )
-def test_no_archive_at_all(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_files_that_are_not_archives_are_refused(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_bytes(content)
     for given in (path, tmp_path):

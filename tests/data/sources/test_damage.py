@@ -1,7 +1,7 @@
-"""Data files with flipped bytes or cut short: refused with the place, or read as they were.
+"""Data files with flipped bytes or cut short are refused by name, or read unchanged.
 
-Formats with a check sum let nothing through. JPEG, index files and the JSON of TFDS have none: there
-a flip may be read as other data, but never ends in anything but a `DataError`.
+Formats with checksums detect all damage. JPEG, index files and the JSON of TFDS have none: a flip
+may be read as other data, but raises no error other than `DataError`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ FLIPS, CUTS = 200, 50
 LABELS = np.arange(12) % 3
 
 Arrays = dict[str, Any]
-# What reads the data, which files may be damaged, and whether a check sum guards all of them.
+# The function that reads the data, the files to damage, and True if checksums cover all of them.
 Case = tuple[Callable[[], Arrays], list[pathlib.Path], bool]
 
 
@@ -40,7 +40,7 @@ def arrays_of(dataset: Dataset) -> Arrays:
 
 
 def pictures(seed: int = 0) -> np.ndarray:
-    """Smooth enough to compress, so that flips hit codes and not only raw pixels."""
+    """Images smooth enough to compress, so that flips hit codes and not only raw pixels."""
     rng = np.random.default_rng(seed)
     ramp = np.arange(12)[None, :, None, None] * 9 + np.arange(12)[None, None, :, None] * 5
     return (ramp + rng.integers(0, 60, (12, 1, 1, 3)) + rng.integers(0, 9, (12, 12, 12, 3))).astype(
@@ -67,7 +67,7 @@ def image_folder(folder: pathlib.Path, suffix: str) -> Case:
 
 
 def cifar(folder: pathlib.Path, which: int) -> Case:
-    """The files of a small CIFAR, with their check sums pinned as those of the official ones are."""
+    """The files of a small CIFAR, with pinned checksums like those of the official files."""
     layout = cifar_files.small_layout("cifar10")
     make = (cifar_files.binary_files, cifar_files.python_files)[which]
     contents = make(layout)
@@ -96,7 +96,7 @@ def tfds(folder: pathlib.Path, files: str, file_format: str = "array_record") ->
     version = prepare(folder, file_format=file_format)
     found = sorted(version.glob(files))
     assert found
-    # Parquet writes its pages without check sums.
+    # Parquet writes its pages without checksums.
     guarded = file_format == "array_record" and "json" not in files
     return lambda: arrays_of(load_tfds(name="tiny", path=str(version))), found, guarded
 
@@ -128,7 +128,7 @@ CASES: dict[str, Callable[[pathlib.Path], Case]] = {
 
 
 def damages(files: list[pathlib.Path]) -> Iterator[tuple[pathlib.Path, bytes]]:
-    """Files with one byte changed, as often in each place, and files cut short."""
+    """Files with one byte changed, at uniformly distributed positions, and files cut short."""
     rng = np.random.default_rng(0)
     good = [file.read_bytes() for file in files]
     ends = np.cumsum([len(data) for data in good])
@@ -162,7 +162,7 @@ def test_damage_is_refused_or_harmless(case: str, tmp_path: pathlib.Path) -> Non
         except DataError as error:
             outcome = "refused"
             message = str(error)
-            # TFDS reads by split; its messages name that and the folder.
+            # TFDS reads by split; messages name the split and the folder.
             places = (file.name, str(file.parent)) if "tiny/1.0.0" in str(file) else (file.name,)
             assert any(place in message for place in places), message
             assert message.isprintable() and len(message) < 1000, message

@@ -1,4 +1,4 @@
-"""From encoded bytes to pixels: against Pillow's own transposition, numpy and hand-made files."""
+"""Decoding of images, against Pillow's transposition, numpy and hand-made files."""
 
 import struct
 import warnings
@@ -37,7 +37,7 @@ def smooth(height: int = 40, width: int = 56) -> np.ndarray:
 
 
 def from_16(samples: np.ndarray, alpha: np.ndarray | None = None) -> np.ndarray:
-    """The rule in float64: over black, and 65535 becomes 255."""
+    """The conversion in float64: composed over black, 65535 becomes 255."""
     exact = samples / 257 if alpha is None else samples * (alpha / 65535) / 257
     pixels = np.floor(exact + 0.5).astype(np.uint8)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
@@ -76,7 +76,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
     data = encode(SCENE, name, exif=exif, **options)
     with Image.open(BytesIO(data)) as image:
         check(data, np.asarray(ImageOps.exif_transpose(image)))
-    if name != "JPEG":  # a second oracle: which corner of the scene is seen at the top left
+    if name != "JPEG":  # a second oracle: the corner of the scene that a viewer shows at top left
         corner = {
             1: (0, 0),
             2: (0, -1),
@@ -98,14 +98,14 @@ def test_exif_orientation_of_16_bits() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_orientations_that_there_are_not_turn_nothing(orientation: int) -> None:
+def test_unknown_orientations_turn_nothing(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x112] = orientation
     check(encode(SCENE, "PNG", exif=exif), SCENE)
 
 
 @pytest.mark.parametrize("exif", [b"garbage", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff"])
-def test_exif_that_cannot_be_read_turns_nothing(exif: bytes) -> None:
+def test_damaged_exif_turns_nothing(exif: bytes) -> None:
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
         check(encode(SCENE, kind, exif=b"Exif\0\0" + exif, **options), SCENE)
     plain = decode_image(encode(SCENE, "JPEG")).pixels
@@ -125,7 +125,7 @@ def test_16_bit_png(channels: int, interlaced: bool) -> None:
 def test_16_bit_png_with_a_transparent_colour(channels: int) -> None:
     samples = RNG.integers(0, 65536, (6, 5, channels)).astype(np.uint16)
     samples[2, 3] = samples[0, 0]
-    samples[4, 4] = samples[0, 0] ^ 1  # the same but for its lower byte
+    samples[4, 4] = samples[0, 0] ^ 1  # differs only in its low byte
     alpha = np.where((samples == samples[0, 0]).all(-1, keepdims=True), 0, 65535)
     assert (alpha == 0).sum() == 2
     check(png16(samples, clear=samples[0, 0]), from_16(samples, alpha))
@@ -140,7 +140,7 @@ def test_16_bit_tiff(order: str, deflated: bool) -> None:
     samples = RNG.integers(0, 65536, (11, 13, 4)).astype(np.uint16)
     check(tiff16(samples, order, deflated, t338=2), from_16(samples[..., :3], samples[..., 3:]))
     check(tiff16(samples, order, deflated, t338=0), from_16(samples[..., :3]))
-    if order == "II":  # Pillow does not know the other
+    if order == "II":  # Pillow does not read the other one
         grey = samples[..., :1]
         check(tiff16(grey, order, deflated, white_is_0=True), from_16(65535 - grey))
 
@@ -148,19 +148,19 @@ def test_16_bit_tiff(order: str, deflated: bool) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        tiff16(np.zeros((3, 3, 4), np.uint16), t338=1),  # alpha multiplied in already
+        tiff16(np.zeros((3, 3, 4), np.uint16), t338=1),  # premultiplied alpha
         tiff16(np.zeros((3, 3, 4), np.uint16), t262=5),  # CMYK
-        tiff16(np.zeros((3, 3, 3), np.uint16), t284=2),  # channel by channel
+        tiff16(np.zeros((3, 3, 3), np.uint16), t284=2),  # separate channels
         encode(Image.new("F", (3, 3)), "TIFF"),
         encode(Image.new("I", (3, 3)), "TIFF"),
     ],
 )
-def test_what_would_lose_content_is_refused(data: bytes) -> None:
+def test_images_that_would_lose_content_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="not read; save it as a PNG of 8 or 16 bits"):
         decode_image(data)
 
 
-def test_16_bits_that_hold_fewer() -> None:
+def test_16_bit_images_that_use_fewer_bits() -> None:
     assert [bool(depth_fault(x)) for x in (0, 1023, 4095, 16383, 32767)] == [True] * 5
     assert "hold 12 bits" in depth_fault(4095) and "hold 10 bits" in depth_fault(1000)
     assert not depth_fault(32768) and not depth_fault(65535)
@@ -231,7 +231,7 @@ def test_good_jpegs_are_read_as_pillow_reads_them(mode: str, case: str) -> None:
     check(data[:-2] + b"\xff\xff" + data[-2:], wanted)  # fill bytes, which the format allows
     unknown = bytearray(data)
     if unknown[6:10] == b"JFIF":
-        unknown[11] = 9  # a revision that libjpeg warns of, and reads
+        unknown[11] = 9  # a revision about which libjpeg only warns
         check(bytes(unknown), wanted)
 
 
@@ -243,7 +243,7 @@ def test_small_jpegs(size: tuple[int, int]) -> None:
             check(data, np.asarray(image))
 
 
-def test_a_thumbnail_of_a_camera_is_not_taken_for_the_image() -> None:
+def test_the_thumbnail_in_a_photo_is_not_read_as_the_image() -> None:
     exif = Image.Exif()
     exif[0x10F] = "camera"
     thumbnail = encode(smooth(8, 8), "JPEG")
@@ -270,20 +270,20 @@ def test_a_jpeg_that_libjpeg_warns_of_is_refused(options: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("kind", [*LOSSLESS, "gif", "jpeg", "webp, lossy"])
-def test_an_image_cut_short_is_refused_or_whole(kind: str) -> None:
-    """GIF and BMP may lose what stands behind the pixels."""
+def test_an_image_cut_short_is_refused_or_complete(kind: str) -> None:
+    """GIF and BMP may lose bytes behind the pixels."""
     others = {"gif": ("GIF", {}), "jpeg": ("JPEG", {}), "webp, lossy": ("WEBP", {})}
     name, options = {**LOSSLESS, **others}[kind]
     good = encode(smooth(20, 24), name, **options)
     wanted = decode_image(good).pixels
-    whole = 0
+    complete = 0
     for length in range(0, len(good), 7 if len(good) > 1000 else 3):
         try:
             np.testing.assert_array_equal(decode_image(good[:length]).pixels, wanted)
-            whole += 1
+            complete += 1
         except DataError as error:
             assert "cannot be read as an image" in str(error)
-    assert whole <= 1
+    assert complete <= 1
     if name not in ("GIF", "BMP"):
         with pytest.raises(DataError):
             decode_image(good[:-1])
@@ -298,13 +298,13 @@ def test_an_image_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"<html></html>", b"\0\0\0\x1cftypheic", b"RIFF"])
-def test_what_is_no_image(data: bytes) -> None:
+def test_bytes_that_are_not_an_image_are_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="cannot be read as an image") as refusal:
         decode_image(data)
     assert "0x" not in str(refusal.value)
 
 
-def test_decoding_warns_of_nothing() -> None:
+def test_decoding_emits_no_warnings() -> None:
     data = encode(SCENE, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

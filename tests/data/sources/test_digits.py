@@ -1,3 +1,5 @@
+"""The digits of scikit-learn: shapes, split and resizing."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,3 +1,5 @@
+"""The folder source: formats, ignored names, splits, and one message for all faults."""
+
 import os
 import pathlib
 import re
@@ -54,7 +56,7 @@ def test_validation_split(root: pathlib.Path) -> None:
     np.testing.assert_array_equal(dataset.val_images, [pixels(5), pixels(6)])
 
 
-def test_a_validation_split_that_is_a_link_to_nothing(root: pathlib.Path) -> None:
+def test_a_validation_split_that_is_a_broken_link_is_refused(root: pathlib.Path) -> None:
     (root / "val").symlink_to("cache/val")
     with pytest.raises(DataError, match="val: there is no such folder"):
         load_folder(name="", path=str(root))
@@ -87,16 +89,16 @@ def deep(level: int) -> np.ndarray:
 
 def test_sixteen_bits_are_scaled_to_the_full_range(root: pathlib.Path) -> None:
     save(root, "test/dog/f.png", deep(40_000))
-    save(root, "test/dog/g.tif", deep(1_000))  # a dark one among others
+    save(root, "test/dog/g.tif", deep(1_000))  # one dark image among others
     dataset = load_folder(name="", path=str(root))
     assert (dataset.test_images[2] == round(40_000 / 257)).all()
     assert (dataset.test_images[3] == round(1_000 / 257)).all()
 
 
-def test_sixteen_bits_that_hold_fewer_are_refused(root: pathlib.Path) -> None:
+def test_sixteen_bit_images_that_use_fewer_bits_are_refused(root: pathlib.Path) -> None:
     save(root, "test/dog/f.png", deep(4_095))
     save(root, "test/dog/g.png", deep(1_000))
-    # Other splits do not hide it: they may come from another camera.
+    # Each split is judged alone, because splits may come from different cameras.
     save(root, "train/dog/h.png", deep(65_535))
     message = (
         r"test/dog/f\.png: no 16-bit image of this split has a value above 4095.* hold 12 bits"
@@ -105,7 +107,7 @@ def test_sixteen_bits_that_hold_fewer_are_refused(root: pathlib.Path) -> None:
         load_folder(name="", path=str(root))
 
 
-def test_all_formats_count_and_what_a_suffix_says_does_not(root: pathlib.Path) -> None:
+def test_all_formats_are_read_with_any_image_suffix(root: pathlib.Path) -> None:
     suffixes = ("webp", "bmp", "tif", "tiff", "gif", "jfif", "jpg", "jpeg", "png", "WEBP", "Tif")
     for suffix in suffixes:
         save(root, f"train/cat/x.{suffix}", np.full((6, 6, 3), 77, np.uint8))
@@ -115,7 +117,7 @@ def test_all_formats_count_and_what_a_suffix_says_does_not(root: pathlib.Path) -
     np.testing.assert_allclose(dataset.train_images[1:-2], 77, atol=2)
 
 
-def test_what_may_be_passed_over_is(root: pathlib.Path) -> None:
+def test_listed_names_are_ignored(root: pathlib.Path) -> None:
     for name in (
         "Thumbs.db",
         "desktop.ini",
@@ -136,19 +138,19 @@ def test_what_may_be_passed_over_is(root: pathlib.Path) -> None:
 
 
 def odd_entry(root: pathlib.Path, kind: str) -> str:
-    """Makes one entry that may not vanish, and returns what the message has to say of it."""
+    """Makes one entry that must not be silently ignored, and returns its expected message."""
     if kind == "pipe":
         os.mkfifo(root / "train/cat/p.png")
-        return "train/cat/p.png: is no regular file"
-    if kind == "link to nothing":
+        return "train/cat/p.png: is not a regular file"
+    if kind == "broken link":
         (root / "train/cat/l.png").symlink_to("../cache/1.png")
-        return "train/cat/l.png: is a link to ../cache/1.png, which is not there"
+        return "train/cat/l.png: is a link to ../cache/1.png, which does not exist"
     if kind == "link in a circle":
         (root / "train/cat/l.png").symlink_to("l.png")
-        return "train/cat/l.png: is a link to l.png, which is not there"
-    if kind == "class that is a link to nothing":
+        return "train/cat/l.png: is a link to l.png, which does not exist"
+    if kind == "class that is a broken link":
         (root / "train/owl").symlink_to("/nowhere/owl")
-        return "train/owl: is a link to /nowhere/owl, which is not there"
+        return "train/owl: is a link to /nowhere/owl, which does not exist"
     if kind == "deeper":
         save(root, "train/cat/more/even/a.png", pixels(1))
         save(root, "train/cat/more/b.webp", pixels(1))
@@ -161,18 +163,18 @@ def odd_entry(root: pathlib.Path, kind: str) -> str:
         save(root, "train/a.png", pixels(1))
         return "train/a.png: lies in no class folder"
     (root / "train/cat" / kind).write_bytes(b"something")
-    return f"train/cat/{kind}: is of no format that is read"
+    return f"train/cat/{kind}: has no supported format"
 
 
 KINDS = (
-    *("pipe", "link to nothing", "link in a circle", "class that is a link to nothing"),
+    *("pipe", "broken link", "link in a circle", "class that is a broken link"),
     *("deeper", "deeper, by a link", "no class"),
     *("a.heic", "a.AVIF", "a.svg", "a.psd", "a.jp2", "a.raw", "a.jpg.part", "a.zip", "a", "a.jpg~"),
 )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_vanishes(root: pathlib.Path, kind: str) -> None:
+def test_no_entry_is_silently_ignored(root: pathlib.Path, kind: str) -> None:
     message = odd_entry(root, kind)
     with pytest.raises(DataError, match=re.escape(message)):
         load_folder(name="", path=str(root))
@@ -190,7 +192,7 @@ def test_a_linked_image_and_a_linked_class_are_read(root: pathlib.Path) -> None:
     np.testing.assert_array_equal(dataset.test_images, wanted.test_images)
 
 
-def test_all_faults_come_in_one_message(root: pathlib.Path) -> None:
+def test_one_message_has_all_faults(root: pathlib.Path) -> None:
     (root / "train/cat/l.png").symlink_to("nowhere")
     (root / "train/dog/a.PNG").write_bytes(b"damaged")
     save(root, "test/cat/small.png", pixels(1, (3, 3, 3)))
@@ -213,14 +215,14 @@ def test_splits_of_other_names(root: pathlib.Path) -> None:
     wanted = load_folder(name="", path=str(root))
     (root / "test").rename(root / "val")
     with pytest.raises(
-        DataError, match=r"test: there is no .* has val, of which data\.test_split may"
+        DataError, match=r"test: there is no .* has val; set data\.test_split to one of them"
     ):
         load_folder(name="", path=str(root))
     dataset = load_folder(name="", path=str(root), test_split="val")
     np.testing.assert_array_equal(dataset.test_images, wanted.test_images)
     assert dataset.val_images is None
     (root / "train").rename(root / "training")
-    with pytest.raises(DataError, match=r"train: there is no .* data\.train_split may name one"):
+    with pytest.raises(DataError, match=r"train: there is no .* set data\.train_split to one"):
         load_folder(name="", path=str(root), test_split="val")
     dataset = load_folder(name="", path=str(root), train_split="training", test_split="val")
     np.testing.assert_array_equal(dataset.train_images, wanted.train_images)
@@ -293,7 +295,7 @@ COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
 def test_an_accent_stored_in_two_ways_is_one_class(root: pathlib.Path) -> None:
-    """As when one split was copied from a Mac; classes keep their order on every machine."""
+    """For example if one split was copied from a Mac. The order of classes does not change."""
     save(root, f"train/{COMPOSED}/a.png", pixels(7))
     save(root, f"test/{DECOMPOSED}/a.png", pixels(8))
     dataset = load_folder(name="", path=str(root))
@@ -303,7 +305,9 @@ def test_an_accent_stored_in_two_ways_is_one_class(root: pathlib.Path) -> None:
     np.testing.assert_array_equal(dataset.test_labels, [0, 1, 2])
 
 
-def test_two_folders_that_differ_in_an_accent_only_are_refused(root: pathlib.Path) -> None:
+def test_two_folders_that_differ_only_in_the_storage_of_an_accent_are_refused(
+    root: pathlib.Path,
+) -> None:
     for name in (COMPOSED, DECOMPOSED):
         save(root, f"train/{name}/a.png", pixels(7))
     with pytest.raises(DataError, match=r"accents stored in two ways: .*cafe\\u0301.*caf\\xe9"):
@@ -329,7 +333,7 @@ def test_a_name_that_is_not_utf8(root: pathlib.Path) -> None:
     assert load_folder(name="", path=str(root)).class_names == ("caf\udce9", "cat", "dog")
 
 
-def test_what_is_no_image_at_all_is_a_fault_among_images():
+def test_an_array_that_is_not_an_image_is_a_fault():
     """Damaged records of TFDS may hold anything."""
     stack = ImageStack(3, 0)
     stack.add(0, "first", np.zeros((4, 6, 3), np.uint8))

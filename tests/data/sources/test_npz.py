@@ -1,3 +1,5 @@
+"""The .npz source: legal files, bad arrays, damage and files larger than memory."""
+
 import os
 import pathlib
 import pickle
@@ -80,7 +82,7 @@ def test_bad_arrays(tmp_path: pathlib.Path, changes: dict[str, Any], message: st
         load_npz(name="", path=write(tmp_path, **changes))
 
 
-def test_all_bad_labels_come_in_one_message(tmp_path: pathlib.Path) -> None:
+def test_one_message_has_all_bad_labels(tmp_path: pathlib.Path) -> None:
     names = np.array(list("abcabc"))
     with pytest.raises(
         DataError, match=r"tiny\.npz: 2 faults: train_labels: .*; test_labels: .*<U1"
@@ -115,7 +117,7 @@ def test_member_longer_than_its_header(tmp_path: pathlib.Path) -> None:
         load_npz(name="", path=str(path))
 
 
-def test_an_array_that_is_there_twice(tmp_path: pathlib.Path) -> None:
+def test_an_array_that_occurs_twice_is_refused(tmp_path: pathlib.Path) -> None:
     path = pathlib.Path(write(tmp_path))
     with zipfile.ZipFile(path) as bundle:
         again = bundle.read("train_labels.npy")
@@ -125,7 +127,7 @@ def test_an_array_that_is_there_twice(tmp_path: pathlib.Path) -> None:
         load_npz(name="", path=str(path))
 
 
-def test_more_than_the_memory_is_refused_before_it_is_unpacked(
+def test_a_file_larger_than_memory_is_refused_before_it_is_unpacked(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path, train_images=np.zeros((1000, 100, 100), np.uint8))
@@ -137,7 +139,7 @@ def test_more_than_the_memory_is_refused_before_it_is_unpacked(
 
 
 @pytest.mark.parametrize("claim", [10**13, 2**62, 10**30])
-def test_a_header_that_claims_too_much(tmp_path: pathlib.Path, claim: int) -> None:
+def test_a_header_with_a_huge_shape_is_refused(tmp_path: pathlib.Path, claim: int) -> None:
     path = pathlib.Path(write(tmp_path))
     with zipfile.ZipFile(path) as bundle:
         members = {name: bundle.read(name) for name in bundle.namelist()}
@@ -151,7 +153,7 @@ def test_a_header_that_claims_too_much(tmp_path: pathlib.Path, claim: int) -> No
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damage_is_noticed_or_harmless(tmp_path: pathlib.Path, save: Any) -> None:
+def test_damage_is_detected_or_harmless(tmp_path: pathlib.Path, save: Any) -> None:
     path = tmp_path / "tiny.npz"
     save(path, **arrays())
     good = path.read_bytes()
@@ -179,7 +181,7 @@ def test_damage_is_noticed_or_harmless(tmp_path: pathlib.Path, save: Any) -> Non
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
-def test_damage_in_members_of_every_compression_is_noticed(
+def test_damage_in_members_of_every_compression_is_detected(
     tmp_path: pathlib.Path, method: int
 ) -> None:
     path = tmp_path / "tiny.npz"

@@ -1,3 +1,5 @@
+"""The table of sources, and the order in which `auto` tries them."""
+
 import inspect
 import json
 import pathlib
@@ -30,12 +32,12 @@ def test_unknown_source_names_the_legal_ones_and_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("source", ["cifar_dir", "npz", "folder"])
-def test_path_is_needed(source: str) -> None:
+def test_path_is_required(source: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.path is empty"):
         registry.load(source, name="cifar10", path="")
 
 
-def test_size_that_a_source_cannot_deliver(tmp_path: pathlib.Path) -> None:
+def test_image_size_is_refused_by_sources_that_do_not_resize(tmp_path: pathlib.Path) -> None:
     images = np.zeros((2, 6, 6, 3), np.uint8)
     labels = np.array([0, 1])
     file = tmp_path / "x.npz"
@@ -52,7 +54,9 @@ def test_size_that_a_source_cannot_deliver(tmp_path: pathlib.Path) -> None:
     ("source", "name"),
     [("npz", "x"), ("cifar_dir", "cifar10"), ("digits", "digits"), ("auto", "digits"), ("auto", "cifar10")],
 )  # fmt: skip
-def test_splits_of_a_source_without_a_choice(source: str, name: str, field: str) -> None:
+def test_chosen_splits_are_refused_by_sources_with_fixed_splits(
+    source: str, name: str, field: str
+) -> None:
     with pytest.raises(
         ConfigError, match=rf"data\.{field}='val' is not read: data\..* no splits to"
     ):
@@ -77,7 +81,7 @@ def test_chosen_splits_reach_the_source(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def small_cifar(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Path:
-    """Makes CIFAR-10 small, and TFDS's directory and the cache empty folders of this test."""
+    """Makes CIFAR-10 small; the TFDS directory and the cache are empty folders of this test."""
     monkeypatch.setitem(LAYOUTS, "cifar10", files.small_layout("cifar10"))
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     monkeypatch.setenv("PURENOISE_JAX_CACHE", str(tmp_path / "cache"))
@@ -103,7 +107,7 @@ def test_auto_without_anything_asks_for_the_archive(
         return files.write_archive(path, layout.forms[0], files.binary_files(layout))
 
     monkeypatch.setattr(registry, "cached_archive", fetch)
-    # A data set in TFDS's default format cannot be read here, so it must not get in the way.
+    # A data set in TFDS's default format cannot be read, so it must be skipped.
     prepared = small_cifar / "tfds" / "cifar10" / "3.0.2"
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text(json.dumps({"fileFormat": "tfrecord"}))
@@ -135,7 +139,7 @@ def test_auto_for_other_names(small_cifar: pathlib.Path) -> None:
         registry.load("auto", name="mnist", path="")
 
 
-def test_nothing_heavy_is_imported_up_front() -> None:
+def test_slow_libraries_are_not_imported_at_start() -> None:
     import subprocess
     import sys
 

@@ -1,3 +1,5 @@
+"""The TFDS source: features, splits, versions and damage."""
+
 import io
 import json
 import pathlib
@@ -171,7 +173,7 @@ def test_png_images_without_ids(tmp_path: pathlib.Path) -> None:
     dataset = load_tfds(name="tiny", path=str(tmp_path))
     wanted, _ = expected("test")
     assert dataset.test_images.shape == wanted.shape
-    # Without ids the order is TFDS's own, so only the set of images is known.
+    # Without ids TFDS determines the order, so only the set of images is known.
     assert sorted(x.tobytes() for x in dataset.test_images) == sorted(x.tobytes() for x in wanted)
 
 
@@ -217,7 +219,9 @@ def test_odd_names(tmp_path: pathlib.Path, name: str) -> None:
         load_tfds(name=name, path=str(tmp_path))
 
 
-def test_tfrecord_says_how_to_prepare_again(copied: pathlib.Path) -> None:
+def test_the_message_about_tfrecord_tells_how_to_prepare_the_data_again(
+    copied: pathlib.Path,
+) -> None:
     info = json.loads((copied / "dataset_info.json").read_text())
     for stored in ("tfrecord", None):
         info["fileFormat"] = stored
@@ -272,7 +276,7 @@ def test_missing_and_truncated_records(copied: pathlib.Path) -> None:
         load_tfds(name="tiny", path=str(copied))
 
 
-def test_flipped_bytes_are_noticed_or_harmless(copied: pathlib.Path) -> None:
+def test_flipped_bytes_are_detected_or_harmless(copied: pathlib.Path) -> None:
     (records,) = copied.glob("*train.array_record*")
     good = records.read_bytes()
     wanted_images, wanted_labels = expected("train")
@@ -292,7 +296,7 @@ def test_flipped_bytes_are_noticed_or_harmless(copied: pathlib.Path) -> None:
     assert refused
 
 
-def test_wrong_labels_are_told_with_the_folder(
+def test_the_message_about_wrong_labels_names_the_folder(
     prepared: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(dataset: object) -> None:
@@ -327,7 +331,7 @@ def test_encoded_images_follow_the_rules_of_files(tmp_path: pathlib.Path) -> Non
         np.testing.assert_array_equal(image, kinds[index % 6][1])
 
 
-def test_images_of_one_channel_keep_it(tmp_path: pathlib.Path) -> None:
+def test_images_of_one_channel_keep_one_channel(tmp_path: pathlib.Path) -> None:
     grey = np.random.default_rng(0).integers(0, 256, (12, 6, 6), dtype=np.uint8)
     files = [io.BytesIO(encode(image, "PNG")) for image in grey]
     prepare(tmp_path / "a", image=image_feature(1), stored=lambda _, i: files[i % 12].getvalue())
@@ -340,7 +344,7 @@ def test_images_of_one_channel_keep_it(tmp_path: pathlib.Path) -> None:
         load_tfds(name="tiny", path=str(tmp_path / "b"))
 
 
-def test_damaged_images_come_in_one_message(tmp_path: pathlib.Path) -> None:
+def test_one_message_has_all_damaged_images(tmp_path: pathlib.Path) -> None:
     y, x = np.mgrid[:32, :32]
     good = encode((127 + 90 * np.sin(x / 3) * np.cos(y / 4)).astype(np.uint8), "JPEG", quality=95)
     middle = len(good) // 2
@@ -359,7 +363,7 @@ def test_damaged_images_come_in_one_message(tmp_path: pathlib.Path) -> None:
         load_tfds(name="tiny", path=str(tmp_path))
 
 
-def test_sixteen_bits_that_hold_fewer_are_refused(tmp_path: pathlib.Path) -> None:
+def test_sixteen_bit_images_that_use_fewer_bits_are_refused(tmp_path: pathlib.Path) -> None:
     data = png16(np.full((6, 6, 1), 4_000, np.uint16))
     prepare(tmp_path, image=image_feature(1, np.uint16), stored=lambda *_: data)
     with pytest.raises(DataError, match=r"split train: no 16-bit image .* above 4000 .* 12 bits"):
@@ -377,7 +381,7 @@ def test_unlabelled_splits(tmp_path: pathlib.Path) -> None:
     assert dataset.val_images is None
     prepare(tmp_path / "b", splits=splits, unlabelled=("validation",))
     dataset = load_tfds(name="tiny", path=str(tmp_path / "b"))
-    assert dataset.val_images is None  # there is nothing to compare with
+    assert dataset.val_images is None  # an unlabelled split cannot be evaluated
     np.testing.assert_array_equal(dataset.test_images, expected("test")[0])
     swapped = load_tfds(
         name="tiny", path=str(tmp_path / "b"), train_split="test", test_split="train"
@@ -385,9 +389,9 @@ def test_unlabelled_splits(tmp_path: pathlib.Path) -> None:
     np.testing.assert_array_equal(swapped.train_images, dataset.test_images)
 
 
-def test_splits_that_are_not_there(prepared: pathlib.Path) -> None:
+def test_missing_splits_are_refused(prepared: pathlib.Path) -> None:
     with pytest.raises(
-        DataError, match=r"lacks the split dev, has test, train; data\.train_split and"
+        DataError, match=r"lacks the split dev, has test, train; choose others with data\.train_s"
     ):
         load_tfds(name="tiny", path=str(prepared), test_split="dev")
     with pytest.raises(ConfigError, match="both 'test'"):
@@ -431,7 +435,7 @@ def test_odd_values_in_descriptions_are_refused_or_harmless(
     assert refused > 10
 
 
-def test_an_alternative_format_that_is_no_list(copied: pathlib.Path) -> None:
+def test_an_alternative_format_that_is_not_a_list_is_refused(copied: pathlib.Path) -> None:
     for odd in (5, "parquet", {"a": 1}):
         info = {"name": "tiny", "version": "1.0.0", "fileFormat": "tfrecord"}
         (copied / "dataset_info.json").write_text(
@@ -443,7 +447,7 @@ def test_an_alternative_format_that_is_no_list(copied: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("file_format", ["array_record", "parquet"])
 @pytest.mark.parametrize("claim", ["5", "39", "41", "0"])
-def test_a_description_with_another_number_of_examples(
+def test_a_description_with_another_number_of_examples_is_refused(
     tmp_path: pathlib.Path, file_format: str, claim: str
 ) -> None:
     folder = prepare(tmp_path, file_format=file_format)
@@ -452,6 +456,7 @@ def test_a_description_with_another_number_of_examples(
     info["splits"][0]["shardLengths"] = [claim]
     (folder / "dataset_info.json").write_text(json.dumps(info))
     with pytest.raises(
-        DataError, match=rf"split train has {claim} examples, but 40 are|lacks the split train"
+        DataError,
+        match=rf"declares {claim} examples in split train, but 40 are|lacks the split train",
     ):
         load_tfds(name="tiny", path=str(tmp_path))

@@ -1,0 +1,32 @@
+"""Compares the record of a checkpoint with the run that wants to use it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from purenoise_jax.runtime.errors import CheckpointError
+
+
+def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+    """Refuses a checkpoint of another run.
+
+    Args:
+        there: record of the checkpoint.
+        here: JSON values that identify this run; each must be the same in the record.
+        where: names the checkpoint in the message.
+
+    Raises:
+        CheckpointError: naming every entry that differs.
+    """
+    here = json.loads(json.dumps(here))
+    differing = [key for key in here if there.get(key) != here[key]]
+    if differing:
+        parts = "; ".join(
+            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
+        )
+        raise CheckpointError(f"{where} is of another run: {parts}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

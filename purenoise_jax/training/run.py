@@ -1,0 +1,300 @@
+"""The parts of a run around its loop: compilation, signals, checkpoints, records, display."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from purenoise_jax.config.run_record import CONFIG_FILE
+from purenoise_jax.runtime import files, multihost
+from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.numerics import numeric_settings
+from purenoise_jax.runtime.preemption import PreemptionHandler
+from purenoise_jax.training import records
+from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
+from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.metric_writer import MetricsWriter
+from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
+from purenoise_jax.training.setup import RunSetup
+from purenoise_jax.training.throughput import StepTimer
+from purenoise_jax.training.train_step import Rows
+
+# Steps of one call on an accelerator, unless the config says how many: at most so many, and at most
+# about a second's worth, because a signal is only seen between calls. Several processes run the
+# same number, whatever their clocks measure.
+STEPS_PER_CALL, SECONDS_PER_CALL, STEPS_PER_CALL_TOGETHER = 50, 1.0, 10
+
+
+class TrainingRun:
+    """A run between its first step and its last; `loop.train` drives it.
+
+    Args:
+        setup: the run, checked and built.
+        workdir: of the run.
+        display: where progress is shown.
+        stop: sees the signals that ask the run to stop.
+        cleanup: closes what the run has opened.
+
+    Attributes:
+        experiment: what is run.
+        state: the train state after the newest step.
+        metrics: the metrics of the current epoch up to that step.
+        inputs: arrays that every step reads, on all devices.
+        step: completed steps.
+    """
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        workdir: Path,
+        display: Display,
+        stop: PreemptionHandler,
+        cleanup: contextlib.ExitStack,
+    ) -> None:
+        self.experiment: Experiment = setup.experiment
+        self.step = self._first_step = setup.step
+        self._setup, self._options, self._restored = setup, setup.options, setup.start
+        self._workdir, self._display, self._stop = workdir, display, stop
+        self._checkpoints, self._steps_per_epoch = setup.checkpoints, setup.steps_per_epoch
+        self._total_steps = self._options.num_epochs * self._steps_per_epoch
+        self._epoch_ended = self._restored.epoch_ended
+        self._is_first_process = jax.process_index() == 0
+        self._any_process = multihost.AnyProcess()
+        self._device = jax.devices()[0]
+        most = STEPS_PER_CALL if jax.process_count() == 1 else STEPS_PER_CALL_TOGETHER
+        default = 1 if self._device.platform == "cpu" else most
+        self._steps_per_call = self._options.steps_per_call or default
+
+        # In the background, while the parameters are drawn and the data are sent to the devices.
+        self._compiled: dict[int, CompiledSteps] = {}
+        if self.step < self._total_steps:
+            self._compile(self.experiment.phase_of(self.step // self._steps_per_epoch))
+        restored = self._restored.state
+        self.state = stop.waiting(self.experiment.init) if restored is None else restored
+
+        self._log: MetricsWriter | None = None
+        if self._is_first_process:
+            files.write_json(workdir / CONFIG_FILE, setup.config_record)
+            # The record of an epoch that has not ended is written when it ends.
+            self._log = MetricsWriter(workdir, self.step - (not self._epoch_ended), display.warn)
+            cleanup.callback(self._log.close)
+        display.header(records.header_lines(self._options, workdir, self.experiment, self.state))
+        for line in setup.messages():
+            display.note(line)
+
+        replicate = self.experiment.placement.replicate
+        self.inputs = jax.tree.map(replicate, self.experiment.inputs())
+        self._evaluators = self.experiment.evaluators(self._options.eval_batch_size)
+        self._evaluated: dict[str, dict[str, Any]] = {}
+        self._timer = StepTimer(
+            self._options.batch_size,
+            self._restored.measured_steps,
+            self._restored.measured_seconds,
+        )
+        self._nonfinite = NonFiniteSteps(
+            workdir,
+            display,
+            self._checkpoints,
+            self._steps_per_epoch,
+            step=self.step,
+            count=self._restored.skipped_steps,
+            in_a_row=self._restored.skipped_in_a_row,
+            writes=self._log is not None,
+        )
+        self._check_finite: Callable[[EpochMetrics], None] | None = None
+        self.metrics = EpochMetrics.zero(self._steps_per_epoch)
+        if self._restored.totals is not None:
+            self.metrics = self.metrics.from_json(self._restored.totals)
+        self._metrics_before, self._count = self.metrics, 0
+        self._timed_phase: int | None = None
+        display.start_progress(self._total_steps, self.step)
+        cleanup.callback(self._checkpoints.close)
+        cleanup.callback(display.stop_progress)
+
+    def epochs_left(self) -> range:
+        """The epochs to train, counted from 0; the first may be under way already."""
+        first = (self.step - (0 if self._epoch_ended else 1)) // self._steps_per_epoch
+        return range(first, self._options.num_epochs)
+
+    def compiled_steps(self, phase: Phase) -> CompiledSteps:
+        """The compiled training step of a phase."""
+        if phase.start not in self._compiled:
+            self._compile(phase)
+        if jax.process_count() == 1:
+            self._display.doing("compiling")
+            self._compiled[phase.start].wait(self.stop_if_requested)
+        if self._timed_phase == phase.start:
+            self._timer.start()
+        self._timed_phase = phase.start
+        return self._compiled[phase.start]
+
+    def begin_epoch(self, epoch: int, phase: Phase) -> Rows:
+        """Prepares an epoch, and returns the rows of all its steps, [steps, B]."""
+        index, valid = self.experiment.sampler.epoch(epoch, phase.recipe.class_probs)
+        self._check_finite = partial(self._nonfinite.check, epoch=epoch, index=index, valid=valid)
+        if self.step == epoch * self._steps_per_epoch:
+            if epoch == phase.start:
+                self.state = self.experiment.enter(phase, self.state)
+            self.metrics = EpochMetrics.zero(self._steps_per_epoch)
+        placement = self.experiment.placement
+        self.metrics = jax.tree.map(placement.replicate, self.metrics)
+        self._count = 0
+        return Rows(placement.split_rows(index), placement.split_rows(valid))
+
+    def next_steps(self, epoch: int) -> tuple[int, int]:
+        """The row of the epoch that is next, and how many steps one call runs; 0 at its end."""
+        row = self.step - epoch * self._steps_per_epoch
+        if row == self._steps_per_epoch:
+            return row, 0
+        self.stop_if_requested()
+        self._display.doing(f"epoch {epoch + 1}/{self._options.num_epochs}")
+        count = min(self._steps_per_call, self._steps_per_epoch - row)
+        if not self._options.steps_per_call and jax.process_count() == 1:
+            count = min(count, self._timer.steps_within(SECONDS_PER_CALL))
+        every = self._options.checkpoint_every_steps
+        return row, min(count, every - self.step % every) if every else count
+
+    def advance(self, count: int, metrics_before: EpochMetrics) -> None:
+        """Counts steps that have been dispatched, and saves within an epoch where that is due.
+
+        Args:
+            count: steps of the call.
+            metrics_before: of the epoch before the call. Only these are looked at, so that the
+                device always has the next call waiting.
+        """
+        self.step, self._epoch_ended = self.step + count, False
+        self._check(metrics_before)
+        # Compilation ends when its first call is dispatched; the timer starts there.
+        self._timer.tick(self._count)
+        self._count = count
+        left = self._total_steps - self.step
+        self._display.estimate_once(self._timer.seconds_per_step, left, self._device.device_kind)
+        self._display.advance(self.step, self._timer.images_per_second)
+        within_epoch = self.step % self._steps_per_epoch
+        if within_epoch and _is_due(self.step, self._options.checkpoint_every_steps):
+            self.save()
+
+    def end_epoch(self, epoch: int, phase: Phase) -> None:
+        """Evaluates, records and saves, each where it is due after an epoch."""
+        self._check(self.metrics)
+        self._timer.tick(self._count)
+        self._timer.stop()
+        self.stop_if_requested()
+        options, done = self._options, epoch + 1
+        is_last = done == options.num_epochs
+        phase_ends = self.experiment.phase_of(done) is not phase
+        self._evaluated = {}
+        if is_last or phase_ends or _is_due(done, options.eval_every_epochs):
+            self._display.doing("evaluating")
+            self._evaluated = self._evaluate(phase, self.stop_if_requested)
+        rate = float(self.experiment.rates[epoch])
+        record = records.epoch_record(self.metrics, phase, done, rate, self._timer, self._evaluated)
+        if self._evaluated:
+            test = self._evaluated["test"]
+            self._display.evaluated(done, options.num_epochs, record.get("train/loss"), test)
+        if self._log is not None:
+            self._log.write(self.step, record)
+        self._epoch_ended = True
+        is_rolling = _is_due(done, options.checkpoint_every_epochs) or _is_due(
+            self.step, options.checkpoint_every_steps
+        )
+        if is_last or is_rolling or done in options.checkpoint_epochs:
+            self.save()
+
+    def stop_if_requested(self) -> None:
+        """Ends the run at a step boundary, the same one in all processes, with its state saved.
+
+        Raises:
+            Stopped: a process got a signal.
+        """
+        self._checkpoints.check()
+        if not self._any_process(self._stop.requested):
+            return
+        computed = self.step > self._first_step
+        if computed:
+            self.save()
+        self._checkpoints.wait()
+        where = f"step {self.step:,} of {self._total_steps:,}"
+        saved = computed or self._checkpoints.steps()
+        raise self._stop.stopped(f"saved at {where}" if saved else "before the first step")
+
+    def save(self) -> None:
+        """Starts to write a checkpoint of the newest step."""
+        if self._check_finite is not None:
+            self._check(self.metrics)
+        self._display.doing("saving")
+        record = {
+            **self.experiment.identity,
+            "epoch": self.step / self._steps_per_epoch,
+            "epoch_ended": self._epoch_ended,
+            "totals": self.metrics.to_json(),
+            "steps_per_epoch": self._steps_per_epoch,
+            "environment": self._setup.environment,
+            "seconds": self._seconds(),
+            "measured_steps": self._timer.steps,
+            "measured_seconds": self._timer.seconds,
+            "skipped_steps": self._nonfinite.count,
+            "skipped_in_a_row": self._nonfinite.in_a_row(self.step),
+            "init_from": self._restored.init_from,
+        }
+        self._checkpoints.save(self.state, record)
+
+    def finish(self, at_end: Callable[[Experiment], None] | None) -> None:
+        """Waits for the last checkpoint, and writes and shows the summary."""
+        self._checkpoints.wait()
+        self._stop.poll()
+        self._display.stop_progress()
+        if not self._evaluated:
+            phase = self.experiment.phase_of(self._options.num_epochs - 1)
+            self._evaluated = self._evaluate(phase)
+        if self._is_first_process:
+            summary = {
+                **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
+                "init_from": self._restored.init_from,
+                "skipped_steps": self._nonfinite.count,
+                "images_per_second": self._timer.images_per_second,
+                "seconds": self._seconds(),
+                "versions": self._setup.versions,
+                "settings": numeric_settings(),
+            }
+            files.write_json(self._workdir / "summary.json", summary)
+        title = f"{self._workdir}, epoch {self._options.num_epochs}"
+        self._display.table(title, self._evaluated["test"], self.experiment.dataset.class_names)
+        if self._is_first_process and at_end is not None:
+            self._stop.waiting(partial(at_end, self.experiment))
+
+    def _compile(self, phase: Phase) -> None:
+        """Starts to compile the step of a phase; programs of other phases are dropped."""
+        steps = compile_steps(
+            self.experiment.step_fn(phase),
+            self.experiment.placement,
+            looped=self._steps_per_call > 1,
+            shapes=self.experiment.step_shapes(),
+        )
+        self._compiled = {phase.start: steps}
+
+    def _check(self, metrics: EpochMetrics) -> None:
+        """Waits for the steps of these metrics, and reports those that were skipped."""
+        assert self._check_finite is not None, "an epoch has begun"
+        self._check_finite(metrics)
+
+    def _evaluate(
+        self, phase: Phase, poll: Callable[[], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        counts = self.experiment.training.stats.class_counts
+        work = partial(records.evaluate_all, self._evaluators, self.state, phase, counts)
+        return self._stop.waiting(work, poll)
+
+    def _seconds(self) -> float:
+        """Seconds spent on the run, by this process and those before it."""
+        return self._restored.seconds + time.monotonic() - self._setup.started
+
+
+def _is_due(count: int, every: int) -> bool:
+    """True if what happens every so many times happens after `count` of them."""
+    return every > 0 and count % every == 0

@@ -1,0 +1,142 @@
+"""Every command of README.md and of docs/ is one that its program takes."""
+
+import os
+import re
+import tomllib
+
+import pytest
+
+from benchmarks import run
+from launch import reproduce
+from launch.tables import TABLES
+from purenoise_jax import main as cli
+from purenoise_jax.analysis.__main__ import MORE
+from purenoise_jax.analysis.__main__ import parser as analysis_parser
+from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.chaos.__main__ import parser as chaos_parser
+from purenoise_jax.checkpoint.__main__ import parser as checkpoint_parser
+from purenoise_jax.config.fields import field_of, validate
+from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+MARKERS = [m.partition(":")[0] for m in PYPROJECT["tool"]["pytest"]["ini_options"]["markers"]]
+FIELD = re.compile(
+    r"(?:--config\.|(?=(?:data|model|optimizer|method|checkpoint|eval)\.))([a-z0-9_.]+)"
+)
+
+
+def train(arguments):
+    validate(cli.parse(["main", *arguments]).config)
+
+
+def analyse(arguments):
+    given = analysis_parser().parse_args(arguments)
+    assert given.figure in {*FIGURES, *MORE}
+
+
+def make_table(arguments):
+    assert reproduce.parser().parse_args(arguments).table in TABLES
+
+
+def start_processes(arguments):
+    assert int(arguments[0]) > 0
+    train(arguments[1:])
+
+
+def install(arguments):
+    (extras,) = re.findall(r"^install -e \.(?:\[([\w,]+)\])?$", " ".join(arguments))
+    assert set(filter(None, extras.split(","))) <= set(EXTRAS)
+
+
+def run_tests(arguments):
+    if arguments[:1] == ["-m"]:
+        assert arguments[1] in MARKERS
+        arguments = arguments[2:]
+    assert all((ROOT / path).is_file() for path in arguments)
+
+
+def run_script(arguments):
+    assert (ROOT / arguments[0]).is_file()
+
+
+def run_batch_script(arguments):
+    run_script(arguments)
+    train(arguments[1:])
+
+
+def run_with_slurm(arguments):
+    assert os.access(ROOT / "tests/local_slurm.sh", os.X_OK)
+    check(arguments)
+
+
+def build_pages(arguments):
+    assert arguments in (["serve"], ["build", "--strict"])
+    assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
+
+
+PROGRAMS = {
+    "bash": run_script,
+    "mkdocs": build_pages,
+    "pip": install,
+    "purenoise-jax": train,
+    "pytest": run_tests,
+    "python -m benchmarks.run": lambda arguments: run.parse(list(arguments)),
+    "python -m launch.local": start_processes,
+    "python -m launch.reproduce": make_table,
+    "python -m purenoise_jax.analysis": analyse,
+    "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
+    "python -m purenoise_jax.checkpoint": lambda given: checkpoint_parser().parse_args(given),
+    "python -m purenoise_jax.main": train,
+    "sbatch": run_batch_script,
+    "tests/local_slurm.sh": run_with_slurm,
+}
+
+
+def check(words):
+    size = 3 if words[0] == "python" else 1
+    program = " ".join(words[:size])
+    assert program in PROGRAMS, f"no test knows {program!r}"
+    PROGRAMS[program](words[size:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_commands_parse(page, focal, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        try:
+            check(words)
+        except BaseException as error:
+            error.add_note(f"{name(page)}: {' '.join(words)}")
+            raise
+
+
+def test_all_programs_are_among_them():
+    used = {
+        " ".join(words[: 3 if words[0] == "python" else 1]) for p in PAGES for words in commands(p)
+    }
+    assert used == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_command_stands_outside_of_a_block(page):
+    assert not re.search(
+        r"^ {4}\S*(?:python|pip|pytest|sbatch)\b(?! *=)", page.read_text(), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_fields_exist(page, focal):
+    for code in inline_code(page):
+        if " " in code or code.endswith((".py", "/", ".json")):
+            continue
+        found = FIELD.match(code)
+        if found:
+            assert field_of(found[1]) or found[1].endswith("."), code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_its_files_of_code_exist(page):
+    for code in inline_code(page):
+        for path in re.findall(r"^[\w./]+\.(?:py|sh|sbatch|npy)$", code):
+            assert (ROOT / path).is_file() or (ROOT / "purenoise_jax" / path).is_file(), path
