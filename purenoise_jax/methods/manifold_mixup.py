@@ -1,4 +1,4 @@
-"""Manifold mixup: the activations of pairs of rows are mixed at a random place, with their losses.
+"""Manifold mixup: mixes the activations of pairs of rows at a random place, and their losses.
 
 Source: Verma et al. 2019, section 2 and algorithm; their code for one ratio, one permutation and
 one place per batch, and for the defaults (alpha = 2, places 0 to 2).
@@ -21,15 +21,15 @@ from purenoise_jax.runtime.constraints import Names, Real
 
 
 def draw_share(key: jax.Array, alpha: float) -> jax.Array:
-    """The share f32[] in [1/2, 1] of a row in its mixture, of Beta(alpha, alpha) and its rest.
+    """Draws the share f32[] in [1/2, 1] of a row in its mixture.
 
-    The distribution is symmetric, and a permutation is as likely as its inverse. The mixtures of a
-    batch are therefore as likely with a share as with what it leaves to one, and the larger of both
-    makes the label of a row the one that weighs more in it.
+    It is the larger of x and 1 - x, with x from Beta(alpha, alpha). This distribution is symmetric,
+    and a permutation is as likely as its inverse, so the mixtures of a batch are as likely with the
+    share x as with 1 - x. With the larger one, a row's own label has the larger weight.
 
     Args:
         key: typed key [].
-        alpha: 0 = nothing is mixed.
+        alpha: both parameters of the distribution; 0 = nothing is mixed.
     """
     if not alpha:
         return jnp.ones(())
@@ -38,14 +38,14 @@ def draw_share(key: jax.Array, alpha: float) -> jax.Array:
 
 
 def draw_partners(key: jax.Array, batch: Batch) -> jax.Array:
-    """The row that each row is mixed with, i32[B]: a random permutation of the rows of each kind.
+    """Draws the partner of each row, i32[B]: a random permutation of the rows of each kind.
 
-    The kinds are natural, noise and padding. A norm routes a row as one of them, so that a mixture
-    of two would be neither, and padding holds anything.
+    The kinds are natural, noise and padding. A norm treats a row as one of them, so a mixture of
+    two kinds would be neither, and padding may hold any values.
     """
     valid = batch["valid"]
     kind = jnp.where(valid, batch.get("noise_mask", jnp.zeros_like(valid)), 2)
-    # Rows sorted by kind twice, each time in another order within a kind.
+    # Rows sorted by kind, once in their own order and once in a random order within each kind.
     ordered = jnp.argsort(kind, stable=True)
     shuffled = jnp.lexsort((rng.uniform(key, valid.shape), kind))
     return jnp.zeros_like(shuffled).at[ordered].set(shuffled, unique_indices=True)
@@ -61,28 +61,28 @@ def mixed_loss(
     places: Sequence[str],
     drawn: jax.Array | int,
 ) -> Outcome:
-    """One forward pass with mixed activations, and the mean of the losses for both labels.
+    """Runs a forward pass with mixed activations and averages the losses for both labels.
 
     Args:
-        recipe: with the loss and the class weights; each label has the weight of its class.
-        networks: of the step.
-        batch: of the step.
-        share: f32[], of a row itself.
+        recipe: source of the loss and the class weights; each label has the weight of its class.
+        networks: networks of the step.
+        batch: batch of the step.
+        share: f32[], share of the row itself in its mixture.
         partner: i32[B], a permutation.
-        places: of the network.
-        drawn: i32[], the number in `places` of the one at which rows are mixed.
+        places: places of the network.
+        drawn: i32[], index in `places` of the place at which rows are mixed.
     """
 
     def of_partners(x: jax.Array) -> jax.Array:
-        # No index comes twice, without which the gradient would be a sum in any order.
+        # Declares that no index repeats; otherwise the gradient would sum in no fixed order.
         return x.at[partner].get(unique_indices=True, mode="promise_in_bounds")
 
     def mix(place: str, x: jax.Array) -> jax.Array:
         if place not in places:
             return x
         mixed = (share * x + (1 - share) * of_partners(x)).astype(x.dtype)
-        # A choice in each place moves fewer bytes than a conditional in each, and a switch between
-        # whole networks compiles one for each place.
+        # A select in each place moves fewer bytes than a conditional in each, and a switch between
+        # complete networks would compile one network per place.
         return jnp.where(drawn == places.index(place), mixed, x)
 
     logits, _ = networks.forward(batch["image"], batch.get("noise_mask"), mix=mix)
@@ -102,24 +102,26 @@ def manifold_mixup(
     stats: DataStats,
     *,
     alpha: Annotated[
-        float, Real(0.001, or_zero=True), "of Beta(alpha, alpha), of which the ratio is drawn"
+        float,
+        Real(0.001, or_zero=True),
+        "the ratio is drawn from Beta(alpha, alpha); 0 = no mixing",
     ] = 2.0,
     places: Annotated[
-        tuple[str, ...], Names(PLACES, needed=True), "of the network, one of which is drawn"
+        tuple[str, ...], Names(PLACES, needed=True), "places of the network; each step draws one"
     ] = ("input", "stage1", "stage2"),
 ) -> Recipe:
-    """Mixes each row with another: share * x + (1 - share) * x', and the losses for y and y' alike.
+    """Mixes each row with another, share * x + (1 - share) * x', and their losses in the same way.
 
     Every step draws one of the places, one share and one permutation. With alpha = 0, or a share of
-    1, this is training without it. Losses are those of the recipe, so that margins and class
-    weights of other methods are those of each of the two labels.
+    1, nothing is mixed. The losses are those of the recipe, so each of the two labels has the
+    margin and the class weight that other methods give it.
 
     READING: natural rows are mixed with natural rows, and pure noise with pure noise.
-    READING: the larger share is that of the row itself, see `draw_share`. The training accuracy
-    counts a mixture as correct where the label that weighs more is found; it is therefore lower
+    READING: the row itself has the larger share, see `draw_share`. The training accuracy counts a
+    mixture as correct if the prediction is the label with the larger weight; it is therefore lower
     than that of unmixed images.
-    DEVIATION: the authors' code takes the binary cross-entropy of each class's probability; this is
-    the cross-entropy of the recipe, as in Zhang et al. 2018.
+    DEVIATION: the authors' code uses the binary cross-entropy of each class's probability; this
+    uses the loss of the recipe, a cross-entropy by default as in Zhang et al. 2018.
     """
     del stats
 

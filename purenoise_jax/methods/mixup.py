@@ -1,7 +1,7 @@
-"""Mixup: pairs of images are mixed, and with them their losses.
+"""Mixup: mixes pairs of images and their losses.
 
 Source: Zhang et al. 2018, equations 1 and 2, and their code for one ratio and one permutation per
-batch. alpha = 1 is that of its authors on CIFAR and of the long-tailed collections of methods.
+batch. The authors use alpha = 1 on CIFAR, as do collections of methods for long-tailed data.
 """
 
 from typing import Annotated
@@ -17,7 +17,9 @@ def mixup(
     stats: DataStats,
     *,
     alpha: Annotated[
-        float, Real(0.001, or_zero=True), "of Beta(alpha, alpha), of which the ratio is drawn"
+        float,
+        Real(0.001, or_zero=True),
+        "the ratio is drawn from Beta(alpha, alpha); 0 = no mixing",
     ] = 1.0,
 ) -> Recipe:
     """Manifold mixup whose only place is the input; see `manifold_mixup`."""

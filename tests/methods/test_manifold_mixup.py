@@ -1,4 +1,4 @@
-"""Mixtures against numpy, which rows meet, where they do, and what the method is combined with."""
+"""Mixup and manifold mixup: losses against numpy, pairs of rows, places, and other methods."""
 
 import itertools
 from functools import partial
@@ -35,7 +35,7 @@ from tests.linear_step import (
 from tests.tiny import TinyNet, tiny_config, write_npz
 
 VALID = np.arange(7) < 5
-# Of the first step of a run with seed 0.
+# The keys of the first step of a run with seed 0.
 SHARE_KEY, PARTNER_KEY, _ = rng.split(rng.at(rng.stream(0, "objective"), 0), 3)
 
 
@@ -50,7 +50,7 @@ def batch_of(images, labels, valid, noise=None):
 
 
 def outcome(batch, kernel, recipe=None, place="input", **given):
-    """`mixed_loss` of the linear network."""
+    """Computes `mixed_loss` of the linear network."""
     recipe = recipe or Recipe()
     step, state = step_of(recipe), state_of(kernel, recipe)
     networks = step.networks(state.params, state, Inputs(None, None), batch)
@@ -58,7 +58,7 @@ def outcome(batch, kernel, recipe=None, place="input", **given):
 
 
 def mixtures(images, labels, alpha, valid=VALID):
-    """Features of the valid rows, their labels and partners' labels, and the share: by hand."""
+    """Computes by hand the valid rows' features, labels and partners' labels, and the share."""
     share = float(draw_share(SHARE_KEY, alpha))
     partner = np.asarray(draw_partners(PARTNER_KEY, {"valid": jnp.asarray(valid)}))
     features = images.reshape(len(images), -1) / 255
@@ -88,7 +88,7 @@ def test_a_step_against_numpy(method, weighted):
 
 
 @pytest.mark.parametrize("others", [(), ("drw",), ("ldam", "drw"), ("sam",)])
-def test_without_alpha_it_is_training_without_it(others):
+def test_with_alpha_zero_nothing_is_mixed(others):
     arguments = {"mixup": {"alpha": 0.0}, "manifold_mixup": {"alpha": 0.0, "places": ("input",)}}
     plain = run(build_recipe([*others], STATS, {}), *data())
     for method in arguments:
@@ -107,7 +107,7 @@ def test_a_share_of_one_is_the_default_objective():
 
 
 def test_a_mixture_is_that_of_its_partner_with_the_rest_of_the_share():
-    """For which the larger of both may be taken."""
+    """Because of this symmetry, `draw_share` may take the larger share."""
     images, labels, kernel = data(rows=7)
     batch = batch_of(images / 255, labels, np.ones(7, bool))
     recipe = build_recipe(["ldam", "drw"], STATS, {"drw": {"beta": 0.9}})
@@ -128,7 +128,7 @@ def test_the_distribution_of_shares(alpha, mean):
     np.testing.assert_allclose(shares.mean(), mean, atol=0.01)
 
 
-def test_rows_meet_rows_of_their_kind_each_in_all_orders():
+def test_partners_are_of_the_same_kind_in_all_permutations():
     noise = np.array([1, 0, 0, 1, 0, 0, 1, 1], bool)
     valid = np.array([1, 1, 1, 0, 1, 0, 1, 0], bool)
     kinds = [np.flatnonzero(k) for k in (valid & ~noise, valid & noise, ~valid)]
@@ -142,7 +142,7 @@ def test_rows_meet_rows_of_their_kind_each_in_all_orders():
     assert all(draw_partners(rng.root(i), one)[1] == 1 for i in range(5)), "a row alone stays so"
 
 
-def test_what_padding_holds_enters_nothing():
+def test_values_of_padding_have_no_effect():
     images, labels, kernel = data(rows=7)
     recipe = build_recipe(["drw", "manifold_mixup"], STATS, {"manifold_mixup": {"places": ("input", "features")}})  # fmt: skip
     state, step = state_of(kernel, recipe), step_of(recipe)
@@ -157,7 +157,7 @@ def test_what_padding_holds_enters_nothing():
     assert found[0] > 0
 
 
-def test_natural_rows_see_nothing_of_noise():
+def test_noise_rows_have_no_effect_on_natural_rows():
     images, labels, kernel = data(rows=7)
     noise = np.array([0, 1, 1, 0, 0, 1, 0], bool)
     filled = np.where(noise[:, None, None, None], np.nan, images / 255)
@@ -187,7 +187,7 @@ def test_noise_rows_pass_the_norms_as_noise():
 
 
 class Recording:
-    """Networks that keep what comes to each place and what leaves it."""
+    """Networks that record the input and the output of each place."""
 
     def __init__(self, model, variables, train=False):
         self.apply = partial(model.apply, variables, train=train)
@@ -202,7 +202,7 @@ class Recording:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("resnet8", "float32"), ("wrn10_1", "bfloat16")])
-def test_a_place_changes_what_follows_and_nothing_before(name, dtype):
+def test_mixing_at_a_place_changes_only_later_places(name, dtype):
     model = create_model(name, num_classes=3, norm="bn", dtype=dtype)
     images = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3))
     variables = jax.jit(partial(model.init, train=False))(rng.root(0), jnp.zeros((1, 8, 8, 3)))
@@ -270,7 +270,7 @@ def test_an_ascent_by_class_weighs_both_labels():
     np.testing.assert_allclose(grads, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_batch_of_padding_is_finite():
+def test_a_batch_of_only_padding_has_a_zero_gradient():
     images, labels, kernel = data()
     for names in (["mixup"], ["mixup", "drw"]):
         _, sums, grads = run(build_recipe(names, STATS, {}), images, labels, kernel, np.zeros(6, bool))  # fmt: skip
@@ -283,7 +283,7 @@ def test_another_objective_is_refused_by_name():
         build_recipe(["mixup", "drw", "manifold_mixup"], STATS, {})
 
 
-def test_the_places_of_the_networks_are_those_that_a_config_may_name():
+def test_the_networks_have_the_places_that_a_config_may_name():
     for name in ("resnet8", "wrn10_1"):
         assert create_model(name, num_classes=3).places == PLACES
     config = default_config()
@@ -299,7 +299,7 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-def test_a_network_without_a_place_is_refused_in_one_line(npz, monkeypatch):
+def test_a_network_without_a_named_place_is_refused(npz, monkeypatch):
     config = tiny_config(npz, **{"phases.deferred.methods": ("manifold_mixup",)})
     message = (
         "model.name=tiny has no place stage1, stage2, where the phase of manifold_mixup from epoch "
@@ -317,7 +317,7 @@ def test_a_network_without_a_place_is_refused_in_one_line(npz, monkeypatch):
         build(config)
 
 
-def test_it_trains_with_other_methods_and_goes_on_bitwise(npz, tmp_path):
+def test_it_trains_with_other_methods_and_resumes_bitwise(npz, tmp_path):
     methods = ("ldam", "drw", "open", "manifold_mixup", "sam", "ema")
     config = tiny_config(
         npz,
