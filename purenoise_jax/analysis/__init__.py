@@ -1,1 +1,1 @@
-"""Figures, tables and reports, made from the checkpoints and metrics of finished runs."""
+"""Figures, tables and reports from the checkpoints and metrics of runs."""

@@ -1,4 +1,4 @@
-"""The command line of the figures and the report.
+"""The command line for figures and reports.
 
 python -m purenoise_jax.analysis FIGURE RUN...
 """
@@ -28,7 +28,7 @@ MORE = {
     ALL: "every figure that can be drawn",
 }
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. A figure is written as PNG, PDF, and its numbers as JSON.
+RUN is a workdir of purenoise_jax.main. A figure is written as PNG and PDF, its numbers as JSON.
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 130 interrupted, 1 anything
             else
@@ -42,7 +42,7 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line's arguments."""
+    """Builds the parser of the command line's arguments."""
     helps = {name: entry.help for name, entry in FIGURES.items()} | MORE
     listing = "\n".join(f"  {name:<16}{text}" for name, text in helps.items())
     parse = Parser(
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"figures:\n{listing}\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("figure", metavar="FIGURE", help="one of those below")
+    parse.add_argument("figure", metavar="FIGURE", help="one of the figures below")
     parse.add_argument("runs", nargs="+", metavar="RUN", help="workdir of a run")
     parse.add_argument(
         "--out",
@@ -60,46 +60,56 @@ def parser() -> argparse.ArgumentParser:
         "report of one run",
     )
     parse.add_argument(
-        "--epoch", type=int, help="completed epochs that are looked at; default: the newest"
+        "--epoch",
+        type=int,
+        help="show the run after this many epochs; default: its newest checkpoint, for images the "
+        "start of its last phase",
     )
-    parse.add_argument("--seed", type=int, default=0, help="of the figure's random choices")
-    parse.add_argument("--images", type=int, default=0, help="images to look at; 0 = usual")
-    parse.add_argument("--data", default="", metavar="PATH", help="where the data lies now")
+    parse.add_argument("--seed", type=int, default=0, help="seed of the figure's random choices")
+    parse.add_argument(
+        "--images", type=int, default=0, help="number of images; 0 = the figure's own"
+    )
+    parse.add_argument(
+        "--data", default="", metavar="PATH", help="location of the data, if it has moved"
+    )
     parse.add_argument(
         "--ood", default="", metavar="NAME", help="out-of-distribution data set, such as cifar100"
     )
     parse.add_argument(
-        "--ood_data", default="", metavar="PATH", help="where that lies; default: beside the data"
+        "--ood_data",
+        default="",
+        metavar="PATH",
+        help="location of that data set; default: beside the run's data",
     )
     parse.add_argument(
         "--indices",
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="of subsets: a list of training images, one index a line; may be given again",
+        help="for subsets: a list of training images, one index per line",
     )
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
 
 
 def _refuse_unused(figure: str, options: Options) -> None:
-    """An option that changes nothing would pass for one that did."""
+    """Refuses options that the figure does not use, because they would seem to have an effect."""
     if figure == ALL:
         return
     used = {"seed", *(FIGURES[figure].options if figure in FIGURES else ())}
     for field in dataclasses.fields(Options):
         if field.name not in used and getattr(options, field.name) != field.default:
             flag = {"ood_name": "ood", "ood_path": "ood_data"}.get(field.name, field.name)
-            raise ConfigError(f"--{flag} changes nothing about {figure}; leave it out")
+            raise ConfigError(f"--{flag} has no effect on {figure}; leave it out")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one command line, without the program's name, and returns its exit code."""
+    """Runs one command line, given without the program's name, and returns its exit code."""
     return run_command(partial(_analyse, argv), debug="--debug" in argv, interrupted="interrupted")
 
 
 def _analyse(argv: Sequence[str]) -> int:
-    # Orbax tells every step it takes.
+    # Orbax logs every step of a restore.
     logging.getLogger("absl").setLevel(logging.ERROR)
     args = parser().parse_args(argv)
     names = [*FIGURES, *MORE]

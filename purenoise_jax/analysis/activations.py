@@ -1,14 +1,14 @@
 """Activations of natural and noise images before a norm, after plain batch norm, and after DAR-BN.
 
-The idea is that of figure 4 of Zada, Benou and Irani 2022, which is an illustration, and of figure
-5, which shows the first block of a VGG; here both are measured on a run's own network. The paper
-leaves open which layer; this is the second norm that the network calls, which in both families
-here is the first that sees the output of a convolution inside a block (the only one, if there is
-one). The batch is drawn as the run's phase with noise draws it (as OPeN's would, for a run without)
-and reaches the layer in training mode through the run's own norms. There, whatever norm the run
-has, the same activations are normalised in two ways: by the moments of all rows (plain batch norm),
-and by the moments of each kind (DAR-BN); both without their affine parameters, which are the same
-for all rows.
+The idea comes from Zada, Benou and Irani 2022: figure 4 is an illustration, and figure 5 shows the
+first block of a VGG. Here both are measured on a run's own network. The paper does not name the
+layer. This figure uses the second norm that the network calls, which in both model families is the
+first norm after a convolution inside a block (or the only norm, if the network has one). The batch
+is drawn as in the run's phase with noise (as in OPeN's, for a run without noise) and reaches the
+layer in training mode through the run's own norms. At that layer, regardless of the run's norm, the
+same activations are normalised in two ways: by the moments of all rows (plain batch norm), and by
+the moments of each kind, natural and noise (DAR-BN). Both omit the affine parameters, which are the
+same for all rows.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ from purenoise_jax.runtime import rng
 
 EPSILON = 1e-5
 BINS = 80
-# Beyond these quantiles of both kinds together the histograms pile up at their ends.
+# The histograms leave out values beyond these quantiles of both kinds together.
 TAILS = (0.001, 0.999)
 PANELS = {"before": "before {layer}", "bn": "after BN", "dar_bn": "after DAR-BN"}
 KINDS = ("natural", "noise")
 
 
 class Stages(NamedTuple):
-    """Activations of valid rows, f32[B, H, W, C] each, and which rows are noise, bool[B]."""
+    """Activations of valid rows, f32[B, H, W, C] each, and `noise` bool[B], True for noise rows."""
 
     before: np.ndarray
     bn: np.ndarray
@@ -53,7 +53,7 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
         noise: bool[B].
 
     Returns:
-        As plain batch norm and as DAR-BN, [B, H, W, C] each, before scale and shift.
+        The results of plain batch norm and of DAR-BN, [B, H, W, C] each, before scale and shift.
     """
     images = image_moments(x)
     one, zero = jnp.ones((1, x.shape[-1]), x.dtype), jnp.zeros((1, x.shape[-1]), x.dtype)
@@ -67,12 +67,12 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def layer_of(paths: Sequence[str]) -> str:
-    """The norm that is looked at, of all in the order of their calls: the second, or the only."""
+    """Returns the norm to show, from all in the order of their calls: the second, or the only."""
     return paths[min(1, len(paths) - 1)]
 
 
 def stages(run: Run, options: Options) -> tuple[str, Stages]:
-    """The path of the layer in the network, and the activations around it for one batch."""
+    """Returns the layer's path in the network and the activations around it for one batch."""
     network, batch_builder = Network(run, options.epoch), run.experiment.batch_builder
     (batch,) = noisy_batches(run, 1, options.seed)
 
@@ -87,7 +87,7 @@ def stages(run: Run, options: Options) -> tuple[str, Stages]:
             rngs={"dropout": rng.root(options.seed)},
         )
 
-    # Without jit, whose results come with their names sorted rather than in the order of the calls.
+    # Without jit, which would sort the names and lose the order of the calls.
     seen = capture(network.variables)
     path = layer_of(list(seen))
     valid = np.asarray(batch["valid"])
@@ -98,7 +98,7 @@ def stages(run: Run, options: Options) -> tuple[str, Stages]:
 
 
 def summarize(seen: Stages) -> dict[str, Any]:
-    """Mean and standard deviation of each kind at each stage, and how far the kinds are apart.
+    """Computes mean and standard deviation of each kind at each stage, and the shift of the kinds.
 
     Returns:
         By stage and kind: {"mean", "std"} over all rows, positions and channels, None without a
@@ -118,14 +118,14 @@ def summarize(seen: Stages) -> dict[str, Any]:
         }
     if all(rows.any() for rows in masks.values()):
         x, over = seen.before.astype(np.float64), (0, 1, 2)
-        apart = np.abs(x[seen.noise].mean(over) - x[~seen.noise].mean(over))
-        shift = apart / np.sqrt(x.var(over) + EPSILON)
+        distance = np.abs(x[seen.noise].mean(over) - x[~seen.noise].mean(over))
+        shift = distance / np.sqrt(x.var(over) + EPSILON)
         numbers["shift"] = {"median": float(np.median(shift)), "largest": float(shift.max())}
     return numbers
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A row of three histograms for each run, over all channels and positions.
+    """Draws a row of three histograms for each run, over all channels and positions.
 
     Args:
         runs: at least one.

@@ -14,11 +14,11 @@ from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluati
 from purenoise_jax.inference.runs import Run
 
 MARKERS = "osD^vP*X"
-NAMED = 12  # so many classes at most have their names below the axis
+NAMED = 12  # with more classes, the axis does not show their names
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """One panel with logarithmic class sizes, a marker for each class, a colour for each run.
+    """Draws one panel with logarithmic class sizes, a marker per class and a colour per run.
 
     Args:
         runs: at least one.
@@ -28,23 +28,24 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         ConfigError: a run has no evaluation yet.
     """
     del options
-    found = {run.label: latest_evaluation(run) for run in runs}
+    evaluations = {run.label: latest_evaluation(run) for run in runs}
     numbers = {
         label: {
-            "class_names": result.class_names,
-            "class_counts": result.class_counts,
-            "accuracy": result.numbers["per_class_accuracy"],
+            "class_names": evaluation.class_names,
+            "class_counts": evaluation.class_counts,
+            "accuracy": evaluation.numbers["per_class_accuracy"],
         }
-        for label, result in found.items()
+        for label, evaluation in evaluations.items()
     }
     with styled():
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.subplots()
-        for i, (label, result) in enumerate(found.items()):
-            shares = result.numbers["per_class_accuracy"]
-            # A class that the test set lacks has no marker, and no line goes across it.
-            heights = [math.nan if shares[k] is None else 100 * shares[k] for k in result.order]
-            sizes = [result.class_counts[k] for k in result.order]
+        for i, (label, evaluation) in enumerate(evaluations.items()):
+            shares = evaluation.numbers["per_class_accuracy"]
+            order = evaluation.order
+            # A class without test images has no marker and interrupts the line.
+            heights = [math.nan if shares[k] is None else 100 * shares[k] for k in order]
+            sizes = [evaluation.class_counts[k] for k in order]
             few = len(sizes) <= NAMED
             axes.plot(
                 sizes,
@@ -59,19 +60,19 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         axes.set_xscale("log")
         axes.set_ylim(-4, 104)
         axes.set_ylabel("test accuracy (%)")
-        _name_sizes(axes, list(found.values()))
+        _label_classes(axes, list(evaluations.values()))
         if len(runs) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return Drawing(figure, numbers)
 
 
-def _name_sizes(axes: Axes, results: list[Evaluation]) -> None:
-    """Names the classes below the axis where they are few, far enough apart, and the same."""
-    first = results[0]
+def _label_classes(axes: Axes, evaluations: list[Evaluation]) -> None:
+    """Names the classes below the axis if they are few, far enough apart, and alike in all runs."""
+    first = evaluations[0]
     sizes = [first.class_counts[k] for k in first.order]
-    apart = all(larger > 1.25 * smaller for larger, smaller in pairwise(sizes))
-    same = all(r.class_counts == first.class_counts for r in results)
-    if not (apart and same and len(sizes) <= NAMED):
+    far_apart = all(larger > 1.25 * smaller for larger, smaller in pairwise(sizes))
+    alike = all(evaluation.class_counts == first.class_counts for evaluation in evaluations)
+    if not (far_apart and alike and len(sizes) <= NAMED):
         axes.set_xlabel("training images of the class")
         return
     texts = [f"{first.class_names[k]}\n{first.class_counts[k]:,}" for k in first.order]

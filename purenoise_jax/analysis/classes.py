@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from purenoise_jax.analysis.figure_style import literal
 from purenoise_jax.inference.runs import Run
 
-# Nine of Paul Tol's "muted" scheme, made for colour-blind readers, and an orange for the tenth.
+# Nine colours of Paul Tol's "muted" scheme, made for colour-blind readers, and an orange.
 PALETTE = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#E69F00",
@@ -17,12 +17,12 @@ NAMED = len(PALETTE)
 
 
 def by_frequency(class_counts: np.ndarray) -> np.ndarray:
-    """Class indices, the one with most training images first; equals in label order."""
+    """Returns the class indices, most training images first; ties are in label order."""
     return np.argsort(-np.asarray(class_counts), kind="stable")
 
 
 def class_colors(classes: int) -> list[str]:
-    """A colour for each of so many classes, first to last: distinct ones, or a range if many."""
+    """Returns a colour for each of `classes` classes: distinct ones, or a range if many."""
     if classes <= len(PALETTE):
         return list(PALETTE[:classes])
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.95, classes))
@@ -32,7 +32,7 @@ def class_colors(classes: int) -> list[str]:
 def class_axis(axes: Axes, run: Run, order: np.ndarray) -> None:
     """Labels positions 0 .. K - 1 of the x axis with the classes in this order.
 
-    By name if there are at most ten; else positions have to do.
+    The labels are names if there are at most ten classes, otherwise positions.
     """
     if len(order) > NAMED:
         axes.set_xlabel("class, most training images first")

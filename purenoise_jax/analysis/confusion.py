@@ -11,12 +11,12 @@ from purenoise_jax.analysis.figure_style import Drawing, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.inference.runs import Run
 
-NAMED, WRITTEN = 20, 10  # so many classes at most have names, and numbers in the cells
+NAMED, WRITTEN = 20, 10  # largest numbers of classes with names, and with numbers in the cells
 COLUMNS = 3
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A matrix for each run; rows are true classes, the most frequent in training on top.
+    """Draws a matrix for each run; rows are true classes, the most frequent in training on top.
 
     Args:
         runs: at least one.
@@ -26,15 +26,14 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         ConfigError: a run has no evaluation yet.
     """
     del options
-    found = {run.label: latest_evaluation(run) for run in runs}
-    numbers = {label: _numbers(result) for label, result in found.items()}
+    numbers = {run.label: _numbers(latest_evaluation(run)) for run in runs}
     columns = min(len(runs), COLUMNS)
     rows = -(-len(runs) // columns)
     with styled():
         figure = Figure(figsize=(5.2 * columns + 0.6, 4.9 * rows))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (label, known) in zip(panels, numbers.items(), strict=False):
-            _matrix(axes, known)
+        for axes, (label, shown) in zip(panels, numbers.items(), strict=False):
+            _draw_matrix(axes, shown)
             if len(runs) > 1:
                 axes.set_title(label, parse_math=False)
         for axes in panels[len(runs) :]:
@@ -45,31 +44,31 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _numbers(result: Evaluation) -> dict[str, Any]:
-    order = result.order
-    matrix = np.asarray(result.numbers["confusion_matrix"], np.int64)[np.ix_(order, order)]
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    order = evaluation.order
+    matrix = np.asarray(evaluation.numbers["confusion_matrix"], np.int64)[np.ix_(order, order)]
     totals = matrix.sum(axis=1)
     shares = [(row / n).tolist() if n else None for row, n in zip(matrix, totals, strict=True)]
     return {
         "classes": order,
-        "class_names": [result.class_names[k] for k in order],
-        "class_counts": [result.class_counts[k] for k in order],
+        "class_names": [evaluation.class_names[k] for k in order],
+        "class_counts": [evaluation.class_counts[k] for k in order],
         "shares": shares,
     }
 
 
-def _matrix(axes: Axes, known: dict[str, Any]) -> None:
-    count = len(known["classes"])
+def _draw_matrix(axes: Axes, shown: dict[str, Any]) -> None:
+    count = len(shown["classes"])
     absent = [np.nan] * count
-    values = 100 * np.array([row or absent for row in known["shares"]], float)
-    axes.set_facecolor("#dddddd")  # seen where the test set lacks a class
+    values = 100 * np.array([row or absent for row in shown["shares"]], float)
+    axes.set_facecolor("#dddddd")  # visible in the row of a class without test images
     axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class, the rarest in training at the bottom")
+    axes.set_ylabel("true class (rarest in training at the bottom)")
     if count <= NAMED:
-        names = known["class_names"]
+        names = shown["class_names"]
         small: dict[str, Any] = {"fontsize": 8, "parse_math": False}
         axes.set_yticks(range(count), names, **small)
         turned: dict[str, Any] = (
@@ -79,7 +78,7 @@ def _matrix(axes: Axes, known: dict[str, Any]) -> None:
         axes.tick_params(length=0)
     if count <= WRITTEN:
         for (row, column), value in np.ndenumerate(values):
-            # A zero in every other cell would hide what matters.
+            # Zeros are left out, because they would hide the other numbers.
             if value > 0:
                 color = "white" if value > 60 else "black"
                 text = f"{value:.0f}" if value >= 0.5 else "<1"

@@ -16,7 +16,7 @@ PANELS = (
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """Three panels over completed epochs, a line for each run; phases begin at dotted lines.
+    """Draws three panels over completed epochs, a line per run; dotted lines mark new phases.
 
     Args:
         runs: at least one.
@@ -36,24 +36,25 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                     [scale * v for v in values],
                     marker="o" if name.startswith("test/") else None,
                     ms=3,
-                    # Runs often share their first epochs: the earlier show below the later.
+                    # Runs often share their first epochs: earlier runs get wider lines, which stay
+                    # visible below the later ones.
                     lw=3 - 1.5 * (i + 1) / len(runs),
-                    # A rate holds for its whole epoch, a loss is a mean over it.
+                    # A learning rate is constant within its epoch, a loss is the mean over it.
                     drawstyle="steps-pre" if name == "train/learning_rate" else "default",
                     label=literal(run.label),
                 )
-            there = [epoch for run in runs for epoch in numbers[run.label][name][0]]
+            recorded = [epoch for run in runs for epoch in numbers[run.label][name][0]]
             for start in starts:
-                if there and min(there) <= start < max(there):
+                if recorded and min(recorded) <= start < max(recorded):
                     axes.axvline(start, color="#888888", lw=1, ls=":", zorder=0)
             axes.set_xlabel("completed epochs")
             axes.set_title(title)
-            if not there:
+            if not recorded:
                 axes.text(0.5, 0.5, "none yet", ha="center", transform=axes.transAxes)
                 continue
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-            if min(there) == max(there):
-                axes.set_xlim(there[0] - 1, there[0] + 1)
+            if min(recorded) == max(recorded):
+                axes.set_xlim(recorded[0] - 1, recorded[0] + 1)
             if name == "train/learning_rate":
                 axes.set_yscale("log")
             else:

@@ -1,4 +1,4 @@
-"""What a run's network makes of images and of pure noise: features, logits, training batches."""
+"""Noise images and training batches of a run, for the figures that compare noise with images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,11 +19,11 @@ from purenoise_jax.runtime.errors import ConfigError
 
 
 class NoiseMethods(NamedTuple):
-    """How a run trains with noise, and what the same would be without.
+    """A run's method with noise, and the two recipes that a figure compares.
 
     Attributes:
-        name: of the method with noise.
-        without, with_noise: methods of the two recipes that are compared; both draw classes alike.
+        name: name of the method with noise.
+        without, with_noise: methods of the two recipes; both draw classes alike.
     """
 
     name: str
@@ -32,7 +32,7 @@ class NoiseMethods(NamedTuple):
 
 
 def noise_methods(run: Run) -> NoiseMethods:
-    """The run's method with noise; OPeN, as its fields say, for a run that has none."""
+    """Returns the run's method with noise; for a run without one, OPeN with the run's fields."""
     used = {method for phase in run.config.phases.values() for method in phase.methods}
     if "append" in used:
         return NoiseMethods("append", ("erm",), ("append",))
@@ -40,17 +40,17 @@ def noise_methods(run: Run) -> NoiseMethods:
 
 
 def run_noise(run: Run) -> NoiseSource:
-    """What the noise of a run is like, by the fields of its method with noise.
+    """Builds the noise source of a run from the fields of its method with noise.
 
     Raises:
-        ConfigError: the run adds noise to images, so that there are no images of noise alone.
+        ConfigError: the run adds noise to images, so it has no images of pure noise.
     """
     method = noise_methods(run).name
     fields = run.config.method[method]
     if fields.get("additive_std"):
         raise ConfigError(
             f"{run.path}: method.{method}.additive_std={fields.additive_std}, so this run adds "
-            "noise to images and has no pure noise to look at"
+            "noise to images and has no images of pure noise"
         )
     names = ("space", "noise_stats", "mean", "std", "clip")
     arguments = {name: fields[name] for name in names}
@@ -58,15 +58,14 @@ def run_noise(run: Run) -> NoiseSource:
 
 
 def noise_inputs(network: Network, count: int, seed: int) -> np.ndarray:
-    """Noise images as they enter a network, f32[count, H, W, C].
+    """Draws noise images as they enter a network, f32[count, H, W, C].
 
-    Drawn as the fields of the run's method with noise say. Every run has such fields, so that one
-    without noise gets what OPeN would have had: with the defaults, of the mean and deviation of the
-    training subset.
+    The fields of the run's method with noise determine them. A run without noise has such fields
+    too: it gets OPeN's noise, by default with the mean and deviation of the training subset.
 
     Args:
-        network: of the run.
-        count: how many.
+        network: network of the run.
+        count: number of images.
         seed: the same seed gives the same noise.
     """
     shape = (count, *network.experiment.training.stats.image_shape)
@@ -75,10 +74,10 @@ def noise_inputs(network: Network, count: int, seed: int) -> np.ndarray:
 
 
 def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:
-    """Batches as the run's method with noise draws them; see `training_batches`.
+    """Draws batches as the run's method with noise does; see `training_batches`.
 
     Raises:
-        ConfigError: not one of them has a row of noise, as when OPeN meets balanced data.
+        ConfigError: no batch has a noise row, for example because OPeN meets balanced data.
     """
     methods = noise_methods(run)
     batches = training_batches(run, methods.with_noise, count, seed)
@@ -91,19 +90,19 @@ def noisy_batches(run: Run, count: int, seed: int) -> list[Batch]:
 
 
 def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) -> list[Batch]:
-    """Batches as a phase with these methods draws them, augmentation and all.
+    """Draws batches as a phase with these methods does, with augmentation.
 
     With the same seed, two lists of methods that draw classes alike get the same images with the
     same augmentation; "open" then only replaces some of them by noise.
 
     Args:
-        run: its data, augmentation, batch size and `method` arguments.
-        methods: of `METHODS`, such as ("rs",) or ("open",).
-        count: how many batches.
-        seed: of the draws, instead of the run's.
+        run: source of data, augmentation, batch size and `method` arguments.
+        methods: keys of `METHODS`, such as ("rs",) or ("open",).
+        count: number of batches.
+        seed: seed of the draws, in place of the run's.
 
     Returns:
-        Batches as `recipe.Batch` has them, always with a noise mask.
+        Batches as in `data.batch`, always with a noise mask.
     """
     experiment = run.experiment
     training, batch_builder = experiment.training, experiment.batch_builder

@@ -1,4 +1,4 @@
-"""What all figures share: their looks, what they are asked for, and how they are saved."""
+"""Style, options and file formats that all figures share."""
 
 import dataclasses
 import io
@@ -35,16 +35,15 @@ STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line may ask of a figure.
+    """Options of a figure.
 
     Attributes:
-        epoch: completed epochs of the checkpoints that are looked at; None = the newest.
-        seed: of every random choice of the figure.
-        images: noise images, and images of each other kind, that are looked at; 0 = the figure's
-            own number.
+        epoch: completed epochs of the checkpoints to show; None = the newest.
+        seed: seed of every random choice of the figure.
+        images: number of noise images, and of images of each other kind; 0 = the figure's own.
         ood_name: data set of out-of-distribution images; "" = the other CIFAR.
-        ood_path: where it lies; "" = beside the run's own data.
-        indices: name and file of each list of indices that is given.
+        ood_path: location of that data set; "" = beside the run's own data.
+        indices: name and file of each given list of indices.
     """
 
     epoch: int | None = None
@@ -66,14 +65,14 @@ Draw = Callable[[Sequence[Run], Options], Drawing]
 
 
 def styled() -> AbstractContextManager[None]:
-    """Within it figures are made in the common style."""
+    """Returns a context in which figures have the common style."""
     return mpl.rc_context(STYLE)
 
 
 def literal(text: str) -> str:
-    """Text that a user chose, for a figure: no dollar starts a formula, no underscore hides it."""
+    """Escapes a user's text for a figure: no dollar starts a formula, no underscore hides it."""
     text = text.replace("$", r"\$")
-    # Matplotlib leaves out of a legend what begins with an underscore.
+    # Matplotlib leaves labels that begin with an underscore out of legends.
     return f" {text}" if text.startswith("_") else text
 
 
@@ -81,9 +80,9 @@ def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     """Writes NAME.png, NAME.pdf and NAME.json.
 
     Args:
-        drawing: what to write.
-        folder: made if it is not there.
-        name: of the files.
+        drawing: the figure and its numbers.
+        folder: created if it does not exist.
+        name: NAME of the files.
 
     Returns:
         The paths written.
@@ -93,7 +92,7 @@ def save(drawing: Drawing, folder: Path, name: str) -> list[Path]:
     png, pdf = io.BytesIO(), io.BytesIO()
     with styled():
         drawing.figure.savefig(png, format="png")
-        # Without a date, so that the same figure is the same file.
+        # Without a date, so that the same figure gives the same file.
         drawing.figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     write_atomically(paths[0], png.getvalue())
     write_atomically(paths[1], pdf.getvalue())

@@ -22,9 +22,9 @@ class Entry(NamedTuple):
     """A figure.
 
     Attributes:
-        draw: how it is drawn.
-        help: what it shows, in a line.
-        options: those of `Options` that change it; `seed` is taken by all.
+        draw: function that draws it.
+        help: its content in one line, for `--help`.
+        options: the fields of `Options` that it uses; every figure accepts `seed`.
     """
 
     draw: Draw
@@ -55,7 +55,7 @@ FIGURES: dict[str, Entry] = {
     ),
     "noise_features": Entry(
         noise_features.draw,
-        "how near noise features are to natural ones, and their spread",
+        "cosine between noise and natural features, and the spread of both",
         ("epoch", "images"),
     ),
     "activations": Entry(

@@ -1,27 +1,29 @@
-"""Size and variance of direction of each class's gradient, with and without pure noise.
+"""Magnitude and direction variance of each class's gradient, with and without pure noise.
 
 Zada, Benou and Irani 2022, section 3.3, report that on CIFAR-100-LT "the mean gradient magnitude
 and the direction variance" are 2 and 9 times as large with OPeN as with oversampling without noise.
-They define neither, nor say of which parameters, at which epoch or over which batches. Here:
+The paper defines neither quantity and does not name the parameters, epoch or batches. Here:
 
-- Both recipes are looked at with the same parameters, those of one checkpoint (for the deferred
-  phase, the one that it starts from), in training mode, without updating anything.
-- Batches are drawn as the deferred phase draws them, the same draws for both: class-balanced, with
-  the run's augmentation. With OPeN some of the images are then replaced by noise, which keeps
-  their labels, by the run's `method.open` fields. For a run with appended noise: its batches with
-  and without what is appended.
+- Both recipes use the same parameters, those of one checkpoint (for the deferred phase, the one
+  that it starts from), in training mode and without an update.
+- Batches are drawn as in the deferred phase, with the same draws for both recipes: class-balanced,
+  with the run's augmentation. With OPeN, noise then replaces some of the images, according to the
+  run's `method.open` fields; labels do not change. For a run with appended noise, its batches are
+  compared with and without the appended rows.
 - g_c, the component of class c, is the gradient of the losses of the batch's rows with label c,
-  summed and divided by the rows of the batch. Over the classes these add up to the gradient of a
-  step, as in the decomposition of the paper's section 3.3.
+  summed and divided by the rows of the batch. Summed over the classes, the components are the
+  gradient of a step, as in the decomposition of the paper's section 3.3.
 - Magnitude: the mean of |g_c| over the batches in which c occurs.
 - Direction variance: 1 - |mean of g_c / |g_c||^2, the total variance (the trace of the covariance)
-  of the directions: 0 if all agree, 1 if they cancel. Batches where g_c is exactly zero have no
-  direction and are left out; with fewer than two directions there is none. M independent random
-  directions give 1 - 1/M, so a ratio cannot be larger than the number without noise allows.
-- Of all parameters, and of two parts: the last linear layer ("head") and all before ("backbone"),
-  since with `noise_grad=full_stop` noise reaches the head only.
-- With more than 20 classes, five groups of classes by frequency, the rarest first, stand for them.
-- The overall ratio is of means over classes, of those that have both numbers.
+  of the directions: 0 if all agree, 1 if they cancel. Batches with a g_c of exactly zero have no
+  direction and are left out; with fewer than two directions the variance is undefined. M
+  independent random directions give 1 - 1/M. A variance without noise near that value leaves
+  little room for a ratio above 1.
+- Both are measured over all parameters and over two parts: the last linear layer ("head") and
+  everything before it ("backbone"), because with `noise_grad=full_stop` noise reaches only the
+  head.
+- With more than 20 classes, five groups of classes by frequency take their place, the rarest first.
+- The overall ratio is the ratio of means over the classes that have both numbers.
 """
 
 import functools
@@ -61,11 +63,11 @@ Gradient = Callable[[Batch, jax.Array, int], dict]
 
 
 def row_gradient(network: Network, seed: int) -> Gradient:
-    """The gradient of chosen rows of a batch.
+    """Builds a function that computes the gradient of chosen rows of a batch.
 
     Args:
-        network: its parameters, norms and `noise_grad`; `batch_stats` stay as they are.
-        seed: of dropout.
+        network: source of parameters, norms and `noise_grad`; its `batch_stats` do not change.
+        seed: seed of dropout.
 
     Returns:
         (batch, rows f32[B], number of the batch) -> a tree like the parameters: the gradient of the
@@ -97,14 +99,14 @@ def row_gradient(network: Network, seed: int) -> Gradient:
 
 
 class Directions:
-    """Collects vectors, given as trees, for their mean size and the variance of their direction."""
+    """Accumulates the mean magnitude and the direction variance of vectors, given as trees."""
 
     def __init__(self) -> None:
         self._sizes: list[float] = []
         self._sum: Any = None
 
     def add(self, vector: Any) -> None:
-        """Counts one more vector."""
+        """Adds one vector."""
         size = float(optax.tree.norm(vector))
         self._sizes.append(size)
         if size > 0:
@@ -113,12 +115,12 @@ class Directions:
 
     @property
     def magnitude(self) -> float | None:
-        """The mean size; None without a vector."""
+        """The mean magnitude; None without a vector."""
         return mean_of(self._sizes)
 
     @property
     def variance(self) -> float | None:
-        """1 - |mean direction|^2, in [0, 1]; None with fewer than two that are not zero."""
+        """1 - |mean direction|^2, in [0, 1]; None with fewer than two nonzero vectors."""
         directions = sum(size > 0 for size in self._sizes)
         if directions < 2:
             return None
@@ -126,56 +128,56 @@ class Directions:
 
 
 def class_sets(class_counts: np.ndarray) -> list[np.ndarray]:
-    """The classes, one by one in label order; if more than 20, in five groups, the rarest first."""
+    """Returns the classes one by one in label order or, above 20, in five groups, rarest first."""
     if len(class_counts) > MOST_CLASSES:
         return frequency_groups(class_counts)
     return [np.array([label]) for label in range(len(class_counts))]
 
 
 def rows_of_classes(labels: np.ndarray, batch: Batch) -> np.ndarray:
-    """Which rows have one of these labels, noise rows among them: bool[B]."""
+    """Selects the rows that have one of these labels, noise rows included: bool[B]."""
     return np.isin(np.asarray(batch["label"]), labels)
 
 
 def measure(
     batches: Sequence[Batch], gradient: Gradient, sets: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Magnitude and direction variance of each class's gradient over some batches.
+    """Measures magnitude and direction variance of each class's gradient over some batches.
 
     Args:
         batches: see `training_batches`.
         gradient: see `row_gradient`.
-        sets: of classes whose rows belong together.
+        sets: sets of classes; the rows of a set are taken together.
 
     Returns:
-        By part of the parameters: {"magnitude": [sets], "variance": [sets]}, None where there is
-        none. "noise": by part, the mean magnitude of the gradient of all noise rows of a batch.
+        By part of the parameters: {"magnitude": [sets], "variance": [sets]}, None if undefined.
+        "noise": by part, the mean magnitude of the gradient of all noise rows of a batch.
     """
     numbers: dict[str, Any] = {part: {name: [] for name in PANELS} for part in PARTS}
 
-    def over(rows_of: Callable[[Batch], np.ndarray]) -> dict[str, Directions]:
+    def accumulate(rows_of: Callable[[Batch], np.ndarray]) -> dict[str, Directions]:
         found = {part: Directions() for part in PARTS}
         for i, batch in enumerate(batches):
             rows = rows_of(batch) & np.asarray(batch["valid"])
             if rows.any():
-                whole = gradient(batch, jnp.asarray(rows, jnp.float32), i)
+                vector = gradient(batch, jnp.asarray(rows, jnp.float32), i)
                 for part, select in PARTS.items():
-                    found[part].add(select(whole))
+                    found[part].add(select(vector))
         return found
 
-    # One set after the other, as the sum of directions is as large as the network.
+    # One set after the other, because each sum of directions is as large as the network.
     for labels in sets:
-        found = over(functools.partial(rows_of_classes, labels))
+        found = accumulate(functools.partial(rows_of_classes, labels))
         for part, directions in found.items():
             for name in PANELS:
                 numbers[part][name].append(getattr(directions, name))
-    noise = over(lambda batch: np.asarray(batch["noise_mask"]))
+    noise = accumulate(lambda batch: np.asarray(batch["noise_mask"]))
     numbers["noise"] = {part: directions.magnitude for part, directions in noise.items()}
     return numbers
 
 
 def compare(without: dict[str, Any], with_noise: dict[str, Any]) -> dict[str, Any]:
-    """Ratios of means over the classes, with noise over without; None where there is none."""
+    """Computes ratios of means over the classes, with noise over without; None if undefined."""
 
     def ratio(below: Sequence[float | None], above: Sequence[float | None]) -> float | None:
         pairs = [
@@ -191,7 +193,7 @@ def compare(without: dict[str, Any], with_noise: dict[str, Any]) -> dict[str, An
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A row for each run: both measures of backbone and head, by class, most training images first.
+    """Draws a row for each run: both measures of backbone and head, by class, largest class first.
 
     Args:
         runs: at least one.

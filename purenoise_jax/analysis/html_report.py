@@ -1,4 +1,4 @@
-"""The report: all that a run, or several, came to, in one HTML file without scripts or links."""
+"""The report of one or several runs: one HTML file without scripts or external links."""
 
 import base64
 import collections
@@ -23,7 +23,7 @@ from purenoise_jax.training.experiment import Experiment
 
 NAME = "report.html"
 TEMPLATE = "report.html.j2"
-MANY_CLASSES = 20  # beyond so many, their table is folded and their confusion matrix is pixels
+MANY_CLASSES = 20  # with more classes, their table is folded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Picture:
     """A figure inside the report.
 
     Attributes:
-        title: above it.
-        uri: its data, or "" where it could not be drawn.
-        text: what it shows, or why it is not there.
-        wide: too wide for a narrow screen, where it is scrolled instead of shrunk.
-        width: at most, in CSS pixels.
+        title: heading above it.
+        uri: data URI, or "" if it could not be drawn.
+        text: description, or the reason why it could not be drawn.
+        wide: True if it is too wide for a narrow screen, where it scrolls instead of shrinking.
+        width: largest width, in CSS pixels.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """All that is said of one run."""
+    """The part of the report about one run."""
 
     label: str
     subtitle: str
@@ -69,8 +69,8 @@ def write_report(runs: Sequence[Run], folder: Path | None = None) -> Path:
 
     Args:
         runs: at least one; with several, they are compared first.
-        folder: made if it is not there; None = the workdir of a single run, or `figures` in that of
-            the first of several.
+        folder: created if it does not exist; None = the workdir of a single run, or `figures` in
+            the workdir of the first of several.
 
     Returns:
         The path of the file.
@@ -83,17 +83,17 @@ def write_report(runs: Sequence[Run], folder: Path | None = None) -> Path:
 
 
 def report_finished(workdir: Path, experiment: Experiment) -> Path:
-    """Writes the report of a run that has just ended, from what it was run with."""
+    """Writes the report of a run that has just ended, without reading its data again."""
     return write_report([load_finished(workdir, experiment)])
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The report as HTML; a figure that cannot be drawn is replaced by the reason.
+    """Renders the report as HTML; a figure that cannot be drawn is replaced by the reason.
 
     Raises:
-        DataError: of an unfinished run neither checkpoints nor data can be read.
+        DataError: neither the checkpoints nor the data of an unfinished run can be read.
     """
-    results = [_outcome(run) for run in runs]
+    evaluations = [_evaluation_of(run) for run in runs]
     several = len(runs) > 1
     names = " and ".join(run.label for run in runs) if len(runs) < 4 else f"{len(runs)} runs"
     environment = Environment(
@@ -103,21 +103,22 @@ def render(runs: Sequence[Run]) -> str:
     return environment.from_string(source).render(
         title=names,
         several=several,
-        notes=_notes(runs, results),
+        notes=_notes(runs, evaluations),
         table=[
-            (run.label, run_tables.headline(result), result)
-            for run, result in zip(runs, results, strict=True)
+            (run.label, run_tables.headline(evaluation), evaluation)
+            for run, evaluation in zip(runs, evaluations, strict=True)
         ],
         differing=run_tables.differing_fields(runs) if several else [],
         labels=[run.label for run in runs],
         shared=_pictures(runs, [*_SHARED]) if several else [],
         sections=[
-            _section(run, result, several) for run, result in zip(runs, results, strict=True)
+            _section(run, evaluation, several)
+            for run, evaluation in zip(runs, evaluations, strict=True)
         ],
     )
 
 
-# Title, how it is drawn, whether it is wide, what it shows.
+# Title -> function that draws the figure, whether it is wide, description.
 _SHARED = {
     "Accuracy of classes by frequency": (groups.draw, False, "the five groups of classes"),
     "Accuracy and class size": (class_accuracy.draw, False, "each class against its size"),
@@ -125,7 +126,7 @@ _SHARED = {
 }
 _OWN = {
     "Confusion matrix": (confusion.draw, False, "shares of each true class by predicted class"),
-    "What the network gets to see": (images.draw, True, "a training batch and its noise images"),
+    "Images of a training step": (images.draw, True, "a training batch and its noise images"),
 }
 
 
@@ -135,11 +136,11 @@ def _pictures(runs: Sequence[Run], titles: Sequence[str]) -> list[Picture]:
 
 
 def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str) -> Picture:
-    # Lines scale; photographs do not, and thousands of cells would be slow to show.
+    # SVG scales to any width; a sheet of photographs gains nothing from it.
     pixels = draw is images.draw
     if draw is not curves.draw and len(runs) > 1:
-        # A comparison leaves out what a run does not have; its own section says why.
-        runs = [run for run in runs if _outcome(run) is not None] or runs
+        # A comparison leaves out runs without an evaluation; their own sections give the reason.
+        runs = [run for run in runs if _evaluation_of(run) is not None] or runs
     try:
         figure = draw(runs, Options()).figure
     except PureNoiseError as error:
@@ -157,82 +158,82 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
     )
 
 
-def _section(run: Run, result: Evaluation | None, several: bool) -> Section:
+def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     config = run.config
     norm = config.model.norm
     if norm == "dar_bn":
         norm += f" ({config.model.noise_grad})"
-    methods = ", then ".join(fact.text for fact in run_tables.phase_facts(run))
+    methods = ", then ".join(row.text for row in run_tables.phase_rows(run))
     subtitle = (
         f"{config.model.name}, {norm}; {methods}; {config.num_epochs} epochs; seed {config.seed}"
     )
     warning = ""
-    if result is None:
+    if evaluation is None:
         warning = "This run has no evaluation yet."
-    elif not result.finished:
+    elif not evaluation.finished:
         warning = (
-            "This run is not finished: the numbers are of its newest evaluation, after epoch "
-            f"{result.epoch:g} of {config.num_epochs}."
+            "This run is not finished: the numbers come from its newest evaluation, after epoch "
+            f"{evaluation.epoch:g} of {config.num_epochs}."
         )
-    changed, rest = run_tables.config_facts(run)
-    classes = run_tables.class_rows(result) if result else []
+    changed, rest = run_tables.config_rows(run)
+    classes = run_tables.class_rows(evaluation) if evaluation else []
     return Section(
         label=run.label,
         subtitle=subtitle,
         warning=warning,
-        headline=run_tables.headline(result),
+        headline=run_tables.headline(evaluation),
         pictures=_pictures([run], [*_OWN] if several else [*_SHARED, *_OWN]),
         classes=classes,
         folded=len(classes) > MANY_CLASSES,
-        shots=run_tables.shot_facts(result) if result else [],
-        phases=run_tables.phase_facts(run),
+        shots=run_tables.shot_rows(evaluation) if evaluation else [],
+        phases=run_tables.phase_rows(run),
         changed=changed,
         rest=rest,
-        data=run_tables.data_facts(run, result),
+        data=run_tables.data_rows(run, evaluation),
         provenance=run_tables.provenance(run),
     )
 
 
-def _outcome(run: Run) -> Evaluation | None:
+def _evaluation_of(run: Run) -> Evaluation | None:
     try:
         return latest_evaluation(run)
     except ConfigError:
         return None
 
 
-def _notes(runs: Sequence[Run], results: Sequence[Evaluation | None]) -> list[str]:
-    """What a reader of the comparison has to know."""
+def _notes(runs: Sequence[Run], evaluations: Sequence[Evaluation | None]) -> list[str]:
+    """Returns the limits of a comparison: different data, unfinished runs, number of seeds."""
     notes = []
     for name in ("dataset_fingerprint", "dataset_content"):
         if len({run.recorded[name] for run in runs if run.recorded.get(name)}) > 1:
             notes.append("These runs were not trained on the same images: see their fingerprints.")
             break
-    for run, result in zip(runs, results, strict=True):
-        if result is None:
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        if evaluation is None:
             notes.append(f"{run.label} has no evaluation yet.")
-        elif not result.finished:
-            notes.append(f"{run.label} is not finished: its numbers are after {result.epoch:g} "
-                         f"of {run.config.num_epochs} epochs.")  # fmt: skip
+        elif not evaluation.finished:
+            notes.append(f"{run.label} is not finished: its numbers come from epoch "
+                         f"{evaluation.epoch:g} of {run.config.num_epochs}.")  # fmt: skip
     if len(runs) > 1:
         notes.append(_seeds_note(runs))
     return notes
 
 
 def _seeds_note(runs: Sequence[Run]) -> str:
-    """How many seeds stand behind a comparison."""
+    """Returns a sentence on the number of seeds of each config."""
     seeds: dict[str, set[int]] = collections.defaultdict(set)
     for run in runs:
-        # What a run is, but for its seed.
+        # With one seed for all, runs that differ only in their seed have the same hash.
         config = ConfigDict(run.config.to_dict())
         config.seed = 0
         seeds[config_hash(config)].add(run.config.seed)
     fewest, most = min(map(len, seeds.values())), max(map(len, seeds.values()))
     if most == 1:
-        return "One seed of each config: small differences may be chance."
+        return "One seed per config: small differences may be due to chance."
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
     if len(seeds) == 1:
-        return f"One config with {number} seeds: the differences between these runs are chance."
+        return f"One config with {number} seeds: differences between these runs are due to chance."
     return (
         f"{len(seeds)} configs, {number} seeds each: differences between "
-        "configs that are no larger than those between seeds may be chance."
+        "configs that are no larger than those between seeds may be due to chance."
     )

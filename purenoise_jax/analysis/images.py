@@ -1,6 +1,6 @@
-"""The images of a training step, augmented and partly replaced by noise, as the network gets them.
+"""The images of a training step, augmented and partly replaced by noise.
 
-They are shown in pixel space, before they are normalised.
+They are shown in pixel space, before the normalisation at the network's input.
 """
 
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ class Shown(NamedTuple):
     """The batch of one training step.
 
     Attributes:
-        epoch, step: completed before it.
-        methods: of its phase.
-        images: f32[V, H, W, C], padding left out.
+        epoch, step: epochs and steps completed before it.
+        methods: methods of its phase.
+        images: f32[V, H, W, C], of the V valid rows; padding is left out.
         labels: int[V].
-        noise: bool[V].
-        stored: int[V], into the training set.
+        noise: bool[V], True for noise.
+        stored: int[V], indices into the training set.
     """
 
     epoch: int
@@ -41,10 +41,10 @@ class Shown(NamedTuple):
 
 
 def batch_of(run: Run, epoch: int | None = None) -> Shown:
-    """The batch of the first step of an epoch, made anew.
+    """Recreates the batch of the first step of an epoch.
 
     Args:
-        run: whose data, seed and methods count; no checkpoint is needed.
+        run: source of data, seed and methods; no checkpoint is needed.
         epoch: completed epochs before that step; None = the start of the last phase.
 
     Raises:
@@ -54,7 +54,8 @@ def batch_of(run: Run, epoch: int | None = None) -> Shown:
     last = run.config.num_epochs - 1
     if epoch is not None and not 0 <= epoch <= last:
         raise ConfigError(
-            f"--epoch={epoch}: the images are of the step after so many epochs; legal: 0 .. {last}"
+            f"--epoch={epoch} must be the number of epochs before the step shown; "
+            f"legal: 0 .. {last}"
         )
     experiment = run.experiment
     epoch = experiment.phases[-1].start if epoch is None else epoch
@@ -63,7 +64,7 @@ def batch_of(run: Run, epoch: int | None = None) -> Shown:
     index, valid = (rows[0] for rows in experiment.sampler.epoch(epoch, phase.recipe.class_probs))
     training = experiment.training
     make = jax.jit(experiment.step_fn(phase).batch)
-    # The rows alone go to the device, not the whole training set.
+    # Only these rows go to the device, not the complete training set.
     inputs = Inputs(training.images[index], training.labels[index])
     made = make(np.int32(step), inputs, Rows(np.arange(len(index)), valid))
     batch = {name: np.asarray(array)[valid] for name, array in made.items()}
@@ -72,12 +73,11 @@ def batch_of(run: Run, epoch: int | None = None) -> Shown:
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A column for each class, or for ten of them, with one stored image and some of the batch.
+    """Draws a column for each class, or for ten of them: a stored image and images of the batch.
 
     Args:
-        runs: at least one, a sheet each.
-        options: `epoch` chooses the step, see `batch_of`; `images` is how many of a class are shown
-            at most.
+        runs: at least one; each has a sheet of its own.
+        options: `epoch` chooses the step, see `batch_of`; `images` is the largest number per class.
 
     Raises:
         ConfigError: a run has no such epoch.
@@ -100,16 +100,16 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 def _sheet(part: SubFigure, run: Run, shown: Shown, rows: int, *, named: bool) -> dict[str, Any]:
     training, names = run.experiment.training, run.class_names
     counts = training.stats.class_counts
-    there = sorted(set(shown.labels.tolist()), key=lambda k: (-counts[k], k))
-    chosen = sorted(set(np.linspace(0, len(there) - 1, COLUMNS).round().astype(int)))
-    classes = [there[i] for i in chosen]
+    present = sorted(set(shown.labels.tolist()), key=lambda k: (-counts[k], k))
+    chosen = sorted(set(np.linspace(0, len(present) - 1, COLUMNS).round().astype(int)))
+    classes = [present[i] for i in chosen]
     grid = part.subplots(rows + 1, len(classes), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     columns = []
     for column, k in enumerate(classes):
         places = np.flatnonzero(shown.labels == k)[:rows]
-        # The first of the batch, whatever they are; only then natural ones on top.
+        # The first rows of the class, natural or noise; the sort only puts natural ones on top.
         places = places[np.argsort(shown.noise[places], kind="stable")]
         _show(grid[0, column], training.images[shown.stored[places[0]]] / np.float32(255))
         name = names[k] if len(names[k]) <= 12 else names[k][:11] + "…"
@@ -126,14 +126,14 @@ def _sheet(part: SubFigure, run: Run, shown: Shown, rows: int, *, named: bool) -
             }
         )
     grid[0, 0].text(-0.15, 0.5, "as stored", ha="right", va="center", **_beside(grid[0, 0]))
-    grid[1, 0].text(-0.15, 0.5, "as trained", ha="right", va="center", **_beside(grid[1, 0]))
+    grid[1, 0].text(-0.15, 0.5, "in batch", ha="right", va="center", **_beside(grid[1, 0]))
     noise = int(shown.noise.sum())
     title = (
         f"step {shown.step:,} (after epoch {shown.epoch}), {' + '.join(shown.methods)}: "
         f"{len(shown.noise)} images, {noise} of them noise"
     )
-    if len(there) > len(classes):
-        title += f"\n{len(classes)} of its {len(there)} classes, most frequent to rarest"
+    if len(present) > len(classes):
+        title += f"\n{len(classes)} of its {len(present)} classes, most frequent to rarest"
     part.suptitle(f"{run.label}\n{title}" if named else title, fontsize=9, parse_math=False)
     return {
         "epoch": shown.epoch,
@@ -150,7 +150,7 @@ def _beside(axes: Axes) -> dict[str, Any]:
 
 
 def _show(axes: Axes, image: np.ndarray, *, noise: bool = False) -> None:
-    # Noise that enters raw lies outside of [0, 1] once it is seen in pixel space.
+    # Noise that enters the network raw may lie outside [0, 1] in pixel space.
     image = np.clip(image, 0, 1)
     gray = image.shape[-1] == 1
     axes.imshow(image[..., 0] if gray else image, cmap="gray" if gray else None, vmin=0, vmax=1)

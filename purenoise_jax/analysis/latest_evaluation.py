@@ -1,4 +1,4 @@
-"""What came out of a run so far: its newest evaluation on the test set, finished or not."""
+"""The newest evaluation of a run on the test set, also of a run that is not finished."""
 
 import dataclasses
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
 
-# summary.json marks these, as it also has those of the validation set.
-MARKED = ("accuracy", "nll", "ece")
-PLAIN = (
+# In summary.json these begin with "test_", because it also has those of the validation set.
+PREFIXED = ("accuracy", "nll", "ece")
+UNPREFIXED = (
     "balanced_accuracy",
     "per_class_accuracy",
     "group_accuracy",
@@ -26,11 +26,11 @@ class Evaluation:
 
     Attributes:
         epoch: completed epochs.
-        finished: whether that is the run's last epoch.
-        numbers: by the names of `metrics.summarize`, and confusion_matrix; what does not exist is
-            left out.
-        class_counts: K, training images per class.
-        class_names: K, harmless (see `errors.harmless`).
+        finished: True if that is the run's last epoch.
+        numbers: by the names of `metrics.summarize`, and confusion_matrix; numbers that do not
+            exist are left out.
+        class_counts: K training images per class.
+        class_names: K names without control characters (see `errors.harmless`).
     """
 
     epoch: float
@@ -41,20 +41,20 @@ class Evaluation:
 
     @property
     def order(self) -> list[int]:
-        """The classes, the most frequent first; among equals the earlier label."""
+        """The classes, the most frequent first; ties are in label order."""
         return sorted(range(len(self.class_counts)), key=lambda k: -self.class_counts[k])
 
     def number(self, name: str) -> Any:
-        """One of the numbers, or None where it does not exist."""
+        """Returns one of the numbers, or None if it does not exist."""
         return self.numbers.get(name)
 
 
 def latest_evaluation(run: Run) -> Evaluation:
-    """Finds the newest evaluation: that of summary.json, or one that metrics.jsonl has after it.
+    """Returns the newest evaluation: that of summary.json, or a later one of metrics.jsonl.
 
     Raises:
-        ConfigError: the run has none yet.
-        DataError: the class counts stand nowhere, and the data cannot be read.
+        ConfigError: the run has no evaluation yet.
+        DataError: the class counts are not recorded, and the data cannot be read.
     """
     summary = run.summary or {}
     ended = summary.get("epochs", 0)
@@ -68,9 +68,9 @@ def latest_evaluation(run: Run) -> Evaluation:
         }
         epoch, finished = record["epoch"], False
     elif summary:
-        numbers = {name: summary.get(name) for name in PLAIN}
-        numbers |= {name: summary.get(f"test_{name}") for name in MARKED}
-        # Started again with more epochs, a run has the summary of the shorter one.
+        numbers = {name: summary.get(name) for name in UNPREFIXED}
+        numbers |= {name: summary.get(f"test_{name}") for name in PREFIXED}
+        # A run that was started again with more epochs still has the summary of the shorter run.
         epoch, finished = ended, ended >= run.config.num_epochs
     else:
         raise ConfigError(f"{run.path} has no evaluation yet")
@@ -88,7 +88,7 @@ def _classes(run: Run) -> tuple[list[int], list[str]]:
     except DataError:
         if "class_counts" not in known:
             raise
-        # Names are not in a checkpoint; the labels themselves will do.
+        # A checkpoint has no class names, so the labels take their place.
         counts = list(known["class_counts"])
         return counts, [str(k) for k in range(len(counts))]
     return experiment.training.stats.class_counts.tolist(), run.class_names

@@ -1,18 +1,18 @@
-"""How near the features of pure noise are to those of natural images, and how far each spreads.
+"""Cosine between the mean features of pure noise and natural images, and the spread of each.
 
-The question is what the last layer learns from noise. Under DAR-BN noise rows leave every norm with
-the channel means and deviations of natural rows, so their pooled features may all but agree with
-the mean natural feature; noise would then train little more than the classes' priors. Neither
-paper reports these numbers; the definitions are this project's:
+These numbers show how much the last layer can learn from noise. Under DAR-BN, noise rows leave
+every norm with the channel means and deviations of natural rows, so their pooled features may
+nearly equal the mean natural feature; noise would then train little more than the classes' priors.
+Neither paper reports these numbers; the definitions are this project's:
 
 - cosine: between the mean feature of noise and the mean feature of natural images;
 - spread of a kind: root mean square distance of its features to their mean, over the norm of the
   mean.
 
-Evaluation: test images and noise, both normalised by running statistics. Training: batches as the
-deferred phase of OPeN draws them (class-balanced, augmented, some rows replaced by noise), with the
-moments of the batch and dropout; DAR-BN and the auxiliary layer normalise noise rows apart. Rows
-of all batches count alike.
+Evaluation: test images and noise, both normalised by running statistics. Training: batches as in
+the deferred phase of OPeN (class-balanced, augmented, some rows replaced by noise), with the
+moments of the batch and dropout; DAR-BN and the auxiliary layer normalise noise rows separately.
+Rows of all batches have the same weight.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ PANELS = {
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float | None:
-    """The cosine between two vectors [F], in [-1, 1]; None if one is zero."""
+    """Returns the cosine between two vectors [F], in [-1, 1]; None if one is zero."""
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(np.clip(a @ b / norms, -1, 1)) if norms > 0 else None
 
 
 def relative_spread(features: np.ndarray) -> float | None:
-    """Root mean square distance to the mean, over the norm of the mean.
+    """Returns the root mean square distance to the mean, over the norm of the mean.
 
     Args:
         features: f[N, F], N at least 1.
@@ -58,7 +58,7 @@ def relative_spread(features: np.ndarray) -> float | None:
 
 
 def compare(natural: np.ndarray, noise: np.ndarray) -> dict[str, Any]:
-    """The numbers of one mode, from features f32[N, F] and f32[M, F]."""
+    """Computes the numbers of one mode from features f32[N, F] and f32[M, F]."""
     both: dict[str, float | None]
     if not len(natural) or not len(noise):
         both = {"cosine": None, "natural_spread": None, "noise_spread": None}
@@ -73,7 +73,7 @@ def compare(natural: np.ndarray, noise: np.ndarray) -> dict[str, Any]:
 
 
 def training_features(network: Network, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of natural and of noise rows of training batches, f32[N, F] and f32[M, F]."""
+    """Returns features of natural and noise rows of training batches, f32[N, F] and f32[M, F]."""
     natural, noise = [], []
     for i, batch in enumerate(noisy_batches(network.run, BATCHES, seed)):
         features = network.train(batch, i).features
@@ -84,7 +84,7 @@ def training_features(network: Network, seed: int) -> tuple[np.ndarray, np.ndarr
 
 
 def measure(run: Run, options: Options) -> dict[str, Any]:
-    """The numbers of one run, by mode; see `compare`."""
+    """Returns the numbers of one run, by mode; see `compare`."""
     network, count = Network(run, options.epoch), options.images or IMAGES
     images = run.experiment.dataset.test_images
     chosen = np.random.default_rng(options.seed).permutation(len(images))[:count]
@@ -97,7 +97,7 @@ def measure(run: Run, options: Options) -> dict[str, Any]:
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """Three panels with two bars for each run, evaluation and training.
+    """Draws three panels with two bars for each run, evaluation and training.
 
     Args:
         runs: at least one.

@@ -1,4 +1,4 @@
-"""Images from another data set than the network was trained on."""
+"""Out-of-distribution images: test images of a data set that the network was not trained on."""
 
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,23 @@ NONE = "none"
 
 
 def ood_images(run: Run, options: Options) -> np.ndarray:
-    """The test images of the out-of-distribution data set of a figure.
+    """Reads the test images of the out-of-distribution data set of a figure.
 
-    Without `options.ood_name` it is the other CIFAR, as in the papers, read as the run's own data
-    were: from the same folder, the folder that this lies in, or the same source. A named data set
-    lies at `options.ood_path`, whose kind tells how it is read: an .npz file, a folder with
-    `test/<class>/` images, CIFAR files, else a prepared TFDS data set.
+    Without `options.ood_name` this is the other CIFAR, as in the papers. It is read like the run's
+    own data: from the same folder, from the folder above it, or from the same source. A named data
+    set is at `options.ood_path`: an .npz file, a folder with `test/<class>/` images, CIFAR files,
+    or otherwise a prepared TFDS data set.
 
     Args:
-        run: whose network will see them.
-        options: `ood_name` and `ood_path` are read. The name "none" stands for no images.
+        run: the run whose network will classify them.
+        options: `ood_name` and `ood_path` are used. The name "none" stands for no images.
 
     Returns:
         uint8[M, H, W, C], the shape of the run's own images; M is 0 for "none".
 
     Raises:
-        ConfigError: no data set is named and the run's has no counterpart.
-        DataError: it is not there, is damaged, or has images of another shape.
+        ConfigError: no data set is named, and the run's data set has no counterpart.
+        DataError: the data set is missing or damaged, or has images of another shape.
     """
     shape = run.experiment.training.stats.image_shape
     if options.ood_name == NONE:
@@ -52,11 +52,11 @@ def ood_images(run: Run, options: Options) -> np.ndarray:
 def _load(run: Run, options: Options) -> np.ndarray:
     data = run.config.data
     size: dict[str, Any] = {"image_size": data.image_size}
-    usual = OTHER.get(data.name, "") if data.source in HOLDS_CIFAR else ""
-    name = options.ood_name or usual
+    default = OTHER.get(data.name, "") if data.source in HOLDS_CIFAR else ""
+    name = options.ood_name or default
     if not name and not options.ood_path:
         raise ConfigError(
-            "there is no usual out-of-distribution data set for this run's data "
+            "there is no default out-of-distribution data set for this run's data "
             f"(source {data.source!r}): give --ood and --ood_data, or --ood {NONE}"
         )
     if options.ood_path or name not in LAYOUTS:
@@ -64,8 +64,8 @@ def _load(run: Run, options: Options) -> np.ndarray:
         source = _source(name, path)
         if source == "auto" and not name:
             raise ConfigError(f"--ood is missing: the name of the data set at {path}")
-        where = options.ood_path and str(path)
-        return load(source, name=name, path=where, **size).test_images
+        location = options.ood_path and str(path)
+        return load(source, name=name, path=location, **size).test_images
     if not data.path or data.source == "tfds":
         return load(data.source, name=name, path=data.path, **size).test_images
     own = expand(data.path, "data.path").resolve()

@@ -1,4 +1,4 @@
-"""Which classes a network takes pure noise and out-of-distribution images for.
+"""Classes that a network predicts for pure noise and for out-of-distribution images.
 
 Source: Lee and Lee 2023, section 5.1, figures 8 and 9: 1,000 noise images and 1,000 test images of
 all classes of the other CIFAR, in evaluation, where noise is normalised like any image.
@@ -22,16 +22,16 @@ TITLES = {"noise": "pure noise", "ood": "out-of-distribution images"}
 
 
 def count_predictions(logits: np.ndarray) -> np.ndarray:
-    """How often each class has the largest logit: f32[N, K] -> int[K]."""
+    """Counts the predictions by class: logits f32[N, K] -> int[K]."""
     return np.bincount(logits.argmax(axis=1), minlength=logits.shape[1])
 
 
 def rare_share(predicted: np.ndarray, class_counts: np.ndarray) -> float | None:
-    """The share of predictions that fall on the rarer half of the classes.
+    """Returns the share of predictions that fall on the rarer half of the classes.
 
     Args:
         predicted: int[K], images by predicted class.
-        class_counts: int[K], training images; of an odd K the middle class is not among the rarer.
+        class_counts: int[K], training images; for an odd K the middle class is not in that half.
 
     Returns:
         In [0, 1]; None without images.
@@ -41,9 +41,9 @@ def rare_share(predicted: np.ndarray, class_counts: np.ndarray) -> float | None:
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A row for each run: predicted classes of noise images, and of OOD images unless "none".
+    """Draws a row for each run: predicted classes of noise images, and of OOD images unless "none".
 
-    Classes stand by training images, the most first.
+    Classes are in order of their training images, most first.
 
     Args:
         runs: at least one.

@@ -1,4 +1,4 @@
-"""What a report says of a run in words and tables; what is not there is a dash with its reason."""
+"""The tables of a report about a run; a missing value is a dash with its reason."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ class Row:
     """A named value as text.
 
     Attributes:
-        name: of the value.
-        text: the value; a dash where there is none.
-        note: more about it, or why there is none.
+        name: name of the value.
+        text: the value; a dash if there is none.
+        note: a remark on it, or the reason why there is none.
     """
 
     name: str
@@ -35,9 +35,9 @@ class ClassRow:
     """One class of the table of classes.
 
     Attributes:
-        name: of the class.
+        name: name of the class.
         images: training images.
-        width: of its bar, percent of the largest class.
+        width: width of its bar, in percent of the largest class.
         accuracy: percent as text, or a dash.
         group: 1 (rarest) .. 5, or "" without groups.
     """
@@ -49,56 +49,56 @@ class ClassRow:
     group: str
 
 
-def headline(result: Evaluation | None) -> list[Row]:
-    """The numbers that a run is about.
+def headline(evaluation: Evaluation | None) -> list[Row]:
+    """Returns the main numbers of a run.
 
     Args:
-        result: None = there is no evaluation yet.
+        evaluation: None = there is no evaluation yet.
     """
-    if result is None:
+    if evaluation is None:
         names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",
                  "geometric mean of recalls", "negative log-likelihood",
                  "calibration error (ECE)")  # fmt: skip
         return [Row(name, NONE, "not evaluated yet") for name in names]
-    shares = result.number("per_class_accuracy") or []
+    shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
     over = f"over the {len(shares) - absent} classes that are in the test set" if absent else ""
-    worst = sum(share == 0 for share in shares)
-    nothing = f"{worst} of {len(shares)} classes never recognised" if worst else ""
-    nll = result.number("nll")
+    missed = sum(share == 0 for share in shares)
+    zero = f"{missed} of {len(shares)} classes never recognised" if missed else ""
+    nll = evaluation.number("nll")
     return [
-        Row("test accuracy", *_percent(result.number("accuracy"))),
-        Row("balanced accuracy", *_percent(result.number("balanced_accuracy"), note=over)),
-        _rarest(result),
+        Row("test accuracy", *_percent(evaluation.number("accuracy"))),
+        Row("balanced accuracy", *_percent(evaluation.number("balanced_accuracy"), note=over)),
+        _rarest(evaluation),
         Row(
             "geometric mean of recalls",
-            *_percent(result.number("geometric_mean"), note=nothing or over),
+            *_percent(evaluation.number("geometric_mean"), note=zero or over),
         ),
         Row(
             "negative log-likelihood",
             NONE if nll is None else f"{nll:.3f}",
-            "not recorded" if nll is None else "nats an image",
+            "not recorded" if nll is None else "nats per image",
         ),
-        Row("calibration error (ECE)", *_percent(result.number("ece"))),
+        Row("calibration error (ECE)", *_percent(evaluation.number("ece"))),
     ]
 
 
-def config_facts(run: Run) -> tuple[list[Row], list[Row]]:
-    """The config's fields: those that differ from their default, noted, and the rest."""
-    usual = flatten(default_config())
+def config_rows(run: Run) -> tuple[list[Row], list[Row]]:
+    """Returns the config fields that differ from their default, with that default, and the rest."""
+    defaults = flatten(default_config())
     changed, rest = [], []
     for name, value in flatten(run.config).items():
         if name.startswith("phases."):
             continue
-        if value == usual[name]:
+        if value == defaults[name]:
             rest.append(Row(name, _value(value)))
         else:
-            changed.append(Row(name, _value(value), f"default {_value(usual[name])}"))
+            changed.append(Row(name, _value(value), f"default {_value(defaults[name])}"))
     return changed, rest
 
 
 def differing_fields(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The config fields that are not the same in all runs, with each run's value."""
+    """Returns the config fields that are not the same in all runs, with each run's value."""
     flat = [flatten(run.config) for run in runs]
     names = dict.fromkeys(name for fields in flat for name in fields)
     rows = [(name, [_value(fields[name]) if name in fields else NONE for fields in flat])
@@ -106,8 +106,8 @@ def differing_fields(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [(name, texts) for name, texts in rows if len(set(texts)) > 1]
 
 
-def phase_facts(run: Run) -> list[Row]:
-    """The phases by start: methods, and from which epoch on."""
+def phase_rows(run: Run) -> list[Row]:
+    """Returns the phases in order of their start, with their methods and epochs."""
     phases = sorted(run.config.phases.items(), key=lambda item: item[1].start_epoch)
     ends = [phase.start_epoch for _, phase in phases[1:]] + [run.config.num_epochs]
     return [
@@ -116,102 +116,102 @@ def phase_facts(run: Run) -> list[Row]:
     ]
 
 
-def data_facts(run: Run, result: Evaluation | None) -> list[Row]:
-    """Of the training set: name, size, imbalance, what identifies it."""
-    known, data = run.recorded, run.config.data
-    counts = known.get("class_counts") or (result.class_counts if result else None)
-    shape = known.get("image_shape")
+def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
+    """Returns the training set's name, size, imbalance and hashes."""
+    recorded, data = run.recorded, run.config.data
+    counts = recorded.get("class_counts") or (evaluation.class_counts if evaluation else None)
+    shape = recorded.get("image_shape")
     missing = "not recorded yet"
-    mean, std = known.get("normalize_mean"), known.get("normalize_std")
-    facts = [Row("data set", data.name if data.source in ("auto", "tfds", "cifar_dir", "digits")
-                  else f"{data.source} {data.path}")]  # fmt: skip
+    mean, std = recorded.get("normalize_mean"), recorded.get("normalize_std")
+    rows = [Row("data set", data.name if data.source in ("auto", "tfds", "cifar_dir", "digits")
+                else f"{data.source} {data.path}")]  # fmt: skip
     if counts:
-        ratio = f"largest class over smallest: {max(counts) / min(counts):,.4g}"
-        facts.append(Row("training images", f"{sum(counts):,}", ratio))
-        facts.append(Row("classes", str(len(counts))))
+        ratio = f"imbalance ratio {max(counts) / min(counts):,.4g} (largest class over smallest)"
+        rows.append(Row("training images", f"{sum(counts):,}", ratio))
+        rows.append(Row("classes", str(len(counts))))
     else:
-        facts.append(Row("training images", NONE, missing))
-    facts.append(
+        rows.append(Row("training images", NONE, missing))
+    rows.append(
         Row("image shape", " x ".join(map(str, shape)))
         if shape
         else Row("image shape", NONE, missing)
     )
-    facts.append(
+    rows.append(
         Row("normalised by mean, std", f"{_numbers(mean)}; {_numbers(std)}", data.normalize)
         if mean and std
         else Row("normalised by mean, std", NONE, missing)
     )
     for name, key, note in (
         ("fingerprint", "dataset_fingerprint", "sha256 of the chosen indices"),
-        ("content", "dataset_content", "sha256 over labels and a sample of the images"),
+        ("content", "dataset_content", "sha256 of the labels and a sample of the images"),
     ):
-        value = known.get(key)
-        facts.append(Row(name, value, note) if value else Row(name, NONE, missing))
-    return facts
+        value = recorded.get(key)
+        rows.append(Row(name, value, note) if value else Row(name, NONE, missing))
+    return rows
 
 
 def provenance(run: Run) -> list[Row]:
-    """What the run was made with and how long it took."""
+    """Returns the run's start, duration, devices, hashes and versions."""
     summary = run.summary or {}
-    known = run.recorded
+    recorded = run.recorded
     missing = "the run is not finished" if run.summary is None else "not recorded"
     versions = summary.get("versions", {})
     commit, device = versions.get("commit"), versions.get("device")
-    seconds, speed = known.get("seconds"), summary.get("images_per_second")
-    origin = known.get("init_from")
-    started = "random parameters" if known else NONE
+    seconds, speed = recorded.get("seconds"), summary.get("images_per_second")
+    origin = recorded.get("init_from")
+    started = "random parameters" if recorded else NONE
     if origin:
         started = f"{origin['workdir']} after epoch {origin['epoch']}"
-    facts = [
+    rows = [
         Row("workdir", str(run.path)),
         Row("seed", str(run.config.seed)),
-        Row("started from", started, "" if known else missing),
+        Row("started from", started, "" if recorded else missing),
         Row("training time", duration(seconds) if seconds is not None else NONE,
              "until the newest checkpoint" if run.summary is None and seconds is not None
              else "" if seconds is not None else missing),
-        Row("images a second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
+        Row("images per second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
         Row("devices", f"{summary['devices']} x {device}" if device else NONE,
              "" if device else missing),
         Row("commit", commit or NONE, "" if commit else missing),
     ]  # fmt: skip
-    if known.get("skipped_steps"):
-        note = "not finite, so they changed nothing; their batches: skipped.jsonl"
-        facts.append(Row("skipped steps", f"{known['skipped_steps']:,}", note))
+    if recorded.get("skipped_steps"):
+        note = "not finite, so without effect; skipped.jsonl lists their batches"
+        rows.append(Row("skipped steps", f"{recorded['skipped_steps']:,}", note))
     for name, key in (("config hash", "config_hash"), ("state digest", "state_digest")):
         value = summary.get(key)
-        facts.append(Row(name, value or NONE, "" if value else missing))
+        rows.append(Row(name, value or NONE, "" if value else missing))
     shown = [f"{k} {v}" for k, v in versions.items() if k not in ("commit", "device")]
-    facts.append(Row("versions", ", ".join(shown) or NONE, "" if shown else missing))
-    return facts
+    rows.append(Row("versions", ", ".join(shown) or NONE, "" if shown else missing))
+    return rows
 
 
-def class_rows(result: Evaluation) -> list[ClassRow]:
-    """Every class, the most frequent first."""
-    counts = result.class_counts
+def class_rows(evaluation: Evaluation) -> list[ClassRow]:
+    """Returns a row for every class, the most frequent first."""
+    counts = evaluation.class_counts
     groups = frequency_groups(np.asarray(counts))
     group_of = {int(k): str(i + 1) for i, group in enumerate(groups) for k in group}
-    shares = result.number("per_class_accuracy") or [None] * len(counts)
+    shares = evaluation.number("per_class_accuracy") or [None] * len(counts)
     return [
         ClassRow(
-            name=result.class_names[k],
+            name=evaluation.class_names[k],
             images=counts[k],
             width=round(100 * counts[k] / max(counts), 2),
             accuracy=NONE if shares[k] is None else f"{100 * shares[k]:.1f}",
             group=group_of.get(k, ""),
         )
-        for k in result.order
+        for k in evaluation.order
     ]
 
 
-def shot_facts(result: Evaluation) -> list[Row]:
-    """Accuracy of the classes with many, some and few training images."""
-    groups = shot_groups(np.asarray(result.class_counts))
+def shot_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns the accuracy of the classes with many, a medium number and few training images."""
+    groups = shot_groups(np.asarray(evaluation.class_counts))
     legends = {"many": "> 100 images", "medium": "20 .. 100 images", "few": "< 20 images"}
     return [
         Row(
             f"{name} ({legend})",
             *_percent(
-                result.number(f"{name}_accuracy"),
+                evaluation.number(f"{name}_accuracy"),
                 missing="none of them is in the test set" if groups[name].size else "no such class",
             ),
         )
@@ -219,12 +219,12 @@ def shot_facts(result: Evaluation) -> list[Row]:
     ]
 
 
-def _rarest(result: Evaluation) -> Row:
-    shares, count = result.number("group_accuracy"), len(result.class_counts)
+def _rarest(evaluation: Evaluation) -> Row:
+    shares, count = evaluation.number("group_accuracy"), len(evaluation.class_counts)
     if shares is None:
         return Row("rarest fifth of the classes", NONE, f"{count} classes; needs {NUM_GROUPS}")
-    group = frequency_groups(np.asarray(result.class_counts))[0]
-    names = ", ".join(result.class_names[k] for k in group[::-1])
+    group = frequency_groups(np.asarray(evaluation.class_counts))[0]
+    names = ", ".join(evaluation.class_names[k] for k in group[::-1])
     note = names if len(group) <= 3 else f"{len(group)} classes"
     absent = "none of its classes is in the test set"
     return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))

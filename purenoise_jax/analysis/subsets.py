@@ -1,4 +1,4 @@
-"""How much the long-tailed subsets that are in use have in common (Lee and Lee 2023)."""
+"""Overlap of the long-tailed subsets that are in use (Lee and Lee 2023)."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -13,14 +13,14 @@ from purenoise_jax.data.longtail import RULES, long_tail_indices, read_indices
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.errors import ConfigError
 
-SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as M2m (first)"}
+SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as in M2m (first)"}
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A Venn diagram of the images that the rules and a given list choose.
+    """Draws a Venn diagram of the images that the rules and a given list choose.
 
     Args:
-        runs: exactly one, whose data set, imbalance ratio and profile count.
+        runs: exactly one; its data set, imbalance ratio and profile are used.
         options: `indices` names at most one list of indices, in the order of the data set.
 
     Raises:
@@ -28,14 +28,16 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         DataError: the data or a list cannot be read.
     """
     if len(runs) != 1:
-        raise ConfigError(f"subsets are of the data of one run, got {len(runs)} runs")
+        raise ConfigError(f"subsets needs exactly one run, got {len(runs)} runs")
     if len(options.indices) > 1:
         raise ConfigError(f"--indices is given {len(options.indices)} times; legal: at most once")
     (run,) = runs
-    # A config that leaves the ratio open has that of its data set.
+    # This fills in an imbalance ratio that the config leaves open.
     data = resolved(run.config).data
     if data.profile == "natural":
-        raise ConfigError(f"{run.path} keeps every image (data.profile=natural): no subsets")
+        raise ConfigError(
+            f"{run.path} keeps every image (data.profile=natural), so it has no subset"
+        )
     dataset = run.experiment.dataset
     labels = dataset.train_labels
     sets = {

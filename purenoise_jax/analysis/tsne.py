@@ -1,10 +1,10 @@
-"""t-SNE of what the network makes of test images, other images and pure noise.
+"""t-SNE of the features of test images, out-of-distribution images and pure noise.
 
 Source: Lee and Lee 2023, section 5.1, figures 1 and 7: 50 test images of each class, drawn with
 replacement, 50 out-of-distribution (OOD) images and 50 noise images; features from the penultimate
-layer in evaluation; scikit-learn's t-SNE with its defaults. They took the OOD images of one random
-class of the other CIFAR; here they are of all its classes, as in their histograms, since one class
-is no sample of a distribution.
+layer in evaluation; scikit-learn's t-SNE with its defaults. They took OOD images from one random
+class of the other CIFAR; here they come from all its classes, as in their histograms, because one
+class does not represent the data set.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from purenoise_jax.inference.runs import Run
 IMAGES = 50
 PERPLEXITY = 30.0
 COLUMNS = 2
-# What has no class is told by numbers below 0.
+# Numbers below 0 take the place of a label.
 OOD, NOISE = -1, -2
 KINDS = {OOD: ("OOD", "x", "#000000"), NOISE: ("noise", "+", "#D00000")}
 
@@ -36,8 +36,8 @@ def pick(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
     Args:
         labels: int[N]; a class without images is left out.
-        per_class: how many of each.
-        seed: of the draws.
+        per_class: images per class.
+        seed: seed of the draws.
 
     Returns:
         int[K * per_class], indices by class.
@@ -54,20 +54,20 @@ def embed(features: np.ndarray, seed: int, perplexity: float = PERPLEXITY) -> np
     Args:
         features: f32[N, F], N at least 4.
         seed: the same seed gives the same picture.
-        perplexity: lowered to (N - 1) / 3 for few points, as it has to be below N.
+        perplexity: lowered to (N - 1) / 3 for few points, because it must be below N.
 
     Returns:
         f32[N, 2], without a unit.
     """
     perplexity = min(perplexity, (len(features) - 1) / 3)
-    # On one thread sums have one order, whatever the machine; and threads that wait for each other
-    # by spinning took fifty times as long beside other work.
+    # With one thread, sums have the same order on every machine. Several threads wait for each
+    # other by spinning, which took fifty times as long on a busy machine.
     with threadpool_limits(1):
         return TSNE(perplexity=perplexity, random_state=seed).fit_transform(features)
 
 
 def points(run: Run, options: Options) -> tuple[np.ndarray, np.ndarray]:
-    """The points of one run's panel: f32[N, 2], and int[N], the label or `OOD` or `NOISE`."""
+    """Returns one run's points, f32[N, 2], and their labels, int[N]: a class, `OOD` or `NOISE`."""
     network, dataset = Network(run, options.epoch), run.experiment.dataset
     count = options.images or IMAGES
     chosen = pick(dataset.test_labels, count, options.seed)
@@ -85,7 +85,7 @@ def points(run: Run, options: Options) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """A panel for each run; axes have no unit, so they have no ticks.
+    """Draws a panel for each run; axes have no unit, so they have no ticks.
 
     Args:
         runs: at least one, possibly of different data.
@@ -106,7 +106,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             _scatter(axes, run, placed, labels)
         for axes in panels[len(runs) :]:
             axes.set_axis_off()
-        # The runs of one figure are of one data set as a rule: one legend says it for all.
+        # The runs of a figure usually share their data set, so one legend serves all.
         figure.legend(handles=_legend(runs[0], labels), loc="outside right center")
     return Drawing(figure, numbers)
 
@@ -128,7 +128,7 @@ def _legend(run: Run, labels: np.ndarray) -> list[Line2D]:
     counts = run.experiment.training.stats.class_counts
     order, names = by_frequency(counts), run.class_names
     colors = class_colors(len(order))
-    # Of many classes a few stand for all: every tenth or so, first and last among them.
+    # The legend names at most `NAMED` classes, evenly spaced, with the first and the last.
     shown = np.unique(np.linspace(0, len(order) - 1, min(len(order), NAMED)).round().astype(int))
 
     def entry(label: str, marker: str, color: str) -> Line2D:

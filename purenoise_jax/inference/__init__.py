@@ -1,1 +1,1 @@
-"""A trained run as a function of images."""
+"""Trained runs: their files, and their networks as functions of images."""

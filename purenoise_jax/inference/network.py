@@ -1,4 +1,4 @@
-"""The network of a finished run, as functions of images."""
+"""The network of a run as functions of images."""
 
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ BATCH_SIZE = 250
 
 
 class Outputs(NamedTuple):
-    """What a network gives for N images.
+    """Features and logits of N images.
 
     Attributes:
         features: f32[N, F], pooled activations before the last linear layer.
-        logits: f32[N, K], as evaluation reads them (after the recipe's `postprocess`).
+        logits: f32[N, K]; those of `Network.evaluate` are after the recipe's `postprocess`.
     """
 
     features: np.ndarray
@@ -33,8 +33,8 @@ class Network:
     """A run's network with the state of one checkpoint.
 
     Args:
-        run: whose network.
-        epoch: completed epochs of the checkpoint; None = the newest.
+        run: the run that the network belongs to.
+        epoch: completed epochs of the checkpoint; None = the newest checkpoint.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -45,8 +45,8 @@ class Network:
         self.run = run
         self.experiment = run.experiment
         self.state: TrainState = run.state(epoch)
-        done = int(self.state.step) // self.experiment.steps_per_epoch
-        recipe = self.experiment.phase_of(max(done - 1, 0)).recipe
+        completed = int(self.state.step) // self.experiment.steps_per_epoch
+        recipe = self.experiment.phase_of(max(completed - 1, 0)).recipe
         self.postprocess, self._eval_variables = recipe.postprocess, recipe.eval_variables
         model, batch_builder = self.experiment.model, self.experiment.batch_builder
 
@@ -71,14 +71,15 @@ class Network:
 
     @property
     def variables(self) -> dict[str, Any]:
-        """Parameters and running statistics with which the run is evaluated."""
+        """The parameters and running statistics that evaluation uses."""
         return self._eval_variables(self.state)
 
     def evaluate(self, inputs: np.ndarray) -> Outputs:
-        """Features and logits in evaluation: running statistics, no dropout, no noise mask.
+        """Returns features and logits in evaluation mode: running statistics, no dropout.
 
-        Noise, too, is normalised by the running statistics of natural images, as a network in use
-        would do, which is not told what is noise (and as the reproduction's histograms do).
+        Noise images, too, are normalised by the running statistics of natural images, because a
+        network in use does not know which of its inputs are noise. The histograms of the published
+        reproduction do the same.
 
         Args:
             inputs: f32[N, H, W, C], as they enter the network; N may be 0.
@@ -100,16 +101,16 @@ class Network:
         return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def train(self, batch: Batch, seed: int) -> Outputs:
-        """Features and logits in training: moments of the batch, and dropout.
+        """Returns features and logits in training mode: moments of the batch, and dropout.
 
         Args:
             batch: from `training_batches`.
-            seed: of dropout.
+            seed: seed of dropout.
         """
         outputs = self._train(self.variables, batch, rng.root(seed))
         return Outputs(*map(np.asarray, outputs))
 
     def images(self, images: np.ndarray) -> np.ndarray:
-        """Images uint8[N, H, W, C] as they enter the network, f32[N, H, W, C]."""
+        """Normalises images uint8[N, H, W, C] to inputs of the network, f32[N, H, W, C]."""
         batch_builder = self.experiment.batch_builder
         return np.asarray(batch_builder.normalize(to_float(jnp.asarray(images))))

@@ -1,4 +1,4 @@
-"""Runs as the figures see them: config, metrics and summary at hand, data and states on demand."""
+"""Reads the workdirs of runs: config, metrics and summary at once, data and states on demand."""
 
 import dataclasses
 import functools
@@ -24,14 +24,15 @@ from purenoise_jax.training.train_step import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run's workdir.
+    """A run, read from its workdir.
 
     Attributes:
-        path: of the workdir.
-        label: tells the run from the others of a figure; harmless, as are `class_names`.
-        config: as it was trained, with `data.path` replaced where that was asked for.
-        metrics: the records of metrics.jsonl, an epoch each.
-        summary: of summary.json; None while the run is not finished.
+        path: the workdir.
+        label: name that distinguishes the run from the others of a figure; like `class_names`, it
+            contains no control characters (see `errors.harmless`).
+        config: the config of the training, with `data.path` replaced if `load_runs` was given one.
+        metrics: the records of metrics.jsonl, one per epoch.
+        summary: the content of summary.json; None while the run is not finished.
     """
 
     path: Path
@@ -42,7 +43,7 @@ class Run:
 
     @functools.cached_property
     def experiment(self) -> Experiment:
-        """What the config asks for, on one device; reads the data the first time.
+        """The experiment that the config describes, on one device; the first access reads the data.
 
         Raises:
             DataError: the data set is missing or damaged.
@@ -54,12 +55,12 @@ class Run:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of the classes as figures show them; see `errors.harmless`."""
+        """The names of the classes for figures; see `errors.harmless`."""
         return [harmless(name) for name in self.experiment.dataset.class_names]
 
     @functools.cached_property
     def recorded(self) -> dict[str, Any]:
-        """What it has written of its model, data and origin: summary.json, else a checkpoint's.
+        """The recorded model, data and origin: from summary.json, otherwise from a checkpoint.
 
         Raises:
             CheckpointError: there is no summary, and the newest checkpoint cannot be read.
@@ -74,10 +75,10 @@ class Run:
             checkpoints.close()
 
     def state(self, epoch: int | None = None) -> TrainState:
-        """The state after so many completed epochs; None = of the newest checkpoint.
+        """Reads the state after a number of completed epochs; None = the newest checkpoint.
 
         Raises:
-            CheckpointError: there is no such checkpoint, or it is of other data.
+            CheckpointError: there is no such checkpoint, or it belongs to another run or data set.
         """
         checkpoints = Checkpoints(self.path)
         try:
@@ -96,10 +97,10 @@ class Run:
             checkpoints.close()
 
     def _newest(self, checkpoints: Checkpoints) -> int | None:
-        """The newest checkpoint that holds; says which it is not."""
+        """Returns the newest complete checkpoint, and reports the damaged ones after it."""
         newest = checkpoints.newest()
         for step, why in checkpoints.passed_over.items():
-            # A run that is at work prunes what was listed a moment ago.
+            # A run that is still training may have deleted the checkpoint since it was listed.
             if step in checkpoints.steps():
                 show_error(
                     f"{self.path}: passed over the checkpoint of step {step} for that of step "
@@ -109,7 +110,7 @@ class Run:
         return newest
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The records with an evaluation, oldest first."""
+        """Returns the records with an evaluation, oldest first."""
         return [record for record in self.metrics if "test/accuracy" in record]
 
 
@@ -118,10 +119,10 @@ def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:
 
     Args:
         paths: at least one.
-        data_path: where the data lies now, if not where it lay in training.
+        data_path: location of the data, if it has moved since training; "" = where it was.
 
     Raises:
-        ConfigError: a folder is not the workdir of a run, naming it.
+        ConfigError: a folder is not the workdir of a run; the message names it.
     """
     folders = [expand(path, "RUN") for path in paths]
     labels = _labels(folders)
@@ -132,11 +133,11 @@ def load_finished(path: str | Path, experiment: Experiment) -> Run:
     """Reads the workdir of a run that has just ended.
 
     Args:
-        path: of the workdir.
-        experiment: what it was run with, so that the data need not be read again.
+        path: the workdir.
+        experiment: the experiment of that run, so that the data need not be read again.
     """
     (run,) = load_runs([path])
-    # Where the cached property looks first.
+    # The cached property reads its value from there.
     vars(run)["experiment"] = experiment
     return run
 
@@ -169,13 +170,13 @@ def _read_summary(file: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged ({error})") from None
     if not isinstance(summary, dict):
-        raise ConfigError(f"{file} is damaged (it holds no object)")
+        raise ConfigError(f"{file} is damaged (it is not a JSON object)")
     return summary
 
 
 def _read_config(file: Path) -> ConfigDict:
     config = default_config()
-    # Fields that came after the run was started have the value that stands for what it did.
+    # A field that was added after the run had started has the value that describes its behaviour.
     for path, field in FIELDS.items():
         if field.absent is not ALWAYS:
             config.update_from_flattened_dict({path: field.absent})
@@ -185,14 +186,14 @@ def _read_config(file: Path) -> ConfigDict:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has lists where a config has tuples."""
+    """Turns the lists of JSON into the tuples of a config."""
     if isinstance(value, dict):
         return {key: _tuples(entry) for key, entry in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """As many trailing parts of each path as tell them apart."""
+    """Labels each folder by the fewest trailing parts of its path that make all labels differ."""
     parts = [folder.resolve().parts for folder in folders]
     for depth in range(1, max(map(len, parts), default=1)):
         labels = ["/".join(p[-depth:]) for p in parts]

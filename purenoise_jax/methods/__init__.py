@@ -26,11 +26,12 @@ Apply = Callable[..., Recipe]
 
 
 class Checked(NamedTuple):
-    """A method with a check of arguments that must go together.
+    """A method together with a check across its arguments.
 
     Attributes:
         apply: the method, a function (recipe, stats, *, arguments) -> recipe.
-        check: (arguments by name, batch size) -> None, or a ConfigError; before any data are read.
+        check: function (arguments by name, batch size) that raises ConfigError before any data are
+            read.
     """
 
     apply: Apply
@@ -40,12 +41,12 @@ class Checked(NamedTuple):
 METHODS: dict[str, Apply | Checked] = {
     "erm": erm,
     "rs": class_balanced_sampling,
-    # What "rs" is called when it begins in a later phase.
+    # The published name of "rs" if its phase starts later (deferred).
     "drs": class_balanced_sampling,
     "open": Checked(pure_noise.pure_noise, pure_noise.check),
     "append": Checked(appended_noise.append_noise, appended_noise.check),
     "ldam": ldam,
-    # Deferred re-weighting, where its phase begins later.
+    # Deferred re-weighting, if its phase starts later.
     "drw": class_balanced_weights,
     "sam": sam,
     "ema": ema,
@@ -62,15 +63,15 @@ def arguments_of(method: Apply | Checked) -> dict[str, signatures.Argument]:
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) -> None:
-    """Refuses arguments of a method that do not go together.
+    """Checks that the arguments of a method fit together.
 
     Args:
-        name: of `METHODS`.
-        arguments: all of the method, by name.
-        batch_size: rows of a step.
+        name: a key of `METHODS`.
+        arguments: all arguments of the method, by name.
+        batch_size: rows per step.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: they do not; the message names them.
     """
     method = METHODS[name]
     if isinstance(method, Checked):
@@ -83,9 +84,9 @@ def build_recipe(
     """Applies methods one after the other to the default recipe.
 
     Args:
-        names: of `METHODS`, in order.
-        stats: of the training set.
-        arguments: by method name; a method without an entry has its defaults.
+        names: keys of `METHODS`, in the order in which the methods are applied.
+        stats: statistics of the training set.
+        arguments: by method name; a method without an entry uses its defaults.
 
     Raises:
         ConfigError: a method or an argument is unknown, an argument is out of range, or two methods
@@ -96,10 +97,10 @@ def build_recipe(
         if name not in METHODS:
             raise unknown("phases.*.methods", name, METHODS)
         given, legal = arguments.get(name, {}), arguments_of(METHODS[name])
-        foreign = sorted(set(given) - set(legal))
-        if foreign:
+        unexpected = sorted(set(given) - set(legal))
+        if unexpected:
             raise ConfigError(
-                f"method.{name}.{foreign[0]} is unknown; legal: {', '.join(legal) or 'none'}"
+                f"method.{name}.{unexpected[0]} is unknown; legal: {', '.join(legal) or 'none'}"
             )
         before, recipe = recipe, _apply_of(METHODS[name])(recipe, stats, **given)
         for field in dataclasses.fields(Recipe):
@@ -109,14 +110,14 @@ def build_recipe(
             if field.name in setters:
                 raise ConfigError(
                     f"methods {setters[field.name]} and {name} both set {field.name} of a step, so "
-                    "that one would undo the other; name one of them"
+                    "the second would overwrite the first; use only one of them"
                 )
             setters[field.name] = name
     return recipe
 
 
 def _extends(new: Any, old: Any) -> bool:
-    """Whether a field of a recipe keeps all that it was: the same value, or one with more in it."""
+    """Returns whether a field keeps its old value: unchanged, or with entries added to it."""
     if isinstance(old, tuple):
         return bool(new[: len(old)] == old)
     if isinstance(old, Mapping):

@@ -1,7 +1,7 @@
-"""A fixed share of pure noise beside every batch, for balanced data.
+"""Appends a fixed share of pure noise images to every batch, for balanced data.
 
-Source: Zada, Benou and Irani 2022, section 5 ("a noise-to-real ratio of 1:4 in each batch"); that
-the noise is appended and its labels are drawn uniformly is from Lee and Lee 2023, section 4.1.
+Source: Zada, Benou and Irani 2022, section 5 ("a noise-to-real ratio of 1:4 in each batch"); Lee
+and Lee 2023, section 4.1, for appending the noise and drawing its labels uniformly.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ from purenoise_jax.runtime.exact import as_meant
 
 
 def check(arguments: Mapping[str, Any], batch_size: int) -> None:
-    """Refuses arguments that do not go together, or with the size of a batch.
+    """Checks that the arguments fit together and fit the batch size.
 
     Raises:
-        ConfigError: naming the arguments.
+        ConfigError: they do not; the message names them.
     """
     check_noise("append", arguments)
     share = arguments["share"]
@@ -51,7 +51,7 @@ def append_noise(
     stats: DataStats,
     *,
     share: Annotated[
-        float, Real(0, 1, above=True), "appended noise images over natural ones"
+        float, Real(0, 1, above=True), "appended noise images per natural image"
     ] = 0.25,
     space: Space = "pixel",
     noise_stats: NoiseStats = "train_subset",
@@ -59,19 +59,19 @@ def append_noise(
     std: Std = (),
     clip: Clip = True,
 ) -> Recipe:
-    """Appends noise images with uniformly drawn labels; natural rows stay as they are.
+    """Appends noise images with uniformly drawn labels; natural rows do not change.
 
-    A batch of B rows becomes one of B + floor(share * B). Where padding fills a batch up, as many
-    noise rows are padding as keeps the share of noise to real images.
+    A batch of B rows becomes one of B + floor(share * B) rows. If only R of the B rows are real,
+    floor(share * R) noise rows are valid and the other noise rows are padding too.
 
     Args:
         recipe: the recipe so far.
-        stats: of the training set.
-        share: noise images over natural ones, in (0, 1].
+        stats: statistics of the training set.
+        share: noise images per natural image, in (0, 1].
         space: see `noise_source`.
-        noise_stats: likewise.
-        mean: likewise.
-        std: likewise.
+        noise_stats: see `noise_source`.
+        mean: see `noise_source`.
+        std: see `noise_source`.
         clip: clip the noise to [0, 1].
 
     Raises:
@@ -86,17 +86,17 @@ def append_noise(
     def append(key: jax.Array, batch: Batch) -> Batch:
         valid = batch["valid"]
         rows = valid.size
-        # By number of real rows, which with padding are fewer than the batch holds.
+        # Indexed by the number of real rows, which padding makes smaller than the batch.
         noise_rows = np.array([num_noise_rows(share, real) for real in range(rows + 1)], np.int32)
         num_noise = int(noise_rows[-1])
         label_key, pixel_key = rng.split(key)
         label = rng.randint(label_key, (num_noise,), 0, stats.num_classes)
-        wanted = jnp.asarray(noise_rows)[valid.sum()]
+        num_valid = jnp.asarray(noise_rows)[valid.sum()]
         added = {
             "image": source.draw(pixel_key, (num_noise, *stats.image_shape), batch["image"].dtype),
             "label": label,
             "target": jax.nn.one_hot(label, stats.num_classes, dtype=batch["target"].dtype),
-            "valid": jnp.arange(num_noise) < wanted,
+            "valid": jnp.arange(num_noise) < num_valid,
             "noise_mask": jnp.ones(num_noise, bool),
         }
         before = {**batch, "noise_mask": batch.get("noise_mask", jnp.zeros(rows, bool))}
@@ -106,5 +106,5 @@ def append_noise(
 
 
 def num_noise_rows(share: float, real_rows: int) -> int:
-    """floor(share * real_rows), exact: 29 for 0.29 of 100, where floats make 28.999999999999996."""
+    """Returns exactly floor(share * real_rows): 29 for 0.29 of 100, which is below 29 in floats."""
     return math.floor(as_meant(share) * real_rows)

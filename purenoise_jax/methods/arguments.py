@@ -12,11 +12,11 @@ class Argument(NamedTuple):
     """One argument of a method.
 
     Attributes:
-        default: its value where a config gives none.
+        default: the value if a config gives none.
         legal: the values that a config may give.
         help: its meaning, for `--help`.
-        absent: the value of runs that began before the method had it, see `config.Field`.
-        fixed: part of what a run is, see `config.Field`.
+        absent: the value of runs started before the method had it, see `config.fields.Field`.
+        fixed: True if a run keeps the value for good, see `config.fields.Field`.
     """
 
     default: Any
@@ -32,9 +32,9 @@ def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
 
     Args:
         method: a function (recipe, stats, *, name: Annotated[type, legal, help] = default, ...). An
-            argument that the method did not have from the beginning adds the value that runs
-            without it have: Annotated[type, legal, help, absent]. A path whose content the run
-            compares adds `legal.LOCAL`.
+            argument that was added to the method later also gives the value of runs without it:
+            Annotated[type, legal, help, absent]. A path whose content is compared instead of its
+            name gives `constraints.LOCAL` there.
 
     Raises:
         TypeError: an argument lacks a default, its legal values or its help.

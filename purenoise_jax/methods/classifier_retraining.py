@@ -1,4 +1,4 @@
-"""cRT: only the classifier trains, on balanced draws, over a fixed backbone.
+"""Classifier re-training (cRT): trains only the head, on balanced draws, over a fixed backbone.
 
 Source: Kang et al. 2020, section 4.1; Zhang et al. 2021 ("Bag of Tricks") for CIFAR.
 """
@@ -11,7 +11,7 @@ from purenoise_jax.methods.resampling import class_balanced_sampling
 
 
 def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:
-    """Trains the head with class-balanced draws; all else is a constant in evaluation mode.
+    """Trains the head with class-balanced draws; the backbone is constant, in evaluation mode.
 
     A phase with this method usually resets the head and the optimiser at its start.
 

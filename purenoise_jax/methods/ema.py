@@ -1,6 +1,6 @@
-"""An exponential moving average of the weights, with which a run is evaluated.
+"""Evaluates a run with an exponential moving average (EMA) of its weights.
 
-Source: Shwartz-Ziv et al. 2023, section 4, who give no decay.
+Source: Shwartz-Ziv et al. 2023, section 4, which gives no decay.
 """
 
 import dataclasses
@@ -20,18 +20,20 @@ def ema(
     recipe: Recipe,
     stats: DataStats,
     *,
-    decay: Annotated[float, Real(0, 1, below=True), "share of the average that stays"] = 0.999,
+    decay: Annotated[
+        float, Real(0, 1, below=True), "share of the average that each step keeps"
+    ] = 0.999,
 ) -> Recipe:
     """Averages parameters and running statistics after every step; evaluation uses the average.
 
-    READING: after t averaged steps the share that stays is min(decay, (1 + t) / (10 + t)), the
-    customary warm-up, and the first step replaces the average, so that no initial weight is left
-    in it. A decay of 0 evaluates the last step.
+    READING: after t averaged steps the average keeps a share of min(decay, (1 + t) / (10 + t)), the
+    customary warm-up. The first step replaces the average, so it contains no initial weights. With
+    a decay of 0, evaluation uses the weights of the last step.
     """
     del stats
 
     def init(variables: Any) -> Any:
-        # Copies, because the steps donate the state that both lie in.
+        # Copies, because each step donates the state, which holds the average and the variables.
         return {"steps": jnp.zeros((), jnp.int32), **jax.tree.map(jnp.copy, dict(variables))}
 
     def update(average: Any, variables: Any, step: jax.Array) -> Any:

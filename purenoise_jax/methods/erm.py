@@ -5,6 +5,6 @@ from purenoise_jax.methods.recipe import Recipe
 
 
 def erm(recipe: Recipe, stats: DataStats) -> Recipe:
-    """Leaves the recipe as it is."""
+    """Returns the recipe unchanged."""
     del stats
     return recipe

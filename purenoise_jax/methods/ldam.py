@@ -1,4 +1,4 @@
-"""LDAM: margins that are larger for rarer classes.
+"""Label-distribution-aware margin loss (LDAM): rarer classes have larger margins.
 
 Source: Cao et al. 2019, equations 11 to 13, and their code (losses.py) for scale and order.
 """
@@ -16,11 +16,11 @@ from purenoise_jax.runtime.constraints import Real
 
 
 def margins(class_counts: np.ndarray, max_margin: float) -> np.ndarray:
-    """The margin of every class, proportional to n ** (-1/4); f32[K], the largest is `max_margin`.
+    """Returns the margin of every class, proportional to n ** (-1/4); f32[K], at most `max_margin`.
 
     Args:
         class_counts: int[K], training images per class, each at least 1.
-        max_margin: of the rarest class.
+        max_margin: margin of the rarest class.
     """
     margin = np.asarray(class_counts, np.float64) ** -0.25
     return (margin * (max_margin / margin.max())).astype(np.float32)
@@ -33,12 +33,12 @@ def ldam(
     max_margin: Annotated[float, Real(0, 2), "margin of the rarest class, in cosines"] = 0.5,
     scale: Annotated[float, Real(0, above=True), "factor of cosines in the softmax"] = 30.0,
 ) -> Recipe:
-    """Cross-entropy of scale * (cosine - margin of the label), on a head of cosines.
+    """Uses the cross-entropy of scale * (cosine - margin of the label), with a cosine head.
 
-    The margins are subtracted before scaling. Evaluation scales the cosines, so that likelihood and
-    calibration are those of the trained softmax.
+    The margins are subtracted before scaling. Evaluation scales the cosines too, so that likelihood
+    and calibration are those of the trained softmax.
 
-    READING: a soft target y, which the authors do not have, subtracts y times the margins.
+    READING: for a soft target y, which the authors do not use, y times the margins is subtracted.
     """
     margin = jnp.asarray(margins(stats.class_counts, max_margin))
 

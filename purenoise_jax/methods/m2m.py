@@ -1,4 +1,4 @@
-"""M2m: images of frequent classes are translated into images of rare ones.
+"""Major-to-minor translation (M2m): turns images of frequent classes into images of rare ones.
 
 Source: Kim et al. 2020, algorithm 1 and equations 1 to 5, and their code (train.py).
 """
@@ -28,25 +28,32 @@ def m2m(
     network: Annotated[
         str, Text(), "workdir of a plainly trained run of the same model", LOCAL
     ] = "",
-    beta: Annotated[float, Real(0, 1, below=True), "of the chance to accept a translation"] = 0.999,
-    push: Annotated[float, Real(0), "weight of the logit of the class that is left"] = 0.5,
-    confidence: Annotated[float, Real(0, 1), "of the frozen network in the target class"] = 0.9,
-    num_steps: Annotated[int, Integer(1, 1000), "steps of the translation"] = 10,
-    step_size: Annotated[float, Real(0, above=True), "length of each, in pixels [0, 1]"] = 0.1,
+    beta: Annotated[
+        float, Real(0, 1, below=True), "a translation has a chance of 1 - beta ** (n - n_k)"
+    ] = 0.999,
+    push: Annotated[float, Real(0), "weight of the source class's logit, which is lowered"] = 0.5,
+    confidence: Annotated[
+        float, Real(0, 1), "least probability of the target class by the frozen network"
+    ] = 0.9,
+    num_steps: Annotated[int, Integer(1, 1000), "gradient steps of a translation"] = 10,
+    step_size: Annotated[
+        float, Real(0, above=True), "length of each gradient step, for pixels in [0, 1]"
+    ] = 0.1,
 ) -> Recipe:
     """Draws classes evenly; drawn rows of rare classes may become translations of other rows.
 
     A row of class k stays with probability n_k / n_max. Otherwise another row of the batch, of a
-    class with more images, is drawn with probability proportional to 1 - beta ** (n - n_k), and
-    moved along normalised gradients until the frozen network calls it k. It replaces the row if the
-    frozen network is confident, with probability 1 - beta ** (n - n_k); labels stay. Noise rows
-    are neither replaced nor translated.
+    class with more images, is drawn with probability proportional to 1 - beta ** (n - n_k). Along
+    normalised gradients, `num_steps` steps raise the frozen network's probability of k and lower
+    the trained network's logit of the source class. The result replaces the row with probability
+    1 - beta ** (n - n_k), and only if the frozen network's probability of k is at least
+    `confidence`. Labels do not change. Noise rows are neither replaced nor translated.
 
-    READING: translation starts at the drawn image itself. The authors add a perturbation that their
-    code scales to almost nothing.
+    READING: a translation starts at the drawn image itself. The authors add a perturbation, which
+    their code scales to almost zero.
 
     Raises:
-        ConfigError: no run is named.
+        ConfigError: `network` names no run.
     """
     if not network:
         raise ConfigError(
@@ -60,16 +67,16 @@ def m2m(
         natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
         size = counts[label]
         stays = rng.uniform(stay_key, label.shape) < size / counts.max()
-        # [to, from]: how well one row may become the other.
-        chance = 1 - beta ** jnp.maximum(size[None] - size[:, None], 0)
-        chance = jnp.where(natural[None], chance, 0)
-        total = chance.sum(axis=1)
+        # [target row, source row]: the probability to accept a translation between the two.
+        accept_probs = 1 - beta ** jnp.maximum(size[None] - size[:, None], 0)
+        accept_probs = jnp.where(natural[None], accept_probs, 0)
+        total = accept_probs.sum(axis=1)
         drawn = rng.uniform(seed_key, label.shape) * total
-        seed = jnp.argmax(jnp.cumsum(chance, axis=1) > drawn[:, None], axis=1)
-        start, left = image[seed], label[seed]
+        seed = jnp.argmax(jnp.cumsum(accept_probs, axis=1) > drawn[:, None], axis=1)
+        start, seed_label = image[seed], label[seed]
 
         def energy(x: jax.Array) -> jax.Array:
-            logit = jnp.take_along_axis(networks.predict(x), left[:, None], axis=1)[:, 0]
+            logit = jnp.take_along_axis(networks.predict(x), seed_label[:, None], axis=1)[:, 0]
             target = cross_entropy(networks.frozen[NAME](x), batch["target"])
             return (target + push * logit).sum()
 
@@ -80,11 +87,11 @@ def m2m(
 
         moved = jax.lax.fori_loop(0, num_steps, move, start)
         probability = jax.nn.softmax(networks.frozen[NAME](moved))
-        sure = jnp.take_along_axis(probability, label[:, None], axis=1)[:, 0] >= confidence
+        confident = jnp.take_along_axis(probability, label[:, None], axis=1)[:, 0] >= confidence
         accepted = rng.uniform(accept_key, label.shape) < jnp.take_along_axis(
-            chance, seed[:, None], axis=1
+            accept_probs, seed[:, None], axis=1
         ).squeeze(1)
-        replaced = natural & ~stays & (total > 0) & sure & accepted
+        replaced = natural & ~stays & (total > 0) & confident & accepted
         return {**batch, "image": jnp.where(replaced[:, None, None, None], moved, image)}
 
     return dataclasses.replace(

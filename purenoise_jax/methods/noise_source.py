@@ -1,4 +1,4 @@
-"""What the noise of a recipe looks like, and in which space it enters the network."""
+"""Pure noise of a method: its distribution, and the space in which it enters the network."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,23 +23,31 @@ SPACES = ("pixel", "raw")
 STATS = ("train_subset", "full_train", "explicit")
 
 # Arguments of every method that draws noise.
-Space = Annotated[str, OneOf(SPACES), "noise is normalised with the images, or enters raw"]
-NoiseStats = Annotated[str, OneOf(STATS), "whose mean and standard deviation noise has"]
-Mean = Annotated[
-    Sequence[float], PerChannel(Real(-math.inf)), "for explicit: one number per channel"
+Space = Annotated[
+    str, OneOf(SPACES), "pixel: noise is normalised with the images; raw: it enters as drawn"
 ]
-Std = Annotated[Sequence[float], PerChannel(Real(0)), "for explicit: one number per channel"]
+NoiseStats = Annotated[str, OneOf(STATS), "source of the noise's mean and standard deviation"]
+Mean = Annotated[
+    Sequence[float],
+    PerChannel(Real(-math.inf)),
+    "with noise_stats=explicit: mean of the noise, one number per channel",
+]
+Std = Annotated[
+    Sequence[float],
+    PerChannel(Real(0)),
+    "with noise_stats=explicit: standard deviation of the noise, one number per channel",
+]
 Clip = Annotated[bool, Switch(), "clip noise to [0, 1]"]
 
 
 class NoiseSource(NamedTuple):
-    """How pure noise images are drawn.
+    """A distribution of pure noise images.
 
     Attributes:
-        mean, std: f32[C], in pixels [0, 1] or, in raw space, in units of normalised images.
-        clip: to [0, 1].
-        raw: noise enters the network as it was drawn, next to normalised images.
-        normalize_mean, normalize_std: f32[1, 1, 1, C], with which all images will be normalised.
+        mean, std: f32[C], for pixels in [0, 1] or, in raw space, in units of normalised images.
+        clip: True = clip the noise to [0, 1].
+        raw: True = noise enters the network as drawn, next to normalised images.
+        normalize_mean, normalize_std: f32[1, 1, 1, C], by which the step normalises all images.
     """
 
     mean: np.ndarray
@@ -52,23 +60,23 @@ class NoiseSource(NamedTuple):
     def draw(
         self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = np.float32
     ) -> jax.Array:
-        """Noise images [B, H, W, C], such that normalising them gives what is to enter."""
+        """Draws noise images [B, H, W, C] for a batch that is not normalised yet."""
         noise = draw_noise(key, shape, mean=self.mean, std=self.std, clip=self.clip, dtype=dtype)
         if self.raw:
-            # Undoes in advance the normalisation that all rows are about to get.
+            # Undoes in advance the normalisation that the step applies to all rows.
             noise = noise * self.normalize_std + self.normalize_mean
         return noise
 
 
 def check_noise(method: str, arguments: Mapping[str, Any]) -> None:
-    """Refuses numbers that nobody would use, and explicit statistics without numbers.
+    """Checks that `mean` and `std` are given if, and only if, `noise_stats` is "explicit".
 
     Args:
-        method: named in messages.
-        arguments: of the method, by name.
+        method: name of the method, for messages.
+        arguments: arguments of the method, by name.
 
     Raises:
-        ConfigError: naming both arguments.
+        ConfigError: they are not; the message names both arguments.
     """
     names = {f"method.{method}.{name}": arguments[name] for name in ("mean", "std")}
     refuse_idle_statistics(f"method.{method}.noise_stats", arguments["noise_stats"], names)
@@ -84,17 +92,17 @@ def noise_source(
     std: Sequence[float],
     clip: bool,
 ) -> NoiseSource:
-    """Checks a method's arguments about its noise.
+    """Checks a method's noise arguments and builds its noise source.
 
     Args:
-        stats: of the training set.
-        method: named in messages.
+        stats: statistics of the training set.
+        method: name of the method, for messages.
         space: "pixel" = noise is an image like any other and is normalised with the batch; "raw" =
-            noise enters the network as it was drawn, next to normalised images (Lee and Lee 2023).
-        noise_stats: whose mean and standard deviation the noise has: "train_subset" (Zada et al.
+            noise enters the network as drawn, next to normalised images (Lee and Lee 2023).
+        noise_stats: source of the noise's mean and standard deviation: "train_subset" (Zada et al.
             2022), "full_train" (before the long tail was cut), or "explicit" (`mean` and `std`).
         mean: C numbers, for "explicit", in the units in which the noise is drawn.
-        std: likewise.
+        std: C numbers of at least 0, for "explicit", in the same units.
         clip: clip the noise to [0, 1].
 
     Raises:

@@ -1,8 +1,8 @@
 """Optimisers by name, with the weight decay of the papers' code.
 
-An optimiser gives the direction of an update; the step multiplies it by the learning rate, which
-depends on the step alone. So there is one clock, and a state that is taken over from another run
-cannot disagree with it.
+An optimiser computes an update without a learning rate. The training step multiplies the update by
+the rate, which depends only on the step number. So there is one step counter, and an optimiser
+state that comes from another run cannot contradict it.
 """
 
 import optax
@@ -19,12 +19,12 @@ def make_optimizer(
 
     Args:
         name: "sgd" (heavy-ball momentum, no Nesterov, no dampening) or "adam" (0.9, 0.999).
-        momentum: of "sgd", in [0, 1).
-        weight_decay: added, times the parameters, to the gradient of every parameter before
-            anything else, normalisation and biases included, as PyTorch's optimisers do.
+        momentum: momentum of "sgd", in [0, 1).
+        weight_decay: times the parameters, this is added to the gradient before anything else, for
+            every parameter, normalisation and biases included, as in PyTorch's optimisers.
 
     Returns:
-        A transformation whose update is a direction of ascent: params - learning_rate * update.
+        A transformation with update u: the new parameters are params - learning_rate * u.
 
     Raises:
         ConfigError: the name is unknown.

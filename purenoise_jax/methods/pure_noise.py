@@ -31,12 +31,12 @@ from purenoise_jax.runtime.constraints import Real
 from purenoise_jax.runtime.errors import ConfigError
 
 ADDITIVE_HELP = (
-    "0 = pure noise; above = natural images under noise of this standard deviation, in [0, 1]"
+    "0 = pure noise; above 0 = images with added noise of this standard deviation, pixels in [0, 1]"
 )
 
 
 def check(arguments: Mapping[str, Any], batch_size: int) -> None:
-    """Refuses arguments that do not go together; see `noise_source.check_noise`."""
+    """Checks that the arguments fit together; see `noise_source.check_noise`."""
     del batch_size
     check_noise("open", arguments)
 
@@ -57,15 +57,15 @@ def pure_noise(
 
     Args:
         recipe: the recipe so far.
-        stats: of the training set.
+        stats: statistics of the training set.
         delta: the ratio between pure noise and natural images, in [0, 1].
         space: see `noise_source`.
-        noise_stats: likewise.
-        mean: likewise.
-        std: likewise.
+        noise_stats: see `noise_source`.
+        mean: see `noise_source`.
+        std: see `noise_source`.
         clip: clip the noise to [0, 1].
-        additive_std: 0 = pure noise; above, the rows that would become noise keep their image,
-            under Gaussian noise of this standard deviation, pixels in [0, 1] (appendix B).
+        additive_std: 0 = pure noise; above 0, the chosen rows keep their image and get Gaussian
+            noise of this standard deviation added to pixels in [0, 1] (appendix B).
 
     Raises:
         ConfigError: an argument is out of range.
@@ -82,7 +82,7 @@ def pure_noise(
 
     def replace(key: jax.Array, batch: Batch) -> Batch:
         image = batch["image"]
-        # Drawn for all rows whatever their labels, so that shapes are fixed.
+        # Drawn for all rows regardless of their labels, so that shapes are fixed.
         choice_key, pixel_key = rng.split(key)
         noise_mask = choose_rows(choice_key, batch["label"], probs)
         if additive_std:

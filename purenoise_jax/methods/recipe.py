@@ -1,4 +1,4 @@
-"""What a training method may change about a step.
+"""The recipe of a training step: the parts of it that a method may change.
 
 A method is a function `(recipe, stats, **arguments) -> recipe`. `Recipe()` trains by empirical
 risk minimisation; a method replaces the fields it cares about, and several are combined by

@@ -1,4 +1,4 @@
-"""Class-balanced resampling: RS from the first epoch, DRS (deferred) from a later phase.
+"""Class-balanced resampling (RS), which is deferred (DRS) if its phase starts later.
 
 Source: Cao et al. 2019; Lee and Lee 2023, section 5.2 (inverse-frequency draws with replacement).
 """

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation, and SAM-A, its asymmetric form for imbalanced classes.
+"""Sharpness-aware minimisation (SAM), and SAM-A, its asymmetric form for imbalanced classes.
 
 Source: Foret et al. 2021, algorithm 1; Shwartz-Ziv et al. 2023 ("Simplifying Neural Network
 Training Under Class Imbalance"), equations 3 to 5, and their code.
@@ -21,11 +21,11 @@ ASYMMETRIES = ("none", "weighted_ascent", "one_minus_share", "inverse_share")
 
 
 def ascent_weights(class_counts: np.ndarray, asymmetry: str) -> np.ndarray:
-    """The weight of every class in the ascent step; f32[K].
+    """Returns the weight of every class in the ascent step; f32[K].
 
     Args:
         class_counts: int[K], training images per class, each at least 1.
-        asymmetry: one of `ASYMMETRIES` but "none".
+        asymmetry: one of `ASYMMETRIES` except "none".
     """
     counts = np.asarray(class_counts, np.float64)
     share = counts / counts.sum()
@@ -42,16 +42,19 @@ def sam(
     stats: DataStats,
     *,
     rho: Annotated[float, Real(0), "length of the ascent step"] = 0.05,
-    asymmetry: Annotated[str, OneOf(ASYMMETRIES), "SAM-A: how rare classes count"] = "none",
+    asymmetry: Annotated[
+        str, OneOf(ASYMMETRIES), "SAM-A: class weights in the ascent step"
+    ] = "none",
 ) -> Recipe:
     """Descends along the gradient at params + rho * g / |g|, where g is the gradient of the loss.
 
-    SAM-A has three readings of its source. "weighted_ascent" is the authors' code: g is that of the
-    loss weighted by n_max / n, and rho stays. "one_minus_share" is equation 5, rho / (1 - share),
-    which is larger for frequent classes although the text says the opposite; "inverse_share"
-    follows the text. These two weigh rows by rho_c / rho without a change of |g|.
+    The source of SAM-A allows three readings. "weighted_ascent" is the authors' code: g is the
+    gradient of the loss weighted by n_max / n, with the same rho. "one_minus_share" is equation 5,
+    rho / (1 - share), which is larger for frequent classes although the text says the opposite;
+    "inverse_share" follows the text. The last two weight rows by rho_c / rho and leave |g|
+    unchanged.
 
-    READING: batch statistics are those of the first pass, as are the loss and the accuracy that a
+    READING: batch statistics come from the first pass, and so do the loss and the accuracy that a
     run records. The published equation 3 multiplies by |g| once more, which would cancel the norm.
     """
 
@@ -66,10 +69,10 @@ def sam(
             if asymmetry == "weighted_ascent":
                 length = rho / (optax.tree.norm(ascent) + 1e-12)
             else:
-                # The weighted loss is divided by the sum of weights, and the plain one by rows.
+                # The weighted loss is divided by the sum of weights, the plain loss by the rows.
                 valid, weights = batch["valid"], jnp.asarray(of_class)[batch["label"]]
                 length *= jnp.where(valid, weights, 0).sum() / jnp.maximum(valid.sum(), 1)
-        near = jax.tree.map(lambda p, g: p + length * g, params, ascent)
-        return value, jax.grad(loss_fn, has_aux=True)(near)[0]
+        perturbed = jax.tree.map(lambda p, g: p + length * g, params, ascent)
+        return value, jax.grad(loss_fn, has_aux=True)(perturbed)[0]
 
     return dataclasses.replace(recipe, gradient=gradient)

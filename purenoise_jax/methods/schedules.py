@@ -1,4 +1,4 @@
-"""Learning rate by epoch.
+"""Learning rate schedule by epoch.
 
 Source: Zada et al. 2022, appendix D.2; Cao et al. 2019; Lee and Lee 2023, section 4.
 """
@@ -18,7 +18,7 @@ def learning_rates(
     milestones: Sequence[int],
     gamma: float,
 ) -> np.ndarray:
-    """The learning rate of every epoch, constant within it.
+    """Returns the learning rate of every epoch, which is constant within the epoch.
 
     Epoch e < warmup_epochs has learning_rate * (e + 1) / warmup_epochs; from then on the rate is
     multiplied by `gamma` at every milestone that has been reached.
@@ -26,7 +26,7 @@ def learning_rates(
     Args:
         num_epochs: E.
         learning_rate: the rate after the warm-up.
-        warmup_epochs: 0 for none.
+        warmup_epochs: length of the warm-up; 0 = none.
         milestones: epochs, counted from 0, at which the rate drops.
         gamma: factor of each drop.
 

@@ -276,9 +276,11 @@ class AuxBatchNorm(BatchNorm):
 class DARBatchNorm(BatchNorm):
     """Distribution-aware routing batch normalisation (DAR-BN).
 
-    DAR-BN "normalizes the noise activation maps and the natural activation maps separately", and
-    "uses the affine parameters learned by the natural activation maps in order to scale and shift
-    the noise activation maps". Per channel, with moments over the rows of one kind:
+    Replaces batch normalisation in networks that train on natural and on pure noise images, because
+    their activations have very different distributions. DAR-BN "normalizes the noise activation
+    maps and the natural activation maps separately", and "uses the affine parameters learned by the
+    natural activation maps in order to scale and shift the noise activation maps". Per channel,
+    with moments over the rows of one kind:
 
         natural   scale * (x - E[x_nat]) / sqrt(Var[x_nat] + epsilon) + bias       (10), (12)
         noise     scale * (x - E[x_noise]) / sqrt(Var[x_noise] + epsilon) + bias   (11), (13)
@@ -294,7 +296,7 @@ class DARBatchNorm(BatchNorm):
         >>> y, updated = DARBatchNorm().apply(variables, x, noise_mask, mutable=["batch_stats"])
 
     The call, with the shapes of its arguments, is that of `BatchNorm`, and so are the variables
-    (`scale`, `bias`, `mean`, `var`, [C] each) and all attributes but the default of `noise_grad`.
+    (`scale`, `bias`, `mean`, `var`, [C] each). The attributes differ only in one default:
 
     Attributes:
         noise_grad: the part of a noise row's gradient that passes through this layer. The paper

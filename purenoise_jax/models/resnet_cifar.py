@@ -54,7 +54,7 @@ class ResNetCifar(nn.Module):
         norm: makes a normalisation layer; called with `use_running_average` and `name`.
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
-        places: where `mix` is called, see `places.PLACES`.
+        places: the places at which `mix` is called, of `places.PLACES`.
     """
 
     num_classes: int

@@ -61,7 +61,7 @@ class WideResNet(nn.Module):
             "dropout" key.
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
-        places: where `mix` is called, see `places.PLACES`.
+        places: the places at which `mix` is called, of `places.PLACES`.
     """
 
     num_classes: int

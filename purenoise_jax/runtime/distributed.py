@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import jax
 
 from purenoise_jax.runtime.errors import ConfigError, one_line
-from purenoise_jax.runtime.heartbeat import Peers
+from purenoise_jax.runtime.heartbeat import Heartbeat
 
 HEARTBEAT_SECONDS, START_SECONDS = 30, 300
 
@@ -63,8 +63,8 @@ def initialize(
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ConfigError(f"--coordinator={coordinator}: cannot connect: {reason}") from error
-        peers = Peers(host, heartbeat)
-    with peers:
+        beating = Heartbeat(host, heartbeat)
+    with beating:
         yield
 
 
@@ -77,7 +77,7 @@ def _split(address: str) -> tuple[str, int]:
 
 
 def _bind_address(host: str | None, port: int) -> str | None:
-    """Where process 0 listens: at no other address than the one it was given.
+    """The address at which process 0 listens: only the one that it was given.
 
     None, which is JAX's own default of all addresses, where that address is not one of this machine
     (as behind a translated one), or the user has told JAX another.

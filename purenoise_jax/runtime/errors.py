@@ -82,6 +82,15 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+def exit_code(error: BaseException | None) -> int:
+    """The exit code that the command line gives an error: 5 for the operating system's, else 1."""
+    if isinstance(error, PureNoiseError | Stopped):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return StorageError.exit_code if isinstance(error, OSError) else 1
+
+
 def unknown(field: str, value: object, legal: Iterable[str]) -> ConfigError:
     """Returns the error for a name that is not legal, with all legal names and the nearest."""
     names = list(legal)

@@ -6,13 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from purenoise_jax.runtime.console import show_error, show_traceback
-from purenoise_jax.runtime.errors import (
-    INTERRUPTED,
-    ConfigError,
-    PureNoiseError,
-    Stopped,
-    StorageError,
-)
+from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, exit_code
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,15 +33,15 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
         return command()
     except Stopped as stopped:
         show_error(str(stopped), style="")
-        return stopped.exit_code
+        return exit_code(stopped)
     except KeyboardInterrupt as interrupt:
         show_error(str(interrupt) or interrupted, style="")
-        return INTERRUPTED
+        return exit_code(interrupt)
     except (PureNoiseError, OSError) as error:
         if debug:
             show_traceback()
         show_error(f"error: {_message(error)}")
-        return error.exit_code if isinstance(error, PureNoiseError) else StorageError.exit_code
+        return exit_code(error)
 
 
 def _message(error: Exception) -> str:

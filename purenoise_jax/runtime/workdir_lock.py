@@ -1,14 +1,18 @@
 """One run at a time in a workdir."""
 
+import contextlib
 import json
 import os
 import socket
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from purenoise_jax.runtime.errors import InUseError, StorageError
+from purenoise_jax.runtime.files import open_plain, refuse_odd
 
 NAME = "run.lock"
 
@@ -17,9 +21,9 @@ class WorkdirLock:
     """Holds a workdir for as long as it is entered.
 
     The lock is the operating system's, on an open file. So it ends with the process, however that
-    ends, and one that is left over cannot exist; what the file says only tells the others who holds
-    it. On network file systems it holds between machines where the server supports locks (NFS 4,
-    Lustre with `flock`).
+    ends, and one that is left over cannot exist; the text in the file only tells the others who
+    holds it. On network file systems it holds between machines where the server supports locks
+    (NFS 4, Lustre with `flock`).
 
     Args:
         workdir: an existing folder.
@@ -31,56 +35,36 @@ class WorkdirLock:
 
     def __init__(self, workdir: Path) -> None:
         self._path = workdir / NAME
-        self._file: IO[str] | None = None
+        self._lock = FileLock(
+            self._path,
+            blocking=False,
+            # Any thread may leave what another has entered.
+            thread_local=False,
+            # The lock that would take its place outlives a process that is killed.
+            fallback_to_soft=False,
+            on_acquired=_sign,
+        )
 
     def __enter__(self) -> "WorkdirLock":
+        # A link is refused by filelock, which does lock other things than files.
+        refuse_odd(self._path.parent, [NAME], [])
         try:
-            import fcntl
-        except ImportError:  # Not on Windows.
-            return self
-        try:
-            # Not "w": a run that does not get the lock must not empty the file.
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-            handle = os.open(self._path, flags, 0o666)
-            file = os.fdopen(handle, "r+", encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StorageError(f"{self._path}: cannot be opened: {reason}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._is(file):
-                raise BlockingIOError
-        except BlockingIOError:
-            holder = _holder(file)
-            file.close()
+            self._lock.acquire()
+        except Timeout:
             raise InUseError(
-                f"workdir={self._path.parent} is in use by {holder}; wait for it, or choose "
-                "another workdir"
+                f"workdir={self._path.parent} is in use by {_holder(self._path)}; wait for it, or "
+                "choose another workdir"
             ) from None
         except OSError as error:
-            file.close()
+            reason = error.strerror or str(error)
+            # Errors of opening name the file, those of locking know an open file only.
+            if error.filename is not None:
+                raise StorageError(f"{self._path}: cannot be opened: {reason}") from error
             raise StorageError(
-                f"{self._path}: this file system cannot lock files ({error.strerror}), so two runs "
-                "could not be told apart; choose another workdir"
+                f"{self._path}: this file system cannot lock files ({reason}), so two runs could "
+                "not be told apart; choose another workdir"
             ) from error
-        self._file = file
-        try:
-            file.truncate(0)
-            json.dump(
-                {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, file
-            )
-            file.flush()
-        except OSError:
-            # A full disk: that is for the probe to tell.
-            pass
         return self
-
-    def _is(self, file: IO[str]) -> bool:
-        """Whether the open file is still the one of that name: its holder may just have left."""
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
 
     def __exit__(
         self,
@@ -88,16 +72,26 @@ class WorkdirLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._lock.release()
 
 
-def _holder(file: IO[str]) -> str:
-    """Who holds the lock, as far as the file says."""
+def _sign(handle: int) -> None:
+    """Writes into the locked file who holds it."""
+    note = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+    # A full disk is for the probe of the workdir to tell.
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        # Windows lets nobody else read the byte that is locked, which is the first.
+        os.write(handle, b" " + json.dumps(note).encode())
+
+
+def _holder(path: Path) -> str:
+    """The holder of the lock, as far as the file names it."""
     try:
-        told: Any = json.load(file)
+        with open_plain(path) as file:
+            file.seek(1)
+            told: Any = json.load(file)
         age = max(0, round(time.time() - told["since"]))
         return f"process {told['pid']} on {told['host']}, started {age} s ago"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "another run"

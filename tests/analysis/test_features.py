@@ -39,8 +39,8 @@ def other(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("other") / "other.npz", counts=(5, 4, 3))
 
 
-def test_features_and_logits_are_the_models(run, network, monkeypatch):
-    # 40 images: two full passes and a padded one
+def test_features_and_logits_are_those_of_the_model(run, network, monkeypatch):
+    # 40 images: two full passes and a padded one.
     monkeypatch.setattr(inference_network, "BATCH_SIZE", 16)
     images = run.experiment.dataset.test_images
     inputs = network.images(images)
@@ -93,7 +93,7 @@ def test_clipped_noise_is_an_image(run, network):
     np.testing.assert_allclose(inside.mean(), 0.1974, atol=0.005)
 
 
-def test_raw_noise_enters_as_drawn(run):
+def test_raw_noise_enters_the_network_as_drawn(run):
     raw = changed(
         run,
         **{"method.open.space": "raw", "method.open.noise_stats": "explicit",
@@ -122,7 +122,7 @@ def test_batches_with_and_without_noise_share_their_natural_rows(run):
     assert (np.asarray(again["image"]) != np.asarray(with_noise[0]["image"])).any()
 
 
-def test_every_batch_has_noise_of_its_own(run):
+def test_every_batch_draws_new_noise(run):
     most = changed(run, **{"method.open.delta": 1.0})
     first, second = training_batches(most, ("open",), 2, 0)
     both = np.asarray(first["noise_mask"] & second["noise_mask"])
@@ -131,8 +131,8 @@ def test_every_batch_has_noise_of_its_own(run):
     assert (a != b).any(axis=(1, 2, 3)).all()
 
 
-def test_noise_of_batches_and_noise_images_have_one_law(run):
-    """What the figures draw is what the method trains on."""
+def test_noise_images_have_the_distribution_of_the_noise_in_training(run):
+    """The figures show the noise that the method trains on."""
     raw = changed(
         run,
         **{"method.open.space": "raw", "method.open.delta": 1.0, "method.open.clip": False,
@@ -161,7 +161,7 @@ def test_other_images_come_from_a_named_file(run, other):
     assert ood_images(run, Options(ood_name="none")).shape == (0, 8, 8, 3)
 
 
-def test_other_images_that_are_not_there_are_one_line(run, other, tmp_path):
+def test_missing_or_unsuitable_other_images_are_refused(run, other, tmp_path):
     with pytest.raises(ConfigError, match="give --ood and --ood_data"):
         ood_images(run, Options())
     with pytest.raises(DataError, match=r"gone\.npz"):
@@ -172,7 +172,7 @@ def test_other_images_that_are_not_there_are_one_line(run, other, tmp_path):
         ood_images(run, Options(ood_name="digits"))
 
 
-def test_the_other_cifar_lies_beside_the_runs_own(run, tmp_path, monkeypatch):
+def test_the_other_cifar_is_found_beside_the_runs_own(run, tmp_path, monkeypatch):
     for name in ("cifar10", "cifar100"):
         layout = files.small_layout(name)
         monkeypatch.setitem(LAYOUTS, name, layout)
@@ -234,7 +234,7 @@ def test_the_tsne_figure_has_a_point_for_each_image(run, other, tmp_path):
     assert "OOD" not in [t.get_text() for t in without.figure.legends[0].get_texts()]
 
 
-def test_every_class_has_its_color():
+def test_every_class_has_a_distinct_color():
     for classes in (1, 4, NAMED, NAMED + 1, 100):
         assert len(set(class_colors(classes))) == classes
     assert by_frequency(np.array([3, 9, 9, 1])).tolist() == [1, 2, 0, 3]
@@ -268,12 +268,12 @@ def test_the_predictions_figure_counts_every_image(run, network, other):
 # Noise features
 
 
-def test_cosine_and_spread_are_what_they_say():
+def test_cosine_and_spread_by_hand():
     a, b = np.array([3.0, 4.0]), np.array([4.0, 3.0])
     assert noise_features.cosine(a, b) == pytest.approx(24 / 25)
     assert noise_features.cosine(a, -2 * a) == pytest.approx(-1)
     assert noise_features.cosine(a, 0 * a) is None
-    # Mean (3, 4), both a distance of 1 from it.
+    # The mean is (3, 4); both are at a distance of 1 from it.
     assert noise_features.relative_spread(np.array([[3.0, 5], [3, 3]])) == pytest.approx(1 / 5)
     assert noise_features.relative_spread(np.array([[1.0, 2], [1, 2]])) == 0
     assert noise_features.relative_spread(np.array([[1.0, 0], [-1, 0]])) is None
@@ -303,8 +303,8 @@ def test_the_noise_figure_against_numpy(run, network):
     assert trained["natural_images"] + trained["noise_images"] == rows
 
 
-def test_in_training_the_noise_rows_have_moments_of_their_own(run, network):
-    """Natural rows do not see the noise: the same features as in a batch without it."""
+def test_in_training_noise_rows_have_separate_moments(run, network):
+    """The features of natural rows do not depend on the pixels of noise rows."""
     (batch,) = training_batches(run, ("open",), 1, 0)
     noise = np.asarray(batch["noise_mask"])
     brighter = jnp.where(noise[:, None, None, None], 9.0, batch["image"])

@@ -1,4 +1,4 @@
-"""The numbers in the figures that need no data: curves, confusion, groups, class accuracy."""
+"""Numbers of the figures that need no data: curves, confusion, groups, class accuracy."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ WITHOUT_DATA = ("curves", "confusion", "groups", "class_accuracy")
 
 
 def draw(name, runs, tmp_path, **options):
-    """Draws and saves, so that what matplotlib would warn of fails here; the saved numbers."""
+    """Draws and saves a figure, so that warnings of matplotlib fail; returns the saved numbers."""
     drawing = FIGURES[name].draw(runs, Options(**options))
     paths = save(drawing, tmp_path / "figures", name)
     assert [p.name for p in paths] == [f"{name}.{suffix}" for suffix in ("png", "pdf", "json")]
@@ -48,7 +48,7 @@ def test_confusion_rows_are_true_classes_the_rarest_last(two, tmp_path):
     shares = np.array(known["shares"])
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     np.testing.assert_allclose(np.diag(shares), [0.9, 0.8, 0.6, 0.3, 0.1])
-    # Class 4, in row 3, is taken for class 0, in column 1.
+    # Class 4, in row 3, is mistaken for class 0, in column 1.
     assert shares[3, 1] == 0.7
     panel = drawing.figure.axes[0]
     np.testing.assert_allclose(panel.images[0].get_array(), 100 * shares)
@@ -57,7 +57,7 @@ def test_confusion_rows_are_true_classes_the_rarest_last(two, tmp_path):
     assert written[1, 3] == "70" and (0, 3) not in written
 
 
-def test_a_class_that_the_test_set_lacks_has_no_row(tmp_path):
+def test_a_class_without_test_images_has_no_numbers(tmp_path):
     confusion = diagonal(SHARES)
     confusion[2] = 0
     path = write_run(tmp_path / "run", counts=COUNTS, evaluations={4: confusion})
@@ -83,7 +83,7 @@ def test_groups_go_from_the_rarest_to_the_most_frequent(two, tmp_path):
     assert axes.get_xticklabels()[0].get_text() == "1, rarest\n(5)"
 
 
-def test_groups_of_different_data_name_no_sizes(tmp_path):
+def test_groups_of_runs_on_different_data_show_no_sizes(tmp_path):
     paths = [
         write_run(tmp_path / str(n), counts=[n, *COUNTS[1:]], evaluations={4: diagonal(SHARES)})
         for n in (40, 41)
@@ -92,7 +92,7 @@ def test_groups_of_different_data_name_no_sizes(tmp_path):
     assert drawing.figure.axes[0].get_xticklabels()[0].get_text() == "1, rarest"
 
 
-def test_class_accuracy_stands_over_the_class_size(two, tmp_path):
+def test_class_accuracy_is_drawn_over_the_class_size(two, tmp_path):
     drawing, numbers = draw("class_accuracy", two, tmp_path)
     assert numbers["first"]["accuracy"] == SHARES and numbers["first"]["class_counts"] == COUNTS
     axes = drawing.figure.axes[0]
@@ -102,7 +102,7 @@ def test_class_accuracy_stands_over_the_class_size(two, tmp_path):
     assert axes.get_xticklabels()[0].get_text() == "class 2\n100"
 
 
-def test_classes_of_one_size_are_not_named_over_each_other(tmp_path):
+def test_names_of_classes_with_the_same_size_do_not_overlap(tmp_path):
     path = write_run(tmp_path / "run", counts=[9] * 5, evaluations={4: diagonal(SHARES)})
     drawing, _ = draw("class_accuracy", load_runs([path]), tmp_path)
     labels = [text.get_text() for text in drawing.figure.axes[0].get_xticklabels()]
@@ -175,8 +175,8 @@ def test_an_unfinished_run_shows_its_newest_evaluation(tmp_path):
     assert numbers["run"]["accuracy"] == [0.1, 0.3, 0.6, 0.8, 0.9]
 
 
-def test_a_summary_older_than_an_evaluation_is_not_the_outcome(tmp_path):
-    """A finished run is started again with more epochs."""
+def test_an_evaluation_after_the_summary_is_the_newest(tmp_path):
+    """This happens if a finished run is started again with more epochs."""
     evaluations = {4: diagonal([0.1] * 5), 6: diagonal(SHARES)}
     path = write_run(
         tmp_path / "run", counts=COUNTS, evaluations=evaluations, epochs=6, finished=False
@@ -206,7 +206,7 @@ SHOWN = [r"caf\udce9", "$x^$", r"x\x1b[31m", "größer", "_hidden"]
 
 
 def test_odd_names_of_classes_and_runs(tmp_path):
-    """Bytes that are no text, formulas, control characters, names that a legend would leave out."""
+    """Undecodable bytes, formulas, control characters, names that a legend would leave out."""
     paths = [
         write_run(tmp_path / name, counts=COUNTS, evaluations={4: diagonal(SHARES)}, names=ODD)
         for name in ("_first", "$\\bad$", "$")
@@ -227,13 +227,13 @@ def test_odd_names_of_classes_and_runs(tmp_path):
             ElementTree.fromstring(base64.b64decode(picture))
 
 
-def test_figures_and_reports_replace_links_and_do_not_follow_them(tmp_path):
+def test_figures_replace_links_and_do_not_follow_them(tmp_path):
     path = write_run(tmp_path / "run", counts=COUNTS, evaluations={4: diagonal(SHARES)})
     (tmp_path / "figures").mkdir()
     for suffix in ("png", "pdf", "json"):
-        (tmp_path / f"victim.{suffix}").write_text("precious")
-        (tmp_path / f"figures/groups.{suffix}").symlink_to(f"../victim.{suffix}")
+        (tmp_path / f"target.{suffix}").write_text("unchanged")
+        (tmp_path / f"figures/groups.{suffix}").symlink_to(f"../target.{suffix}")
     draw("groups", load_runs([path]), tmp_path)
     for suffix in ("png", "pdf", "json"):
-        assert (tmp_path / f"victim.{suffix}").read_text() == "precious"
+        assert (tmp_path / f"target.{suffix}").read_text() == "unchanged"
         assert not (tmp_path / f"figures/groups.{suffix}").is_symlink()

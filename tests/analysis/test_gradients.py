@@ -1,4 +1,4 @@
-"""Activations around a norm, and gradients by class, with and without noise."""
+"""The figures of activations around a norm and of gradients by class, with and without noise."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def batches(run):
     ("model", "second", "channels"),
     [("resnet8", "stage1_block0/bn1", 16), ("wrn10_2", "stage1_block0/bn2", 32)],
 )
-def test_what_enters_each_norm_is_seen(model, second, channels):
+def test_the_inputs_of_all_norms_are_captured(model, second, channels):
     net = create_model(model, num_classes=3)
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     variables = net.init(jax.random.key(1), images, train=False)
@@ -56,7 +56,7 @@ def test_what_enters_each_norm_is_seen(model, second, channels):
     np.testing.assert_allclose(seen[next(iter(seen))], conv, atol=1e-4)
 
 
-def test_both_norms_do_what_their_names_say():
+def test_both_norms_standardise_all_rows_or_each_kind():
     rng = np.random.default_rng(0)
     noise = np.arange(24) % 3 == 0
     x = rng.normal(2, 3, (24, 6, 6, 5)).astype(np.float32)
@@ -92,7 +92,7 @@ def test_the_activations_figure(run, network):
     assert pooled == pytest.approx(0, abs=1e-3)
     squares = {k: numbers["bn"][k]["mean"] ** 2 + numbers["bn"][k]["std"] ** 2 for k in share}
     assert sum(share[k] * squares[k] for k in share) == pytest.approx(1, abs=1e-2)
-    # What the layer was given is the convolution of what the network was given.
+    # The input of the layer is the convolution of the network's input.
     (batch,) = training_batches(run, ("open",), 1, 1)
     batch_builder = run.experiment.batch_builder
     x = jax.lax.conv_general_dilated(
@@ -112,17 +112,17 @@ def test_activations_without_noise_have_no_noise_numbers():
 
 
 @pytest.mark.parametrize("figure", [activations, gradients, noise_features])
-def test_a_comparison_with_noise_that_never_comes_is_refused(run, figure):
+def test_a_comparison_without_noise_rows_is_refused(run, figure):
     none = changed(run, **{"method.open.delta": 0.0})
     with pytest.raises(ConfigError, match=r"open puts no noise into \d batches"):
         figure.draw([none], Options())
 
 
-def test_runs_with_additive_noise_have_no_pure_noise_to_look_at(run):
+def test_runs_with_additive_noise_have_no_images_of_pure_noise(run):
     added = changed(run, **{"method.open.additive_std": 0.3})
     with pytest.raises(ConfigError, match=r"additive_std=0.3, so this run adds noise to images"):
         noise_features.draw([added], Options())
-    # Rows under noise are there to be compared, though.
+    # Their training batches have rows with noise, which can be compared.
     assert gradients.draw([added], Options()).numbers["run"]["with"]["noise"]["all"] > 0
 
 
@@ -197,7 +197,7 @@ def test_the_class_components_add_up_to_the_gradient_of_a_step(run, network, bat
         np.testing.assert_allclose(seen, leaf, atol=1e-5 * largest)
 
 
-def test_measured_numbers_are_those_of_the_gradients(network, batches):
+def test_measured_numbers_equal_numpys(network, batches):
     gradient, labels = row_gradient(network, 0), np.array([1, 3])
     numbers = gradients.measure(batches, gradient, [labels, np.array([0])])
     vectors = []
@@ -217,7 +217,7 @@ def test_measured_numbers_are_those_of_the_gradients(network, batches):
 
 
 @pytest.mark.parametrize("noise_grad", ["affine_stop", "full_stop", "none"])
-def test_under_full_stop_noise_reaches_the_head_alone(run, noise_grad):
+def test_under_full_stop_noise_reaches_only_the_head(run, noise_grad):
     stopped = changed(run, **{"model.noise_grad": noise_grad})
     numbers = gradients.draw([stopped], Options()).numbers["run"]
     assert numbers["noise_grad"] == noise_grad
@@ -242,7 +242,7 @@ def test_the_gradients_figure(run):
     assert len(drawing.figure.axes) == 8
 
 
-def test_without_noise_both_recipes_are_one(run, network):
+def test_without_noise_both_recipes_are_the_same(run, network):
     none = changed(run, **{"method.open.delta": 0.0})
     gradient, sets = row_gradient(network, 0), gradients.class_sets(np.ones(4))
     below, above = (
@@ -254,7 +254,7 @@ def test_without_noise_both_recipes_are_one(run, network):
         assert ratio[part] == pytest.approx({"magnitude": 1, "variance": 1}, rel=1e-4)
 
 
-def test_ratios_are_of_what_both_have():
+def test_ratios_use_classes_that_both_recipes_have():
     below, above = [None, 0.1, 0.3], [0.5, 0.9, None]
     first = {p: {"magnitude": [1.0, 3.0, 0.0], "variance": below} for p in gradients.PARTS}
     second = {p: {"magnitude": [2.0, 6.0, 0.0], "variance": above} for p in gradients.PARTS}
@@ -264,7 +264,7 @@ def test_ratios_are_of_what_both_have():
     assert gradients.compare(nothing, second)["all"] == {"magnitude": None, "variance": None}
 
 
-def test_many_classes_are_looked_at_in_groups():
+def test_many_classes_are_measured_in_groups():
     counts = np.arange(100, 0, -1)
     groups = gradients.class_sets(counts)
     assert [len(group) for group in groups] == [20] * 5
@@ -272,5 +272,5 @@ def test_many_classes_are_looked_at_in_groups():
     assert len(gradients.class_sets(counts[:20])) == 20
 
 
-def test_the_figures_of_features_are_in_the_catalog():
+def test_the_figures_of_features_are_registered():
     assert {"tsne", "predictions", "noise_features", "activations", "gradients"} <= set(FIGURES)

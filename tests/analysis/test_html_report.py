@@ -20,12 +20,12 @@ from tests.tiny import write_npz
 COUNTS = [100, 40, 20, 10, 5]
 SHARES = [0.9, 0.8, 0.6, 0.3, 0.1]
 NAMES = ["<b>bold</b>", "a & b", '"quoted"', "$x$", "plain"]
-# Elements without an end.
+# Elements without an end tag.
 VOID = {"meta", "img", "br"}
 
 
 class Reader(HTMLParser):
-    """Checks that elements nest, and gathers text and what is referred to."""
+    """Checks that elements nest, and collects texts, tags, ids and references."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -53,7 +53,7 @@ class Reader(HTMLParser):
 
 
 def read(html):
-    """The text of a report, after checks that it is well-formed and stands alone."""
+    """Checks that a report is well-formed and self-contained; returns its text and the reader."""
     assert len(html) < 3e6
     reader = Reader()
     reader.feed(html)
@@ -64,7 +64,7 @@ def read(html):
         assert inside or reference.startswith("data:image/"), reference[:80]
         if not inside:
             content = base64.b64decode(reference.partition("base64,")[2]).decode("latin-1")
-            # Namespaces and types are names; nothing is fetched from them.
+            # URLs of namespaces and types are only names; browsers do not fetch them.
             fetched = re.findall(r'(?:href|src)="(?!#|data:)[^"]*"', content)
             assert not fetched
     return " ".join(" ".join(reader.words).split()), reader
@@ -77,7 +77,7 @@ def run(tmp_path):
     )
 
 
-def test_a_report_of_one_run_says_all_numbers(run):
+def test_a_report_of_one_run_shows_all_numbers(run):
     path = html_report.write_report(load_runs([run]))
     assert path == run / "report.html"
     text, reader = read(path.read_text())
@@ -85,12 +85,12 @@ def test_a_report_of_one_run_says_all_numbers(run):
         "test accuracy 54.0 %", "balanced accuracy 54.0 %", "rarest fifth of the classes 10.0 %",
         "geometric mean of recalls 41.9 %", "negative log-likelihood 1.250",
         "calibration error (ECE) 4.0 %", "training images 175", "f" * 64, "commit 0123abc",
-        "training time 1 h 1 min", "images a second 1,234", "1 x cpu cpu", "seed 0",
+        "training time 1 h 1 min", "images per second 1,234", "1 x cpu cpu", "seed 0",
         "num_epochs 4 default 200", "started from random parameters", "python 3.11.7",
         "initial erm epochs 1 .. 4", "few (< 20 images) 20.0 %", "$x$ 2 10",
     ):  # fmt: skip
         assert words in text, words
-    # Groups, sizes, curves, confusion; the data of the image sheet is not there, and it says so.
+    # Groups, sizes, curves, confusion. The images are missing, and the report gives the reason.
     assert reader.tags.count("img") == 4
     assert "Not drawn" in text and "nowhere.npz" in text
     assert "not finished" not in text
@@ -113,7 +113,7 @@ def test_a_report_of_several_runs_compares_them(run, tmp_path):
     text, reader = read(path.read_text())
     assert (
         "2 runs compared" in text
-        and "One seed of each config: small differences may be chance" in text
+        and "One seed per config: small differences may be due to chance" in text
     )
     assert "one 54.0 % 54.0 % 10.0 % 41.9 % 1.250 4.0 %" in text
     assert "two 50.0 % 50.0 % 50.0 % 50.0 % 1.250 \N{EN DASH} not recorded" in text
@@ -122,7 +122,7 @@ def test_a_report_of_several_runs_compares_them(run, tmp_path):
     assert reader.tags.count("img") == 3 + 2 and "not trained on the same" not in text
 
 
-def test_a_comparison_says_how_many_seeds_it_has(tmp_path):
+def test_a_comparison_states_its_number_of_seeds(tmp_path):
     def note(*runs):
         paths = []
         for model, seed in runs:
@@ -132,13 +132,13 @@ def test_a_comparison_says_how_many_seeds_it_has(tmp_path):
                           **{"model.name": model, "seed": seed})  # fmt: skip
             paths.append(path)
         (note,) = html_report._notes(
-            found := load_runs(paths), [html_report._outcome(run) for run in found]
+            found := load_runs(paths), [html_report._evaluation_of(run) for run in found]
         )
         return note
 
     small, large = "resnet8", "resnet32"
-    assert note((small, 0), (large, 0)).startswith("One seed of each config:")
-    assert note((small, 0), (large, 1)).startswith("One seed of each config:")
+    assert note((small, 0), (large, 0)).startswith("One seed per config:")
+    assert note((small, 0), (large, 1)).startswith("One seed per config:")
     assert note((small, 0), (small, 1)).startswith("One config with 2 seeds:")
     four = [(model, seed) for model in (small, large) for seed in (0, 1)]
     assert note(*four).startswith("2 configs, 2 seeds each:")
@@ -155,7 +155,7 @@ def test_runs_on_different_data_are_marked(run, tmp_path):
     assert "were not trained on the same images" in text
 
 
-def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
+def test_a_missing_value_is_a_dash_with_its_reason(tmp_path):
     evaluations = {4: diagonal([1, 0.5, 0])}
     path = write_run(
         tmp_path / "run", counts=[9, 5, 2], evaluations=evaluations,
@@ -164,7 +164,7 @@ def test_what_is_missing_is_a_dash_with_its_reason(tmp_path):
     text, _ = read(html_report.render(load_runs([path])))
     dash = "\N{EN DASH}"
     assert f"rarest fifth of the classes {dash} 3 classes; needs 5" in text
-    assert f"images a second {dash} not recorded" in text
+    assert f"images per second {dash} not recorded" in text
     assert f"commit {dash} not recorded" in text
     assert f"many (> 100 images) {dash} no such class" in text
     assert "1 of 3 classes never recognised" in text
@@ -179,10 +179,10 @@ def test_a_run_that_has_just_begun(tmp_path):
     assert "This run has no evaluation yet." in text
     assert f"training time {dash} the run is not finished" in text
     assert f"fingerprint {dash} not recorded yet" in text
-    assert reader.tags.count("img") == 1  # the curves, empty
+    assert reader.tags.count("img") == 1, "only the curves, still empty"
 
 
-def test_a_run_without_evaluation_does_not_spoil_the_comparison(run, tmp_path):
+def test_a_comparison_leaves_out_a_run_without_evaluation(run, tmp_path):
     path = write_run(tmp_path / "begun", counts=COUNTS, evaluations={}, finished=False)
     text, reader = read(html_report.render(load_runs([path, run])))
     assert "begun has no evaluation yet." in text
@@ -203,7 +203,7 @@ def test_the_template_is_in_the_package():
     assert "<!DOCTYPE html>" in file.read_text("utf-8")
 
 
-def test_a_report_twice_is_the_same(run):
+def test_a_report_is_the_same_each_time(run):
     assert html_report.render(load_runs([run])) == html_report.render(load_runs([run]))
 
 
@@ -230,7 +230,7 @@ def test_usage_errors_take_one_line(run, tmp_path, capsys):
         ("report", "--ood=cifar100"), ("activations", "--ood_data=x"),
     ):  # fmt: skip
         flag = option.partition("=")[0]
-        expected = f"{flag} changes nothing about {figure}; leave it out"
+        expected = f"{flag} has no effect on {figure}; leave it out"
         assert expected in error_of(capsys, 2, figure, run, option)
     assert "legal: NAME=FILE" in error_of(capsys, 2, "subsets", run, "--indices=x.txt")
     assert "is not the workdir of a run" in error_of(capsys, 2, "report", tmp_path)
@@ -253,7 +253,7 @@ def test_help_names_every_figure(capsys):
         assert name in text
 
 
-def test_a_figure_and_a_report_are_written_where_asked(run, tmp_path, capsys):
+def test_a_figure_and_a_report_are_written_to_the_given_folder(run, tmp_path, capsys):
     out = tmp_path / "new/folder"
     assert cli.main(["groups", str(run), "--out", str(out)]) == 0
     assert cli.main(["report", str(run), "--out", str(out)]) == 0
@@ -265,7 +265,7 @@ def test_a_figure_and_a_report_are_written_where_asked(run, tmp_path, capsys):
     ]
 
 
-def test_all_draws_what_can_be_drawn_and_says_what_not(run, capsys):
+def test_all_draws_possible_figures_and_names_the_others(run, capsys):
     assert cli.main(["all", str(run)]) == 0
     out = capsys.readouterr().out
     for name in ("curves", "confusion", "groups", "class_accuracy"):
@@ -291,7 +291,7 @@ def test_a_run_ends_with_its_report(npz, tmp_path, capsys):
     text, reader = read((tmp_path / "report.html").read_text())
     accuracy = json.loads((tmp_path / "summary.json").read_text())["test_accuracy"]
     assert f"test accuracy {100 * accuracy:.1f} %" in text
-    assert reader.tags.count("img") == 5, "the images too"
+    assert reader.tags.count("img") == 5, "with the images of a training step"
     out, err = capsys.readouterr()
     assert str(tmp_path / "report.html") in out.splitlines()[-1] and err == ""
 
@@ -301,7 +301,7 @@ def test_the_report_can_be_turned_off(npz, tmp_path):
     assert (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()
 
 
-def test_a_report_that_fails_costs_a_line(npz, tmp_path, capsys, monkeypatch):
+def test_a_report_that_fails_is_one_warning(npz, tmp_path, capsys, monkeypatch):
     def fail(runs):
         raise RuntimeError("no\nink")
 

@@ -1,4 +1,4 @@
-"""Figures that need the data: what a training step sees, and which images a subset holds."""
+"""Figures that need the data: the images of a training step, and the overlap of subsets."""
 
 import dataclasses
 import os
@@ -30,25 +30,25 @@ def npz(tmp_path_factory):
 
 
 def images_in_a_step(run, epoch):
-    """What the network is given in the first step of an epoch, caught on its way there."""
+    """Returns the batch that the objective receives in the first step of an epoch."""
     experiment = build(run.config)
-    phase, caught = experiment.phase_of(epoch), []
+    phase, captured = experiment.phase_of(epoch), []
 
-    def catch(recipe, networks, batch, key):
-        caught.append(batch)
+    def capture(recipe, networks, batch, key):
+        captured.append(batch)
         return phase.recipe.objective(recipe, networks, batch, key)
 
-    recipe = dataclasses.replace(phase.recipe, objective=catch)
+    recipe = dataclasses.replace(phase.recipe, objective=capture)
     step = experiment.step_fn(dataclasses.replace(phase, recipe=recipe))
     number = jnp.int32(epoch * STEPS_PER_EPOCH)
     state = experiment.init().replace(step=number)
     index, valid = experiment.sampler.epoch(epoch, phase.recipe.class_probs)
     training = experiment.training
     inputs = Inputs(jnp.asarray(training.images), jnp.asarray(training.labels))
-    # Not jitted, so that the batch is there to be caught.
+    # Not jitted, so that the captured batch has values.
     rows = Rows(jnp.asarray(index[0]), jnp.asarray(valid[0]))
     step(state, EpochMetrics.zero(STEPS_PER_EPOCH), inputs, rows)
-    return {name: np.asarray(array)[valid[0]] for name, array in caught[0].items()}
+    return {name: np.asarray(array)[valid[0]] for name, array in captured[0].items()}
 
 
 @pytest.mark.parametrize("space", ["pixel", "raw"])
@@ -72,7 +72,7 @@ def test_the_batch_is_that_of_a_training_step(npz, tmp_path, epoch, space):
     np.testing.assert_array_equal(training.labels[shown.stored], shown.labels)
 
 
-def test_the_sheet_shows_that_batch_by_class(npz, tmp_path):
+def test_the_sheet_shows_the_batch_by_class(npz, tmp_path):
     run = run_of(tiny_config(npz), tmp_path)
     shown = images.batch_of(run)
     drawing = images.draw([run], Options(images=4))
@@ -86,7 +86,7 @@ def test_the_sheet_shows_that_batch_by_class(npz, tmp_path):
     stored = run.experiment.training.images
     for number, column in enumerate(numbers["columns"]):
         assert len(column["rows"]) == min(4, (shown.labels == column["class"]).sum())
-        assert column["noise"] == sorted(column["noise"]), "natural ones on top"
+        assert column["noise"] == sorted(column["noise"]), "natural images on top"
         first = stored[column["stored"][0]] / 255
         np.testing.assert_allclose(grid[0, number].images[0].get_array(), first, atol=1e-6)
         for row, place in enumerate(column["rows"], 1):
@@ -119,12 +119,12 @@ def test_a_batch_of_grey_images(tmp_path):
 
 
 @pytest.mark.parametrize("epoch", [-1, 4])
-def test_an_epoch_that_the_run_does_not_have(npz, tmp_path, epoch):
+def test_an_epoch_that_the_run_does_not_have_is_refused(npz, tmp_path, epoch):
     with pytest.raises(ConfigError, match=r"legal: 0 \.\. 3"):
         images.batch_of(run_of(tiny_config(npz), tmp_path), epoch)
 
 
-def test_data_are_built_on_one_device_wherever_the_run_was(npz, tmp_path):
+def test_data_are_built_on_one_device_whatever_the_runs_devices(npz, tmp_path):
     config = tiny_config(npz, num_devices=16)
     run = run_of(config, tmp_path)
     assert len(jax.devices()) == 8 and run.experiment.placement.mesh.size == 1
@@ -173,7 +173,7 @@ def test_without_a_list_the_title_says_so(even, tmp_path):
     assert "no list was given by --indices" in drawing.figure.axes[0].get_title()
 
 
-def test_subsets_that_cannot_be_compared(even, npz, tmp_path):
+def test_subsets_that_cannot_be_compared_are_refused(even, npz, tmp_path):
     with pytest.raises(ConfigError, match="one run, got 2"):
         subsets.draw([even, even], Options())
     with pytest.raises(ConfigError, match="keeps every image"):
@@ -203,7 +203,7 @@ def test_overlap_on_the_real_labels(tmp_path):
     }
 
 
-def test_rules_that_choose_the_same(tmp_path):
+def test_rules_that_choose_the_same_images(tmp_path):
     npz = write_npz(tmp_path / "even.npz", (9, 9, 9, 9))
     run = run_of(tiny_config(npz, **{"data.profile": "exp", "data.imbalance_ratio": 1.0}), tmp_path)
     file = write_list(tmp_path / "list.txt", range(36))

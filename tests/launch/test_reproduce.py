@@ -237,7 +237,7 @@ def command(capsys, *argv):
     return code, capsys.readouterr().out
 
 
-def test_a_table_runs_missing_runs_and_skips_finished_ones(tiny_table, tmp_path, capsys):
+def test_a_table_skips_finished_runs(tiny_table, tmp_path, capsys):
     out = tmp_path / "runs"
     code, text = command(capsys, "--out", out, "--dry-run", "--seeds", 2)
     assert code == 0 and not out.exists()
@@ -399,7 +399,7 @@ def test_a_stage_two_continues_from_another_working_directory(
     assert code == 0 and "missing" not in text
 
 
-def test_a_run_whose_checkpoint_is_missing_leaves_only_its_cells_missing(out, capsys):
+def test_a_run_without_its_checkpoint_leaves_only_its_cells_missing(out, capsys):
     shutil.rmtree(next(out.glob("*-erm-*/seed0")) / "checkpoints")
     shutil.rmtree(next(out.glob("*-open-*")))
     code, text = command(capsys, "--out", out, "--seeds", 1)

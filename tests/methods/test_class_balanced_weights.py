@@ -1,4 +1,4 @@
-"""Weights by the effective number of images, and the mean they enter."""
+"""Class weights by the effective number of images, and the weighted mean of the losses."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_loss_is_divided_by_the_sum_of_weights(padding):
     np.testing.assert_allclose(sums.row_loss / valid.sum(), mean, rtol=1e-5)
 
 
-def test_a_batch_of_padding_is_finite():
+def test_a_batch_of_only_padding_has_a_zero_gradient():
     images, labels, kernel = data()
     recipe = build_recipe(["drw"], STATS, {})
     _, sums, grads = run(recipe, images, labels, kernel, np.zeros(6, bool))

@@ -38,7 +38,7 @@ def step_and_state(method):
 
 def test_only_the_head_moves_by_the_gradient_over_fixed_features():
     model, step, state = step_and_state("crt")
-    # As after training: statistics that are not those of the batch.
+    # Running statistics that differ from those of the batch, as after training.
     stats = jax.tree.map(lambda x: x + 0.1, state.batch_stats)
     state = state.replace(batch_stats=stats)
     new, _, grads = jax.jit(step.update)(state, INPUTS, ROWS)
@@ -69,7 +69,7 @@ def test_it_costs_at_most_forty_percent_of_a_full_step():
     assert flops("crt") <= 0.4 * flops("erm")
 
 
-def test_a_reset_head_starts_as_at_the_beginning_with_its_momentum():
+def test_a_reset_head_has_its_initial_parameters_and_momentum():
     _, step, first = step_and_state("erm")
     later = first
     for _ in range(2):
@@ -99,7 +99,7 @@ def retraining(npz, **own):
     return config
 
 
-def test_a_phase_has_a_schedule_of_its_own(npz):
+def test_a_phase_has_its_own_schedule(npz):
     rates = build(retraining(npz, milestones=(1,), gamma=0.5)).rates
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.4, 0.2])
 
@@ -116,22 +116,23 @@ def test_a_phase_has_a_schedule_of_its_own(npz):
         ({"reset": ("body",)}, r"phases.deferred.reset=\('body',\) is not legal"),
     ],
 )
-def test_schedules_that_cannot_be_meant_are_refused(npz, tmp_path, own, message):
+def test_contradictory_schedules_are_refused(npz, tmp_path, own, message):
     with pytest.raises(ConfigError, match=message):
         train_and_evaluate(retraining(npz, **own), tmp_path / "run")
 
 
 @pytest.mark.parametrize("stop", [3, 4])
-def test_a_run_with_a_reset_is_continued_bitwise(npz, tmp_path, stop):
-    """Also from the very step at which the phase begins."""
+def test_a_run_with_a_reset_resumes_bitwise(npz, tmp_path, stop):
+    """The first stop is exactly the step at which the phase starts."""
     config = retraining(npz)
     config.checkpoint.every_steps, config.checkpoint.keep = 1, 100
-    whole = train_and_evaluate(config, tmp_path / "run")
-    before = build(config).init()
+    uninterrupted = train_and_evaluate(config, tmp_path / "run")
+    initial = build(config).init()
     at = stop * STEPS_PER_EPOCH
     for later in range(at + 1, 5 * STEPS_PER_EPOCH + 1):
         folder = tmp_path / "run/checkpoints" / str(later)
         folder.rename(tmp_path / f"later{later}")
-    again = train_and_evaluate(config, tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
-    assert (np.asarray(whole.params["head"]["kernel"]) != before.params["head"]["kernel"]).any()
+    resumed = train_and_evaluate(config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
+    trained = np.asarray(uninterrupted.params["head"]["kernel"])
+    assert (trained != initial.params["head"]["kernel"]).any()

@@ -1,4 +1,4 @@
-"""The moving average against numpy, from a later phase on, and without decay."""
+"""The moving average against numpy, in a first and in a later phase, and without decay."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.linear_step import STATS, data, state_of, step_of
 
 
 def train(recipe, steps, start=0):
-    """(kernels after each step, states after each); the method begins after `start` steps."""
+    """Returns kernels and states after each step; the method starts after `start` steps."""
     images, labels, kernel = data()
     state = state_of(kernel, recipe)
     inputs, rows = Inputs(images, labels), Rows(np.arange(6), np.ones(6, bool))
@@ -36,14 +36,14 @@ def test_the_average_against_numpy(start):
         assert int(states[start + t].extra["ema"]["steps"]) == t + 1
 
 
-def test_without_decay_it_is_the_last_step():
+def test_without_decay_the_average_is_the_last_step():
     recipe = build_recipe(["ema"], STATS, {"ema": {"decay": 0.0}})
     kernels, states = train(recipe, 4)
     found = recipe.eval_variables(states[-1])["params"]["head"]["kernel"]
     np.testing.assert_array_equal(found, kernels[-1].astype(np.float32))
 
 
-def test_training_goes_on_without_it():
+def test_the_average_does_not_change_the_training():
     with_average, _ = train(build_recipe(["ema"], STATS, {}), 3)
     without, _ = train(build_recipe(["erm"], STATS, {}), 3)
     np.testing.assert_array_equal(with_average, without)

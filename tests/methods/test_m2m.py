@@ -1,4 +1,4 @@
-"""A translation of three images by hand, and the rows that must stay."""
+"""M2m against a translation of three images by hand, and the rows that must not change."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +53,7 @@ def translate(images, learner, frozen, key, labels=LABELS, **changes):
 
 
 def by_hand(images, learner, frozen, key):
-    """The same in numpy, float64; the draws are those of the key."""
+    """Computes the same in numpy, float64, with the random draws of the key."""
     stay, seed, accept = (np.asarray(rng.uniform(k, (3,)), np.float64) for k in rng.split(key, 3))
     size = COUNTS[LABELS].astype(float)
     result, made = images.astype(np.float64).copy(), []
@@ -86,14 +86,14 @@ def test_three_images_by_hand():
     assert seen == {1, 2}, "rows of both rarer classes were translated"
 
 
-def test_confidence_that_nothing_reaches_leaves_all():
+def test_no_row_changes_if_no_translation_is_confident_enough():
     images, learner, frozen = problem()
     for number in range(5):
         found = translate(images, learner, frozen, rng.root(number), confidence=1.0)
         np.testing.assert_array_equal(found, images)
 
 
-def test_of_one_class_nothing_is_translated():
+def test_a_batch_of_one_class_is_not_translated():
     images, learner, frozen = problem()
     same = np.full(3, 2, np.int32)
     found = translate(images, learner, frozen, rng.root(1), labels=same)
@@ -117,7 +117,7 @@ def test_noise_and_padding_are_neither_replaced_nor_translated():
             rows = ~np.isclose(made["image"], batch["image"], equal_nan=True).all(axis=(1, 2, 3))
             changed |= set(np.flatnonzero(rows).tolist())
             assert np.isfinite(np.asarray(made["image"])[1:]).all()
-        # The only row of the largest class may not be used, so that class 1 has no larger one.
+        # The only row of the largest class must not be used, so class 1 has no larger class.
         assert changed == {2}, name
 
 

@@ -1,4 +1,4 @@
-"""Replacement by pure noise."""
+"""Replacement of images by pure noise, and the checks of its arguments."""
 
 import chex
 import jax
@@ -33,7 +33,7 @@ def test_expected_share_of_noise_in_a_balanced_batch(first, last, classes, mean)
     np.testing.assert_allclose(np.mean(replace_probs(counts, 1 / 3)), mean, atol=1e-4)
 
 
-def test_the_largest_class_keeps_its_images_wherever_it_stands():
+def test_the_largest_class_keeps_its_images_whatever_its_label():
     # CelebA-5's largest class is the second.
     assert replace_probs([424, 2423, 1499, 2078, 227], 1 / 3)[1] == 0
 
@@ -59,12 +59,12 @@ def test_delta_outside_the_unit_interval_is_refused(delta):
         ([[1], [1, 2]], "inhomogeneous"),
     ],
 )
-def test_class_counts_other_than_whole_numbers_from_one_are_refused(counts, got):
+def test_class_counts_other_than_integers_of_at_least_one_are_refused(counts, got):
     with pytest.raises(DataError, match=f"^class_counts must be .*got.* ?{got}"):
         replace_probs(counts, 0.3)
 
 
-def test_class_counts_that_are_not_known_yet_are_refused():
+def test_traced_class_counts_are_refused():
     with pytest.raises(DataError, match=r"class_counts must be .*got int32\[2\]"):
         jax.jit(lambda counts: replace_probs(counts, 0.3))(np.array([5, 2]))
 
@@ -85,7 +85,7 @@ def test_arrays_of_another_kind_are_refused(shape, dtype, mean, message):
 KEY = jax.random.key(0)
 FINE = {"images": np.full((4, 6, 6, 3), 0.5, np.float32), "labels": np.array([0, 1, 2, 0])}
 FINE |= {"replace_probs": np.array([0.0, 0.5, 1.0], np.float32), "mean": MEAN, "std": STD}
-# What is wrong by shape or dtype, and what by value.
+# Arguments with a wrong shape or dtype; `WRONG_VALUE` has those with wrong values.
 WRONG_KIND = [
     ("labels", np.array([True, False, True, True]), r"labels must be int\[4\], got bool\[4\]$"),
     ("labels", np.array([0.0, 1, 2, 0], np.float32), r"labels must be int\[4\], got float32\[4\]$"),
@@ -112,7 +112,7 @@ WRONG_VALUE = [
     ("replace_probs", np.float32([0, 1.5, NAN]), r"replace_probs must be float\[K\] in \[0, 1\], got 1\.5, nan$"),
     ("replace_probs", np.float32([0, -0.5, 1]), r"got -0\.5$"),
     ("mean", np.float32([0.5, NAN, 0.5]), r"mean must be .*, got nan$"),
-    ("std", np.float32([0.5, -1, np.inf]), r"std must be .*, of at least 0, got -1, inf$"),
+    ("std", np.float32([0.5, -1, np.inf]), r"std must be .*, each at least 0, got -1, inf$"),
     ("images", np.full((4, 6, 6, 3), -2.1, np.float32), r"images must lie in \[0, 1\], got -2\.1 to -2\.1; normalise them afterwards"),
     ("images", np.full((4, 6, 6, 3), NAN, np.float32), r"images must lie in \[0, 1\], got nan"),
 ]  # fmt: skip
@@ -125,7 +125,7 @@ def test_an_argument_of_another_kind_or_range_is_refused_by_name(name, value, me
         replace_with_noise(KEY, **{**FINE, name: array(value)})
 
 
-def test_a_label_that_would_wrap_around_is_refused():
+def test_a_label_that_would_overflow_int32_is_refused():
     labels = np.array([0, 1, 2**32, 0])
     with pytest.raises(DataError, match=r"do not; the first are \[2\] = 4294967296$"):
         choose_rows(KEY, labels, FINE["replace_probs"])
@@ -143,7 +143,7 @@ def test_shapes_and_dtypes_are_checked_under_jit_too(name, value, message):
         jax.eval_shape(lambda arguments: replace_with_noise(KEY, **arguments), FINE | {name: value})
 
 
-def test_lists_are_taken_and_nothing_is_clipped_that_need_not_lie_in_the_unit_interval():
+def test_lists_are_accepted_and_without_clip_images_may_leave_the_unit_interval():
     lists = {
         "labels": [0, 1, 2, 0],
         "replace_probs": [0, 0, 1],
@@ -153,16 +153,16 @@ def test_lists_are_taken_and_nothing_is_clipped_that_need_not_lie_in_the_unit_in
     images, noise_mask = replace_with_noise(KEY, FINE["images"] - 9, clip=False, **lists)
     assert noise_mask.tolist() == [False, False, True, False]
     assert (images[:2] == -8.5).all() and images[2].min() < 0
-    wide = FINE["images"].astype(np.float64)  # as numpy makes them
+    wide = FINE["images"].astype(np.float64)  # numpy's default dtype
     assert replace_with_noise(KEY, wide, **lists)[0].dtype == jnp.float32
 
 
-def test_known_images_are_looked_at_under_jit():
+def test_images_with_known_values_are_checked_under_jit():
     with pytest.raises(DataError, match=r"images must lie in \[0, 1\]"):
         jax.jit(lambda key: replace_with_noise(key, **{**FINE, "images": FINE["images"] * 3}))(KEY)
 
 
-def test_under_jit_labels_and_probabilities_are_taken_as_the_docstring_says():
+def test_under_jit_labels_and_probabilities_out_of_range_count_as_documented():
     labels = np.array([0, 3, 99, -1, -3, -4])
     once = jax.jit(choose_rows)
     np.testing.assert_array_equal(
@@ -181,13 +181,13 @@ def test_draws_of_another_shape_or_dtype_are_refused():
 
 
 @pytest.mark.parametrize("std", [-0.1, NAN, "0.1", True, [0.1, 0.2, 0.3]])
-def test_additive_noise_takes_one_deviation_of_at_least_zero(std):
+def test_additive_noise_needs_one_deviation_of_at_least_zero(std):
     with pytest.raises(DataError, match=r"^std must be a finite number of at least 0, got"):
         add_noise(KEY, FINE["images"], std=std)
     assert (add_noise(KEY, FINE["images"], std=0) == 0.5).all()
 
 
-def test_additive_noise_takes_images_as_replacement_does():
+def test_additive_noise_checks_images_as_replacement_does():
     with pytest.raises(DataError, match=r"^images must be float"):
         add_noise(KEY, np.zeros((4, 6, 6, 3), np.uint8), std=0.1)
     with pytest.raises(DataError, match=r"^images must lie in \[0, 1\]"):
@@ -277,8 +277,8 @@ def test_jit_changes_nothing():
     chex.assert_trees_all_close(eager[0], jitted[0], atol=1e-6)
 
 
-def test_which_rows_are_replaced_says_nothing_about_the_pixels():
-    """As it would if choice and pixels were drawn from one key."""
+def test_the_choice_of_rows_is_independent_of_the_pixels():
+    """The two would be dependent if both were drawn from one key."""
     n = 6000
     images, labels = jnp.zeros((n, 1, 1, 3)), jnp.zeros(n, int)
     out, mask = replace_with_noise(

@@ -1,4 +1,4 @@
-"""Recipes with noise beyond the main one: appended to balanced batches, added to images."""
+"""Recipes with noise: OPeN, noise appended to balanced batches, and noise added to images."""
 
 from functools import partial
 
@@ -102,8 +102,8 @@ def test_appended_noise_in_raw_space_enters_as_drawn():
 
 
 @pytest.mark.parametrize("name", ["open", "append"])
-def test_raw_noise_is_undone_with_what_images_are_normalised_with(name, monkeypatch):
-    """Whatever the noise is drawn from: all five pairs of statistics differ here."""
+def test_raw_noise_is_inverted_by_the_statistics_that_normalise_images(name, monkeypatch):
+    """The three pairs of statistics differ here, so no other pair would pass."""
     pairs = [np.float32([[0.1 * i, 0.2, 0.3], [0.4, 0.5, 0.6 + 0.1 * i]]) for i in range(1, 4)]
     stats = DataStats(STATS.class_counts, STATS.image_shape, *(x for pair in pairs for x in pair))
     ones = np.full((1, 1, 1, 3), 0.75, np.float32)
@@ -130,8 +130,7 @@ def test_replaced_rows_keep_their_label_and_target(share):
         np.testing.assert_array_equal(after[name], before[name])
 
 
-def test_the_step_counts_and_learns_from_appended_rows():
-    """Loss is the mean over natural and noise rows; with full_stop, noise trains the head alone."""
+def test_a_step_counts_appended_rows_with_padding_and_on_four_devices():
     images = RNG.integers(0, 256, (64, 8, 8, 3), np.uint8)
     labels = RNG.integers(0, K, 64).astype(np.int32)
     batch_builder = BatchBuilder(augment=None, mean=MEAN, std=STD, num_classes=K)
@@ -162,7 +161,7 @@ def test_the_step_counts_and_learns_from_appended_rows():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), state, shared)
 
 
-def test_additive_noise_keeps_the_image_underneath():
+def test_additive_noise_is_added_to_the_image():
     before = batch(64)
     after = transform("open", delta=1.0, additive_std=0.1, clip=False)(KEY, before)
     pure = transform("open", delta=1.0)(KEY, before)

@@ -41,7 +41,7 @@ def test_trajectory(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_weight_decay_is_part_of_the_gradient_of_every_parameter(name: str) -> None:
-    # A vector and a scalar too: norms and biases are decayed as in the published recipe.
+    # Vectors and scalars, too: norms and biases are decayed as in the published recipe.
     params = {"scale": jnp.ones(3), "bias": jnp.asarray(2.0)}
     optimizer = make_optimizer(name, momentum=0.9, weight_decay=0.5)
     gradient = jax.tree.map(lambda value: -0.5 * value, params)  # cancels the decay exactly

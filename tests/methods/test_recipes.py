@@ -1,4 +1,4 @@
-"""Methods as files: arguments off their signatures, requirements, and what may be combined."""
+"""Methods: arguments from signatures, requirements on the model, and combinations."""
 
 import dataclasses
 import subprocess
@@ -23,7 +23,7 @@ from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS
 from tests.tiny import tiny_config, write_npz
 
-# A config file of a user, with a method that the package does not have.
+# A user's config file that defines a method of its own.
 OWN_METHOD = """
 import dataclasses
 from typing import Annotated
@@ -54,7 +54,7 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
-def test_a_method_in_a_file_of_its_own_trains_with_its_argument(npz, tmp_path):
+def test_a_method_in_a_users_file_trains_with_its_argument(npz, tmp_path):
     (tmp_path / "mine.py").write_text(OWN_METHOD)
     command = [
         sys.executable,
@@ -103,7 +103,7 @@ def test_every_argument_is_a_field_with_the_default_of_its_signature():
     assert "method.open" not in FIELDS and "method" not in FIELDS
 
 
-def test_an_argument_without_legal_values_is_a_fault_of_the_method():
+def test_an_argument_without_legal_values_or_default_is_a_type_error():
     def bare(recipe, stats, *, factor: float = 1.0):
         return recipe
 
@@ -115,7 +115,7 @@ def test_an_argument_without_legal_values_is_a_fault_of_the_method():
             arguments_of(method)
 
 
-def test_a_method_refuses_a_model_that_it_means_nothing_with(npz, tmp_path):
+def test_a_method_refuses_a_model_without_the_head_that_it_needs(npz, tmp_path):
     config = tiny_config(npz, **{"model.name": "resnet8", "phases.deferred.methods": ("ldam",)})
     with pytest.raises(
         ConfigError,
@@ -137,7 +137,7 @@ def test_two_methods_that_set_the_same_field_are_refused_by_name(monkeypatch):
         build_recipe(["other", "sam", "ldam"], STATS, {})
 
 
-def test_what_adds_to_a_field_or_leaves_it_as_it_is_may_be_combined():
+def test_methods_that_extend_a_field_or_leave_it_unchanged_may_be_combined():
     recipe = build_recipe(["ldam", "drw", "sam", "ema", "open"], STATS, {})
     assert len(recipe.transforms) == 1 and set(recipe.memory) == {"ema"}
     assert recipe.requires == {"head": "cosine"} and recipe.weighted_mean
@@ -153,18 +153,18 @@ def test_methods_train_together(npz, tmp_path):
            "optimizer.milestones": (), "checkpoint.every_steps": 1, "checkpoint.keep": 9},
     )  # fmt: skip
     validate(config)
-    whole = train_and_evaluate(config, tmp_path / "run")
-    assert int(whole.extra["ema"]["steps"]) == 3
-    averaged = by_name(whole.extra["ema"]["params"])
-    assert any((averaged[k] != v).any() for k, v in by_name(whole.params).items())
-    # And goes on bitwise, with what the methods remember.
+    uninterrupted = train_and_evaluate(config, tmp_path / "run")
+    assert int(uninterrupted.extra["ema"]["steps"]) == 3
+    averaged = by_name(uninterrupted.extra["ema"]["params"])
+    assert any((averaged[k] != v).any() for k, v in by_name(uninterrupted.params).items())
+    # The run resumes bitwise, including the memory of the methods.
     for step in ("8", "9"):
         (tmp_path / "run/checkpoints" / step).rename(tmp_path / step)
-    again = train_and_evaluate(config, tmp_path / "run")
-    jax.tree.map(np.testing.assert_array_equal, again, whole)
+    resumed = train_and_evaluate(config, tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
 
 
-def test_a_frozen_network_is_part_of_what_a_run_is(npz, tmp_path):
+def test_a_frozen_network_is_part_of_the_identity_of_a_run(npz, tmp_path):
     short = {"num_epochs": 2, "optimizer.milestones": (), "checkpoint.epochs": ()}
     plain = tiny_config(npz, **short)
     del plain.phases["deferred"]
@@ -177,7 +177,7 @@ def test_a_frozen_network_is_part_of_what_a_run_is(npz, tmp_path):
     train_and_evaluate(config, tmp_path / "run")
     record = read_json(tmp_path / "run/checkpoints/6/record.json")
     assert record["frozen"] == {NAME: digest(experiment.frozen[NAME])}
-    # The run goes on where its network lies in another folder, but not with another network.
+    # The run resumes if its network is in another folder, but not with another network.
     (tmp_path / "erm").rename(tmp_path / "first")
     config.num_epochs, config.method.m2m.network = 3, str(tmp_path / "first")
     train_and_evaluate(config, tmp_path / "run")
@@ -201,7 +201,7 @@ def test_a_frozen_network_is_part_of_what_a_run_is(npz, tmp_path):
         ),
     ],
 )
-def test_a_network_that_does_not_fit_is_one_line(npz, tmp_path, change, message):
+def test_a_missing_or_unsuitable_network_is_refused(npz, tmp_path, change, message):
     short = {"num_epochs": 1, "optimizer.milestones": (), "checkpoint.epochs": ()}
     plain = tiny_config(npz, **short)
     del plain.phases["deferred"]

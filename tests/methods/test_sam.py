@@ -1,4 +1,4 @@
-"""SAM against optax's, its asymmetric readings against numpy, and the limit rho = 0."""
+"""SAM against optax, its asymmetric readings against numpy, and the limit rho = 0."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def test_without_an_ascent_step_it_is_the_plain_gradient():
     jax.tree.map(np.testing.assert_array_equal, ours, plain)
 
 
-def test_it_is_that_of_optax():
+def test_a_step_equals_that_of_optax():
     images, labels, kernel = data()
     features, target = jnp.asarray(images.reshape(6, -1) / 255, jnp.float32), jnp.eye(3)[labels]
 
@@ -56,7 +56,8 @@ def test_asymmetric_ascent_against_numpy(asymmetry):
     if asymmetry == "weighted_ascent":
         move = rho * up / np.linalg.norm(up)
     else:
-        # Rows go up by rho_c / rho of their part of the plain gradient, whose norm stays the unit.
+        # The ascent scales each row's part of the plain gradient by rho_c / rho and divides by the
+        # norm of the plain gradient.
         move = rho * up * weights.mean() / np.linalg.norm(plain)
     expected = cross_entropy_gradient(features, labels_in, kernel + move, ones)
     recipe = build_recipe(["sam"], STATS, {"sam": {"rho": rho, "asymmetry": asymmetry}})
@@ -68,7 +69,7 @@ def test_asymmetric_ascent_against_numpy(asymmetry):
     assert np.abs(grads - symmetric).max() > 1e-4
 
 
-def test_a_batch_of_padding_is_finite():
+def test_a_batch_of_only_padding_has_a_zero_gradient():
     images, labels, kernel = data()
     for asymmetry in ("none", "weighted_ascent", "inverse_share"):
         recipe = build_recipe(["sam"], STATS, {"sam": {"asymmetry": asymmetry}})

@@ -39,6 +39,6 @@ def test_no_warmup_and_no_milestones_is_constant():
     assert rates.tolist() == [0.5] * 4
 
 
-def test_warmup_longer_than_the_run():
+def test_a_warmup_longer_than_the_run_is_cut_off():
     rates = learning_rates(2, learning_rate=1.0, warmup_epochs=4, milestones=(1,), gamma=0.1)
     assert rates.tolist() == [0.25, 0.5]

@@ -1,5 +1,6 @@
 """Runs whose output cannot be written, because its reader has ended or the log's disk is full."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -15,7 +16,7 @@ from purenoise_jax.runtime import distributed
 from purenoise_jax.runtime.console import Display, show_error, show_traceback
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.exit_codes import run_command
-from purenoise_jax.runtime.heartbeat import Peers
+from purenoise_jax.runtime.heartbeat import Heartbeat
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training.metric_writer import read_metrics
 from tests.tiny import write_npz
@@ -46,7 +47,7 @@ def test_a_signal_is_noted_although_its_message_cannot_be_written(dead):
 
 
 def test_a_process_whose_peer_is_gone_ends_although_its_message_cannot_be_written(dead):
-    Peers(None, 1.0)._end("process 1 is gone", 1)
+    asyncio.run(Heartbeat(None, 1.0)._end("process 1 is gone", 1))
     assert dead == [1]
 
 

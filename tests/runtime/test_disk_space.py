@@ -275,7 +275,7 @@ ODD = {
     "a link for checkpoints": (
         "checkpoints", lambda path: path.symlink_to(".."), "checkpoints is a symbolic link"
     ),
-    "a pipe for the lock": ("run.lock", os.mkfifo, "run.lock: cannot be opened: File"),
+    "a pipe for the lock": ("run.lock", os.mkfifo, "run.lock is a named pipe"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a config says arrives where it counts: in the parts that `build` makes of it."""
+"""The fields of a config arrive in the parts that `build` makes of it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How many devices share a batch changes nothing but rounding: sharply so in float64.
+"""The number of devices that share a batch changes only the rounding, tested in float64.
 
 In float32 the differences of rounding grow with every step, so that many steps show nothing.
 """

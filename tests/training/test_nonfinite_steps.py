@@ -74,7 +74,7 @@ def nan_loss(recipe):
 
 
 def infinite_gradient(recipe):
-    """Of a loss that is finite: the slope of a square root at zero."""
+    """A gradient of a finite loss: the slope of a square root at zero."""
 
     def loss(logits, target):
         bad = target[:, BAD] == 1
@@ -106,7 +106,7 @@ def overflow(recipe):
 
 
 def frozen_gradient(recipe):
-    """Of a parameter that does not train, with an optimiser that remembers nothing."""
+    """A gradient of a parameter that does not train, with an optimiser that remembers nothing."""
 
     def gradient(loss_fn, params, batch):
         found, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)

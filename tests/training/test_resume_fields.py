@@ -1,4 +1,4 @@
-"""Which fields a started run may change: each is declared, and the declaration is kept."""
+"""Fields that a started run may change: each is declared, and the declaration is kept."""
 
 import math
 from typing import Annotated

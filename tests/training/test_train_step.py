@@ -176,7 +176,7 @@ class Probe:
 
 
 def probe(recipe=None, batch_builder=BUILDER, lr_fn=lambda step: LR, at=(0,)):
-    """What a `Probe` has seen at each of some steps, and the state after each."""
+    """The arguments that a `Probe` has seen at each of some steps, and the state after each."""
     tx, found = make_optimizer("sgd", momentum=0.0, weight_decay=0.0), []
     params = {"w": jnp.arange(3.0)}
     for step in at:

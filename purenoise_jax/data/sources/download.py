@@ -1,12 +1,11 @@
 """Fetches the official CIFAR archives once, checks them and keeps them in a cache folder."""
 
 import dataclasses
-import hashlib
+import logging
 import os
 import pathlib
 import queue
 import sys
-import tempfile
 import threading
 import urllib.error
 import urllib.parse
@@ -18,12 +17,16 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.files import refuse_odd
 from purenoise_jax.runtime.paths import expand
 
 CACHE_VARIABLE = "PURENOISE_JAX_CACHE"
 _CONNECT_SECONDS = 6.0
 _READ_SECONDS = 6.0
 _CHUNK = 1 << 20
+# After a transfer that broke off or brought other bytes. One that cannot begin is not tried again,
+# as a machine without a network is to say so within seconds.
+_RETRIES = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +72,8 @@ def cache_folder() -> pathlib.Path:
 def cached_archive(archive: Archive, folder: pathlib.Path | None = None) -> pathlib.Path:
     """Returns the path of an archive in the cache, after fetching it if need be.
 
-    A file in the cache counts only if its size and SHA-256 are right. A download goes to a
-    temporary file and takes the place of an older one only after it has been checked.
+    A file in the cache counts only if its SHA-256 is right. A download goes to a temporary file and
+    takes the place of an older one only after it has been checked.
 
     Args:
         archive: what to fetch.
@@ -107,22 +110,43 @@ def fetch(
     Raises:
         DataError: the archive is not there and cannot be fetched.
     """
+    # Here, because it takes a while and most runs download nothing.
+    import pooch
+
     target = folder / archive.file
     damaged = ""
-    try:
-        if target.is_file():
-            if _is_intact(target, archive):
-                return target
+
+    def download(url: str, part: str, _: Any) -> None:
+        nonlocal damaged
+        # pooch asks for a download of a file that is there only if its hash is wrong.
+        if target.exists():
             damaged = f"{target} is damaged, and "
-        folder.mkdir(parents=True, exist_ok=True)
-        _download(archive, target, schemes, timeout)
-    # HTTPException and ValueError: a broken answer or address; OSError: network and disk.
+        with open(part, "wb") as out, _open(url, schemes, timeout) as answer:
+            _copy(answer, out, archive)
+
+    # pooch keeps the cache: it compares hashes, downloads to a temporary file beside the target,
+    # tries again, and renames.
+    cache = pooch.create(
+        folder,
+        base_url="",
+        registry={archive.file: archive.sha256},
+        urls={archive.file: archive.url},
+        retry_if_failed=_RETRIES,
+    )
+    # Its lines would come between those of the progress bar; what fails is in our error.
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        # pooch would wait for a named pipe.
+        refuse_odd(folder, [archive.file], [])
+        cache.fetch(archive.file, downloader=download)
+    # HTTPException and ValueError: a broken answer, address or hash; OSError: network and disk.
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = str(why).rstrip(".") or type(error).__name__
         raise DataError(
-            f"{damaged}cannot fetch {archive.file}: {reason or type(error).__name__}. "
+            f"{damaged}cannot fetch {archive.file}: {reason}. "
             f"Either download {archive.url} (sha256 {archive.sha256}, {archive.size} bytes) "
             f"elsewhere and put it at {target}, or choose another source: "
             f"--config.data.source=cifar_dir|npz|folder|tfds|digits"
@@ -130,56 +154,44 @@ def fetch(
     return target
 
 
-def _is_intact(path: pathlib.Path, archive: Archive) -> bool:
-    if path.stat().st_size != archive.size:
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == archive.sha256
-
-
-def _download(
-    archive: Archive, target: pathlib.Path, schemes: tuple[str, ...], timeout: float
-) -> None:
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    part = pathlib.Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out, _open(archive.url, schemes, timeout) as answer:
-            _copy(answer, out, archive)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _copy(answer: Any, out: IO[bytes], archive: Archive) -> None:
+    """Writes the body of an answer to a file, and never more than there should be."""
     announced = answer.headers.get("Content-Length")
     if announced is not None and announced != str(archive.size):
         kind = answer.headers.get("Content-Type", "unknown type")
         raise DataError(f"the server offers {announced} bytes ({kind}), expected {archive.size}")
-    digest = hashlib.sha256()
     size = 0
-    console = SafeConsole(stderr=True)
     with Progress(
         "{task.description}",
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
-        console=console,
+        console=SafeConsole(stderr=True),
         disable=not sys.stderr.isatty(),
     ) as progress:
         task = progress.add_task(archive.file, total=archive.size)
-        while chunk := answer.read(_CHUNK):
+        while chunk := _read(answer, size):
             size += len(chunk)
             if size > archive.size:
                 raise DataError(f"the server sent more than the expected {archive.size} bytes")
-            digest.update(chunk)
             out.write(chunk)
             progress.advance(task, len(chunk))
     if size != archive.size:
         raise DataError(f"received {size} bytes, expected {archive.size}")
-    if digest.hexdigest() != archive.sha256:
-        raise DataError(f"received sha256 {digest.hexdigest()}, expected {archive.sha256}")
+
+
+def _read(answer: Any, size: int) -> bytes:
+    """Reads a piece of an answer.
+
+    Raises:
+        DataError: the transfer broke off after `size` bytes. As a `ValueError` it is one of the
+            errors after which pooch tries again, other than those of the disk.
+    """
+    try:
+        return answer.read(_CHUNK)
+    except (OSError, HTTPException) as error:
+        why = str(error) or type(error).__name__
+        raise DataError(f"the transfer broke off after {size} bytes: {why}") from error
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
