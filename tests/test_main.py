@@ -72,7 +72,7 @@ WRONG = {
     "batch and devices": (["--config.batch_size=30"], "batch_size=30 is not divisible by the 8 devices"),
     "too many devices": (["--config.num_devices=9"], "num_devices=9 but this machine has 8"),
     "unknown flag": (["--wrokdir=x"], "--wrokdir is not known; see --help; did you mean --workdir?"),
-    "left over": (["now"], "'now' is left over on the command line"),
+    "left over": (["now"], "'now' on the command line is not a flag"),
     "half a cluster": (["--num_processes=2"], "need --coordinator=HOST:PORT"),
 }  # fmt: skip
 

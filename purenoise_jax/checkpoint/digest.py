@@ -6,9 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from purenoise_jax.runtime.files import read_json as read_json
-from purenoise_jax.runtime.files import write_json as write_json
-
 
 def state_digest(state: Any) -> str:
     """Returns the sha256, in hex, of all arrays of a state except its step, to compare two runs."""

@@ -54,7 +54,7 @@ class InitTransform:
 
 
 def aux_norm(how: str) -> InitTransform:
-    """Auxiliary layers; `how` they begin is explained at `add_aux_norm`."""
+    """Returns the transform that adds auxiliary layers; `how` is that of `add_aux_norm`."""
 
     def applies(leaves: Collection[str], target: Any) -> bool:
         return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
@@ -63,7 +63,9 @@ def aux_norm(how: str) -> InitTransform:
 
 
 def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
-    """Memories of methods, such as a moving average, which begin with the variables that are read.
+    """Returns the transform that adds memories of methods, made from the variables that were read.
+
+    An example is a moving average of the parameters.
 
     Args:
         memory: name -> (variables {"params", "batch_stats"}) -> its tree before the first step.
@@ -78,7 +80,7 @@ def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
     def add(state: Any, initial: Any) -> Any:
         del initial
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-        # Under jit the new arrays lie where the variables do, on all devices.
+        # Under jit the new arrays get the sharding of the variables, on all devices.
         make = jax.jit(lambda variables: {name: init(variables) for name, init in memory.items()})
         return dataclasses.replace(state, extra=make(variables))
 
@@ -97,8 +99,8 @@ def read_transformed(
     Args:
         checkpoints: of the other run.
         step: one of its steps.
-        target: shapes, dtypes and places of the state, see `Checkpoints.restore`.
-        initial: makes the state before the first step; called only if a part is missing.
+        target: shapes, dtypes and shardings of the state, see `Checkpoints.restore`.
+        initial: builds the state before the first step; called only if a part is missing.
         transforms: applied in order, each only if it `applies`.
 
     Raises:
@@ -110,7 +112,7 @@ def read_transformed(
         target = transform.without(target)
     wanted = collections(target)
     if {name.partition("/")[0] for name in leaves} - wanted.keys() == {"extra"}:
-        # Memories of methods that this run does not use.
+        # The checkpoint has memories of methods that this run does not use.
         state = dataclasses.replace(target, **checkpoints.restore_collections(step, wanted))
     else:
         state = checkpoints.restore(step, target)

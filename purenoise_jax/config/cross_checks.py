@@ -1,6 +1,6 @@
-"""Fields that are legal one by one but do not go together.
+"""Cross-field validation: fields that are legal one by one but contradict each other.
 
-What depends on the data as well is refused where the data are known: `experiment.build`.
+Checks that need the data as well are in `training/experiment.py`.
 """
 
 from ml_collections import ConfigDict
@@ -11,10 +11,10 @@ from purenoise_jax.runtime.errors import ConfigError
 
 
 def check_fields_agree(config: ConfigDict) -> None:
-    """Refuses fields of which one would silently undo the other, or lead nowhere.
+    """Refuses fields of which one would silently cancel another or have no effect.
 
     Args:
-        config: every field of which is legal.
+        config: with legal fields.
 
     Raises:
         ConfigError: one line that names both fields.
@@ -22,7 +22,7 @@ def check_fields_agree(config: ConfigDict) -> None:
     if config.init_from and config.init_epoch >= config.num_epochs:
         raise ConfigError(
             f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
-            "else nothing is left to train"
+            "otherwise nothing is left to train"
         )
     data, opt = config.data, config.optimizer
     refuse_idle_statistics(
@@ -35,16 +35,16 @@ def check_fields_agree(config: ConfigDict) -> None:
     if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
         raise ConfigError(
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
-            f"optimizer.milestones={opt.milestones}, so that the rate would still rise where it is "
-            f"to drop; legal: at most {opt.milestones[0]}"
+            f"optimizer.milestones={opt.milestones}, so the learning rate would still rise where "
+            f"it should drop; legal: at most {opt.milestones[0]}"
         )
 
 
 def refuse_unfinished_schedule(config: ConfigDict) -> None:
-    """Refuses a learning rate whose warm-up or drops a run would not live to see.
+    """Refuses a learning rate schedule whose warm-up or drops the run would not reach.
 
     Args:
-        config: every field of which is legal.
+        config: with legal fields.
 
     Raises:
         ConfigError: one line that names both fields.
@@ -54,14 +54,14 @@ def refuse_unfinished_schedule(config: ConfigDict) -> None:
     if never:
         raise ConfigError(
             f"optimizer.milestones={opt.milestones}: num_epochs={config.num_epochs} ends before "
-            f"the drop at epoch {never[0]}, so that the learning rate would stay where it is "
-            "without a word; the config argument epochs=N scales the whole schedule; legal: below "
-            "num_epochs, or () for a constant rate"
+            f"the drop at epoch {never[0]}, so the learning rate would silently stay the same; "
+            "the config argument epochs=N scales the whole schedule; legal: below num_epochs, or "
+            "() for a constant rate"
         )
     if opt.warmup_epochs > config.num_epochs:
         raise ConfigError(
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond num_epochs="
-            f"{config.num_epochs}, so that optimizer.learning_rate={opt.learning_rate} would never "
+            f"{config.num_epochs}, so optimizer.learning_rate={opt.learning_rate} would never "
             "be reached; the config argument epochs=N scales the whole schedule; legal: at most "
             f"{config.num_epochs}, or more epochs"
         )

@@ -1,4 +1,4 @@
-"""The command line's flags: the config file, its fields, and the processes."""
+"""Command-line flags: the config file, its fields, and the processes of a run."""
 
 import difflib
 import warnings
@@ -20,26 +20,25 @@ usage: python -m purenoise_jax.main --config FILE[:ARGS] --workdir DIR [--config
 
   --config FILE[:ARGS]      a Python file with get_config(arg), or the name of one that comes with
                             the package: @NAMES@;
-                            what may stand behind the colon is at the top of each file:
+                            the arguments after the colon are listed at the top of each file:
                             cifar10_lt:method=drs,preset=rescience,epochs=20
-  --workdir DIR             where metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
-                            summary.json and report.html go; the same command once more continues
+  --workdir DIR             folder for metrics.jsonl, tensorboard/, checkpoints/ and, at the end,
+                            summary.json and report.html; the same command once more continues
                             where the run stopped
   --config.FIELD=VALUE      changes a field; a tuple is written '(160, 180)'
   --debug                   show a traceback with an error
   --coordinator HOST:PORT --num_processes N --process_id I
                             one of several processes; --coordinator=auto asks the cluster (SLURM).
-                            Process 0 listens at HOST:PORT and at a second port, only at HOST where
-                            that is an address of its own. What the processes say to each other is
+                            Process 0 listens at HOST:PORT and at a second port, only at HOST if
+                            that is an address of its own. The traffic between the processes is
                             neither encrypted nor authenticated: use a network that you trust
-  --heartbeat SECONDS       a process that nothing is heard of for so long is taken for gone, and
-                            the others end (30); at least 5
-  --start_timeout SECONDS   how long processes wait for each other at the start (300)
+  --heartbeat SECONDS       a process that is silent for this long counts as gone, and the others
+                            end (30); at least 5
+  --start_timeout SECONDS   longest wait of the processes for each other at the start (300)
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 6 several steps
-            in a row not finite, 7 workdir in use, 130 or 143 stopped by a signal with
-            all that was computed saved, 1 anything else, such as another process
-            that is gone
+            in a row not finite, 7 workdir in use, 130 or 143 stopped by a signal after
+            saving all results, 1 anything else, such as another process that is gone
 
 examples:
   python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
@@ -56,7 +55,7 @@ FLAG_NAMES = (
 
 
 def help_text(config: ConfigDict) -> str:
-    """Usage, and every config field with its value, what is legal and what it means."""
+    """Returns the usage, and every config field with its value, meaning and legal values."""
     values = flatten(config)
     usage = USAGE.replace("@NAMES@", ", ".join(packaged.names()))
     lines = [usage, "fields, with the value that the config gives them:"]
@@ -90,8 +89,8 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     ):
         flags.DEFINE_integer(name, default, "seconds", lower_bound=least, flag_values=values)
     flags.DEFINE_bool("help", False, "help", short_name="h", flag_values=values)
-    # The file first, so that a wrong field can be named next to the right one; and only once, as
-    # whatever it does, such as printing, would otherwise be done twice.
+    # The file is read first, so that the message about a wrong field can name the nearest one; and
+    # only once, because its side effects, such as printing, would otherwise happen twice.
     config_only = flags.FlagValues()
     here, others = _split_config(argv)
     if "--flagfile" in (arg.partition("=")[0] for arg in argv):
@@ -127,30 +126,30 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
         if field is not None:
             value = text.partition(": ")[0]
             raise ConfigError(f"{name}={value[:80]} is not legal; legal: {field.legal}") from None
-        # An error in a config file comes with its traceback, the last line of which says it all.
+        # An error in a config file comes with its traceback, whose last line is the message.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         message = lines[-1] if "Traceback" in str(error) else " ".join(lines)
         where = "" if config_only.is_parsed() else f"{here[1].removeprefix('--config=')}: "
         raise ConfigError(f"{where}{message[:400]}") from error
     if rest:
-        raise ConfigError(f"{rest[0]!r} is left over on the command line; see --help")
+        raise ConfigError(f"{rest[0]!r} on the command line is not a flag; see --help")
     return values
 
 
 def _load(values: flags.FlagValues, argv: list[str]) -> Any:
-    """What the config file gives; None without one.
+    """Returns the config of the config file; None without a file.
 
     Raises:
-        ConfigError: the file ends the program, which would otherwise pass for a run that is done.
+        ConfigError: the file ends the program, which would otherwise look like a completed run.
     """
     try:
         with warnings.catch_warnings():
-            # The library's way of loading a file is deprecated, which no user can change.
+            # The library loads a file in a deprecated way, which no user can change.
             warnings.filterwarnings("ignore", r"the load_module\(\) method", DeprecationWarning)
             values(argv)
     except (SystemExit, KeyboardInterrupt) as ending:
         if isinstance(ending, KeyboardInterrupt) and not ending.args:
-            # As Ctrl-C raises it.
+            # Raised by Ctrl-C, not by the file.
             raise
         path, kind = argv[1].removeprefix("--config="), type(ending).__name__
         raise ConfigError(f"{path}: the config file ends the program ({kind}: {ending})") from None
@@ -158,10 +157,10 @@ def _load(values: flags.FlagValues, argv: list[str]) -> Any:
 
 
 def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The program's name and the --config flag, spelled with an equals sign; and all but the flag.
+    """Returns the program's name and --config=FILE; and the command line without that flag.
 
     Raises:
-        ConfigError: the flag is there twice, or its file is not there.
+        ConfigError: the flag is given twice, or without a file.
     """
     found, others = [], []
     left = iter(argv)
@@ -192,7 +191,7 @@ def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
 
 
 def _own_cause(error: BaseException | None) -> PureNoiseError | None:
-    """The error of ours at the bottom of those that a library wrapped around it, if any."""
+    """Returns the innermost `PureNoiseError` that a library has wrapped in its own, if any."""
     own = None
     while error is not None:
         own = error if isinstance(error, PureNoiseError) else own

@@ -12,25 +12,25 @@ FOLDER = "configs"
 
 
 def folder() -> Path:
-    """Where they lie: within the installed package, or beside it in a checkout."""
+    """Returns the folder of config files: in an installed package, or beside it in a checkout."""
     inside = PACKAGE / FOLDER
     return inside if inside.is_dir() else PACKAGE.parent / FOLDER
 
 
 def names() -> list[str]:
-    """Names of the config files, without ".py"."""
+    """Returns the names of the config files, without ".py"."""
     return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
 
 
 def find(path: str) -> Path:
-    """The config file that is meant.
+    """Finds a config file.
 
     Args:
         path: the bare name of one that comes with the package, such as "digits_lt"; or the path of
             any, where `configs/NAME.py` is also found without a checkout.
 
     Raises:
-        ConfigError: there is no such file, with the names that are legal and the nearest of them.
+        ConfigError: there is no such file; with all legal names and the nearest.
     """
     given, ours = Path(path), names()
     if path in ours:
@@ -46,7 +46,7 @@ def find(path: str) -> Path:
 
 
 def with_paths(argv: Sequence[str]) -> list[str]:
-    """A command line in which the config file is given by its path.
+    """Returns a command line with the config file given by its path.
 
     Args:
         argv: with the program's name first.
@@ -67,7 +67,7 @@ def with_paths(argv: Sequence[str]) -> list[str]:
 
 
 def told(argv: Sequence[str]) -> list[str]:
-    """What the user should know of the config file, a line each: which one it is, if not as given.
+    """Returns messages about the config file, a line each: its path, if it differs from the given.
 
     Args:
         argv: as for `with_paths`.
@@ -81,13 +81,13 @@ def told(argv: Sequence[str]) -> list[str]:
 
 
 def _with_path(value: str) -> str:
-    """FILE[:ARGS], the file by its path."""
+    """Returns FILE[:ARGS] with the path of the file."""
     path, colon, args = value.partition(":")
     try:
         found = find(path)
     except ConfigError as error:
         if ":" in args:
-            raise ConfigError(f"{error} (its path may not hold a colon)") from None
+            raise ConfigError(f"{error} (its path must not contain a colon)") from None
         raise
-    # As given, where that is a file.
+    # Unchanged if it is already the path of a file.
     return value if found == Path(path) else f"{found}{colon}{args}"

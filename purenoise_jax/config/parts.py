@@ -1,4 +1,4 @@
-"""What config files share: their arguments, and how a method is laid out over a schedule."""
+"""Shared parts of config files: their arguments, schedules of methods, and presets."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ from purenoise_jax.config.resolve import CIFAR_MEAN, CIFAR_STD
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
-# What trains first, and what takes over when the learning rate drops.
+# Methods that train first, and methods that take over at the first drop of the learning rate.
 SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "erm": (("erm",), ()),
     "rs": (("rs",), ()),
@@ -29,24 +29,24 @@ AUGMENTS: dict[str, tuple[str, ...]] = {
     "autoaugment": ("autoaugment",),
 }
 
-# The reproduction draws noise from the constants that it normalises with.
+# The reproduction draws noise with the constants that it normalises images with.
 RESCIENCE_MEAN, RESCIENCE_STD = CIFAR_MEAN, CIFAR_STD
 PRESETS = ("paper", "rescience")
-# How many draws an epoch of class-balanced draws has: as many as there are images, or K * n_max.
+# Draws in an epoch of class-balanced sampling: as many as there are images, or K * n_max.
 DRAWS = ("train_size", "balanced")
 
 
 def beside(file: str, name: str) -> ModuleType:
-    """Another config file of the same folder, as a module.
+    """Imports another config file of the same folder as a module.
 
-    It is found by its place, as config files are read by path and belong to no package.
+    It is found by its path, because config files are read by path and belong to no package.
 
     Args:
-        file: path of the one that asks, `__file__`.
-        name: of the other, without ".py".
+        file: path of the calling config file, `__file__`.
+        name: of the other file, without ".py".
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: there is no such file.
     """
     path = Path(file).with_name(f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"{name}_beside", path)
@@ -58,14 +58,14 @@ def beside(file: str, name: str) -> ModuleType:
 
 
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
-    """Reads the text behind the colon of `--config file.py:key=value,key=value`.
+    """Reads the text after the colon in `--config file.py:key=value,key=value`.
 
     Args:
         arg: the text; None or "" for none.
         **defaults: the legal keys; a value is read as the type of its default.
 
     Raises:
-        ConfigError: a key is unknown or a value does not read.
+        ConfigError: a key is unknown or a value has another type.
     """
     values = dict(defaults)
     for part in filter(None, (arg or "").split(",")):
@@ -92,7 +92,7 @@ def choose(field: str, value: str, legal: Any) -> None:
 
 
 def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:
-    """K * n_max draws over as many draws as the training set has images, at least 1.
+    """Returns the ratio of K * n_max draws to the number of training images, at least 1.
 
     Args:
         largest: n_max, images of the largest class.
@@ -113,8 +113,9 @@ def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float =
         config: changed in place.
         method: one of `SCHEDULES`.
         epochs: at least 1.
-        balanced: the stretch of epochs that draw classes evenly: so many of ours, which have as
-            many draws as there are images, stand for one of them. See `balanced_factor`.
+        balanced: factor by which the epochs of class-balanced sampling are stretched. One of the
+            papers' epochs has K * n_max draws, ours have as many as there are images; see
+            `balanced_factor`.
 
     Raises:
         ConfigError: the method is unknown, or there are too few epochs for it.
@@ -123,12 +124,12 @@ def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float =
     if epochs < 1:
         raise ConfigError(f"config argument epochs={epochs} must be at least 1")
     initial, deferred = SCHEDULES[method]
-    # At least one epoch is left for the deferred methods, and one between the drops.
+    # At least one epoch remains for the deferred methods, and one between the drops.
     first_drop = max(min(round(0.8 * epochs), epochs - 1), 1)
     second_drop = max(round(0.9 * epochs), first_drop + 1)
     config.num_epochs = epochs
     config.optimizer.warmup_epochs = round(epochs / 40)
-    # A run of few epochs ends before the second.
+    # A run of few epochs ends before the second drop.
     config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
     config.checkpoint.epochs = (first_drop,)
     config.init_epoch = first_drop
@@ -136,8 +137,8 @@ def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float =
     if balanced != 1:
         if "erm" in initial and not deferred:
             raise ConfigError(
-                f"config argument method={method} draws every image once an epoch, so that "
-                "draws=balanced has nothing to change; legal: draws=train_size"
+                f"config argument method={method} draws every image once an epoch, so "
+                "draws=balanced would have no effect; legal: draws=train_size"
             )
         _stretch(config, first_drop if deferred else 0, balanced)
     if deferred:
@@ -150,7 +151,7 @@ def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float =
 
 
 def _stretch(config: ConfigDict, start: int, factor: float) -> None:
-    """Makes all epochs from `start` on `factor` times as many, drops and warm-up included."""
+    """Multiplies the epochs from `start` on by a factor, with their drops and warm-up."""
 
     def stretched(epoch: int) -> int:
         return epoch if epoch <= start else start + round((epoch - start) * factor)
@@ -162,7 +163,7 @@ def _stretch(config: ConfigDict, start: int, factor: float) -> None:
 
 
 def set_preset(config: ConfigDict, preset: str) -> None:
-    """Decides what the papers leave open: by the paper's text, or as the reproduction has it.
+    """Sets the fields that the paper leaves open: as in its text, or as in the reproduction.
 
     Args:
         config: changed in place.
@@ -174,7 +175,7 @@ def set_preset(config: ConfigDict, preset: str) -> None:
     choose("preset", preset, PRESETS)
     if preset == "paper":
         return
-    # Of DAR-BN; a config that sets another norm sets this to "auto" again.
+    # For DAR-BN; a config that sets another norm sets this back to "auto".
     config.model.noise_grad = "full_stop"
     config.data.normalize = "explicit"
     config.data.normalize_mean = RESCIENCE_MEAN

@@ -1,7 +1,7 @@
-"""Fields that a config may leave open: what they come to, once for as long as a run lives.
+"""Resolves the fields that a config may leave open, once in the life of a run.
 
-`auto` is resolved at the start: as the run has recorded it, else by the data set. The resolved
-values are what is run, compared, hashed and written to config.json.
+`auto` is resolved at the start: to the value that the run has recorded, otherwise by the data set.
+The resolved values are used, compared, hashed and written to config.json.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ FIELDS = (
 )
 # Sources that hold several data sets, by `data.name`; any other source is a data set of its own.
 _BY_NAME = ("auto", "cifar_dir", "tfds")
-# Benchmarks with as many images of every class, of which subsets are cut. Everything else is
-# somebody's own data, or long-tailed by itself, and keeps every image unless a ratio is asked for.
+# Benchmarks with equally many images of every class, of which subsets are cut. Of all other data,
+# which may be long-tailed by themselves, every image is kept unless a ratio is given.
 BALANCED = ("cifar10", "cifar100", "digits", "fashion_mnist", "kmnist", "tiny_imagenet")
-# The ratio of the papers' main tables, where a subset is to be cut and none is asked for.
+# The ratio of the papers' main tables, for subsets without a given ratio.
 IMBALANCE_RATIO = 100.0
 # The constants that comparisons normalise both CIFARs with (Cao et al. 2019, Zhong et al. 2021, Lee
 # and Lee 2023, tables 12 and 13). The deviations are not those of CIFAR-10 (.247 .243 .262) but
@@ -34,26 +34,26 @@ CIFAR_STD = (0.2023, 0.1994, 0.2010)
 
 
 def resolved(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> ConfigDict:
-    """A config without open fields; the same again if it has none.
+    """Returns a config without open fields; the same object if it has none.
 
     * `data.profile`: "natural" for own data, "exp" for balanced benchmarks and wherever a ratio is
-      asked for.
-    * `data.imbalance_ratio`: 0 stands for open, which comes to 100; "natural" has no use for it.
-    * `data.normalize`: the customary constants for CIFAR, else the training set's statistics.
+      given.
+    * `data.imbalance_ratio`: 0 is open and becomes 100; "natural" does not use it.
+    * `data.normalize`: the customary constants for CIFAR, otherwise the training set's statistics.
 
     READING: Zada et al. 2022 do not say which statistics images are normalised with. Those of the
     long-tailed subset are reported to cost accuracy (Lee and Lee 2023, A.2).
 
     Args:
         config: of legal fields.
-        recorded: from `resume.recorded_fields`, of the run that goes on or that is started from;
-            open fields have what they had there.
+        recorded: from `run_record.recorded_fields`, of the run that continues or that is started
+            from; open fields keep its values.
     """
     data, before = config.data, recorded or {}
     profile, ratio = data.profile, data.imbalance_ratio
     if profile == AUTO:
         kept = before.get("data.profile", AUTO)
-        # Whoever asks for a ratio does not want to keep every image.
+        # With a given ratio, not every image can be kept.
         if kept == AUTO or (ratio and kept == "natural"):
             kept = "exp" if ratio or _data_set(data) in BALANCED else "natural"
         profile = kept
@@ -79,30 +79,30 @@ def resolved(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> C
 
 
 def kept_lines(config: ConfigDict, recorded: Mapping[str, Any]) -> tuple[str, ...]:
-    """Says which open fields are otherwise than a new run would have them: no line, or one.
+    """Names the open fields that keep another value than in a new run: one line, or none.
 
     Args:
         config: before `resolved`.
         recorded: see `resolved`.
     """
     new, kept = (flat_data(resolved(config, before)) for before in (None, recorded))
-    told = [path for path in FIELDS[:3] if new[path] != kept[path]]
-    if not told:
+    changed = [path for path in FIELDS[:3] if new[path] != kept[path]]
+    if not changed:
         return ()
-    # A ratio of 0 is none.
+    # A ratio of 0 is left out, because it is not used.
     there, here = (
-        ", ".join(f"{path}={side[path]}" for path in told if side[path]) for side in (kept, new)
+        ", ".join(f"{path}={side[path]}" for path in changed if side[path]) for side in (kept, new)
     )
     return (f"keeps {there} as recorded; a new run would have {here}",)
 
 
 def flat_data(config: ConfigDict) -> dict[str, Any]:
-    """The values of `FIELDS` by path."""
+    """Returns the values of `FIELDS` by path."""
     return {path: config.data[path.partition(".")[2]] for path in FIELDS}
 
 
 def _data_set(data: ConfigDict) -> str:
-    """The name of the data set, or of a source of own data."""
+    """Returns the name of the data set, or that of the source for a user's own data."""
     if data.source not in _BY_NAME:
         return str(data.source)
     name = name_in_folder(data.path) if data.source != "cifar_dir" and data.path else ""

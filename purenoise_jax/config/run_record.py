@@ -1,7 +1,7 @@
-"""The config of a run as its workdir records it: config.json, and comparison with it.
+"""The config that a workdir records in config.json, and comparison with it.
 
-`config.json` holds all fields, and apart from them those that must stay the same while a run
-continues, with their hash.
+`config.json` holds all fields, and once more those that must stay the same while a run continues,
+with their hash.
 """
 
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ CONFIG_FILE = "config.json"
 
 
 def saved_config(config: ConfigDict, kept: Iterable[int] = ()) -> dict[str, Any]:
-    """What config.json holds: all fields, and apart those that must stay the same.
+    """Returns the content of config.json: all fields, and once more those that must stay the same.
 
     Args:
-        config: see `fields`.
+        config: with the fields of `config/fields.py`.
         kept: from `kept_epochs`.
     """
     return {
@@ -35,14 +35,15 @@ def saved_config(config: ConfigDict, kept: Iterable[int] = ()) -> dict[str, Any]
 
 
 def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The config, by dotted path, of the run in a workdir, or else of the one it is to start from.
+    """Reads the config of the run in a workdir, otherwise of the run that it starts from.
 
     Args:
-        config: see `fields`; its `init_from` counts.
+        config: of which `init_from` is used.
         workdir: of the run.
 
     Returns:
-        JSON values; empty if neither is there. A damaged file is left to others to refuse.
+        Dotted path -> JSON value. Empty if there is no config, or a damaged one, which other
+        functions refuse.
     """
     origins = [workdir, *([Path(config.init_from).expanduser()] if config.init_from else [])]
     for folder in origins:
@@ -56,31 +57,31 @@ def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 
 
 def kept_epochs(config: ConfigDict, workdir: Path) -> set[int]:
-    """The epochs whose checkpoints are kept for good: the config's, its last, and those of before.
+    """Returns the epochs whose checkpoints are kept for good: the config's, its last, earlier ones.
 
-    What was the last once stays, though the run goes on with more epochs.
+    The final checkpoint of a shorter run is kept when the run is extended.
 
     Args:
-        config: see `fields`.
-        workdir: of the run, whose config.json is a sound one.
+        config: with the fields of `config/fields.py`.
+        workdir: of the run, with a valid config.json or none.
     """
     path = workdir / CONFIG_FILE
     before = read_json(path).get("named_epochs") if path.exists() else None
-    # Of a file that anybody may have edited, what cannot be meant is left out.
+    # Malformed entries are ignored, because the file may have been edited.
     kept = {e for e in before if type(e) is int} if isinstance(before, list) else set()
     return {*config.checkpoint.epochs, config.num_epochs} | kept
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
-    """Checks that a workdir is free, or that of the same run.
+    """Refuses a workdir of another run.
 
     Raises:
-        ConfigError: it is a file, or its config.json is damaged.
-        CheckpointError: it holds a run whose fixed fields differ, naming them.
+        ConfigError: the workdir is a file, or its config.json is damaged.
+        CheckpointError: its run differs in fixed fields, naming them.
     """
     path = workdir / CONFIG_FILE
     if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir={workdir} is a file; legal: a folder, or a path to make one at")
+        raise ConfigError(f"workdir={workdir} is a file; legal: a folder, or a new path")
     if not path.exists():
         if Checkpoints(workdir).steps():
             raise CheckpointError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
@@ -100,10 +101,9 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
 
 
 def _with_drops_before(epoch: int, fixed: dict[str, Any]) -> dict[str, Any]:
-    """Fixed fields without drops of the learning rate that a run of so many epochs does not reach.
+    """Returns fixed fields without drops of the learning rate at or after an epoch.
 
-    A run that is given more epochs has the drops that go with them, and those of before have not
-    been reached either.
+    If a run is extended, its new config may have other drops than those that it has not reached.
     """
     drops = [drop for drop in fixed["optimizer.milestones"] if drop < epoch]
     return {**fixed, "optimizer.milestones": drops}

@@ -83,7 +83,7 @@ class Stopped(BaseException):
 
 
 def exit_code(error: BaseException | None) -> int:
-    """The exit code that the command line gives an error: 5 for the operating system's, else 1."""
+    """Returns the exit code of an error: 5 for the operating system's, 1 for any other unknown one."""
     if isinstance(error, PureNoiseError | Stopped):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

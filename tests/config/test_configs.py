@@ -1,4 +1,4 @@
-"""Every config file, with every argument it offers, is one that can run."""
+"""Config files: every one is valid with every argument; illegal arguments are refused."""
 
 import itertools
 from pathlib import Path
@@ -24,7 +24,7 @@ M = np.float32([0.5] * 3)
 STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 
 
-def test_every_config_file_is_tested_here():
+def test_this_file_tests_every_config_file():
     files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
     assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
 
@@ -33,14 +33,14 @@ def test_every_config_file_is_tested_here():
 @pytest.mark.parametrize(
     ("method", "epochs"), list(itertools.product(common.SCHEDULES, [2, 7, 200]))
 )
-def test_every_method_at_every_length(module, method, epochs):
+def test_every_method_is_valid_at_every_length(module, method, epochs):
     config = module.get_config(f"method={method},epochs={epochs}")
     validate(config)
     for phase in config.phases.values():
         build_recipe(phase.methods, STATS, config.method.to_dict())
 
 
-def test_the_papers_schedule():
+def test_the_default_schedule_is_that_of_the_paper():
     config = cifar10_lt.get_config()
     assert config.num_epochs == 200 and config.batch_size == 128
     assert config.phases.initial.to_dict() == make_phase(0, ("erm",)).to_dict()
@@ -55,7 +55,7 @@ def test_the_papers_schedule():
     assert config.method.open.delta == 1 / 3
 
 
-def test_presets_differ_in_what_the_two_papers_leave_open():
+def test_presets_differ_only_in_fields_that_the_paper_leaves_open():
     paper, rescience = (
         flatten(cifar10_lt.get_config(f"preset={p}")) for p in ("paper", "rescience")
     )
@@ -68,12 +68,12 @@ def test_presets_differ_in_what_the_two_papers_leave_open():
     assert rescience["model.noise_grad"] == "full_stop"
 
 
-def test_both_cifar_configs_differ_in_the_data_only():
+def test_both_cifar_configs_differ_only_in_the_data():
     ten, hundred = flatten(cifar10_lt.get_config()), flatten(cifar100_lt.get_config())
     assert {k for k in ten if ten[k] != hundred[k]} == {"data.name"}
 
 
-def test_method_fields_are_the_arguments_of_the_methods():
+def test_method_fields_are_arguments_of_the_methods():
     given = {p.split(".")[1] for p in FIELDS if p.startswith("method.")}
     assert given <= set(METHODS)
     build_recipe(["open"], STATS, default_config().method.to_dict())
@@ -84,7 +84,7 @@ BAD = {bool: [0, "x", None], int: [True, 1.5, -5, None], float: [float("nan"), f
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_every_field_refuses_values_of_a_wrong_kind(path):
+def test_every_field_refuses_values_of_a_wrong_type(path):
     for value in BAD[type(FIELDS[path].default)]:
         config = default_config()
         *parents, leaf = path.split(".")
@@ -97,7 +97,7 @@ def test_every_field_refuses_values_of_a_wrong_kind(path):
             validate(config)
 
 
-def test_missing_and_foreign_fields_are_refused():
+def test_missing_and_unknown_fields_are_refused():
     config = default_config()
     del config["seed"]
     with pytest.raises(ConfigError, match="seed is missing"):
@@ -108,7 +108,7 @@ def test_missing_and_foreign_fields_are_refused():
         validate(config)
 
 
-def test_hash_is_of_what_defines_the_result():
+def test_the_hash_depends_only_on_fields_that_define_the_result():
     first, second = default_config(), default_config()
     second.checkpoint.keep, second.data.path, second.num_devices = 7, "/elsewhere", 4
     assert config_hash(first) == config_hash(second)
@@ -119,7 +119,7 @@ def test_hash_is_of_what_defines_the_result():
 @pytest.mark.parametrize("module", [cifar10, cifar100])
 @pytest.mark.parametrize("start", [0, 4])
 @pytest.mark.parametrize("preset", common.PRESETS)
-def test_balanced_runs(module, start, preset):
+def test_balanced_cifar_configs_are_valid(module, start, preset):
     config = module.get_config(f"epochs=5,start={start},preset={preset}")
     validate(config)
     phases = {p.start_epoch: p.methods for p in config.phases.values()}
@@ -132,14 +132,14 @@ def test_balanced_runs(module, start, preset):
         build_recipe(phase.methods, STATS, config.method.to_dict())
 
 
-def test_arguments_of_balanced_runs_are_checked():
+def test_arguments_of_balanced_cifar_configs_are_checked():
     with pytest.raises(ConfigError, match=r"start=7 must lie in 0 \.\. epochs - 1 = 4"):
         cifar10.get_config("epochs=5,start=7")
     with pytest.raises(ConfigError, match=r"method='open' is unknown; legal: append, erm"):
         cifar10.get_config("method=open")
 
 
-def test_every_augmentation_of_the_papers():
+def test_every_augmentation_of_the_papers_is_valid():
     for name, operations in common.AUGMENTS.items():
         config = cifar10_lt.get_config(f"augment={name}")
         assert config.data.augment == operations
@@ -152,7 +152,7 @@ def test_every_schedule_leaves_an_epoch_to_the_deferred_methods(epochs):
     first, *second = config.optimizer.milestones
     assert config.phases.deferred.start_epoch == config.init_epoch == first < epochs
     assert config.checkpoint.epochs == (first,)
-    # Between the drops is an epoch, and after the second; in fewer than 7 there is no second.
+    # An epoch lies between the drops and after the second; below 8 epochs there is no second.
     assert [first < drop < epochs for drop in second] == [True] * (epochs > 7)
     validate(config)
 
@@ -167,8 +167,8 @@ def test_one_epoch_is_not_enough_for_a_deferred_method():
     ("get", "name"), [(cifar10_lt.get_config, "cifar10"), (cifar100_lt.get_config, "cifar100")]
 )
 @pytest.mark.parametrize("ir", [100, 50, 10])
-def test_balanced_draws_are_those_of_the_papers_epochs(get, name, ir):
-    """K * n_max draws in each of the 40 deferred epochs, to half of an epoch of ours at each end."""
+def test_balanced_draws_are_as_many_as_in_the_papers_epochs(get, name, ir):
+    """The 40 deferred epochs have K * n_max draws each, up to half of an epoch of ours."""
     config, plain = get(f"draws=balanced,ir={ir}"), get(f"ir={ir}")
     validate(config)
     largest, classes = (5000, 10) if name == "cifar10" else (500, 100)
@@ -191,7 +191,7 @@ def test_balanced_draws_from_the_start_stretch_the_whole_schedule():
     validate(config)
 
 
-def test_balanced_draws_want_a_method_that_draws():
+def test_balanced_draws_require_a_method_that_resamples():
     with pytest.raises(ConfigError, match="method=erm draws every image once"):
         cifar10_lt.get_config("method=erm,draws=balanced")
     with pytest.raises(ConfigError, match="draws='all' is unknown; legal: train_size, balanced"):

@@ -20,7 +20,7 @@ from purenoise_jax.runtime.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 NO_REPORT = ("--config.report=False",)
-# As copies made of a config file say it.
+# As in copies that users made of earlier config files.
 OLD_COPY = """\
 from configs import common
 from purenoise_jax.config import default_config
@@ -35,13 +35,13 @@ def parsed(*argv):
     return cli.parse(["main", *argv]).config
 
 
-def test_the_names_are_those_of_the_files():
+def test_names_are_those_of_the_config_files():
     assert packaged.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
 
 
 @pytest.mark.parametrize("name", packaged.names())
-def test_every_name_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
-    """The hash does not depend on how the file was named, nor on where."""
+def test_every_spelling_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
+    """The hash depends neither on the spelling of the path nor on the current folder."""
     expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
     monkeypatch.chdir(tmp_path)
     for given in (name, f"configs/{name}.py", f"./configs/{name}.py"):
@@ -49,7 +49,7 @@ def test_every_name_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch)
         assert config_hash(parsed("--config", f"{given}:epochs=7")) == expected
 
 
-def test_a_file_of_the_user_comes_before_one_of_the_package(tmp_path, monkeypatch):
+def test_a_file_of_the_user_takes_precedence_over_the_package(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/digits_lt.py").write_text(OLD_COPY)
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_a_file_of_the_user_comes_before_one_of_the_package(tmp_path, monkeypatc
     assert parsed("--config=digits_lt:epochs=5").data.source == "digits"
 
 
-def test_what_is_used_in_the_place_of_what_was_given_is_told(tmp_path, monkeypatch):
+def test_a_message_names_the_file_that_is_used_if_it_is_not_the_given_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.py").touch()
     line = f"config file {CONFIGS}/digits_lt.py, which comes with the package"
@@ -80,10 +80,10 @@ def test_what_is_used_in_the_place_of_what_was_given_is_told(tmp_path, monkeypat
         ("common", "--config=common: there is no such file"),
         ("__init__", "--config=__init__: there is no such file"),
         ("", "--config=: there is no such file"),
-        ("c:/my.py:epochs=3", "its path may not hold a colon"),
+        ("c:/my.py:epochs=3", "its path must not contain a colon"),
     ],
 )  # fmt: skip
-def test_a_name_that_is_none(given, message, tmp_path, monkeypatch):
+def test_an_unknown_config_file_is_refused(given, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         parsed(f"--config={given}")
@@ -105,7 +105,7 @@ def test_copies_of_config_files_run_from_anywhere(tmp_path, monkeypatch):
     assert parsed("--config=hundred.py").data.name == "cifar100"
 
 
-def test_config_files_ask_for_nothing_but_what_is_installed():
+def test_config_files_import_only_installed_modules():
     for path in CONFIGS.glob("*.py"):
         if path.stem != "__init__":
             assert (
@@ -136,7 +136,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The programs of an environment with the wheel, and the packages of this one beside it."""
+    """The programs of an environment with the wheel, which also sees this one's packages."""
     folder = tmp_path_factory.mktemp("installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     programs = folder / "bin"
@@ -151,7 +151,7 @@ def installed(wheel, tmp_path_factory):
     return programs
 
 
-def test_the_wheel_has_what_it_needs_within_its_own_package(wheel):
+def test_the_wheel_has_all_its_files_within_its_own_package(wheel):
     files = set(contents(wheel))
     assert {name.partition("/")[0].partition("-")[0] for name in files} == {"purenoise_jax"}
     wanted = {
@@ -168,7 +168,7 @@ def test_the_wheel_has_what_it_needs_within_its_own_package(wheel):
     assert "purenoise_jax/configs/subsets/cifar10_lt_100_cui.npy" in wanted
 
 
-def test_a_wheel_of_the_source_archive_is_the_same(wheel, tmp_path):
+def test_a_wheel_built_from_the_source_archive_is_the_same(wheel, tmp_path):
     archive = build(ROOT, tmp_path / "archive", "-t", "sdist")
     with tarfile.open(archive) as opened:
         opened.extractall(tmp_path / "source", filter="data")
@@ -189,13 +189,13 @@ def test_an_installed_wheel_trains_from_an_empty_folder(installed, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    told = call("purenoise-jax", "--config", "digits_lt:epochs=1,method=erm")
+    output = call("purenoise-jax", "--config", "digits_lt:epochs=1,method=erm")
     file = r"site-packages/purenoise_jax/configs/digits_lt.py, which comes with the package"
-    assert file in told.replace("\n", "")
+    assert file in output.replace("\n", "")
     first = json.loads((tmp_path / "run/config.json").read_text())
-    # The same run, by another name: it is done.
-    told = call(
+    # The same run, by another spelling: it is complete.
+    output = call(
         "python", "-m", "purenoise_jax.main", "--config=configs/digits_lt.py:epochs=1,method=erm"
     )
-    assert file in told.replace("\n", "") and "continues at step" in told
+    assert file in output.replace("\n", "") and "continues at step" in output
     assert json.loads((tmp_path / "run/config.json").read_text()) == first

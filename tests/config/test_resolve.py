@@ -1,4 +1,4 @@
-"""Open fields: what they come to, and that a started run keeps what it has recorded."""
+"""Open config fields: the values that they are resolved to, and those that a run has recorded."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def config_with(fields):
     return config
 
 
-def come_to(fields, recorded=None):
+def resolves_to(fields, recorded=None):
     values = flat_data(resolved(config_with(fields), recorded))
     return tuple(values.values())[:3]
 
@@ -83,14 +83,14 @@ def come_to(fields, recorded=None):
         ({"data.normalize": "train_subset"}, ("exp", 100.0, "train_subset")),
     ],
 )
-def test_what_open_fields_come_to(fields, expected):
-    assert come_to(fields) == expected
+def test_open_fields_are_resolved(fields, expected):
+    assert resolves_to(fields) == expected
     config = resolved(config_with(fields))
-    assert resolved(config) is config, "nothing is open any more"
+    assert resolved(config) is config, "no field is open any more"
     validate(config)
 
 
-def test_cifar_is_normalised_with_the_customary_constants_and_noise_with_the_subsets():
+def test_cifar_images_use_customary_constants_and_noise_uses_the_subset():
     for module in (cifar10_lt, cifar100_lt, cifar10):
         for preset in ("paper", "rescience"):
             data = resolved(module.get_config(f"preset={preset}")).data
@@ -101,32 +101,32 @@ def test_cifar_is_normalised_with_the_customary_constants_and_noise_with_the_sub
     assert CIFAR_MEAN == (0.4914, 0.4822, 0.4465) and CIFAR_STD == (0.2023, 0.1994, 0.2010)
 
 
-def test_a_folder_of_tfds_is_the_data_set_that_lies_in_it(tmp_path):
-    """Whatever `data.name` says, of which the default is cifar10."""
+def test_a_folder_of_tfds_decides_the_data_set(tmp_path):
+    """The name in its metadata counts, not `data.name`, whose default is cifar10."""
     (tmp_path / "dataset_info.json").write_text(json.dumps({"name": "eurosat"}))
     fields = {"data.source": "tfds", "data.path": str(tmp_path)}
-    assert come_to(fields) == ("natural", 0.0, "train_subset")
+    assert resolves_to(fields) == ("natural", 0.0, "train_subset")
     (tmp_path / "dataset_info.json").write_text("{")
-    assert come_to(fields) == ("exp", 100.0, "explicit")
+    assert resolves_to(fields) == ("exp", 100.0, "explicit")
 
 
-def test_what_is_recorded_is_kept_where_a_field_is_open():
-    assert come_to(OWN, FIRST_RELEASE) == ("exp", 100.0, "train_subset")
-    assert come_to({}, FIRST_RELEASE) == ("exp", 100.0, "train_subset")
+def test_open_fields_keep_recorded_values():
+    assert resolves_to(OWN, FIRST_RELEASE) == ("exp", 100.0, "train_subset")
+    assert resolves_to({}, FIRST_RELEASE) == ("exp", 100.0, "train_subset")
     step = FIRST_RELEASE | {"data.profile": "step", "data.imbalance_ratio": 7.0}
-    assert come_to(OWN, step)[:2] == ("step", 7.0)
-    assert come_to(OWN | {"data.imbalance_ratio": 9.0}, step)[:2] == ("step", 9.0)
-    # What somebody asks for is never overruled.
-    assert come_to(OWN | {"data.profile": "natural"}, FIRST_RELEASE)[0] == "natural"
+    assert resolves_to(OWN, step)[:2] == ("step", 7.0)
+    assert resolves_to(OWN | {"data.imbalance_ratio": 9.0}, step)[:2] == ("step", 9.0)
+    # A given value always counts.
+    assert resolves_to(OWN | {"data.profile": "natural"}, FIRST_RELEASE)[0] == "natural"
     natural = FIRST_RELEASE | {"data.profile": "natural"}
-    assert come_to(OWN | {"data.imbalance_ratio": 9.0}, natural)[:2] == ("exp", 9.0)
+    assert resolves_to(OWN | {"data.imbalance_ratio": 9.0}, natural)[:2] == ("exp", 9.0)
     explicit = FIRST_RELEASE | {
         "data.normalize": "explicit", "data.normalize_mean": [0.5], "data.normalize_std": [0.2],
     }  # fmt: skip
     assert resolved(config_with(OWN), explicit).data.normalize_mean == (0.5,)
 
 
-def test_what_a_new_run_would_have_is_said():
+def test_kept_values_that_a_new_run_would_not_have_are_reported():
     assert kept_lines(config_with({}), {}) == ()
     (line,) = kept_lines(config_with({}), FIRST_RELEASE)
     assert line == (
@@ -140,7 +140,7 @@ def test_what_a_new_run_would_have_is_said():
 
 
 @pytest.mark.parametrize("fields", [{}, OWN, DIGITS, OTHER])
-def test_a_run_is_what_its_fields_come_to_however_they_are_written(fields):
+def test_open_and_resolved_fields_define_the_same_run(fields):
     left_open = config_with(fields)
     spelled = resolved(left_open)
     assert config_hash(left_open) == config_hash(spelled)
@@ -149,10 +149,10 @@ def test_a_run_is_what_its_fields_come_to_however_they_are_written(fields):
     assert "auto" not in (spelled.data.profile, spelled.data.normalize)
 
 
-def test_where_every_image_is_kept_the_ratio_is_no_part_of_a_run(tmp_path):
+def test_the_ratio_is_not_compared_if_every_image_is_kept(tmp_path):
     config = config_with(OWN)
     write_json(tmp_path / CONFIG_FILE, saved_config(config))
-    # As the first release recorded it: with the ratio that it did not use.
+    # The first release recorded the ratio although it did not use it.
     saved = saved_config(config)
     saved["fixed"]["data.imbalance_ratio"] = 100.0
     write_json(tmp_path / CONFIG_FILE, saved)
@@ -171,7 +171,7 @@ def shown_by(config, workdir):
 
 
 def open_config(npz, **fields):
-    """An epoch on own data, with all that may be left open left open."""
+    """One epoch on a user's own data, with every field open that may be open."""
     config = tiny_config(npz, num_epochs=1, **{
         "data.profile": "auto", "optimizer.warmup_epochs": 0, "checkpoint.epochs": (1,), **fields,
     })  # fmt: skip
@@ -184,7 +184,7 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "even.npz", (100, 100, 100, 100))
 
 
-def test_own_data_keep_every_image_and_the_header_says_so(npz, tmp_path):
+def test_every_image_of_own_data_is_kept_and_the_header_says_so(npz, tmp_path):
     config = open_config(npz)
     assert len(build(config).training.labels) == 400
     _, text = shown_by(config, tmp_path)
@@ -192,7 +192,7 @@ def test_own_data_keep_every_image_and_the_header_says_so(npz, tmp_path):
     assert read_json(tmp_path / CONFIG_FILE)["config"]["data"]["profile"] == "natural"
 
 
-def test_a_run_of_the_first_release_goes_on_as_it_was_recorded(npz, tmp_path):
+def test_a_run_of_the_first_release_continues_with_recorded_values(npz, tmp_path):
     first = open_config(
         npz, **{**FIRST_RELEASE, "data.normalize_mean": (), "data.normalize_std": ()}
     )
@@ -205,7 +205,7 @@ def test_a_run_of_the_first_release_goes_on_as_it_was_recorded(npz, tmp_path):
     assert state_digest(again) == state_digest(begun)
     with pytest.raises(CheckpointError, match=r"data\.profile: 'exp' there, 'natural' here"):
         train_and_evaluate(open_config(npz, **{"data.profile": "natural"}), tmp_path)
-    # A second stage takes over what its first stage had.
+    # A run with init_from keeps the values of that run.
     second = open_config(npz, init_from=str(tmp_path), init_epoch=1)
     second.num_epochs = 2
     _, text = shown_by(second, tmp_path / "second")
@@ -213,7 +213,7 @@ def test_a_run_of_the_first_release_goes_on_as_it_was_recorded(npz, tmp_path):
     assert read_json(tmp_path / "second" / CONFIG_FILE)["fixed"]["data.profile"] == "exp"
 
 
-def test_a_damaged_record_is_left_to_be_refused(tmp_path):
+def test_no_fields_are_read_from_a_damaged_config_file(tmp_path):
     config = default_config()
     for text in ("{", "[]", '{"config": 1}', '{"config": []}'):
         (tmp_path / CONFIG_FILE).write_text(text)
@@ -222,7 +222,7 @@ def test_a_damaged_record_is_left_to_be_refused(tmp_path):
     assert recorded_fields(config, tmp_path / "none") == {}
 
 
-def test_the_line_of_the_subset():
+def test_the_subset_is_described_in_one_line():
     config = resolved(config_with({"data.imbalance_ratio": 100.0}))
     assert (
         subset_line(run_options(config), 12_406, 50_000)
@@ -241,7 +241,7 @@ def test_the_line_of_the_subset():
     )
 
 
-def test_an_unreachable_ratio_names_the_way_out(tmp_path):
+def test_the_message_of_an_unreachable_ratio_names_the_natural_profile(tmp_path):
     data = write_npz(tmp_path / "own.npz", (30, 12, 6, 3))
     with pytest.raises(
         ConfigError, match=r"at most 3, or data\.profile=natural, which keeps every"

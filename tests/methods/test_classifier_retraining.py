@@ -109,7 +109,7 @@ def test_a_phase_has_its_own_schedule(npz):
     [
         (
             {"learning_rate": 0.0},
-            "warmup_epochs=1 is used with phases.deferred.learning_rate above 0",
+            "warmup_epochs=1 is used only with phases.deferred.learning_rate above 0",
         ),
         ({"milestones": (2,)}, "goes beyond its 2 epochs"),
         ({"warmup_epochs": 3}, "goes beyond its 2 epochs"),
