@@ -83,7 +83,7 @@ class Stopped(BaseException):
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Returns the exit code of an error: 5 for one of the operating system, 1 for an unknown one."""
+    """Returns the exit code of an error: 5 for one of the operating system, 1 for an unknown."""
     if isinstance(error, PureNoiseError | Stopped):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

@@ -94,7 +94,7 @@ def started(npz, workdir):
          "--workdir", str(workdir), "--config.num_devices=0", "--config.num_epochs=300"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    for _ in range(600):
+    for _ in range(2400):
         if Checkpoints(workdir).steps():
             return starter
         time.sleep(0.05)

@@ -109,7 +109,7 @@ def train(tmp_path, npz, workdir):
 def wait_for_progress(pair, workdir):
     """Returns once there is a new checkpoint."""
     before = Checkpoints(workdir).steps()
-    for _ in range(600):
+    for _ in range(2400):
         if set(Checkpoints(workdir).steps()) - set(before):
             return
         assert all(process.poll() is None for process in pair.processes), pair.messages(0)
