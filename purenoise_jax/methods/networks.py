@@ -1,4 +1,4 @@
-"""The networks that a training step may ask: the one that trains, and frozen ones of other runs."""
+"""Networks of a training step: the one that trains, and frozen networks of other runs."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,8 +16,8 @@ Logits = Callable[[jax.Array], jax.Array]
 class Networks:
     """Forward passes over images f32[B, H, W, C] in [0, 1], pixel space.
 
-    One object serves one evaluation of the loss. `forward` remembers the batch statistics that it
-    moves, so that a second forward pass continues from the first.
+    One object serves one evaluation of the loss. `forward` keeps the batch statistics that it
+    updates, so a second forward pass continues from the first.
 
     Attributes:
         batch_stats: running statistics after the forward passes so far.
@@ -42,7 +42,7 @@ class Networks:
         Args:
             model: from `create_model`.
             normalize: from pixel space to the network's input.
-            params: that train.
+            params: parameters that train.
             batch_stats: running statistics before the step.
             valid: bool[B], False for padding.
             dropout_key: typed key []; each forward pass has its own, folded from it.
@@ -62,7 +62,7 @@ class Networks:
     def forward(
         self, images: jax.Array, noise_mask: jax.Array | None = None, *, mix: Mix | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Logits f32[B, K] and other outputs of the network that trains; moves `batch_stats`.
+        """Returns logits f32[B, K] and other outputs of the network; updates `batch_stats`.
 
         Args:
             images: f32[B, H, W, C] in [0, 1], of the rows of the batch.

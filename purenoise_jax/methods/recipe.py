@@ -1,7 +1,7 @@
 """The recipe of a training step: the parts of it that a method may change.
 
-A method is a function `(recipe, stats, **arguments) -> recipe`. `Recipe()` trains by empirical
-risk minimisation; a method replaces the fields it cares about, and several are combined by
+A method is a function `(recipe, stats, **arguments) -> recipe`. `Recipe()` is empirical risk
+minimisation; a method replaces the fields that it changes, and several methods are combined by
 applying one after the other.
 """
 
@@ -23,13 +23,13 @@ Aux = tuple[Any, jax.Array]  # batch statistics after the step, logits [B, K]
 
 
 class Outcome(NamedTuple):
-    """Rows of a batch after the objective.
+    """Result of the objective for the rows of a batch.
 
     Attributes:
         losses: f32[B], in nats where the loss is a cross-entropy.
-        logits: f32[B, K]; a row counts as correct in the training accuracy where the largest is
+        logits: f32[B, K]; the training accuracy counts a row as correct if its largest logit is
             that of its label in the batch.
-        weights: f32[B], of the losses in their mean; None = all 1.
+        weights: f32[B], weights of the losses in their mean; None = all 1.
     """
 
     losses: jax.Array
@@ -43,9 +43,12 @@ class LossFn(Protocol):
     def __call__(
         self, params: Params, class_weights: np.ndarray | None = None
     ) -> tuple[jax.Array, Aux]:
-        """The loss [] and what comes with it; `class_weights` f32[K] replace those of the recipe.
+        """Returns the loss [], the batch statistics after the step, and the logits.
 
-        With them the mean is over the sum of the rows' weights.
+        Args:
+            params: at which the loss is computed.
+            class_weights: f32[K], instead of those of the recipe; the mean is then divided by the
+                sum of the weights.
         """
         ...
 
@@ -91,13 +94,13 @@ def value_and_grad(
 
 
 def all_trainable(path: tuple[str, ...]) -> bool:
-    """All parameters train."""
+    """Returns True: every parameter trains."""
     del path
     return True
 
 
 def identity(logits: jax.Array) -> jax.Array:
-    """Logits as the model gives them."""
+    """Returns the logits unchanged."""
     return logits
 
 
@@ -108,31 +111,31 @@ def current_variables(state: Any) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The seams of a training step; the defaults are empirical risk minimisation.
+    """The parts of a training step that methods change; the defaults train plainly.
 
     Attributes:
         class_probs: f32[K], the probability of each class in draws with replacement; None = every
             image once an epoch.
         transforms: applied in order to the augmented batch in pixel space, each with its own key.
-        generators: applied after them, each with its own key; they may ask the networks.
+        generators: applied after the transforms, each with its own key; they may call the networks.
         loss: (logits [B, K], target [B, K]) -> losses [B].
         class_weights: f32[K], the weight of each row by its label; None = all 1.
         weighted_mean: the loss of a step is divided by the sum of the weights of its rows, as
             PyTorch's weighted cross-entropy is; False = by the number of rows.
-        objective: (recipe, networks, batch, key) -> `Outcome`; owns the targets. It weighs rows
-            with `row_weights` of the recipe that it is given, whose class weights may be those of a
-            method of the gradient.
-        places: of the network, at which the objective mixes activations; a network that lacks one
-            of them is refused.
+        objective: (recipe, networks, batch, key) -> `Outcome`; decides the targets. It takes the
+            weights of rows from `row_weights` of the recipe in its arguments, because a `gradient`
+            may have replaced the class weights there.
+        places: places of the network at which the objective mixes activations; a network without
+            one of them is refused.
         gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
-        trainable: (path of a parameter) -> whether it trains. A frozen parameter is a constant to
-            the forward pass, so that its gradient costs nothing.
+        trainable: (path of a parameter) -> True if it trains. A frozen parameter is a constant in
+            the forward pass, so its gradient is not computed.
         train_mode: False runs batch norm and dropout in evaluation mode.
         frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
         memory: name -> `Memory`.
         eval_variables: (state) -> the variables to evaluate with.
         postprocess: logits [B, K] -> logits [B, K], in evaluation.
-        requires: argument of the model -> the value without which the method means nothing, such as
+        requires: argument of the model -> the value that the method needs, such as
             {"head": "cosine"}.
     """
 
@@ -154,7 +157,7 @@ class Recipe:
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:
-        """The weights [B] of rows with labels i32[B]; None where all weigh the same."""
+        """Returns the weights [B] of rows with labels i32[B]; None if all weights are 1."""
         if self.class_weights is None:
             return None
         return jnp.asarray(self.class_weights, dtype)[label]
