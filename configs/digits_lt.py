@@ -1,4 +1,4 @@
-"""Long-tailed handwritten digits: a first run of two minutes, with nothing to download.
+"""Long-tailed handwritten digits: a first run of a minute, with nothing to download.
 
     python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 

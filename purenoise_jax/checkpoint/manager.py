@@ -126,7 +126,7 @@ class Checkpoints:
             raise StorageError(f"{target}: {path} cannot be moved here: {error}") from error
 
     def still_to_come(self, step: int, last: int, without: Collection[int] = ()) -> int:
-        """Returns the most checkpoints that a run may still add to those in the folder.
+        """Returns an upper bound on the checkpoints that the run will still add to the folder.
 
         Args:
             step: at which the run is.

@@ -155,7 +155,7 @@ def thin(indices: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
     Args:
         indices: sorted int[M], into `labels`.
         labels: int[N].
-        limit: largest number of images of the largest class, at least 1. The other classes keep a
+        limit: most images that the largest class keeps, at least 1. The other classes keep a
             proportional number, rounded down, but at least one. Each class keeps its first images.
 
     Returns:

@@ -29,7 +29,9 @@ def m2m(
         str, Text(), "workdir of a plainly trained run of the same model", LOCAL
     ] = "",
     beta: Annotated[
-        float, Real(0, 1, below=True), "a translation has a chance of 1 - beta ** (n - n_k)"
+        float,
+        Real(0, 1, below=True),
+        "of two classes that differ by d images, 1 - beta ** d of the translations are used",
     ] = 0.999,
     push: Annotated[float, Real(0), "weight of the source class's logit, which is lowered"] = 0.5,
     confidence: Annotated[
@@ -42,12 +44,13 @@ def m2m(
 ) -> Recipe:
     """Draws classes evenly; drawn rows of rare classes may become translations of other rows.
 
-    A row of class k stays with probability n_k / n_max. Otherwise another row of the batch, of a
-    class with more images, is drawn with probability proportional to 1 - beta ** (n - n_k). Along
-    normalised gradients, `num_steps` steps raise the frozen network's probability of k and lower
-    the trained network's logit of the source class. The result replaces the row with probability
-    1 - beta ** (n - n_k), and only if the frozen network's probability of k is at least
-    `confidence`. Labels do not change. Noise rows are neither replaced nor translated.
+    A row of class k, which has n_k images, stays with probability n_k / n_max. Otherwise another
+    row of the batch, of a class with n > n_k images, is drawn with probability proportional to
+    1 - beta ** (n - n_k). Then `num_steps` steps along the normalised gradient raise the frozen
+    network's probability of k and lower the trained network's logit of the source class. The
+    result replaces the row with probability 1 - beta ** (n - n_k), and only if the frozen network's
+    probability of k is at least `confidence`. Labels do not change. Noise rows are neither replaced
+    nor translated.
 
     READING: a translation starts at the drawn image itself. The authors add a perturbation, which
     their code scales to almost zero.

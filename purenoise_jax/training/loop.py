@@ -72,11 +72,11 @@ def train(run: TrainingRun) -> None:
     for epoch in run.epochs_left():
         phase = run.experiment.phase_of(epoch)
         steps = run.compiled_steps(phase)
-        rows = run.begin_epoch(epoch, phase)
-        row, count = run.next_steps(epoch)
+        epoch_rows = run.begin_epoch(epoch, phase)
+        first, count = run.next_steps(epoch)
         while count:
             before = run.metrics
-            run.state, run.metrics = steps(run.state, before, run.inputs, rows, row, count)
+            run.state, run.metrics = steps(run.state, before, run.inputs, epoch_rows, first, count)
             run.advance(count, before)
-            row, count = run.next_steps(epoch)
+            first, count = run.next_steps(epoch)
         run.end_epoch(epoch, phase)

@@ -147,17 +147,17 @@ class TrainingRun:
         return Rows(placement.split_rows(index), placement.split_rows(valid))
 
     def next_steps(self, epoch: int) -> tuple[int, int]:
-        """The row of the epoch that is next, and how many steps one call runs; 0 at its end."""
-        row = self.step - epoch * self._steps_per_epoch
-        if row == self._steps_per_epoch:
-            return row, 0
+        """The next step, counted within the epoch, and how many steps a call runs; 0 at its end."""
+        first = self.step - epoch * self._steps_per_epoch
+        if first == self._steps_per_epoch:
+            return first, 0
         self.stop_if_requested()
         self._display.doing(f"epoch {epoch + 1}/{self._options.num_epochs}")
-        count = min(self._steps_per_call, self._steps_per_epoch - row)
+        count = min(self._steps_per_call, self._steps_per_epoch - first)
         if not self._options.steps_per_call and jax.process_count() == 1:
             count = min(count, self._timer.steps_within(SECONDS_PER_CALL))
         every = self._options.checkpoint_every_steps
-        return row, min(count, every - self.step % every) if every else count
+        return first, min(count, every - self.step % every) if every else count
 
     def advance(self, count: int, metrics_before: EpochMetrics) -> None:
         """Counts steps that have been dispatched, and saves within an epoch where that is due.

@@ -1,6 +1,7 @@
 """One training step: batch, loss, gradient, update, and the check for non-finite values.
 
-`TrainStep` is built once per phase and compiled by `compile_steps`; read it from top to bottom.
+`TrainStep` is built once per phase and compiled by `compile_steps`; its `__call__` and `update`
+give the order of the parts.
 """
 
 import collections
@@ -63,7 +64,7 @@ class Inputs:
 
 @flax.struct.dataclass
 class Rows:
-    """Images that a step takes, by index.
+    """Images that a step takes, by index; of a whole epoch with a first axis of steps.
 
     Attributes:
         index: i32[B], into the training set.
@@ -290,7 +291,7 @@ def keep_finite(
         old: before the step.
         new: after it.
         sums: of the step.
-        grads: of the step; those of frozen parameters do not show in the new state.
+        grads: of the step.
 
     Returns:
         The new state, or the old one with step + 1 if anything is not finite; and finite, bool[].
