@@ -79,8 +79,8 @@ def _split(address: str) -> tuple[str, int]:
 def _bind_address(host: str | None, port: int) -> str | None:
     """The address at which process 0 listens: only the one that it was given.
 
-    None, which is JAX's own default of all addresses, where that address is not one of this machine
-    (as behind a translated one), or the user has told JAX another.
+    None, which is JAX's default of all addresses, if that address does not belong to this machine
+    (for example behind address translation), or if the user has set another for JAX.
     """
     if host is None or os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
         return None

@@ -1,13 +1,12 @@
-"""Notices when another process of the run is gone, and then ends this one with a line that says so.
+"""Heartbeat between the processes of a run: ends this process if another one is gone.
 
-JAX finds out too, but late, and ends the process from within the compiled library, where nothing
-of ours is told; and a process that waits in a collective operation for one that failed does not
-return to Python. A launcher ends the others of one that ended, not those of one that hangs. So the
-processes hold connections of their own to process 0 and say at least once a second that they are
-there: the operating system closes the connections of one that is killed at once, and one that hangs
-falls silent.
+JAX detects this too, but late, and ends the process from within the compiled library, without our
+message and exit code; and a process that waits in a collective operation for a failed one does not
+return to Python. A launcher ends the others of a process that ended, not of one that hangs. So each
+process has a connection to process 0 and sends a line at least once a second. The operating system
+closes the connections of a killed process at once; a process that hangs stops sending.
 
-A process that fails says so too, and the others end with its exit code.
+A process that fails sends its error, and the others end with its exit code.
 """
 
 import asyncio
@@ -33,8 +32,8 @@ from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, e
 T = TypeVar("T")
 
 GONE = 1
-# How long an error that comes from the library may turn out to be that of another process, and how
-# long a process that is told of another's failure may come to its own end.
+# Seconds to wait whether an error of the library was caused by another process; and seconds that a
+# process has to end by itself after it has received the failure of another.
 VERDICT_SECONDS, GRACE_SECONDS = 2.0, 1.0
 TOKEN_BYTES, LINE_BYTES = 16, 1024
 
@@ -124,7 +123,7 @@ class Heartbeat:
                 raise ConfigError(
                     f"process 0 cannot be reached at {host.decode()}:{int(told_port)}: {error}"
                 ) from error
-        # One that is gone before it came would not be missed.
+        # Wait until all are connected: a process that dies before connecting would go unnoticed.
         self._all_here.wait()
 
     async def _listen(self, token: bytes) -> int:
@@ -158,7 +157,7 @@ class Heartbeat:
     async def _watch(
         self, process: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Hears what another process says until nothing more comes."""
+        """Reads the lines of another process until its connection closes."""
         self._others[process] = writer
         if len(self._others) == (self._count - 1 if self._me == 0 else 1):
             self._all_here.set()
@@ -188,8 +187,8 @@ class Heartbeat:
         Raises:
             TimeoutError: none came in time.
         """
-        # A job that was suspended as a whole wakes up to old clocks and must not end for it: that
-        # costs one of several short waits.
+        # After a suspension of the whole job all clocks have advanced. It then uses up only one of
+        # several short waits.
         for _ in range(math.ceil(self._seconds / self._beat)):
             with contextlib.suppress(TimeoutError):
                 return await asyncio.wait_for(reader.readline(), self._beat)
@@ -216,7 +215,7 @@ class Heartbeat:
         # Not through a console, whose lock the main thread may hold, and in one piece.
         with contextlib.suppress(OSError):
             os.write(2, f"\nerror: {one_line(message)}\n".encode())
-        # Whatever comes now, the process ends.
+        # From here on the process ends.
         self._leaving.set()
         # When process 0 ends, JAX ends the others, perhaps before they could say why.
         deadline = time.monotonic() + GRACE_SECONDS
@@ -233,7 +232,7 @@ class Heartbeat:
             self._all_done.set()
 
     async def _tell(self, line: str) -> None:
-        """Says something to all; that it cannot be said shows when reading, too."""
+        """Sends a line to all; a broken connection shows when reading, too."""
         for writer in self._others.values():
             writer.write(f"{line}\n".encode())
 

@@ -78,10 +78,10 @@ class WorkdirLock:
 def _sign(handle: int) -> None:
     """Writes into the locked file who holds it."""
     note = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    # A full disk is for the probe of the workdir to tell.
+    # The check that the workdir is writable reports a full disk.
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
-        # Windows lets nobody else read the byte that is locked, which is the first.
+        # On Windows no other process can read the locked byte, which is the first.
         os.write(handle, b" " + json.dumps(note).encode())
 
 

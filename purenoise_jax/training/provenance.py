@@ -8,9 +8,6 @@ from pathlib import Path
 
 import jax
 
-from purenoise_jax.runtime.files import read_json as read_json
-from purenoise_jax.runtime.files import write_json as write_json
-
 
 def versions() -> dict[str, str]:
     """Versions of the libraries and the package, and the device."""
