@@ -74,21 +74,21 @@ class Job:
         return re.search(rf"\b{name}=(\S+)", text)[1]
 
     def wait(self, *states: str) -> str:
-        for _ in range(600):
+        for _ in range(2400):
             if (state := self.shown("JobState")) in states:
                 return state
             time.sleep(0.2)
         raise AssertionError(f"{state}\n{self.log()}")
 
     def wait_for_steps(self, beyond: int = 0) -> int:
-        for _ in range(600):
+        for _ in range(2400):
             if (steps := max(Checkpoints(self.workdir).steps(), default=0)) > beyond:
                 return steps
             time.sleep(0.2)
         raise AssertionError(f"no step beyond {beyond}\n{self.log()}")
 
     def wait_for_restart(self, number: int) -> None:
-        for attempt in range(600):
+        for attempt in range(2400):
             state = self.shown("JobState")
             if state == "RUNNING" and self.shown("Restarts") == str(number):
                 return
