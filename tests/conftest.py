@@ -5,7 +5,13 @@ on a GPU.
 """
 
 import os
+import signal
 from pathlib import Path
+
+# A script starts its background commands with Ctrl-C switched off, and then nothing here could be
+# interrupted by it. Python's own handler is that of a command in the foreground.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Functions that tests jit run once or twice: without optimisation they compile in two thirds of the
 # time. The package sets the level of its own programs, see `purenoise_jax.runtime.compiler`.
