@@ -1,12 +1,12 @@
-"""Checks that this code continues a run of the first release bit for bit.
+"""Checks that this code continues a run of the first release.
 
     python -m tests.continue_first_release FOLDER
 
 The first release, commit 803abee, is installed into a new environment in FOLDER. There it trains the
 digits twice: to the end, and until it is stopped within an epoch. This code then continues the
-second run. Plain training must end with the same state, bit for bit. A run with noise need not: the
-selection of masked rows in the norms changed after the release and rounds differently, so only the
-largest difference of its arrays is checked.
+second run, and the largest difference between the final parameters is checked. It is not zero
+because the norms round differently since commit 44965d8, which selects masked rows out of them. (On
+some processors, plain training ended with the same bits even then.)
 """
 
 import json
@@ -27,6 +27,8 @@ from purenoise_jax.training.experiment import build
 COMMIT = "803abee"
 ROOT = Path(__file__).parent.parent
 EPOCHS = 8
+# Of parameters of the order of 1, after 96 steps.
+LARGEST_DIFFERENCE = 1e-5
 PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
 
 
@@ -107,18 +109,18 @@ def largest_difference(method: str, one: Path, other: Path) -> float:
 
 
 def show(folder: Path) -> bool:
-    """Prints a line per method; True if all continued runs ended as they must."""
+    """Prints a line per method; True if all continued runs ended as near as they must."""
     checkout = install(folder)
     python = folder / "environment/bin/python"
     same = True
-    for method, step, bitwise in (("erm", 40, True), ("open", 80, False)):
+    for method, step in (("erm", 40), ("open", 80)):
         complete, stopped = folder / f"{method}_whole", folder / f"{method}_stopped"
         train(python, checkout, method, complete)
         at = train_until(python, checkout, method, stopped, step)
         output = train(sys.executable, ROOT, method, stopped)
         differ = largest_difference(method, complete, stopped)
         same &= f"continues at step {at}" in output
-        same &= digest(complete) == digest(stopped) if bitwise else differ < 1e-2
+        same &= differ < LARGEST_DIFFERENCE
         print(
             f"{method}: {COMMIT} to the end {digest(complete)[:16]}; "
             f"stopped at step {at} and continued by this code {digest(stopped)[:16]}; "
