@@ -6,13 +6,14 @@ running variance.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax.models import BatchNorm, DARBatchNorm
-from purenoise_jax.models.moments import ImageMoments, standardize
+from purenoise_jax.models.moments import Affine, Moments, standardize
 from purenoise_jax.models.norm_batch import NormBatch
 
 
@@ -21,8 +22,7 @@ class MaskedSums(DARBatchNorm):
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Normalises with E[x^2] - E[x]^2 of the masked rows."""
-        x, affine = batch.x, self.affine(batch)
-        axes = tuple(range(1, x.ndim - 1))
+        x, axes = batch.x, tuple(range(1, batch.x.ndim - 1))
 
         def moments(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
             weight = batch.by_row(rows.astype(x.dtype))
@@ -31,21 +31,31 @@ class MaskedSums(DARBatchNorm):
             return mean, (jnp.square(x) * weight).sum((0, *axes)) / count - jnp.square(mean)
 
         noise = jnp.zeros_like(batch.valid) if batch.noise is None else batch.noise
-        natural = self._kept(batch, *moments(batch.valid & ~noise), average)
+        natural, for_noise = self._affines(batch, moments, noise, average)
 
-        def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-            return jnp.where(noise[:, None], a[None], b[None])
+        def by_row(natural: jax.Array, for_noise: jax.Array) -> jax.Array:
+            rows = jnp.where(noise[:, None], for_noise[None], natural[None])
+            return rows.reshape(len(rows), *(1,) * len(axes), -1)
 
-        mean, var = map(pick, moments(batch.valid & noise), natural)
-        scale, bias = map(pick, jax.lax.stop_gradient(affine), affine)
-        return standardize(x, mean, var, scale, bias, self.epsilon)
+        mean, gain, bias = map(by_row, natural, for_noise)
+        return (x - mean) * gain + bias
 
-    def _kept(
-        self, batch: NormBatch, mean: jax.Array, var: jax.Array, average: bool
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the running statistics, or updates them with the new moments."""
-        images = ImageMoments(mean[None], var[None], jnp.ones((1, 1), mean.dtype))
-        return self.moments(batch, images, jnp.ones(1, bool), average)
+    def _affines(
+        self, batch: NormBatch, moments: Any, noise: jax.Array, average: bool
+    ) -> tuple[Affine, Affine]:
+        """The normalisations of natural and of noise rows; in training updates the statistics."""
+        affine, running = self.affine(batch), self.running(batch)
+        natural = moments(batch.valid & ~noise)
+        if average:
+            natural = tuple(variable.value.reshape(-1) for variable in running)
+        else:
+            mean, var = (each[None] for each in natural)
+            self.update(running, Moments(mean, var, var, jnp.full((1, 1), 2.0)), 0)
+        pairs = ((natural, affine), (moments(batch.valid & noise), self.for_noise(affine)))
+        return tuple(  # type: ignore[return-value]
+            Affine(mean, jax.lax.rsqrt(var + self.epsilon) * scale, bias)
+            for (mean, var), (scale, bias) in pairs
+        )
 
 
 class TwoOutputs(MaskedSums):
@@ -53,7 +63,7 @@ class TwoOutputs(MaskedSums):
 
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Selects between two normalised batches."""
-        x, affine = batch.x, self.affine(batch)
+        x = batch.x
         noise = jnp.zeros_like(batch.valid) if batch.noise is None else batch.noise
         axes = tuple(range(x.ndim - 1))
 
@@ -64,12 +74,10 @@ class TwoOutputs(MaskedSums):
                 jnp.square(x - mean.reshape(*(1,) * (x.ndim - 1), -1)), axes, where=where
             )
 
-        def apply(mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-            return standardize(x, mean[None], var[None], scale[None], bias[None], self.epsilon)
-
-        natural = apply(*self._kept(batch, *moments(batch.valid & ~noise), average), *affine)
-        fixed = jax.lax.stop_gradient(affine)
-        return jnp.where(batch.by_row(noise), apply(*moments(batch.valid & noise), *fixed), natural)
+        natural, for_noise = (
+            standardize(x, None, affine) for affine in self._affines(batch, moments, noise, average)
+        )
+        return jnp.where(batch.by_row(noise), for_noise, natural)
 
 
 FORMS: dict[str, Callable[..., BatchNorm]] = {

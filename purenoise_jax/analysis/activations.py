@@ -24,7 +24,7 @@ from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, litera
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import Run
-from purenoise_jax.models.moments import image_moments, pooled_moments, standardize
+from purenoise_jax.models.moments import Affine, group_moments, standardize
 from purenoise_jax.models.norm_inputs import norm_inputs
 from purenoise_jax.runtime import rng
 
@@ -55,15 +55,14 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
     Returns:
         The results of plain batch norm and of DAR-BN, [B, H, W, C] each, before scale and shift.
     """
-    images = image_moments(x)
-    one, zero = jnp.ones((1, x.shape[-1]), x.dtype), jnp.zeros((1, x.shape[-1]), x.dtype)
-    mean, var, _ = pooled_moments(images, jnp.ones_like(noise))
-    bn = standardize(x, mean[None], var[None], one, zero, EPSILON)
-    noise_mean, noise_var, _ = pooled_moments(images, noise)
-    mean, var, _ = pooled_moments(images, ~noise)
-    mean = jnp.where(noise[:, None], noise_mean[None], mean[None])
-    var = jnp.where(noise[:, None], noise_var[None], var[None])
-    return bn, standardize(x, mean, var, one, zero, EPSILON)
+    zero = jnp.zeros(x.shape[-1], x.dtype)
+
+    def affines(*groups: jax.Array) -> list[Affine]:
+        found = group_moments(x, groups, epsilon=EPSILON)
+        return [Affine(m, s, zero) for m, s in zip(found.mean, found.inv_std, strict=True)]
+
+    bn = standardize(x, None, *affines(jnp.ones_like(noise)))
+    return bn, standardize(x, noise, *affines(~noise, noise))
 
 
 def layer_of(paths: Sequence[str]) -> str:

@@ -1,81 +1,59 @@
-"""Per-channel mean and variance of a masked batch, pooled from the moments of its images.
+"""Per-channel mean and variance of groups of images, and the normalisation with them.
 
-`image_moments` reduces every image once to its per-channel mean and variance, [B, C].
-`pooled_moments` applies the masks as weights to these small arrays. `standardize` then reads the
-activations a second time, with one fused multiply-add. No rows are gathered or scattered, so shapes
-stay fixed.
+`group_moments` reduces every image once to its per-channel sums, [B, C]; the masks of the groups,
+such as natural and noise, select among these small arrays. `standardize` then reads the activations
+a second time, with one fused multiply-add. No rows are gathered or scattered, so shapes stay fixed.
+
+The sums are taken around a number near the mean of the group, so activations with a mean far from
+zero lose little to cancellation.
 
 Rows that do not count are selected out with `jnp.where`, never multiplied by zero, because zero
-times NaN is NaN. The selection precedes each square, because the gradient of a square of NaN is NaN
-even if its value is selected out.
+times NaN is NaN.
+
+The derivatives are written by hand as forward derivatives, which JAX transposes into gradients. In
+the form that JAX would find by itself, a layer's gradient takes fifteen kernels on a GPU instead of
+three, and computes terms that cancel.
 """
 
+import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
+from purenoise_jax.runtime.compiler import (
+    optimization_barrier_on_accelerators,
+    optimization_barrier_on_cpu,
+)
+
+# Elements of an image whose mean is the reference of the sums.
+SAMPLED = 8
 
 
-class ImageMoments(NamedTuple):
-    """Moments of every image over its positions.
+class Moments(NamedTuple):
+    """Moments of G groups of images.
 
     Attributes:
-        mean: [B, C].
-        var: [B, C], biased. May be below zero by rounding.
-        positions: [B, 1] or [B, C], number of positions in the moments.
+        mean: [G, C], zero if the group has no image.
+        var: [G, C], biased and never negative; zero if the group has no image.
+        inv_std: [G, C], 1 / sqrt(var + epsilon).
+        positions: f32[G, 1] or [G, C], the number of positions in the moments.
     """
 
     mean: jax.Array
     var: jax.Array
+    inv_std: jax.Array
     positions: jax.Array
 
 
-def image_moments(
-    x: jax.Array, mask: jax.Array | None = None, *, fast: bool = True
-) -> ImageMoments:
-    """Moments of every image over its spatial positions.
+class Affine(NamedTuple):
+    """A normalisation with fixed numbers per channel, [C] each: (x - mean) * gain + bias."""
 
-    The fast form reads the data once. It sums around the image's first pixel, so activations with
-    a mean far from zero lose little to cancellation. The other form reads the data twice, the
-    second time for the squares around the mean.
-
-    Args:
-        x: [B, ..., C], finite where `mask` is False.
-        mask: bool[B, ..., C], True = the element counts; None = all do. With a mask the data is
-            always read twice.
-        fast: True reads the data once.
-
-    Returns:
-        `ImageMoments` of the dtype of `x`, counts in float32 or wider. The moments of an image of
-        which no element counts are zero.
-    """
-    positions = math.prod(x.shape[1:-1])
-    rows = x.reshape(x.shape[0], positions, x.shape[-1])
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    if mask is not None:
-        chosen = mask.reshape(rows.shape)
-        count = chosen.sum(axis=1, dtype=wide)
-
-        def over_positions(values: jax.Array) -> jax.Array:
-            total = jnp.where(chosen, values, 0).sum(axis=1)
-            return (total / jnp.maximum(count, 1)).astype(x.dtype)
-
-        mean = over_positions(rows)
-        return ImageMoments(mean, over_positions(jnp.square(rows - mean[:, None])), count)
-    count = jnp.full((x.shape[0], 1), positions, wide)
-    if not fast:
-        mean = rows.mean(axis=1)
-        return ImageMoments(mean, jnp.square(rows - mean[:, None]).mean(axis=1), count)
-    # The result does not depend on the shift, so neither does the gradient.
-    shift = jax.lax.stop_gradient(rows[:, :1])
-    # Written twice so that each subtraction fuses into its reduction.
-    mean = (rows - optimization_barrier_on_cpu(shift)).mean(axis=1)
-    var = jnp.square(rows - shift).mean(axis=1) - jnp.square(mean)
-    return ImageMoments(mean + shift[:, 0], var, count)
+    mean: jax.Array
+    gain: jax.Array
+    bias: jax.Array
 
 
 def on_one_device(local: jax.Array) -> jax.Array:
@@ -83,58 +61,204 @@ def on_one_device(local: jax.Array) -> jax.Array:
     return local
 
 
-def pooled_moments(
-    images: ImageMoments,
-    selected: jax.Array,
+def group_moments(
+    x: jax.Array,
+    groups: Sequence[jax.Array],
+    *,
+    epsilon: float,
+    mask: jax.Array | None = None,
+    fast: bool = True,
     sum_over_devices: Callable[[jax.Array], jax.Array] = on_one_device,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Moments of the union of the selected images, each weighted by its number of positions.
+) -> Moments:
+    """Moments of one or two groups of images over all their positions.
+
+    The fast form reads the data once. The other form reads the data twice, the second time for the
+    squares around the mean.
 
     Args:
-        images: moments of each image. Those of images that are not selected may be NaN or infinite.
-        selected: bool[B], True for the images that count. The moments are zero if there are none.
+        x: [B, ..., C], finite where `mask` is False and in rows of no group.
+        groups: one or two disjoint bool[B], True for the images of the group. The images of the
+            other group may hold NaN.
+        epsilon: added to the variance in `Moments.inv_std`.
+        mask: bool[B, ..., C], True = the element counts; None = all do.
+        fast: True reads the data once.
         sum_over_devices: for a batch divided over devices, `jax.lax.psum` over an axis. The devices
-            may hold different numbers of selected images, some none.
+            may hold different numbers of images of a group, some none.
 
     Returns:
-        mean [C], biased variance [C] (never negative), and the number of selected positions, [1] or
-        [C].
+        `Moments` of the dtype of `x`, with counts in float32 or wider.
     """
-    weight = jnp.where(selected[:, None], images.positions, 0)
-    counts = weight > 0
-    count = sum_over_devices(weight.sum(axis=0))
-    share = (weight / jnp.maximum(count, 1)[None]).astype(images.mean.dtype)
-    mean = sum_over_devices((share * jnp.where(counts, images.mean, 0)).sum(axis=0))
-    deviation = jnp.where(counts, images.mean, mean[None]) - mean[None]
-    around_mean = jnp.where(counts, images.var, 0) + jnp.square(deviation)
-    var = sum_over_devices((share * around_mean).sum(axis=0))
-    return mean, jnp.maximum(var, 0), count
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    rows = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
+    members = jnp.stack(list(groups))
+    if mask is None:
+        counted, positions = None, jnp.full((len(rows), 1), rows.shape[1], wide)
+    else:
+        counted = mask.reshape(rows.shape)
+        positions = counted.sum(axis=1, dtype=wide)
+    local_count = jnp.where(members[:, :, None], positions, 0).sum(axis=1)
+    count = sum_over_devices(local_count)
+
+    def divisor(number: jax.Array) -> jax.Array:
+        return jnp.maximum(number, 1).astype(x.dtype)
+
+    # Written to memory, because otherwise XLA on a GPU computes them anew in every kernel, and then
+    # takes the kernels to be too costly to be joined.
+    members, share, local_share = optimization_barrier_on_accelerators(
+        (members, 1 / divisor(count), 1 / divisor(local_count))
+    )
+
+    def by_row(table: jax.Array) -> jax.Array:
+        second = members[1] if len(members) > 1 else None
+        return _by_row(second, list(table))[:, None]
+
+    def sums(per_image: Sequence[jax.Array]) -> list[jax.Array]:
+        """Sums over the images of each group, [G, C], of arrays [B, C]."""
+        transposed = (each.T[None] for each in per_image)
+        return [jnp.where(members[:, None], each, 0).sum(axis=-1) for each in transposed]
+
+    def around(reference: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Local mean and variance, from the sums around a reference [G, C]."""
+        away = rows - by_row(reference)
+        if counted is not None:
+            away = jnp.where(counted, away, 0)
+        first, second = sums([away.sum(axis=1), jnp.square(away).sum(axis=1)])
+        first, second = first * local_share, second * local_share
+        mean = jnp.where(local_count > 0, reference + first, 0)
+        return mean, jnp.maximum(second - jnp.square(first), 0)
+
+    @jax.custom_jvp
+    def moments(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mean, var = around(_reference(rows, members), rows)
+        if not fast:
+            mean, var = around(mean, rows)
+        if sum_over_devices is not on_one_device:
+            part = (local_count / jnp.maximum(count, 1)).astype(x.dtype)
+            local_mean, mean = mean, sum_over_devices(part * mean)
+            var = sum_over_devices(part * (var + jnp.square(local_mean - mean)))
+        inv_std = jax.lax.rsqrt(var + epsilon)
+        # Written to memory, because otherwise every kernel that needs it computes the root again.
+        return optimization_barrier_on_accelerators((mean, var, inv_std))
+
+    @moments.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        (rows,), (tangent,) = primals, tangents
+        mean, var, inv_std = moments(rows)
+        if counted is not None:
+            tangent = jnp.where(counted, tangent, 0)
+        # The mean's own change adds nothing to the variance, as the deviations sum to zero.
+        away = rows - by_row(mean)
+        per_image = optimization_barrier_on_cpu(
+            (tangent.sum(axis=1), (2 * away * tangent).sum(axis=1))
+        )
+        d_mean, d_var = (
+            sum_over_devices(
+                share
+                * jnp.stack([jnp.where(group[:, None], each, 0).sum(axis=0) for group in members])
+            )
+            for each in per_image
+        )
+        return (mean, var, inv_std), (d_mean, d_var, -0.5 * inv_std * inv_std * inv_std * d_var)
+
+    return Moments(*moments(rows), count)
+
+
+def _reference(rows: jax.Array, members: jax.Array) -> jax.Array:
+    """A number near the mean of each group, from a few of its elements.
+
+    Args:
+        rows: [B, P, C].
+        members: bool[G, B].
+
+    Returns:
+        [G, C].
+    """
+    if jax.default_backend() == "cpu":
+        # A sum, because XLA does not repeat sums in the loops that use them. It repeats elements
+        # that are taken one by one, and jaxlib 0.10.2 then overwrites them while it reads them.
+        chosen = jnp.where(members[:, :, None], rows[:, 0], 0)
+        return chosen.sum(axis=1) / jnp.maximum(members.sum(axis=1), 1)[:, None].astype(rows.dtype)
+    # No sum, because it would be one more kernel for each layer.
+    first = members.argmax(axis=1)
+    places = range(0, rows.shape[1], -(-rows.shape[1] // SAMPLED))
+    sample = [rows.at[first, place].get(mode="promise_in_bounds") for place in places]
+    return functools.reduce(jnp.add, sample) / len(sample)
 
 
 def standardize(
-    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, noise: jax.Array | None, natural: Affine, for_noise: Affine | None = None
 ) -> jax.Array:
-    """Normalises, scales and shifts; moments and affine parameters may differ by row.
+    """Normalises, scales and shifts every row as its kind requires.
 
     Args:
         x: [B, ..., C].
-        mean: [B, C] or [1, C].
-        var: [B, C] or [1, C].
-        scale: [B, C] or [1, C].
-        bias: [B, C] or [1, C].
-        epsilon: added to the variance.
+        noise: bool[B], True = the row is pure noise; None = all rows are treated as natural.
+        natural: for natural rows.
+        for_noise: for noise rows; None = as for natural rows.
 
     Returns:
-        (x - mean) / sqrt(var + epsilon) * scale + bias, [B, ..., C].
+        (x - mean) * gain + bias, [B, ..., C].
     """
-    positions = (1,) * (x.ndim - 2)
+    if for_noise is None:
+        noise, for_noise = None, natural
 
     def broadcastable(row: jax.Array) -> jax.Array:
-        return row.reshape(row.shape[0], *positions, row.shape[1])
+        return row.reshape(row.shape[0], *(1,) * (x.ndim - 2), row.shape[-1])
 
-    gain = jax.lax.rsqrt(var + epsilon) * scale
-    # Written to memory, because otherwise XLA on a CPU recomputes the selection by row, including
-    # the draw of the mask, for every activation. Broadcast to rows even if all rows share them,
-    # because otherwise the reduction of their gradients runs on one thread.
-    mean, gain, bias = optimization_barrier_on_cpu((mean, gain, bias), rows=x.shape[0])
-    return (x - broadcastable(mean)) * broadcastable(gain) + broadcastable(bias)
+    def by_row(affines: Sequence[Affine]) -> Affine:
+        # Written to memory, because otherwise XLA on a CPU recomputes the selection by row,
+        # including the draw of the mask, for every activation. Broadcast to rows even if all rows
+        # share them, because otherwise the reduction of their gradients runs on one thread.
+        return optimization_barrier_on_cpu(
+            Affine(*(_by_row(noise, tables) for tables in zip(*affines, strict=True))),
+            rows=x.shape[0],
+        )
+
+    @jax.custom_jvp
+    def apply(x: jax.Array, natural: Affine, for_noise: Affine) -> jax.Array:
+        mean, gain, bias = map(broadcastable, by_row((natural, for_noise)))
+        return (x - mean) * gain + bias
+
+    @apply.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        x, *affines = primals
+        d_x, *d_affines = tangents
+        mean, gain, _ = map(broadcastable, by_row(affines))
+        # Bias and mean need one sum over the positions, as they differ by a factor.
+        d_gain = [d.gain for d in d_affines]
+        d_bias = [
+            d.bias - affine.gain * d.mean for affine, d in zip(affines, d_affines, strict=True)
+        ]
+        d_gain_row, d_bias_row = map(
+            broadcastable,
+            optimization_barrier_on_cpu(
+                (_change_by_row(noise, d_gain), _change_by_row(noise, d_bias)), rows=x.shape[0]
+            ),
+        )
+        change = d_x * gain + (x - mean) * d_gain_row + jnp.broadcast_to(d_bias_row, x.shape)
+        return apply(*primals), change
+
+    return apply(x, natural, for_noise)
+
+
+def _by_row(second: jax.Array | None, tables: Sequence[jax.Array]) -> jax.Array:
+    """Selects for each row the numbers of its group.
+
+    Args:
+        second: bool[B], True for the rows of the second group; None = there is one group.
+        tables: [C] of each group.
+
+    Returns:
+        [B, C], or [1, C] if there is one group.
+    """
+    if second is None:
+        return tables[0][None]
+    return jnp.where(second[:, None], tables[1][None], tables[0][None])
+
+
+def _change_by_row(second: jax.Array | None, tables: Sequence[jax.Array]) -> jax.Array:
+    """`_by_row` in the form whose transpose XLA on a GPU compiles to one sum for both groups."""
+    if second is None:
+        return tables[0][None]
+    members = jnp.stack([~second, second])
+    return jnp.where(members[:, None], jnp.stack(list(tables))[:, :, None], 0).sum(axis=0).T

@@ -21,9 +21,10 @@ from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
 from purenoise_jax.models.moments import (
-    ImageMoments,
-    image_moments,
-    pooled_moments,
+    Affine,
+    Moments,
+    group_moments,
+    on_one_device,
     standardize,
 )
 from purenoise_jax.models.norm_batch import NormBatch, arrange
@@ -35,6 +36,8 @@ AUX_PREFIX = "aux_"
 NOISE_GRADS = ("affine_stop", "full_stop", "none")
 # Mean and variance, or scale and bias.
 Pair = tuple[jax.Array, jax.Array]
+# The variables of the running mean and variance.
+Running = tuple[nn.Variable[Any], nn.Variable[Any]]
 
 
 class BatchNorm(nn.Module):
@@ -160,14 +163,13 @@ class BatchNorm(nn.Module):
         Returns:
             [B, ..., C], of the dtype of `batch.x`.
         """
-        affine = self.affine(batch)
-        images = None if average else self.image_moments(batch)
-        mean, var = self.moments(batch, images, batch.valid, average)
+        scale, bias = affine = self.affine(batch)
+        mean, inv_std = self.moments(batch, average)
+        natural = Affine(mean, inv_std * scale, bias)
         if batch.noise is None or self.noise_grad != "affine_stop":
-            scale, bias = (parameter[None] for parameter in affine)
-        else:
-            scale, bias = _choose(batch.noise, self.for_noise(affine), affine)
-        return standardize(batch.x, mean[None], var[None], scale, bias, self.epsilon)
+            return standardize(batch.x, None, natural)
+        scale, bias = self.for_noise(affine)
+        return standardize(batch.x, batch.noise, natural, Affine(mean, inv_std * scale, bias))
 
     def affine(self, batch: NormBatch, prefix: str = "") -> Pair:
         """Creates or reads scale and bias, [C] each; ones and zeros if the layer has none."""
@@ -185,58 +187,58 @@ class BatchNorm(nn.Module):
         """Affine parameters of noise rows: constants if these rows must not train them."""
         return jax.lax.stop_gradient(affine) if self.noise_grad == "affine_stop" else affine
 
-    def image_moments(self, batch: NormBatch) -> ImageMoments:
-        """Moments of each image."""
-        return image_moments(batch.x, batch.mask, fast=self.use_fast_variance)
+    def moments(self, batch: NormBatch, average: bool) -> Pair:
+        """Mean and 1 / standard deviation of all rows, or those of the running statistics."""
+        running = self.running(batch)
+        if average:
+            return self.from_running(running)
+        moments = self.of_groups(batch, [batch.valid])
+        self.update(running, moments, 0)
+        return moments.mean[0], moments.inv_std[0]
 
-    def pooled(
-        self, images: ImageMoments, selected: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Joint moments of the selected images of all devices along `axis_name`."""
-        if self.axis_name is None or self.is_initializing():
-            return pooled_moments(images, selected)
-        sum_over_devices = partial(
-            jax.lax.psum, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
+    def of_groups(self, batch: NormBatch, groups: Sequence[jax.Array]) -> Moments:
+        """Moments of groups of images of all devices along `axis_name`."""
+        sum_over_devices = on_one_device
+        if self.axis_name is not None and not self.is_initializing():
+            sum_over_devices = partial(
+                jax.lax.psum, axis_name=self.axis_name, axis_index_groups=self.axis_index_groups
+            )
+        return group_moments(
+            batch.x,
+            groups,
+            epsilon=self.epsilon,
+            mask=batch.mask,
+            fast=self.use_fast_variance,
+            sum_over_devices=sum_over_devices,
         )
-        return pooled_moments(images, selected, sum_over_devices)
 
-    def moments(
-        self,
-        batch: NormBatch,
-        images: ImageMoments | None,
-        selected: jax.Array,
-        average: bool,
-        prefix: str = "",
-    ) -> Pair:
-        """Returns the moments [C] to normalise with; in training updates the running statistics.
-
-        The running statistics do not change if no row is selected.
-
-        Args:
-            batch: the rows to normalise.
-            images: the moments of each image; not needed with `average`.
-            selected: bool[B], True for the rows that enter the moments.
-            average: True only reads the running statistics.
-            prefix: of the names of the variables.
-        """
+    def running(self, batch: NormBatch, prefix: str = "") -> Running:
+        """Creates or finds the running mean and variance."""
         dtype = self.param_dtype
         if self.force_float32_reductions:
             dtype = jnp.promote_types(dtype, jnp.float32)
-        running_mean = self.variable(
-            "batch_stats", prefix + "mean", jnp.zeros, batch.features, dtype
+        shape = batch.features
+        return (
+            self.variable("batch_stats", prefix + "mean", jnp.zeros, shape, dtype),
+            self.variable("batch_stats", prefix + "var", jnp.ones, shape, dtype),
         )
-        running_var = self.variable("batch_stats", prefix + "var", jnp.ones, batch.features, dtype)
-        if average or images is None:
-            return running_mean.value.reshape(-1), running_var.value.reshape(-1)
-        mean, var, count = self.pooled(images, selected)
-        if not self.is_initializing():
-            new_var = var * count / jnp.maximum(count - 1, 1) if self.unbiased else var
-            for running, new in ((running_mean, mean), (running_var, new_var)):
-                old = running.value.reshape(-1)
-                mixed = self.momentum * old + (1 - self.momentum) * new
-                mixed = jnp.where(count > 0, mixed, old).astype(dtype)
-                running.value = mixed.reshape(batch.features)
-        return mean, var
+
+    def from_running(self, running: Running) -> Pair:
+        """Returns mean and 1 / standard deviation, [C] each, of the running statistics."""
+        mean, var = (variable.value.reshape(-1) for variable in running)
+        return mean, jax.lax.rsqrt(var + self.epsilon)
+
+    def update(self, running: Running, moments: Moments, group: int) -> None:
+        """Moves the running statistics towards those of a group, unless it has no image."""
+        if self.is_initializing():
+            return
+        mean, var, _, count = (each[group] for each in moments)
+        new_var = var * count / jnp.maximum(count - 1, 1) if self.unbiased else var
+        for variable, new in zip(running, (mean, new_var), strict=True):
+            old = variable.value.reshape(-1)
+            mixed = self.momentum * old + (1 - self.momentum) * new
+            mixed = jnp.where(count > 0, mixed, old).astype(old.dtype)
+            variable.value = mixed.reshape(variable.value.shape)
 
 
 class AuxBatchNorm(BatchNorm):
@@ -260,16 +262,23 @@ class AuxBatchNorm(BatchNorm):
     def route(self, batch: NormBatch, average: bool) -> jax.Array:
         """Normalises noise rows with the auxiliary variables, natural rows with the others."""
         noise = jnp.zeros_like(batch.valid) if batch.noise is None else batch.noise
-        affine = self.affine(batch)
-        noise_affine = self.for_noise(self.affine(batch, AUX_PREFIX))
-        images = None if average else self.image_moments(batch)
-        moments = self.moments(batch, images, batch.valid & ~noise, average)
-        noise_moments = self.moments(batch, images, batch.valid & noise, average, AUX_PREFIX)
+        scale, bias = self.affine(batch)
+        noise_scale, noise_bias = self.for_noise(self.affine(batch, AUX_PREFIX))
+        running, noise_running = self.running(batch), self.running(batch, AUX_PREFIX)
+        if average:
+            (mean, inv_std), (noise_mean, noise_inv_std) = map(
+                self.from_running, (running, noise_running)
+            )
+        else:
+            moments = self.of_groups(batch, [batch.valid & ~noise, batch.valid & noise])
+            self.update(running, moments, 0)
+            self.update(noise_running, moments, 1)
+            (mean, noise_mean), (inv_std, noise_inv_std) = moments.mean, moments.inv_std
         return standardize(
             batch.x,
-            *_choose(noise, noise_moments, moments),
-            *_choose(noise, noise_affine, affine),
-            self.epsilon,
+            noise,
+            Affine(mean, inv_std * scale, bias),
+            Affine(noise_mean, noise_inv_std * noise_scale, noise_bias),
         )
 
 
@@ -319,25 +328,21 @@ class DARBatchNorm(BatchNorm):
         """Normalises each kind of row with its own moments, both with the same parameters."""
         if batch.noise is None:
             return super().route(batch, average)
-        affine = self.affine(batch)
-        images = self.image_moments(batch)
-        moments = self.moments(batch, images, batch.valid & ~batch.noise, average)
-        noise_mean, noise_var, _ = self.pooled(images, batch.valid & batch.noise)
+        scale, bias = affine = self.affine(batch)
+        noise_scale, noise_bias = self.for_noise(affine)
+        running = self.running(batch)
+        moments = self.of_groups(batch, [batch.valid & ~batch.noise, batch.valid & batch.noise])
+        (mean, noise_mean), (inv_std, noise_inv_std) = moments.mean, moments.inv_std
+        if average:
+            mean, inv_std = self.from_running(running)
+        else:
+            self.update(running, moments, 0)
         return standardize(
             batch.x,
-            *_choose(batch.noise, (noise_mean, noise_var), moments),
-            *_choose(batch.noise, self.for_noise(affine), affine),
-            self.epsilon,
+            batch.noise,
+            Affine(mean, inv_std * scale, bias),
+            Affine(noise_mean, noise_inv_std * noise_scale, noise_bias),
         )
-
-
-def _choose(noise: jax.Array, for_noise: Pair, for_natural: Pair) -> Pair:
-    """Selects for each row the quantities [C] of its kind: two arrays [B, C]."""
-
-    def by_row(noise_value: jax.Array, natural_value: jax.Array) -> jax.Array:
-        return jnp.where(noise[:, None], noise_value[None], natural_value[None])
-
-    return by_row(for_noise[0], for_natural[0]), by_row(for_noise[1], for_natural[1])
 
 
 def _wide(dtype: Dtype) -> Dtype:

@@ -70,6 +70,14 @@ def optimization_barrier_on_cpu(tree: Tree, rows: int | None = None) -> Tree:
     return jax.lax.optimization_barrier(tree)
 
 
+def optimization_barrier_on_accelerators(tree: Tree) -> Tree:
+    """Writes arrays to memory once on an accelerator, where each reader would recompute them.
+
+    The values are unchanged. On a CPU, where fusion has other rules, this does nothing.
+    """
+    return tree if jax.default_backend() == "cpu" else jax.lax.optimization_barrier(tree)
+
+
 class CompiledAhead:
     """A jitted function that is compiled in the background while other things start.
 

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -205,3 +206,28 @@ def test_logits_and_loss_of_a_network_with_nan_padding_are_finite():
     first = found.pop("conv0")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert not np.isfinite(first["kernel"]).all()
+
+
+@norms
+def test_the_form_for_accelerators_is_that_for_a_cpu(norm, monkeypatch):
+    """Only rounding differs; nothing here is compiled, so the CPU's own form is not needed."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(3, 1, (6, 5, 3, 4)), jnp.float32)
+    noise, valid = np.arange(6) % 3 == 1, np.arange(6) < 5
+    weight = jnp.asarray(rng.normal(size=x.shape), jnp.float32)
+    module = norm()
+    variables = module.init(jax.random.key(0), x)
+
+    def loss(params, x):
+        y, updated = module.apply(
+            {**variables, "params": params}, x, noise, valid, mutable=["batch_stats"]
+        )
+        return (weight * y).sum(), (y, updated)
+
+    def results():
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(variables["params"], x)
+
+    here = results()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    there = results()
+    chex.assert_trees_all_close(here, there, rtol=2e-5, atol=2e-5)
