@@ -42,6 +42,7 @@ class FlaxBatchNorm(nn.Module):
 
     use_running_average: bool
     dtype: Any = jnp.float32
+    relu: bool = False
 
     @nn.compact
     def __call__(
@@ -49,7 +50,8 @@ class FlaxBatchNorm(nn.Module):
     ) -> jax.Array:
         """Normalises over all rows."""
         del noise_mask, valid
-        return nn.BatchNorm(self.use_running_average, momentum=0.9, dtype=self.dtype)(x)
+        y = nn.BatchNorm(self.use_running_average, momentum=0.9, dtype=self.dtype)(x)
+        return nn.relu(y) if self.relu else y
 
 
 def some_noise(key: jax.Array, batch: Batch) -> Batch:

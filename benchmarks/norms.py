@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from purenoise_jax.models import BatchNorm, DARBatchNorm
 from purenoise_jax.models.moments import Affine, Moments, standardize
@@ -38,7 +39,8 @@ class MaskedSums(DARBatchNorm):
             return rows.reshape(len(rows), *(1,) * len(axes), -1)
 
         mean, gain, bias = map(by_row, natural, for_noise)
-        return (x - mean) * gain + bias
+        y = (x - mean) * gain + bias
+        return (nn.relu(y) if self.relu else y).astype(batch.dtype)
 
     def _affines(
         self, batch: NormBatch, moments: Any, noise: jax.Array, average: bool
@@ -75,7 +77,8 @@ class TwoOutputs(MaskedSums):
             )
 
         natural, for_noise = (
-            standardize(x, None, affine) for affine in self._affines(batch, moments, noise, average)
+            standardize(x, None, batch.valid, affine, relu=self.relu, dtype=batch.dtype)
+            for affine in self._affines(batch, moments, noise, average)
         )
         return jnp.where(batch.by_row(noise), for_noise, natural)
 

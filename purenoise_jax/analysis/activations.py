@@ -55,14 +55,14 @@ def normalize_both(x: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array
     Returns:
         The results of plain batch norm and of DAR-BN, [B, H, W, C] each, before scale and shift.
     """
-    zero = jnp.zeros(x.shape[-1], x.dtype)
+    zero, valid = jnp.zeros(x.shape[-1], x.dtype), jnp.ones_like(noise)
 
     def affines(*groups: jax.Array) -> list[Affine]:
         found = group_moments(x, groups, epsilon=EPSILON)
         return [Affine(m, s, zero) for m, s in zip(found.mean, found.inv_std, strict=True)]
 
-    bn = standardize(x, None, *affines(jnp.ones_like(noise)))
-    return bn, standardize(x, noise, *affines(~noise, noise))
+    bn = standardize(x, None, valid, *affines(valid), dtype=x.dtype)
+    return bn, standardize(x, noise, valid, *affines(~noise, noise), dtype=x.dtype)
 
 
 def layer_of(paths: Sequence[str]) -> str:

@@ -68,6 +68,7 @@ def group_moments(
     epsilon: float,
     mask: jax.Array | None = None,
     fast: bool = True,
+    reference: jax.Array | None = None,
     sum_over_devices: Callable[[jax.Array], jax.Array] = on_one_device,
 ) -> Moments:
     """Moments of one or two groups of images over all their positions.
@@ -82,6 +83,8 @@ def group_moments(
         epsilon: added to the variance in `Moments.inv_std`.
         mask: bool[B, ..., C], True = the element counts; None = all do.
         fast: True reads the data once.
+        reference: [C], numbers near the means, around which the sums are taken; None = elements of
+            the groups. The squares lose (mean - reference)^2 / var of their precision.
         sum_over_devices: for a batch divided over devices, `jax.lax.psum` over an axis. The devices
             may hold different numbers of images of a group, some none.
 
@@ -109,7 +112,7 @@ def group_moments(
     )
 
     def by_row(table: jax.Array) -> jax.Array:
-        second = members[1] if len(members) > 1 else None
+        second = members[1] if len(table) > 1 else None
         return _by_row(second, list(table))[:, None]
 
     def sums(per_image: Sequence[jax.Array]) -> list[jax.Array]:
@@ -129,7 +132,8 @@ def group_moments(
 
     @jax.custom_jvp
     def moments(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        mean, var = around(_reference(rows, members), rows)
+        near = _reference(rows, members) if reference is None else reference[None]
+        mean, var = around(near, rows)
         if not fast:
             mean, var = around(mean, rows)
         if sum_over_devices is not on_one_device:
@@ -186,21 +190,32 @@ def _reference(rows: jax.Array, members: jax.Array) -> jax.Array:
 
 
 def standardize(
-    x: jax.Array, noise: jax.Array | None, natural: Affine, for_noise: Affine | None = None
+    x: jax.Array,
+    noise: jax.Array | None,
+    valid: jax.Array,
+    natural: Affine,
+    for_noise: Affine | None = None,
+    *,
+    relu: bool = False,
+    dtype: Any,
 ) -> jax.Array:
     """Normalises, scales and shifts every row as its kind requires.
 
     Args:
         x: [B, ..., C].
         noise: bool[B], True = the row is pure noise; None = all rows are treated as natural.
+        valid: bool[B], False for rows that enter no gradient of `natural` and `for_noise`.
         natural: for natural rows.
         for_noise: for noise rows; None = as for natural rows.
+        relu: True replaces negative results by zero.
+        dtype: of the result.
 
     Returns:
         (x - mean) * gain + bias, [B, ..., C].
     """
     if for_noise is None:
         noise, for_noise = None, natural
+    members = jnp.stack([valid] if noise is None else [valid & ~noise, valid & noise])
 
     def broadcastable(row: jax.Array) -> jax.Array:
         return row.reshape(row.shape[0], *(1,) * (x.ndim - 2), row.shape[-1])
@@ -214,10 +229,16 @@ def standardize(
             rows=x.shape[0],
         )
 
+    def affine_map(x: jax.Array, affines: Sequence[Affine]) -> jax.Array:
+        mean, gain, bias = map(broadcastable, by_row(affines))
+        return (x - mean) * gain + bias
+
     @jax.custom_jvp
     def apply(x: jax.Array, natural: Affine, for_noise: Affine) -> jax.Array:
-        mean, gain, bias = map(broadcastable, by_row((natural, for_noise)))
-        return (x - mean) * gain + bias
+        y = affine_map(x, (natural, for_noise))
+        if not relu:
+            return y.astype(dtype)
+        return optimization_barrier_on_accelerators(jnp.maximum(y, 0).astype(dtype))
 
     @apply.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
@@ -232,11 +253,18 @@ def standardize(
         d_gain_row, d_bias_row = map(
             broadcastable,
             optimization_barrier_on_cpu(
-                (_change_by_row(noise, d_gain), _change_by_row(noise, d_bias)), rows=x.shape[0]
+                (_change_by_row(members, d_gain), _change_by_row(members, d_bias))
             ),
         )
-        change = d_x * gain + (x - mean) * d_gain_row + jnp.broadcast_to(d_bias_row, x.shape)
-        return apply(*primals), change
+        y = apply(*primals)
+        own = d_x * gain
+        of_affine = (x - mean) * d_gain_row + jnp.broadcast_to(d_bias_row, x.shape)
+        if relu:
+            # The same sign in two ways, because XLA would otherwise write the gradient below the
+            # ReLU to memory, for both of its readers.
+            own = jnp.where(affine_map(x, affines) > 0, own, 0)
+            of_affine = jnp.where(y > 0, of_affine, 0)
+        return y, (own + of_affine).astype(dtype)
 
     return apply(x, natural, for_noise)
 
@@ -256,9 +284,15 @@ def _by_row(second: jax.Array | None, tables: Sequence[jax.Array]) -> jax.Array:
     return jnp.where(second[:, None], tables[1][None], tables[0][None])
 
 
-def _change_by_row(second: jax.Array | None, tables: Sequence[jax.Array]) -> jax.Array:
-    """`_by_row` in the form whose transpose XLA on a GPU compiles to one sum for both groups."""
-    if second is None:
-        return tables[0][None]
-    members = jnp.stack([~second, second])
-    return jnp.where(members[:, None], jnp.stack(list(tables))[:, :, None], 0).sum(axis=0).T
+def _change_by_row(members: jax.Array, tables: Sequence[jax.Array]) -> jax.Array:
+    """`_by_row` in the form whose transpose XLA on a GPU compiles to one sum for both groups.
+
+    Args:
+        members: bool[G, B], True for the rows of a group; the others get zeros.
+        tables: [C] of each group.
+
+    Returns:
+        [B, C].
+    """
+    chosen = jnp.where(members[:, None], jnp.stack(list(tables))[: len(members), :, None], 0)
+    return chosen.sum(axis=0).T

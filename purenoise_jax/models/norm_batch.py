@@ -24,6 +24,8 @@ class NormBatch:
         mask: bool[B, ..., C], True = the element enters the moments; None = all of a real row do.
         features: shape of the layer's variables, of C elements.
         order: for each axis in this layout, its number in the layer's input.
+        half_precision: the layer's input has a dtype of 16 bits.
+        dtype: of the layer's output.
     """
 
     x: jax.Array
@@ -32,6 +34,8 @@ class NormBatch:
     mask: jax.Array | None
     features: tuple[int, ...]
     order: tuple[int, ...]
+    half_precision: bool = False
+    dtype: Dtype = jnp.float32
 
     def by_row(self, flags: jax.Array) -> jax.Array:
         """Reshapes flags bool[B] so that they broadcast over `x`."""
@@ -85,6 +89,7 @@ def arrange(
         mask=counted,
         features=features,
         order=order,
+        half_precision=jnp.issubdtype(x.dtype, jnp.inexact) and jnp.finfo(x.dtype).bits == 16,
     )
     if real is None and counted is None:
         return batch

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from purenoise_jax.models.activations import relu
 from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.heads import Linear
 from purenoise_jax.models.places import Mix, unmixed
@@ -36,13 +37,13 @@ class BasicBlock(nn.Module):
     ) -> jax.Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, width]."""
         y = self.conv(self.width, strides=(self.stride, self.stride), name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y, noise_mask, valid))
+        y = self.norm(name="bn1", relu=True)(y, noise_mask, valid)
         y = self.conv(self.width, name="conv2")(y)
         y = self.norm(name="bn2")(y, noise_mask, valid)
         extra = self.width - x.shape[-1]
         shortcut = x[:, :: self.stride, :: self.stride]
         shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
-        return nn.relu(y + shortcut)
+        return relu(y + shortcut)
 
 
 class ResNetCifar(nn.Module):
@@ -51,7 +52,7 @@ class ResNetCifar(nn.Module):
     Attributes:
         num_classes: K.
         depth: 6n + 2.
-        norm: makes a normalisation layer; called with `use_running_average` and `name`.
+        norm: makes a normalisation layer; called with `use_running_average`, `relu` and `name`.
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
         places: the places at which `mix` is called, of `places.PLACES`.
@@ -96,7 +97,7 @@ class ResNetCifar(nn.Module):
         )
         norm = partial(self.norm, use_running_average=not train)
         x = conv(16, name="conv0")(mix("input", images).astype(self.dtype))
-        x = nn.relu(norm(name="bn0")(x, noise_mask, valid))
+        x = norm(name="bn0", relu=True)(x, noise_mask, valid)
         for stage, width in enumerate((16, 32, 64), start=1):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1

@@ -39,10 +39,10 @@ class WideBlock(nn.Module):
     ) -> jax.Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, width]."""
         strides = (self.stride, self.stride)
-        y = nn.relu(self.norm(name="bn1")(x, noise_mask, valid))
+        y = self.norm(name="bn1", relu=True)(x, noise_mask, valid)
         y = self.conv(self.width, (3, 3), padding=PAD_1, strides=strides, name="conv1")(y)
         y = Dropout(self.dropout_rate, deterministic=not self.train)(y)
-        y = nn.relu(self.norm(name="bn2")(y, noise_mask, valid))
+        y = self.norm(name="bn2", relu=True)(y, noise_mask, valid)
         y = self.conv(self.width, (3, 3), padding=PAD_1, name="conv2")(y)
         if x.shape[-1] != self.width or self.stride != 1:
             x = self.conv(self.width, (1, 1), padding="VALID", strides=strides, name="shortcut")(x)
@@ -56,7 +56,7 @@ class WideResNet(nn.Module):
         num_classes: K.
         depth: 6n + 4.
         widen: width factor.
-        norm: makes a normalisation layer; called with `use_running_average` and `name`.
+        norm: makes a normalisation layer; called with `use_running_average`, `relu` and `name`.
         dropout_rate: share of activations dropped in training, noise rows included; needs the
             "dropout" key.
         dtype: of activations and convolutions; parameters stay float32.
@@ -113,7 +113,7 @@ class WideResNet(nn.Module):
                     name=f"stage{stage}_block{block}",
                 )(x, noise_mask, valid)
             x = mix(f"stage{stage}", x)
-        x = nn.relu(norm(name="bn_final")(x, noise_mask, valid))
+        x = norm(name="bn_final", relu=True)(x, noise_mask, valid)
         features = mix("features", pool(x))
         logits = self.head(self.num_classes, name="head")(features)
         return logits, {"features": features}

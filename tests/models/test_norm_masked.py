@@ -231,3 +231,31 @@ def test_the_form_for_accelerators_is_that_for_a_cpu(norm, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     there = results()
     chex.assert_trees_all_close(here, there, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("noise_grad", ["none", "affine_stop", "full_stop"])
+@norms
+def test_a_relu_within_the_layer_is_one_after_it(norm, noise_grad):
+    variables = norm().init(jax.random.key(0), X)
+    weight = jnp.asarray(CT)
+
+    def results(relu_within, dtype):
+        layer = norm(noise_grad=noise_grad, relu=relu_within, dtype=dtype)
+
+        def loss(params, x):
+            y, updated = layer.apply(
+                {**variables, "params": params}, x, NOISE, VALID, mutable=["batch_stats"]
+            )
+            y = y if relu_within else jax.nn.relu(y)
+            return (weight * y).sum(), (y, updated)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+            variables["params"], X.astype(dtype)
+        )
+
+    within, after = results(True, jnp.float32), results(False, jnp.float32)
+    assert (within[0][1][0] == 0).any() and (within[0][1][0] > 0).any()
+    chex.assert_trees_all_close(within, after, rtol=1e-5, atol=1e-5)
+    within, after = results(True, jnp.bfloat16), results(False, jnp.bfloat16)
+    assert within[0][1][0].dtype == jnp.bfloat16
+    chex.assert_trees_all_close(within, after, rtol=2e-2, atol=2e-2)
