@@ -56,6 +56,11 @@ def at(key: jax.Array, step: jax.Array | int) -> jax.Array:
     return jax.random.fold_in(key, step)
 
 
+def all_at(keys: jax.Array, step: jax.Array | int) -> jax.Array:
+    """Returns the keys of several streams at a step, typed keys [S] from such; see `at`."""
+    return jax.vmap(lambda key: at(key, step))(keys)
+
+
 def fixed_bits(function: Callable[P, T]) -> Callable[P, T]:
     """Wraps a function so that draws within it use partitionable threefry, JAX's default."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from purenoise_jax.runtime.compiler import CompiledAhead, compiler_options
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.packed_state import StatePacking, packing_of
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, TrainStep
 
 
@@ -37,6 +38,7 @@ def compile_steps(
         inputs: Inputs,
         epoch: Rows,
         row: jax.Array,
+        packing: StatePacking | None = None,
     ) -> tuple[TrainState, EpochMetrics]:
         rows = jax.tree.map(
             lambda all_rows: jax.lax.with_sharding_constraint(
@@ -44,7 +46,7 @@ def compile_steps(
             ),
             epoch,
         )
-        return step(state, metrics, inputs, rows)
+        return step(state, metrics, inputs, rows, packing)
 
     def many(
         state: TrainState,
@@ -55,12 +57,17 @@ def compile_steps(
         count: jax.Array,
     ) -> tuple[TrainState, EpochMetrics]:
         # The count is traced, so a shorter call at the end of an epoch needs no second program.
-        return jax.lax.fori_loop(
-            first,
-            first + count,
-            lambda row, carry: one(carry[0], carry[1], inputs, epoch, row),
-            (state, metrics),
+        packing, metric_packing = StatePacking.of(state), packing_of(metrics, scalars=True)
+
+        def body(row: jax.Array, carry: tuple[TrainState, list[jax.Array]]) -> Any:
+            totals = metric_packing.unpack(carry[1])
+            new, totals = one(carry[0], totals, inputs, epoch, row, packing)
+            return new, metric_packing.pack(totals)
+
+        packed, totals = jax.lax.fori_loop(
+            first, first + count, body, (packing.pack(state), metric_packing.pack(metrics))
         )
+        return packing.unpack(packed), metric_packing.unpack(totals)
 
     program: Callable[..., Any] = jax.jit(
         many if looped else one,

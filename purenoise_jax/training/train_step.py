@@ -26,6 +26,14 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 from purenoise_jax.runtime.numerics import with_precision
 from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
+from purenoise_jax.training.packed_state import MAX_SIZE, StatePacking
+
+# An update is at most about this large: Adam squares it, and a float32 ends at 3e38.
+LARGEST_UPDATE = 1e18
+# Parameters beyond this size have diverged, and are about to overflow.
+LARGEST_PARAMETER = 1e30
+# Arrays of at most this size are checked together.
+SMALL = 4096
 
 
 @flax.struct.dataclass
@@ -128,27 +136,51 @@ class TrainStep:
     matmul_precision: str = "default"
 
     def __call__(
-        self, state: TrainState, metrics: EpochMetrics, inputs: Inputs, rows: Rows
+        self,
+        state: TrainState,
+        metrics: EpochMetrics,
+        inputs: Inputs,
+        rows: Rows,
+        packing: StatePacking | None = None,
     ) -> tuple[TrainState, EpochMetrics]:
-        """Trains on one batch; the result is kept only if all of it is finite."""
+        """Trains on one batch; the result is kept only if it is finite.
+
+        Args:
+            state: before the step.
+            metrics: of the epoch so far.
+            inputs: all that every step reads.
+            rows: the images of the step.
+            packing: how the state before and after the step is held; None = as it is.
+        """
         update = with_precision(self.update, self.matmul_precision)
-        new, sums, grads = update(state, inputs, rows)
-        state_kept, finite = keep_finite(state, new, sums, grads)
+        old = state if packing is None else packing.unpack(state)
+        new, sums, grads = update(old, inputs, rows)
+        if packing is not None:
+            new, grads = packing.pack(new), packing.params.pack(grads)
+        limit = LARGEST_UPDATE / jnp.maximum(self.lr_fn(state.step), 1)
+        state_kept, finite = keep_finite(state, new, sums, grads, limit)
         return state_kept, metrics.add(sums, state.step, finite)
 
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
         """The batch of a step after the transforms; see `data.batch.Batch`."""
+        keys = self.keys_at(step)
         batch = self.batch_builder.make_batch(
-            rng.at(self.keys["augment"], step), inputs.images, inputs.labels, rows.index, rows.valid
+            keys["augment"], inputs.images, inputs.labels, rows.index, rows.valid
         )
-        key = rng.at(self.keys["transforms"], step)
+        key = keys["transforms"]
         for i, transform in enumerate(self.recipe.transforms):
             batch = transform(rng.at(key, i), batch)
         return batch
 
+    def keys_at(self, step: jax.Array) -> dict[str, jax.Array]:
+        """The keys of all streams at a step."""
+        # Together, because on a GPU each would take kernels of its own.
+        at_step = rng.all_at(jnp.stack(list(self.keys.values())), step)
+        return dict(zip(self.keys, at_step, strict=True))
+
     def generate(self, state: TrainState, inputs: Inputs, batch: Batch) -> Batch:
         """The batch after the generators."""
-        key = rng.at(self.keys["generators"], state.step)
+        key = self.keys_at(state.step)["generators"]
         for i, generator in enumerate(self.recipe.generators):
             networks = self.networks(state.params, state, inputs, batch)
             batch = generator(rng.at(key, i), batch, networks)
@@ -162,7 +194,7 @@ class TrainStep:
             params,
             state.batch_stats,
             valid=batch["valid"],
-            dropout_key=rng.at(self.keys["dropout"], state.step),
+            dropout_key=self.keys_at(state.step)["dropout"],
             train=self.recipe.train_mode,
             frozen=inputs.frozen,
         )
@@ -180,7 +212,7 @@ class TrainStep:
         if class_weights is not None:
             recipe = dataclasses.replace(recipe, class_weights=class_weights, weighted_mean=True)
         networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
-        key = rng.at(self.keys["objective"], state.step)
+        key = self.keys_at(state.step)["objective"]
         outcome = recipe.objective(recipe, networks, batch, key)
         weights = outcome.weights
         losses = outcome.losses if weights is None else outcome.losses * weights
@@ -266,39 +298,65 @@ def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
     )
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """True if no array of a tree has a NaN or an infinity: bool[]."""
+def all_within(*limited: tuple[Any, jax.Array | float]) -> jax.Array:
+    """True if no element of any array is NaN or beyond its limit in size: bool[].
+
+    Args:
+        *limited: trees of arrays, each with its limit.
+    """
     by_shape = collections.defaultdict(list)
-    for leaf in jax.tree.leaves(tree):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            by_shape[leaf.shape].append(jnp.isfinite(leaf))
-    # Arrays of one shape are combined first: a deep network then takes a dozen reductions instead
-    # of one for each of its hundreds of arrays.
-    found = [functools.reduce(jnp.logical_and, leaves).all() for leaves in by_shape.values()]
-    return functools.reduce(jnp.logical_and, found, jnp.ones((), bool))
+    for tree, limit in limited:
+        for leaf in jax.tree.leaves(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact):
+                by_shape[leaf.shape].append(jnp.abs(leaf) <= jnp.asarray(limit, leaf.dtype))
+    # Arrays of one shape are combined first, and then small ones joined: a deep network then takes
+    # a few reductions instead of one for each of its hundreds of arrays.
+    small, found = [jnp.ones(1, bool)], []
+    for leaves in by_shape.values():
+        fits = functools.reduce(jnp.logical_and, leaves)
+        if fits.size <= SMALL:
+            small.append(fits.ravel())
+        else:
+            found.append(fits.all())
+    return functools.reduce(jnp.logical_and, found, jnp.concatenate(small).all())
+
+
+def small_arrays(tree: Any) -> list[jax.Array]:
+    """The arrays of a tree that take no time to read."""
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.size <= MAX_SIZE]
 
 
 def keep_finite(
-    old: TrainState, new: TrainState, sums: StepMetrics, grads: Any
+    old: TrainState, new: TrainState, sums: StepMetrics, grads: Any, limit: jax.Array | float
 ) -> tuple[TrainState, jax.Array]:
-    """Keeps the result of a step only if all of it is finite.
+    """Keeps the result of a step only if it is finite.
 
     A finite loss is not enough: a compiled ReLU may turn a NaN pixel into 0 on the way forward. A
     finite gradient is not enough: the statistics have none, and finite gradients can overflow in
-    the optimiser. So everything that would be kept is checked.
+    the optimiser. So the loss, all statistics and memories, all gradients and all small arrays of
+    the result are checked. Of an array of more than `MAX_SIZE` elements, reading the result again
+    would cost several per cent of a step on a GPU. There the limit of the gradient takes its place:
+    a step with a larger one is not kept. Its first elements are checked too, because all elements
+    grow together if the weight decay is so large that parameters diverge.
 
     Args:
         old: before the step.
         new: after it.
         sums: of the step.
         grads: of the step.
+        limit: largest size of a gradient's element, such that one update cannot overflow.
 
     Returns:
-        The new state, or the old one with step + 1 if anything is not finite; and finite, bool[].
+        The new state, or the old one with step + 1 if it was not finite; and finite, bool[].
     """
     # On a CPU the compiler would fuse the choice below into the update, and round differently.
     kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
-    finite = all_finite((sums.row_loss, grads, kept))
+    params, batch_stats, opt_state, extra = kept
+    finite = all_within(
+        (grads, limit),
+        (small_arrays((params, opt_state)), LARGEST_PARAMETER),
+        ((sums.row_loss, batch_stats, extra), float(np.finfo(np.float32).max)),
+    )
     params, batch_stats, opt_state, extra = jax.tree.map(
         lambda after, before: jnp.where(finite, after, before),
         kept,

@@ -27,17 +27,27 @@ from purenoise_jax.models import NORMS
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import NonFiniteError
 from purenoise_jax.runtime.sharding import Placement
-from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.experiment import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
-from purenoise_jax.training.train_step import Inputs, Rows, all_finite, init_state, make_step
+from purenoise_jax.training.packed_state import MAX_SIZE
+from purenoise_jax.training.train_step import (
+    Inputs,
+    Rows,
+    TrainState,
+    all_within,
+    init_state,
+    keep_finite,
+    make_step,
+)
 from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 
 pytestmark = pytest.mark.slow
 
+LARGEST = float(np.finfo(np.float32).max)
 ROWS, BAD = 16, 2  # images of class 2 spoil the step that they are in
 IMAGES = np.random.default_rng(0).integers(0, 256, (4 * ROWS, 8, 8, 3), np.uint8)
 LABELS = np.arange(4 * ROWS, dtype=np.int32) % 2
@@ -182,8 +192,8 @@ def test_the_loss_does_not_tell(fault):
     state = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0))()
     new, sums, grads = update(state, Inputs(IMAGES, LABELS), Rows(SPOILED, np.ones(ROWS, bool)))
     assert np.isfinite(sums.row_loss)
-    assert not all_finite((new, grads))
-    assert all_finite(grads) == (fault is nan_statistic)
+    assert not all_within(((new, grads), LARGEST))
+    assert all_within((grads, LARGEST)) == (fault is nan_statistic)
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +336,36 @@ def test_a_log_that_cannot_be_written_costs_a_warning(poisoned, tmp_path):
     assert summary(tmp_path)["skipped_steps"] == 4
     (warning,) = [line for line in display.warnings if "cannot be written" in line]
     assert "skipped.jsonl" in warning and len(display.warnings) == 5
+
+
+def test_a_gradient_beyond_the_limit_is_not_finite_even_in_an_array_too_large_to_check():
+    """The limit falls with the learning rate, so that their product cannot overflow."""
+    size = MAX_SIZE + 1
+    old = TrainState(jnp.int32(3), {"w": jnp.ones(size)}, {}, {"m": jnp.zeros(size)})
+    new = TrainState(jnp.int32(4), {"w": jnp.full(size, 2.0)}, {}, {"m": jnp.ones(size)})
+    loss = StepMetrics(jnp.float32(1), *(jnp.int32(0),) * 4)
+
+    def kept(gradient, limit):
+        grads = {"w": jnp.zeros(size).at[-1].set(gradient)}
+        state, finite = keep_finite(old, new, loss, grads, limit)
+        assert state.step == 4
+        chex.assert_trees_all_equal(state.params, new.params if finite else old.params)
+        return bool(finite)
+
+    assert kept(1e17, 1e18) and kept(-1e17, 1e18)
+    for gradient, limit in (
+        (1e19, 1e18),
+        (-1e19, 1e18),
+        (1e9, 1e8),
+        (jnp.nan, 1e18),
+        (jnp.inf, 1e18),
+    ):
+        assert not kept(gradient, limit)
+
+
+def test_a_small_array_that_has_diverged_is_not_kept():
+    old = TrainState(jnp.int32(3), {"w": jnp.ones(5)}, {}, {})
+    loss = StepMetrics(jnp.float32(1), *(jnp.int32(0),) * 4)
+    for value, finite in ((1e29, True), (1e31, False), (jnp.nan, False)):
+        new = TrainState(jnp.int32(4), {"w": jnp.ones(5).at[2].set(value)}, {}, {})
+        assert keep_finite(old, new, loss, {"w": jnp.zeros(5)}, 1e18)[1] == finite

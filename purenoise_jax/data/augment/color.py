@@ -147,7 +147,9 @@ def color_jitter(images: jax.Array, params: JitterParams) -> jax.Array:
             new = _select(op == HUE, _rotate_hue(planes, hue), blended)
         return jnp.stack(new), None
 
-    stacked, _ = jax.lax.scan(slot, jnp.stack(_to_planes(images)), params.order.T)
+    # A GPU copies the carry of a loop, and runs unrolled slots one by one.
+    unroll = jax.default_backend() != "cpu"
+    stacked, _ = jax.lax.scan(slot, jnp.stack(_to_planes(images)), params.order.T, unroll=unroll)
     jittered = _to_images(tuple(stacked))
     return jnp.where(per_image(params.apply), jittered, images)
 
