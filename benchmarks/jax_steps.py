@@ -1,5 +1,6 @@
 """Training steps of this project, ready to be timed."""
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training import compile_steps
 from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.packed_state import StatePacking
 from purenoise_jax.training.train_step import (
     Inputs,
     Rows,
@@ -109,7 +112,7 @@ def step_program(
         the compiler counts them) and "executed_flops" (counted by the compiler) among its facts.
     """
     stats = data_stats(image_size, num_classes)
-    network = _network(model, norm, dtype, num_classes)
+    net = network(model, norm, dtype, num_classes)
     placement = Placement(batch_size, devices)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=2e-4)
     batch_builder = BatchBuilder(
@@ -122,61 +125,41 @@ def step_program(
         recipe = build_recipe(["open"], stats, {"open": {**OPEN, "clip": True}})
     else:
         recipe = Recipe(transforms=(some_noise,) if noise == "given" else ())
-    make: Callable[..., Any] = make_step if guard else _unguarded
-    step = make(network, tx, lambda step: jnp.float32(0.01), recipe, batch_builder, 0)
+    step = make_step(net, tx, lambda step: jnp.float32(0.01), recipe, batch_builder, 0)
+    if not guard:
+        step = UnguardedStep(**{f.name: getattr(step, f.name) for f in dataclasses.fields(step)})
 
     rng = np.random.default_rng(0)
-    count = ROWS * batch_size
+    rows = max(ROWS, steps_per_call)
+    count = rows * batch_size
     size = (count, image_size, image_size, 3)
     images = placement.replicate(rng.integers(0, 256, size, np.uint8))
     inputs = Inputs(
         images, placement.replicate(rng.integers(0, num_classes, count).astype(np.int32))
     )
     epoch = Rows(
-        placement.split_rows(np.arange(count, dtype=np.int32).reshape(ROWS, batch_size)),
-        placement.split_rows(np.ones((ROWS, batch_size), bool)),
+        placement.split_rows(np.arange(count, dtype=np.int32).reshape(rows, batch_size)),
+        placement.split_rows(np.ones((rows, batch_size), bool)),
     )
-    init = partial(init_state, network, tx, stats.image_shape, 0)
+    init = partial(init_state, net, tx, stats.image_shape, 0)
     once = compiler_options(once=True)
     state = jax.jit(init, out_shardings=placement.replicated, compiler_options=once)()
-    totals = jax.tree.map(placement.replicate, EpochMetrics.zero(ROWS))
+    totals = jax.tree.map(placement.replicate, EpochMetrics.zero(rows))
 
-    def many(
-        state: TrainState, totals: EpochMetrics, inputs: Inputs, first: Any, count: Any
-    ) -> Any:
-        def one(i: Any, carry: Any) -> Any:
-            rows = jax.tree.map(
-                lambda all_rows: jax.lax.with_sharding_constraint(
-                    jax.lax.dynamic_index_in_dim(all_rows, i % ROWS, keepdims=False),
-                    placement.batch,
-                ),
-                epoch,
-            )
-            return step(*carry, inputs, rows)
-
-        if steps_per_call == 1:
-            return one(first, (state, totals))
-        # As in training, the compiler does not know the number of steps.
-        return jax.lax.fori_loop(first, first + count, one, (state, totals))
-
+    looped = steps_per_call > 1
+    program = compile_steps.step_program(step, placement, looped=looped, options=options)
+    number = jax.ShapeDtypeStruct((), np.int32)
     started = time.perf_counter()
-    compiled = (
-        jax.jit(
-            many,
-            donate_argnums=(0,),
-            out_shardings=placement.replicated,
-            compiler_options=compiler_options() if options is None else options,
-        )
-        .lower(state, totals, inputs, 0, steps_per_call)
-        .compile()
-    )
+    numbers = [number] * (2 if looped else 1)
+    compiled = program.lower(state, totals, inputs, epoch, *numbers).compile()
     compile_seconds = time.perf_counter() - started
     box = [state, totals]
-    firsts = itertools.count(0, steps_per_call)
+    places = itertools.cycle(range(rows))
 
     def run() -> None:
         for _ in range(calls):
-            box[:] = compiled(*box, inputs, next(firsts), steps_per_call)
+            which = (np.int32(0), np.int32(steps_per_call)) if looped else (np.int32(next(places)),)
+            box[:] = compiled(*box, inputs, epoch, *which)
         jax.block_until_ready(box)
 
     cost = _cost(compiled)
@@ -186,7 +169,7 @@ def step_program(
         {
             "batch_size": batch_size,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            "flops": 3 * forward_flops(_forward(network, state), images[:batch_size]),
+            "flops": 3 * forward_flops(_forward(net, state), images[:batch_size]),
             "compile_seconds": compile_seconds,
             "memory_bytes": _memory(compiled),
             # The compiler counts one iteration of a loop.
@@ -196,19 +179,26 @@ def step_program(
     )
 
 
-def _unguarded(*arguments: Any) -> Callable[..., tuple[TrainState, EpochMetrics]]:
-    guarded: TrainStep = make_step(*arguments)
+class UnguardedStep(TrainStep):
+    """A step that keeps its result whatever it is."""
 
-    def step(
-        state: TrainState, totals: EpochMetrics, inputs: Inputs, rows: Rows
+    def __call__(
+        self,
+        state: TrainState,
+        metrics: EpochMetrics,
+        inputs: Inputs,
+        rows: Rows,
+        packing: StatePacking | None = None,
     ) -> tuple[TrainState, EpochMetrics]:
-        new, sums, _ = guarded.update(state, inputs, rows)
-        return new, totals.add(sums, state.step, jnp.ones((), bool))
+        """Trains on one batch."""
+        old = state if packing is None else packing.unpack(state)
+        new, sums, _ = self.update(old, inputs, rows)
+        new = new if packing is None else packing.pack(new)
+        return new, metrics.add(sums, state.step, jnp.ones((), bool))
 
-    return step
 
-
-def _network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> Any:
+def network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> Any:
+    """Creates a network by its name and the name or class of its norm; a module stays as it is."""
     if not isinstance(model, str):
         return model
     if isinstance(norm, str):

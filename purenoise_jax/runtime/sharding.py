@@ -1,6 +1,7 @@
 """Places arrays on the devices of all processes: one mesh axis, over which batches are split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +17,16 @@ class Placement:
     Args:
         batch_size: B; must be divisible by the number of devices.
         num_devices: number of devices to use; 0 = all.
+        devices: of which these are the first; None = those of all processes.
 
     Raises:
         ConfigError: there are fewer devices, or B is not divisible by their number.
     """
 
-    def __init__(self, batch_size: int, num_devices: int = 0) -> None:
-        devices = jax.devices()
+    def __init__(
+        self, batch_size: int, num_devices: int = 0, devices: Sequence[Any] | None = None
+    ) -> None:
+        devices = jax.devices() if devices is None else devices
         if num_devices > len(devices):
             raise ConfigError(
                 f"num_devices={num_devices} but this machine has {len(devices)} "

@@ -1,6 +1,6 @@
 """Compiles a training step to run in a loop of several rows, or one row a call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,6 +31,32 @@ def compile_steps(
         (state, metrics, inputs, rows of an epoch [steps, B], first, count) -> (state, metrics),
         which runs rows first .. first + count - 1. The state is donated.
     """
+    program: Callable[..., Any] = step_program(step, placement, looped=looped)
+    if shapes is not None:
+        number = jax.ShapeDtypeStruct((), np.int32)
+        program = CompiledAhead(program, *shapes, *([number] * (2 if looped else 1)))
+    return CompiledSteps(program, looped)
+
+
+def step_program(
+    step: TrainStep,
+    placement: Placement,
+    *,
+    looped: bool,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
+    """The jitted function that `compile_steps` compiles.
+
+    Args:
+        step: from `make_step`.
+        placement: over which devices.
+        looped: run several rows in a loop on the device.
+        options: of the compiler; None = those of training.
+
+    Returns:
+        (state, metrics, inputs, rows of an epoch, row) -> (state, metrics), or if looped, with the
+        first row and the number of rows in the place of the row. The state is donated.
+    """
 
     def one(
         state: TrainState,
@@ -57,28 +83,26 @@ def compile_steps(
         count: jax.Array,
     ) -> tuple[TrainState, EpochMetrics]:
         # The count is traced, so a shorter call at the end of an epoch needs no second program.
-        packing, metric_packing = StatePacking.of(state), packing_of(metrics, scalars=True)
+        packing, metric_packing = step.packing(state), packing_of(metrics, scalars=True)
+        held = state if packing is None else packing.pack(state)
 
         def body(row: jax.Array, carry: tuple[TrainState, list[jax.Array]]) -> Any:
             totals = metric_packing.unpack(carry[1])
             new, totals = one(carry[0], totals, inputs, epoch, row, packing)
             return new, metric_packing.pack(totals)
 
-        packed, totals = jax.lax.fori_loop(
-            first, first + count, body, (packing.pack(state), metric_packing.pack(metrics))
+        held, totals = jax.lax.fori_loop(
+            first, first + count, body, (held, metric_packing.pack(metrics))
         )
-        return packing.unpack(packed), metric_packing.unpack(totals)
+        state = held if packing is None else packing.unpack(held)
+        return state, metric_packing.unpack(totals)
 
-    program: Callable[..., Any] = jax.jit(
+    return jax.jit(
         many if looped else one,
         donate_argnums=(0,),
         out_shardings=placement.replicated,
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options() if options is None else dict(options),
     )
-    if shapes is not None:
-        number = jax.ShapeDtypeStruct((), np.int32)
-        program = CompiledAhead(program, *shapes, *([number] * (2 if looped else 1)))
-    return CompiledSteps(program, looped)
 
 
 class CompiledSteps:

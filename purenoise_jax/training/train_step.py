@@ -161,6 +161,10 @@ class TrainStep:
         state_kept, finite = keep_finite(state, new, sums, grads, limit)
         return state_kept, metrics.add(sums, state.step, finite)
 
+    def packing(self, state: TrainState) -> StatePacking | None:
+        """How the state is held while steps are looped; None = as it is."""
+        return StatePacking.of(state)
+
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
         """The batch of a step after the transforms; see `data.batch.Batch`."""
         keys = self.keys_at(step)
