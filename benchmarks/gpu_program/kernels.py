@@ -29,20 +29,19 @@ ELEMENTWISE |= {"not", "or", "select", "subtract", "transpose"}
 COLLECTIVE = re.compile(r"^(all-reduce|all-gather|all-to-all|reduce-scatter|collective-\w+)")
 
 # Origin of a kernel, and the pattern of the path of its JAX operation; the first that fits. The
-# path of a fusion is that of its last operation.
+# path of a fusion is that of its last operation, so that the update of a parameter, which the guard
+# keeps or not, counts as the guard's choice.
 ORIGINS = (
-    ("guard", re.compile(r"/guard/")),
-    ("optimizer", re.compile(r"/optimizer/")),
-    ("running statistics", re.compile(r"running_statistics")),
-    ("norm moments", re.compile(r"moments|\.pooled|BatchNorm.*reduce")),
-    ("norm", re.compile(r"\.route|/bn\w*/|BatchNorm")),
-    ("dropout", re.compile(r"Dropout")),
+    ("guard", re.compile(r"/guard/.*(le|and|reduce_and|abs|concatenate)$")),
+    ("update and guard's choice", re.compile(r"/guard/|/optimizer/")),
     ("augmentation", re.compile(r"/augment/")),
     ("noise", re.compile(r"/transforms/")),
-    ("kernels and layouts", re.compile(r"conv\w*/|shortcut")),
-    ("relu", re.compile(r"relu")),
-    ("shortcut sums", re.compile(r"stage\w*/add|Block")),
-    ("head and loss", re.compile(r"head|objective|loss|jvp\(\w+\)|jvp\(\)")),
+    ("norm moments", re.compile(r"of_groups|BatchNorm.*reduce")),
+    ("norm", re.compile(r"\.route|/bn\w*/|BatchNorm")),
+    ("dropout", re.compile(r"Dropout")),
+    ("casts and layouts of kernels", re.compile(r"conv\w*/|shortcut")),
+    ("relu and sums", re.compile(r"relu|stage\w*/(add|max)|select_n|add_any")),
+    ("head and loss", re.compile(r"head|objective|jvp\(")),
 )
 
 

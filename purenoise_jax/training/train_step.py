@@ -167,13 +167,14 @@ class TrainStep:
 
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
         """The batch of a step after the transforms; see `data.batch.Batch`."""
-        keys = self.keys_at(step)
-        batch = self.batch_builder.make_batch(
-            keys["augment"], inputs.images, inputs.labels, rows.index, rows.valid
-        )
-        key = keys["transforms"]
-        for i, transform in enumerate(self.recipe.transforms):
-            batch = transform(rng.at(key, i), batch)
+        with jax.named_scope("augment"):
+            keys = self.keys_at(step)
+            batch = self.batch_builder.make_batch(
+                keys["augment"], inputs.images, inputs.labels, rows.index, rows.valid
+            )
+        with jax.named_scope("transforms"):
+            for i, transform in enumerate(self.recipe.transforms):
+                batch = transform(rng.at(keys["transforms"], i), batch)
         return batch
 
     def keys_at(self, step: jax.Array) -> dict[str, jax.Array]:
@@ -258,6 +259,7 @@ class TrainStep:
         new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
         return new, _sums(loss, logits, batch), grads
 
+    @jax.named_scope("optimizer")
     def _optimize(
         self, state: TrainState, grads: Params, batch: Batch
     ) -> tuple[Params, optax.OptState]:
@@ -330,6 +332,7 @@ def small_arrays(tree: Any) -> list[jax.Array]:
     return [leaf for leaf in jax.tree.leaves(tree) if leaf.size <= MAX_SIZE]
 
 
+@jax.named_scope("guard")
 def keep_finite(
     old: TrainState, new: TrainState, sums: StepMetrics, grads: Any, limit: jax.Array | float
 ) -> tuple[TrainState, jax.Array]:
