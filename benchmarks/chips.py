@@ -17,10 +17,16 @@ PEAKS: dict[str, dict[str, float]] = {
 }
 
 
+def chip_of(device_kind: str) -> str | None:
+    """The key of `PEAKS` for JAX's name of a device; None if there is none."""
+    words = device_kind.replace("-", " ").split()
+    return next((name for name in PEAKS if name in words), None)
+
+
 def peak_of(device_kind: str) -> dict[str, float]:
     """The entry of `PEAKS` for JAX's name of a device; empty if there is none."""
-    words = device_kind.replace("-", " ").split()
-    return next((peak for name, peak in PEAKS.items() if name in words), {})
+    chip = chip_of(device_kind)
+    return PEAKS[chip] if chip else {}
 
 
 def forward_flops(function: Any, *args: Any) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from benchmarks.chips import forward_flops
+from benchmarks.gpu_program.roofline import predicted
 from benchmarks.timing import Program
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.data.batch import Batch, BatchBuilder
@@ -109,7 +110,8 @@ def step_program(
     Returns:
         The program, with "compile_seconds", "memory_bytes" (arguments, results and temporaries on
         one device), "flops" (three times the forward pass's), "traffic" (bytes read and written, as
-        the compiler counts them) and "executed_flops" (counted by the compiler) among its facts.
+        the compiler counts them) and "executed_flops" (counted by the compiler) among its facts,
+        and on a GPU those of `roofline.predicted`.
     """
     stats = data_stats(image_size, num_classes)
     net = network(model, norm, dtype, num_classes)
@@ -175,6 +177,7 @@ def step_program(
             # The compiler counts one iteration of a loop.
             "traffic": cost.get("bytes accessed"),
             "executed_flops": cost.get("flops"),
+            **_predicted(compiled, dtype),
         },
     )
 
@@ -211,6 +214,14 @@ def network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> 
 def _forward(network: Any, state: TrainState) -> Callable[[jax.Array], Any]:
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return lambda images: network.apply(variables, images.astype(jnp.float32), train=False)[0]
+
+
+def _predicted(compiled: Any, dtype: str) -> dict[str, float]:
+    """What the program says about its time on a GPU; empty on a CPU."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return {}
+    return predicted(compiled.as_text(), device.device_kind, dtype)
 
 
 def _memory(compiled: Any) -> int | None:

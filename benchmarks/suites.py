@@ -98,6 +98,9 @@ CHIP = {
     "of peak": number("utilisation", "{:.0%}"),
     "by arithmetic": number("arithmetic_ms", "{:.2f} ms"),
     "by memory": number("memory_ms", "{:.2f} ms"),
+    "kernels": number("kernels", "{:,.0f}"),
+    "predicted": number("predicted_ms", "{:.2f} ms"),
+    "in a graph": number("predicted_graph_ms", "{:.2f} ms"),
 }
 
 

@@ -2,16 +2,41 @@
 
 from collections.abc import Sequence
 
-from benchmarks.chips import PEAKS
-from benchmarks.gpu_program.kernels import Kernel
+from benchmarks.chips import PEAKS, chip_of
+from benchmarks.gpu_program.hlo import parse
+from benchmarks.gpu_program.kernels import Kernel, kernels
 
 # Microseconds from one launch to the next by the host, and within a CUDA graph. Assumptions, to be
 # replaced by what a GPU shows.
 LAUNCH_US, GRAPH_US = 3.0, 1.0
 
 
+def predicted(text: str, device_kind: str, dtype: str) -> dict[str, float]:
+    """What the program of a step says about its time, to stand beside a measured one.
+
+    Args:
+        text: of the optimised program.
+        device_kind: JAX's name of the device.
+        dtype: of the convolutions.
+
+    Returns:
+        "kernels", "predicted_ms" and "predicted_graph_ms"; empty if the chip is not in
+        `chips.PEAKS`, or has no rate for the dtype.
+    """
+    chip = chip_of(device_kind)
+    if chip is None or dtype not in PEAKS[chip]:
+        return {}
+    found = kernels(parse(text))
+    limits = bounds(found, chip, dtype)
+    return {
+        "kernels": len(found),
+        "predicted_ms": limits["step_ms"],
+        "predicted_graph_ms": limits["graph_step_ms"],
+    }
+
+
 def bounds(
-    kernels: Sequence[Kernel],
+    launched: Sequence[Kernel],
     chip: str,
     dtype: str,
     *,
@@ -21,7 +46,7 @@ def bounds(
     """Milliseconds that a step takes at least.
 
     Args:
-        kernels: of a step.
+        launched: the kernels of a step.
         chip: a key of `chips.PEAKS`.
         dtype: of the convolutions.
         launch_us: of a launch by the host.
@@ -38,11 +63,11 @@ def bounds(
     def work(kernel: Kernel) -> float:
         return max(kernel.bytes / peak["memory"], kernel.flops / peak[dtype]) * 1e3
 
-    works = [work(kernel) for kernel in kernels]
-    launches = len(kernels) * launch_us / 1e3
+    works = [work(kernel) for kernel in launched]
+    launches = len(launched) * launch_us / 1e3
     return {
-        "arithmetic_ms": sum(kernel.flops for kernel in kernels) / peak[dtype] * 1e3,
-        "memory_ms": sum(kernel.bytes for kernel in kernels) / peak["memory"] * 1e3,
+        "arithmetic_ms": sum(kernel.flops for kernel in launched) / peak[dtype] * 1e3,
+        "memory_ms": sum(kernel.bytes for kernel in launched) / peak["memory"] * 1e3,
         "work_ms": sum(works),
         "launch_ms": launches,
         "step_ms": max(sum(works), launches),

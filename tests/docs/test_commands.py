@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from benchmarks import run
+from benchmarks.gpu_program import __main__ as gpu_program
 from launch import reproduce
 from launch.tables import TABLES
 from purenoise_jax import main as cli
@@ -81,6 +82,7 @@ PROGRAMS = {
     "pip": install,
     "purenoise-jax": train,
     "pytest": run_tests,
+    "python -m benchmarks.gpu_program": lambda arguments: gpu_program.parse(list(arguments)),
     "python -m benchmarks.run": lambda arguments: run.parse(list(arguments)),
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
