@@ -12,8 +12,8 @@ from unittest import mock
 
 import jax
 
-# What the compiler asks of a chip, from NVIDIA's data sheets and the CUDA programming guide. The
-# H200 is an H100 with other memory.
+# What the compiler asks of a chip, from NVIDIA's data sheets and the CUDA programming guide, under
+# the name that CUDA reports: XLA's estimates depend on it. The H200 is an H100 with other memory.
 HOPPER = """
 gpu_device_info {{
   cuda_compute_capability {{ major: 9 minor: 0 }}
@@ -40,8 +40,10 @@ platform_name: "CUDA"
 device_description_str: "{name}"
 """
 CHIPS = {
-    "H100": HOPPER.format(name="H100", bandwidth=3_350_000_000_000, memory=80 * 2**30),
-    "H200": HOPPER.format(name="H200", bandwidth=4_800_000_000_000, memory=141 * 10**9),
+    "H100": HOPPER.format(
+        name="NVIDIA H100 80GB HBM3", bandwidth=3_352_320_000_000, memory=84_942_979_072
+    ),
+    "H200": HOPPER.format(name="NVIDIA H200", bandwidth=4_800_000_000_000, memory=141 * 10**9),
 }
 
 
