@@ -217,7 +217,7 @@ def _forward(network: Any, state: TrainState) -> Callable[[jax.Array], Any]:
 
 
 def _predicted(compiled: Any, dtype: str) -> dict[str, float]:
-    """What the program says about its time on a GPU; empty on a CPU."""
+    """The time by the program on a GPU; empty on a CPU."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         return {}

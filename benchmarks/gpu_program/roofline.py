@@ -12,7 +12,7 @@ LAUNCH_US, GRAPH_US = 3.0, 1.0
 
 
 def predicted(text: str, device_kind: str, dtype: str) -> dict[str, float]:
-    """What the program of a step says about its time, to stand beside a measured one.
+    """The time of a step by its program, to stand beside a measured one.
 
     Args:
         text: of the optimised program.

@@ -162,7 +162,7 @@ class TrainStep:
         return state_kept, metrics.add(sums, state.step, finite)
 
     def packing(self, state: TrainState) -> StatePacking | None:
-        """How the state is held while steps are looped; None = as it is."""
+        """The way to hold the state while steps are looped; None = as it is."""
         return StatePacking.of(state)
 
     def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:

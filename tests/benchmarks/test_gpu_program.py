@@ -1,4 +1,4 @@
-"""What is read off a GPU's program: counts of a stored program by hand, bounds, and a compilation."""
+"""Counts of a stored GPU program by hand, bounds of its time, and a compilation."""
 
 import json
 import os
