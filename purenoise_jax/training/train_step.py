@@ -343,8 +343,8 @@ def keep_finite(
     the optimiser. So the loss, all statistics and memories, all gradients and all small arrays of
     the result are checked. Of an array of more than `MAX_SIZE` elements, reading the result again
     would cost several per cent of a step on a GPU. There the limit of the gradient takes its place:
-    a step with a larger one is not kept. Its first elements are checked too, because all elements
-    grow together if the weight decay is so large that parameters diverge.
+    a step with a larger one is not kept. This misses parameters that diverge without a large
+    gradient, as with a large weight decay; after they have overflowed, no step is finite.
 
     Args:
         old: before the step.
