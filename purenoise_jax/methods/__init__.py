@@ -13,13 +13,16 @@ from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import classifier_retraining
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
+from purenoise_jax.methods.label_smoothing import label_smoothing
 from purenoise_jax.methods.ldam import ldam
+from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss, post_hoc_logit_adjustment
 from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.sam import sam
+from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 Apply = Callable[..., Recipe]
@@ -54,6 +57,13 @@ METHODS: dict[str, Apply | Checked] = {
     "m2m": m2m,
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
+    "la": logit_adjusted_loss,
+    # The published name of "la" with tau = 1, which is the default of both.
+    "balanced_softmax": logit_adjusted_loss,
+    "la_post_hoc": post_hoc_logit_adjustment,
+    "vs": vector_scaling,
+    "cdt": class_dependent_temperatures,
+    "label_smoothing": label_smoothing,
 }
 
 
