@@ -6,7 +6,6 @@ running variance.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from flax import linen as nn
 
 from purenoise_jax.models import BatchNorm, DARBatchNorm
 from purenoise_jax.models.moments import Affine, Moments, standardize
+from purenoise_jax.models.norm import Pair
 from purenoise_jax.models.norm_batch import NormBatch
 
 
@@ -43,21 +43,26 @@ class MaskedSums(DARBatchNorm):
         return (nn.relu(y) if self.relu else y).astype(batch.dtype)
 
     def _affines(
-        self, batch: NormBatch, moments: Any, noise: jax.Array, average: bool
+        self,
+        batch: NormBatch,
+        moments: Callable[[jax.Array], Pair],
+        noise: jax.Array,
+        average: bool,
     ) -> tuple[Affine, Affine]:
         """The normalisations of natural and of noise rows; in training updates the statistics."""
         affine, running = self.affine(batch), self.running(batch)
         natural = moments(batch.valid & ~noise)
         if average:
-            natural = tuple(variable.value.reshape(-1) for variable in running)
+            natural = (running[0].value.reshape(-1), running[1].value.reshape(-1))
         else:
             mean, var = (each[None] for each in natural)
             self.update(running, Moments(mean, var, var, jnp.full((1, 1), 2.0)), 0)
-        pairs = ((natural, affine), (moments(batch.valid & noise), self.for_noise(affine)))
-        return tuple(  # type: ignore[return-value]
-            Affine(mean, jax.lax.rsqrt(var + self.epsilon) * scale, bias)
-            for (mean, var), (scale, bias) in pairs
-        )
+
+        def fold(mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> Affine:
+            return Affine(mean, jax.lax.rsqrt(var + self.epsilon) * scale, bias)
+
+        for_noise = moments(batch.valid & noise)
+        return fold(*natural, *affine), fold(*for_noise, *self.for_noise(affine))
 
 
 class TwoOutputs(MaskedSums):

@@ -26,13 +26,14 @@ from rich.table import Table
 from benchmarks.gpu_program.absent_gpu import CHIPS, CannotCompileError
 from benchmarks.gpu_program.programs import Compiled, Line, compile_line
 from benchmarks.gpu_program.roofline import GRAPH_US, LAUNCH_US, bounds
-from benchmarks.run import to_text
-from purenoise_jax.models import MODELS
+from benchmarks.run import positive, to_text
+from purenoise_jax.models import MODELS, NORMS
 from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.provenance import versions
 
 STEPS = (("bn", ("erm",)), ("bn", ("open",)), ("aux_bn", ("open",)), ("dar_bn", ("open",)))
-EXIT_CANNOT = 3
+EXIT_CONFIG, EXIT_CANNOT = 2, 3
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -46,10 +47,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--chip", choices=sorted(CHIPS), default="H100", help="to compile for (default H100)")
     add("--model", nargs="+", choices=sorted(MODELS), default=["resnet32", "wrn28_10"])
     add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16", "float32"])
-    add("--norm", nargs="+", help="norms, with --methods, instead of the four usual steps")
+    add(
+        "--norm",
+        nargs="+",
+        choices=list(NORMS),
+        help="norms, with --methods, instead of the four usual steps",
+    )
     add("--methods", nargs="+", help="methods of a step, joined by +, such as open+sam")
-    add("--batch", type=int, default=128, help="rows of a step (default 128)")
-    add("--devices", type=int, default=1, help="devices over which the batch is split (default 1)")
+    add("--batch", type=positive, default=128, help="rows of a step (default 128)")
+    add(
+        "--devices",
+        type=positive,
+        default=1,
+        help="devices over which the batch is split (default 1)",
+    )
     add("--no_references", action="store_true", help="leave out the steps to compare with")
     add("--launch_us", type=float, default=LAUNCH_US, help="microseconds of a launch by the host")
     add("--graph_us", type=float, default=GRAPH_US, help="of a launch within a CUDA graph")
@@ -154,6 +165,9 @@ def main(argv: list[str]) -> int:
         except CannotCompileError as error:
             print(f"cannot compile for a GPU here: {error}", file=sys.stderr)
             return EXIT_CANNOT
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_CONFIG
         rows.append(row_of(line, compiled, options))
         console.print(f"{line.name}: compiled in {time.monotonic() - begun:.0f} s")
         if options.texts is not None:

@@ -9,7 +9,14 @@ import optax
 
 from benchmarks.gpu_program import absent_gpu, hlo
 from benchmarks.gpu_program.kernels import Kernel, kernels
-from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, UnguardedStep, data_stats, network
+from benchmarks.jax_steps import (
+    AUGMENTATIONS,
+    FlaxBatchNorm,
+    UnguardedStep,
+    data_stats,
+    network,
+    of_kind,
+)
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.methods import build_recipe
@@ -121,8 +128,7 @@ def _program(line: Line, placement: Placement) -> tuple[Any, tuple[Any, ...]]:
     recipe = build_recipe(line.methods, stats, {})
     step = make_step(model, tx, by_step(rates, steps), recipe, builder, 0)
     if plain or not line.guard:
-        kind = PlainStep if plain else UnguardedStep
-        step = kind(**{f.name: getattr(step, f.name) for f in dataclasses.fields(step)})
+        step = of_kind(PlainStep if plain else UnguardedStep, step)
 
     def on_all(tree: Any) -> Any:
         return jax.tree.map(

@@ -76,6 +76,8 @@ def label_smoothing(
     more. Two rules do what it says: e * p_min / p ("inverse") and e * (1 - p) ("one_minus_p"). The
     label-aware rules smooth frequent classes more, on purpose.
 
+    READING: no source gives the amount for class-conditional smoothing; 0.1 is customary.
+
     READING: the share of all rules goes to all classes, the label's own included, as in equation 7.
     """
     amount = jnp.asarray(smoothing(stats.class_counts, rule, epsilon=epsilon, head=head, tail=tail))

@@ -80,8 +80,8 @@ class BatchNorm(nn.Module):
         noise_grad: the part of a noise row's gradient that passes through this layer: "none" stops
             nothing (the default here, as in the papers' baselines); "affine_stop" stops it at the
             affine parameters; "full_stop" stops all of it.
-        relu: True applies a ReLU to the output. The gradient is that of a ReLU after the layer; on
-            a GPU it reads and writes a quarter less than one.
+        relu: True applies a ReLU to the output. Its gradient is that of a ReLU after the layer, in
+            a form that a GPU's program computes in fewer passes over the activations.
     """
 
     use_running_average: bool | None = None

@@ -157,9 +157,15 @@ class TrainStep:
         new, sums, grads = update(old, inputs, rows)
         if packing is not None:
             new, grads = packing.pack(new), packing.params.pack(grads)
-        limit = LARGEST_UPDATE / jnp.maximum(self.lr_fn(state.step), 1)
-        state_kept, finite = keep_finite(state, new, sums, grads, limit)
+        state_kept, finite = self.keep(state, new, sums, grads)
         return state_kept, metrics.add(sums, state.step, finite)
+
+    def keep(
+        self, old: TrainState, new: TrainState, sums: StepMetrics, grads: Any
+    ) -> tuple[TrainState, jax.Array]:
+        """Keeps the result of a step only if it is finite; see `keep_finite`."""
+        limit = LARGEST_UPDATE / jnp.maximum(self.lr_fn(old.step), 1)
+        return keep_finite(old, new, sums, grads, limit)
 
     def packing(self, state: TrainState) -> StatePacking | None:
         """The way to hold the state while steps are looped; None = as it is."""

@@ -14,6 +14,8 @@ from benchmarks.gpu_program.hlo import parse, size
 from benchmarks.gpu_program.kernels import Kernel, kernels
 from benchmarks.gpu_program.programs import Line
 from benchmarks.gpu_program.roofline import bounds, predicted
+from purenoise_jax.methods import build_recipe
+from tests.linear_step import STATS
 
 TEXT = (Path(__file__).parent.parent / "goldens/gpu_program.txt").read_text()
 FLOAT = 4
@@ -140,6 +142,16 @@ def test_the_lines_of_the_table():
     assert [line.methods for line in lines] == [("open",), ("open", "sam")] * 2
     assert lines[0] == Line("resnet8", "bn", ("open",), "float32", devices=8)
     assert set(CHIPS) == {"H100", "H200"}
+    for wrong in (["--norm", "foo"], ["--batch", "0"], ["--devices", "-1"]):
+        with pytest.raises(SystemExit):
+            command.parse(wrong)
+
+
+def test_a_step_that_cannot_be_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(command, "compile_line", lambda *_: build_recipe(["foo"], STATS, {}))
+    assert command.main(["--methods", "foo", "--no_references"]) == command.EXIT_CONFIG
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "'foo'" in message
 
 
 def test_a_machine_without_the_plugin_is_told_so():
