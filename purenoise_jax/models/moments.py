@@ -95,12 +95,15 @@ def group_moments(
     rows = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     members = jnp.stack(list(groups))
     if mask is None:
-        counted, positions = None, jnp.full((len(rows), 1), rows.shape[1], wide)
+        counted, units, elements = None, jnp.ones((len(rows), 1), wide), rows.shape[1]
     else:
         counted = mask.reshape(rows.shape)
-        positions = counted.sum(axis=1, dtype=wide)
-    local_count = jnp.where(members[:, :, None], positions, 0).sum(axis=1)
-    count = sum_over_devices(local_count)
+        units, elements = counted.sum(axis=1, dtype=wide), 1
+    # Counted in units of that many elements: layers then differ in a constant factor only, so that
+    # XLA computes the quotients once for all of them.
+    local_units = jnp.where(members[:, :, None], units, 0).sum(axis=1)
+    all_units = sum_over_devices(local_units)
+    local_count, count = local_units * elements, all_units * elements
 
     def divisor(number: jax.Array) -> jax.Array:
         return jnp.maximum(number, 1).astype(x.dtype)
@@ -108,8 +111,9 @@ def group_moments(
     # Written to memory, because otherwise XLA on a GPU computes them anew in every kernel, and then
     # takes the kernels to be too costly to be joined.
     members, share, local_share = optimization_barrier_on_accelerators(
-        (members, 1 / divisor(count), 1 / divisor(local_count))
+        (members, 1 / divisor(all_units), 1 / divisor(local_units))
     )
+    share, local_share = share * (1 / elements), local_share * (1 / elements)
 
     def by_row(table: jax.Array) -> jax.Array:
         second = members[1] if len(table) > 1 else None

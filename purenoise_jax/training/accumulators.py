@@ -34,7 +34,7 @@ class EpochMetrics(NamedTuple):
     Attributes:
         sums: over the steps that trained.
         skipped: bool[S] by row of the epoch, True for a step that changed nothing because something
-            was not finite, see `train_step.keep_finite`.
+            was not finite, see `finite_check.keep_finite`.
     """
 
     sums: StepMetrics

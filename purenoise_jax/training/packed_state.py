@@ -45,7 +45,7 @@ class Packing:
         """Returns the long vectors, and after them the arrays that stay as they are."""
         groups: dict[Hashable, list[jax.Array]] = {leaf.group: [] for leaf in self.leaves}
         for leaf, array in zip(self.leaves, jax.tree.leaves(tree), strict=True):
-            groups[leaf.group].append(array if leaf.group is None else _to_vector(array))
+            groups[leaf.group].append(array if leaf.group is None else to_vector(array))
         alone = groups.pop(None, [])
         return [jnp.concatenate(parts) for parts in groups.values()] + alone
 
@@ -116,8 +116,8 @@ def _group(leaf: Any, scalars: bool) -> Hashable:
     return str(leaf.dtype), leaf.ndim > 1
 
 
-def _to_vector(array: jax.Array) -> jax.Array:
-    # With the output channels of a convolution first, as cuDNN has them.
+def to_vector(array: jax.Array) -> jax.Array:
+    """Flattens an array: a convolution's with the output channels first, as cuDNN has them."""
     return jnp.moveaxis(array, -1, 0).ravel() if array.ndim == 4 else array.ravel()
 
 

@@ -4,9 +4,7 @@
 give the order of the parts.
 """
 
-import collections
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -26,14 +24,8 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 from purenoise_jax.runtime.numerics import with_precision
 from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
-from purenoise_jax.training.packed_state import MAX_SIZE, StatePacking
-
-# An update is at most about this large: Adam squares it, and a float32 ends at 3e38.
-LARGEST_UPDATE = 1e18
-# Parameters beyond this size have diverged, and are about to overflow.
-LARGEST_PARAMETER = 1e30
-# Arrays of at most this size are checked together.
-SMALL = 4096
+from purenoise_jax.training.finite_check import LARGEST_UPDATE, keep_finite
+from purenoise_jax.training.packed_state import StatePacking
 
 
 @flax.struct.dataclass
@@ -308,74 +300,6 @@ def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
         noise=noise.sum(dtype=jnp.int32),
         correct=(natural & (logits.argmax(-1) == batch["label"])).sum(dtype=jnp.int32),
     )
-
-
-def all_within(*limited: tuple[Any, jax.Array | float]) -> jax.Array:
-    """True if no element of any array is NaN or beyond its limit in size: bool[].
-
-    Args:
-        *limited: trees of arrays, each with its limit.
-    """
-    by_shape = collections.defaultdict(list)
-    for tree, limit in limited:
-        for leaf in jax.tree.leaves(tree):
-            if jnp.issubdtype(leaf.dtype, jnp.inexact):
-                by_shape[leaf.shape].append(jnp.abs(leaf) <= jnp.asarray(limit, leaf.dtype))
-    # Arrays of one shape are combined first, and then small ones joined: a deep network then takes
-    # a few reductions instead of one for each of its hundreds of arrays.
-    small, found = [jnp.ones(1, bool)], []
-    for leaves in by_shape.values():
-        fits = functools.reduce(jnp.logical_and, leaves)
-        if fits.size <= SMALL:
-            small.append(fits.ravel())
-        else:
-            found.append(fits.all())
-    return functools.reduce(jnp.logical_and, found, jnp.concatenate(small).all())
-
-
-def small_arrays(tree: Any) -> list[jax.Array]:
-    """The arrays of a tree that take no time to read."""
-    return [leaf for leaf in jax.tree.leaves(tree) if leaf.size <= MAX_SIZE]
-
-
-@jax.named_scope("guard")
-def keep_finite(
-    old: TrainState, new: TrainState, sums: StepMetrics, grads: Any, limit: jax.Array | float
-) -> tuple[TrainState, jax.Array]:
-    """Keeps the result of a step only if it is finite.
-
-    A finite loss is not enough: a compiled ReLU may turn a NaN pixel into 0 on the way forward. A
-    finite gradient is not enough: the statistics have none, and finite gradients can overflow in
-    the optimiser. So the loss, all statistics and memories, all gradients and all small arrays of
-    the result are checked. Of an array of more than `MAX_SIZE` elements, reading the result again
-    would cost several per cent of a step on a GPU. There the limit of the gradient takes its place:
-    a step with a larger one is not kept. This misses parameters that diverge without a large
-    gradient, as with a large weight decay; after they have overflowed, no step is finite.
-
-    Args:
-        old: before the step.
-        new: after it.
-        sums: of the step.
-        grads: of the step.
-        limit: largest size of a gradient's element, such that one update cannot overflow.
-
-    Returns:
-        The new state, or the old one with step + 1 if it was not finite; and finite, bool[].
-    """
-    # On a CPU the compiler would fuse the choice below into the update, and round differently.
-    kept = optimization_barrier_on_cpu((new.params, new.batch_stats, new.opt_state, new.extra))
-    params, batch_stats, opt_state, extra = kept
-    finite = all_within(
-        (grads, limit),
-        (small_arrays((params, opt_state)), LARGEST_PARAMETER),
-        ((sums.row_loss, batch_stats, extra), float(np.finfo(np.float32).max)),
-    )
-    params, batch_stats, opt_state, extra = jax.tree.map(
-        lambda after, before: jnp.where(finite, after, before),
-        kept,
-        (old.params, old.batch_stats, old.opt_state, old.extra),
-    )
-    return TrainState(new.step, params, batch_stats, opt_state, extra), finite
 
 
 def make_step(

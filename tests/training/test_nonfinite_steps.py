@@ -30,18 +30,11 @@ from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
 from purenoise_jax.training.compile_steps import compile_steps
 from purenoise_jax.training.experiment import build
+from purenoise_jax.training.finite_check import all_within, keep_finite
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.packed_state import MAX_SIZE
-from purenoise_jax.training.train_step import (
-    Inputs,
-    Rows,
-    TrainState,
-    all_within,
-    init_state,
-    keep_finite,
-    make_step,
-)
+from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 from tests.notes import Notes
 from tests.tiny import STEPS_PER_EPOCH, TinyNet, tiny_config, write_npz
 
