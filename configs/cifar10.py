@@ -43,7 +43,7 @@ def cifar_balanced(arg: str | None, name: str) -> ConfigDict:
             f"config argument start={args.start} must lie in 0 .. epochs - 1 = {args.epochs - 1}"
         )
     config = default_config()
-    common.set_schedule(config, "erm", args.epochs)
+    common.set_methods(config, "erm", args.epochs)
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 2e-4 if args.preset == "rescience" else 0.0

@@ -3,7 +3,8 @@
     python -m purenoise_jax.main --config configs/cifar10_lt.py --workdir runs/open
 
 Arguments after a colon, separated by commas:
-    method=open|erm|rs|drs   preset=paper|rescience   epochs=200   model=wrn28_10   ir=100
+    method=open (any of docs/methods.md, or several joined by +)   preset=paper|rescience
+    epochs=200   model=wrn28_10   ir=100
     augment=simclr|cutout|flip_crop|autoaugment   draws=train_size|balanced
 
 The paper reports 84.6 +- 0.2 % (four runs), the reproduction 85.0 % (one run). Both leave the
@@ -46,7 +47,7 @@ def cifar_lt(arg: str | None, name: str) -> ConfigDict:
     factor = 1.0
     if args.draws == "balanced":
         factor = common.balanced_factor(*CLASSES[name], imbalance_ratio=args.ir)
-    common.set_schedule(config, args.method, args.epochs, factor)
+    common.set_methods(config, args.method, args.epochs, factor)
     config.data.name = name
     config.data.imbalance_ratio = args.ir
     config.data.augment = common.AUGMENTS[args.augment]

@@ -2,7 +2,8 @@
 
     python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 
-Arguments after a colon: method=open|erm|rs|drs   epochs=60   ir=50
+Arguments after a colon, separated by commas:
+    method=open (any of docs/methods.md, or several joined by +)   epochs=60   ir=50
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Builds the config; the top of the file lists the arguments."""
     args = common.parse_arg(arg, method="open", epochs=60, ir=50.0)
     config = default_config()
-    common.set_schedule(config, args.method, args.epochs)
+    common.set_methods(config, args.method, args.epochs)
     # With 371 images, the papers' batches of 128 and rates down to 1e-5 would leave too few
     # effective steps after the first drop.
     config.batch_size = 32

@@ -79,12 +79,24 @@ def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
 
     def add(state: Any, initial: Any) -> Any:
         del initial
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        # Under jit the new arrays get the sharding of the variables, on all devices.
-        make = jax.jit(lambda variables: {name: init(variables) for name, init in memory.items()})
-        return dataclasses.replace(state, extra=make(variables))
+        return begin_memories(state, memory)
 
     return InitTransform(applies, without, add)
+
+
+def begin_memories(state: Any, memory: Mapping[str, Callable[[Any], Any]]) -> Any:
+    """Returns a state whose memories of these names are made from its variables.
+
+    Args:
+        state: `TrainState`.
+        memory: as that of `new_memory`.
+    """
+    if not memory:
+        return state
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    # Under jit the new arrays get the sharding of the variables, on all devices.
+    make = jax.jit(lambda variables: {name: init(variables) for name, init in memory.items()})
+    return dataclasses.replace(state, extra={**state.extra, **make(variables)})
 
 
 def read_transformed(

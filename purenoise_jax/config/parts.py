@@ -7,19 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import make_phase
 from purenoise_jax.config.resolve import CIFAR_MEAN, CIFAR_STD
+from purenoise_jax.config.usual_phases import draws_by_class, lay_out, parse_methods
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.runtime.errors import ConfigError, unknown
-
-# Methods that train first, and methods that take over at the first drop of the learning rate.
-SCHEDULES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "erm": (("erm",), ()),
-    "rs": (("rs",), ()),
-    "drs": (("erm",), ("rs",)),
-    "open": (("erm",), ("open",)),
-}
-
 
 # Augmentations of increasing strength (paper, figure 3); AutoAugment replaces all others.
 AUGMENTS: dict[str, tuple[str, ...]] = {
@@ -103,51 +94,36 @@ def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> f
     return num_classes * largest / int(counts.sum())
 
 
-def set_schedule(config: ConfigDict, method: str, epochs: int, balanced: float = 1.0) -> None:
-    """Lays out a method over the papers' schedule, scaled to `epochs`.
-
-    At 200 epochs: warm-up over 5, the learning rate drops at 160 and 180, and at 160 the deferred
-    methods take over and a checkpoint is kept.
+def set_methods(config: ConfigDict, method: str, epochs: int, balanced: float = 1.0) -> None:
+    """Lays out methods over the papers' schedule, scaled to `epochs`; see `usual_phases.lay_out`.
 
     Args:
         config: changed in place.
-        method: one of `SCHEDULES`.
-        epochs: at least 1.
+        method: keys of `METHODS` joined by +.
+        epochs: of the training, at least 1.
         balanced: factor by which the epochs of class-balanced sampling are stretched. One of the
             papers' epochs has K * n_max draws, ours have as many as there are images; see
             `balanced_factor`.
 
     Raises:
-        ConfigError: the method is unknown, or there are too few epochs for it.
+        ConfigError: a method is unknown, or there are too few epochs for it.
     """
-    choose("method", method, SCHEDULES)
-    if epochs < 1:
-        raise ConfigError(f"config argument epochs={epochs} must be at least 1")
-    initial, deferred = SCHEDULES[method]
-    # At least one epoch remains for the deferred methods, and one between the drops.
-    first_drop = max(min(round(0.8 * epochs), epochs - 1), 1)
-    second_drop = max(round(0.9 * epochs), first_drop + 1)
-    config.num_epochs = epochs
-    config.optimizer.warmup_epochs = round(epochs / 40)
-    # A run of few epochs ends before the second drop.
-    config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
-    config.checkpoint.epochs = (first_drop,)
-    config.init_epoch = first_drop
-    config.phases = ConfigDict({"initial": make_phase(0, initial)})
-    if balanced != 1:
-        if "erm" in initial and not deferred:
-            raise ConfigError(
-                f"config argument method={method} draws every image once an epoch, so "
-                "draws=balanced would have no effect; legal: draws=train_size"
-            )
-        _stretch(config, first_drop if deferred else 0, balanced)
-    if deferred:
-        if epochs < 2:
-            raise ConfigError(
-                f"config argument epochs={epochs} leaves no epoch for {method} after plain "
-                "training; legal: at least 2"
-            )
-        config.phases.deferred = make_phase(first_drop, deferred)
+    names = parse_methods(method)
+    lay_out(config, names, epochs)
+    if balanced == 1:
+        return
+    if any(phase.learning_rate for phase in config.phases.values()):
+        raise ConfigError(
+            f"config argument method={method} has a second stage of its own length, which "
+            "draws=balanced does not define; legal: draws=train_size"
+        )
+    drawing = [phase for phase in config.phases.values() if draws_by_class(phase.methods)]
+    if not drawing:
+        raise ConfigError(
+            f"config argument method={method} draws every image once an epoch, so "
+            "draws=balanced would have no effect; legal: draws=train_size"
+        )
+    _stretch(config, min(phase.start_epoch for phase in drawing), balanced)
 
 
 def _stretch(config: ConfigDict, start: int, factor: float) -> None:
@@ -160,6 +136,8 @@ def _stretch(config: ConfigDict, start: int, factor: float) -> None:
     config.optimizer.warmup_epochs = stretched(config.optimizer.warmup_epochs)
     config.optimizer.milestones = tuple(map(stretched, config.optimizer.milestones))
     config.checkpoint.epochs = tuple(map(stretched, config.checkpoint.epochs))
+    for phase in config.phases.values():
+        phase.start_epoch = stretched(phase.start_epoch)
 
 
 def set_preset(config: ConfigDict, preset: str) -> None:

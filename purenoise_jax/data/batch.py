@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.runtime import rng
 
 # A training batch:
 #   image       f32[B, H, W, C]  augmented, pixel space [0, 1]
@@ -16,6 +17,7 @@ from purenoise_jax.data.pixels import normalize, to_float
 #   target      f32[B, K]        one-hot unless a transform softens it
 #   valid       bool[B]          False = padding
 #   noise_mask  bool[B]          True = pure noise; absent if the recipe makes no noise
+#   second      as image         another augmented version; absent unless the recipe has two views
 Batch = Mapping[str, jax.Array]
 
 
@@ -48,6 +50,7 @@ class BatchBuilder:
         labels: jax.Array,
         index: jax.Array,
         valid: jax.Array,
+        views: int = 1,
     ) -> Batch:
         """Reads and augments the rows of a step.
 
@@ -57,13 +60,15 @@ class BatchBuilder:
             labels: int[N] in [0, K).
             index: int[B], the rows of the data set.
             valid: bool[B], False = padding.
+            views: 1, or 2 for two independently augmented versions of each image.
         """
         image, label = to_float(images[index], self.dtype), labels[index]
-        if self.augment is not None:
-            image = self.augment(key, image)
+        keys = [key] if views == 1 else [rng.at(key, view) for view in range(views)]
+        seen = [image if self.augment is None else self.augment(each, image) for each in keys]
         return {
-            "image": image,
+            "image": seen[0],
             "label": label,
             "target": jax.nn.one_hot(label, self.num_classes, dtype=self.dtype),
             "valid": valid,
+            **dict(zip(("second",), seen[1:], strict=False)),
         }

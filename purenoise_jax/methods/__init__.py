@@ -1,8 +1,8 @@
 """Training methods by name."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
-from purenoise_jax.methods.classifier_retraining import classifier_retraining
+from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier_retraining
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.label_smoothing import label_smoothing
@@ -18,6 +18,7 @@ from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss, post_hoc_logit_adjustment
 from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
+from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as_method
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
@@ -25,36 +26,20 @@ from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
-Apply = Callable[..., Recipe]
-
-
-class Checked(NamedTuple):
-    """A method together with a check across its arguments.
-
-    Attributes:
-        apply: the method, a function (recipe, stats, *, arguments) -> recipe.
-        check: function (arguments by name, batch size) that raises ConfigError before any data are
-            read.
-    """
-
-    apply: Apply
-    check: Callable[[Mapping[str, Any], int], None]
-
-
-METHODS: dict[str, Apply | Checked] = {
+METHODS: dict[str, Apply | Method] = {
     "erm": erm,
     "rs": class_balanced_sampling,
-    # The published name of "rs" if its phase starts later (deferred).
-    "drs": class_balanced_sampling,
-    "open": Checked(pure_noise.pure_noise, pure_noise.check),
-    "append": Checked(appended_noise.append_noise, appended_noise.check),
-    "ldam": ldam,
-    # Deferred re-weighting, if its phase starts later.
-    "drw": class_balanced_weights,
+    # The published name of "rs" in a later phase (deferred).
+    "drs": Method(class_balanced_sampling, phase=DEFERRED, listed_as="rs"),
+    "open": Method(pure_noise.pure_noise, pure_noise.check, DEFERRED),
+    "append": Method(appended_noise.append_noise, appended_noise.check),
+    "ldam": Method(ldam, model={"head": "cosine"}),
+    # Deferred re-weighting.
+    "drw": Method(class_balanced_weights, phase=DEFERRED),
     "sam": sam,
-    "ema": ema,
-    "crt": classifier_retraining,
-    "m2m": m2m,
+    "ema": Method(ema, phase=UsualPhase(all_stages=True)),
+    "crt": Method(classifier_retraining, phase=SECOND_STAGE),
+    "m2m": Method(m2m, phase=DEFERRED),
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
     "la": logit_adjusted_loss,
@@ -67,9 +52,9 @@ METHODS: dict[str, Apply | Checked] = {
 }
 
 
-def arguments_of(method: Apply | Checked) -> dict[str, signatures.Argument]:
+def arguments_of(method: Apply | Method) -> dict[str, signatures.Argument]:
     """The arguments of an entry of `METHODS` by name; see `arguments.arguments_of`."""
-    return signatures.arguments_of(_apply_of(method))
+    return signatures.arguments_of(as_method(method).apply)
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) -> None:
@@ -83,9 +68,9 @@ def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) ->
     Raises:
         ConfigError: they do not; the message names them.
     """
-    method = METHODS[name]
-    if isinstance(method, Checked):
-        method.check(arguments, batch_size)
+    check = as_method(METHODS[name]).check
+    if check is not None:
+        check(arguments, batch_size)
 
 
 def build_recipe(
@@ -112,7 +97,10 @@ def build_recipe(
             raise ConfigError(
                 f"method.{name}.{unexpected[0]} is unknown; legal: {', '.join(legal) or 'none'}"
             )
-        before, recipe = recipe, _apply_of(METHODS[name])(recipe, stats, **given)
+        method = as_method(METHODS[name])
+        before, recipe = recipe, method.apply(recipe, stats, **given)
+        if method.model:
+            recipe = dataclasses.replace(recipe, requires={**recipe.requires, **method.model})
         for field in dataclasses.fields(Recipe):
             old, new = getattr(before, field.name), getattr(recipe, field.name)
             if _extends(new, old):
@@ -137,8 +125,12 @@ def _extends(new: Any, old: Any) -> bool:
     return new is old
 
 
-def _apply_of(method: Apply | Checked) -> Apply:
-    return method.apply if isinstance(method, Checked) else method
-
-
-__all__ = ["METHODS", "Checked", "arguments_of", "build_recipe", "check_arguments"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "UsualPhase",
+    "arguments_of",
+    "as_method",
+    "build_recipe",
+    "check_arguments",
+]

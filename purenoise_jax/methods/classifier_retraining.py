@@ -6,8 +6,18 @@ Source: Kang et al. 2020, section 4.1; Zhang et al. 2021 ("Bag of Tricks") for C
 import dataclasses
 
 from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods.method import UsualPhase
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
+
+# 30 epochs after 200, as Zhang et al. have it on CIFAR.
+SECOND_STAGE = UsualPhase(
+    start=1.0,
+    epochs=30 / 200,
+    reset=("head", "opt_state"),
+    learning_rate=0.1,
+    schedule={"warmup_epochs": 5 / 30, "milestones": (10 / 30, 20 / 30), "gamma": 0.1},
+)
 
 
 def classifier_retraining(recipe: Recipe, stats: DataStats) -> Recipe:

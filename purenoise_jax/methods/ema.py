@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods.recipe import Memory, Recipe
+from purenoise_jax.methods.recipe import Memory, Observed, Recipe
 from purenoise_jax.runtime.constraints import Real
 
 NAME = "ema"
@@ -36,8 +36,8 @@ def ema(
         # Copies, because each step donates the state, which holds the average and the variables.
         return {"steps": jnp.zeros((), jnp.int32), **jax.tree.map(jnp.copy, dict(variables))}
 
-    def update(average: Any, variables: Any, step: jax.Array) -> Any:
-        del step
+    def update(average: Any, observed: Observed) -> Any:
+        variables = observed.variables
         count = average["steps"].astype(jnp.float32)
         kept = jnp.where(count > 0, jnp.minimum(decay, (1 + count) / (10 + count)), 0)
         mixed = {

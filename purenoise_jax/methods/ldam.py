@@ -33,7 +33,7 @@ def ldam(
     max_margin: Annotated[float, Real(0, 2), "margin of the rarest class, in cosines"] = 0.5,
     scale: Annotated[float, Real(0, above=True), "factor of cosines in the softmax"] = 30.0,
 ) -> Recipe:
-    """Uses the cross-entropy of scale * (cosine - margin of the label), with a cosine head.
+    """Uses the cross-entropy of scale * (cosine - margin of the label); the head must be cosine.
 
     The margins are subtracted before scaling. Evaluation scales the cosines too, so that likelihood
     and calibration are those of the trained softmax.
@@ -48,6 +48,5 @@ def ldam(
     return dataclasses.replace(
         recipe,
         loss=loss,
-        postprocess=lambda logits: scale * logits,
-        requires={**recipe.requires, "head": "cosine"},
+        postprocess=lambda logits, log_prior=None: scale * logits,
     )

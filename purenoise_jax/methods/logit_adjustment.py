@@ -44,4 +44,6 @@ def logit_adjusted_loss(recipe: Recipe, stats: DataStats, *, tau: Tau = 1.0) -> 
 def post_hoc_logit_adjustment(recipe: Recipe, stats: DataStats, *, tau: Tau = 1.0) -> Recipe:
     """Subtracts tau times the log frequencies from the logits in evaluation; trains as before."""
     shift = jnp.asarray(tau * log_frequencies(stats.class_counts))
-    return dataclasses.replace(recipe, postprocess=lambda logits: logits - shift[None])
+    return dataclasses.replace(
+        recipe, postprocess=lambda logits, log_prior=None: logits - shift[None]
+    )

@@ -85,16 +85,16 @@ def mixed_loss(
         # complete networks would compile one network per place.
         return jnp.where(drawn == places.index(place), mixed, x)
 
-    logits, _ = networks.forward(batch["image"], batch.get("noise_mask"), mix=mix)
+    logits, outputs = networks.forward(batch["image"], batch.get("noise_mask"), mix=mix)
     own = recipe.loss(logits, batch["target"])
     other = recipe.loss(logits, of_partners(batch["target"]))
     weights = recipe.row_weights(batch["label"], own.dtype)
     if weights is None:
-        return Outcome(share * own + (1 - share) * other, logits)
+        return Outcome(share * own + (1 - share) * other, logits, None, outputs)
     of_own, of_other = share * weights, (1 - share) * of_partners(weights)
     total = of_own + of_other
     mean = (of_own * own + of_other * other) / jnp.where(total > 0, total, 1)
-    return Outcome(mean, logits, total)
+    return Outcome(mean, logits, total, outputs)
 
 
 def manifold_mixup(

@@ -23,6 +23,8 @@ class Networks:
         batch_stats: running statistics after the forward passes so far.
         frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
             `Recipe.frozen` names.
+        memory: name -> tree, the memories before the step, see `recipe.Memory`.
+        progress: f32[] in [0, 1), the share of the phase's steps that are completed.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Networks:
         dropout_key: jax.Array,
         train: bool = True,
         frozen: Mapping[str, Any] = MappingProxyType({}),
+        memory: Mapping[str, Any] = MappingProxyType({}),
+        progress: jax.Array | float = 0.0,
     ) -> None:
         """Creates the passes.
 
@@ -49,8 +53,10 @@ class Networks:
             train: False normalises with running statistics, leaves these as they are and drops no
                 activations.
             frozen: name -> variables of a network with the same model.
+            memory: name -> tree.
+            progress: f32[].
         """
-        self.batch_stats = batch_stats
+        self.batch_stats, self.memory, self.progress = batch_stats, memory, progress
         self._model, self._normalize = model, normalize
         self._params, self._first_stats = params, batch_stats
         self._valid, self._dropout_key, self._train = valid, dropout_key, train

@@ -7,6 +7,7 @@ applying one after the other.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -19,7 +20,6 @@ from purenoise_jax.data.batch import Batch
 from purenoise_jax.methods.networks import Networks
 
 Params = Any
-Aux = tuple[Any, jax.Array]  # batch statistics after the step, logits [B, K]
 
 
 class Outcome(NamedTuple):
@@ -30,11 +30,44 @@ class Outcome(NamedTuple):
         logits: f32[B, K]; the training accuracy counts a row as correct if its largest logit is
             that of its label in the batch.
         weights: f32[B], weights of the losses in their mean; None = all 1.
+        outputs: other arrays [B, ...] that the memories of the recipe read, such as the network's
+            "features".
     """
 
     losses: jax.Array
     logits: jax.Array
     weights: jax.Array | None = None
+    outputs: Mapping[str, jax.Array] = MappingProxyType({})
+
+
+class Aux(NamedTuple):
+    """All that a forward pass returns beside the loss.
+
+    Attributes:
+        batch_stats: running statistics after the step.
+        logits: f32[B, K].
+        outputs: those of the `Outcome`.
+    """
+
+    batch_stats: Any
+    logits: jax.Array
+    outputs: Mapping[str, jax.Array]
+
+
+class Observed(NamedTuple):
+    """The facts about a step that a memory may keep.
+
+    Attributes:
+        variables: {"params", "batch_stats"} after the step.
+        step: i32[], completed steps before it.
+        batch: of the step.
+        outputs: those of the `Outcome`.
+    """
+
+    variables: Any
+    step: jax.Array
+    batch: Batch
+    outputs: Mapping[str, jax.Array]
 
 
 class LossFn(Protocol):
@@ -56,13 +89,16 @@ class LossFn(Protocol):
 class Memory(NamedTuple):
     """A pytree that a run carries beside its parameters, in `TrainState.extra`.
 
+    It begins anew, from the variables at that time, in every phase that has it and follows one
+    without it.
+
     Attributes:
         init: variables {"params", "batch_stats"} -> the tree before the first step.
-        update: (tree, variables after the step, completed steps before it i32[]) -> the next tree.
+        update: (tree, `Observed`) -> the tree after a step.
     """
 
     init: Callable[[Any], Any]
-    update: Callable[[Any, Any, jax.Array], Any]
+    update: Callable[[Any, Observed], Any]
 
 
 Transform = Callable[[jax.Array, Batch], Batch]
@@ -70,6 +106,21 @@ Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
 Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
+Project = Callable[[Params, Mapping[str, Any]], Params]
+
+
+class Postprocess(Protocol):
+    """Logits in evaluation as a function of the network's."""
+
+    def __call__(self, logits: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
+        """Returns the logits [B, K] to evaluate.
+
+        Args:
+            logits: [B, K], of the network.
+            log_prior: f32[K], logarithm of the share of each class among the images to classify;
+                None = it is not known.
+        """
+        ...
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -80,9 +131,9 @@ def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
 def supervised(recipe: "Recipe", networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
     """One forward pass, and the recipe's loss of every row weighted by its class."""
     del key
-    logits, _ = networks.forward(batch["image"], batch.get("noise_mask"))
+    logits, outputs = networks.forward(batch["image"], batch.get("noise_mask"))
     losses = recipe.loss(logits, batch["target"])
-    return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype))
+    return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype), outputs)
 
 
 def value_and_grad(
@@ -99,9 +150,16 @@ def all_trainable(path: tuple[str, ...]) -> bool:
     return True
 
 
-def identity(logits: jax.Array) -> jax.Array:
-    """Returns the logits unchanged."""
+def identity(logits: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
+    """Returns the logits unchanged, whatever the share of each class."""
+    del log_prior
     return logits
+
+
+def unprojected(params: Params, memory: Mapping[str, Any]) -> Params:
+    """Returns the parameters unchanged."""
+    del memory
+    return params
 
 
 def current_variables(state: Any) -> dict[str, Any]:
@@ -133,8 +191,12 @@ class Recipe:
         train_mode: False runs batch norm and dropout in evaluation mode.
         frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
         memory: name -> `Memory`.
+        project: (parameters after the update, memories before the step by name) -> parameters, for
+            constraints that every step restores.
+        views: augmented versions of each image: 1, or 2, of which `batch["second"]` is the other
+            one. Transforms and generators see it, too.
         eval_variables: (state) -> the variables to evaluate with.
-        postprocess: logits [B, K] -> logits [B, K], in evaluation.
+        postprocess: (logits [B, K], log_prior f32[K] | None) -> logits [B, K], in evaluation.
         requires: argument of the model -> the value that the method needs, such as
             {"head": "cosine"}.
     """
@@ -152,8 +214,10 @@ class Recipe:
     train_mode: bool = True
     frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
+    project: Project = unprojected
+    views: int = 1
     eval_variables: Callable[[Any], dict[str, Any]] = current_variables
-    postprocess: Callable[[jax.Array], jax.Array] = identity
+    postprocess: Postprocess = identity
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
-from purenoise_jax.checkpoint.init_transforms import reset
+from purenoise_jax.checkpoint.init_transforms import begin_memories, reset
 from purenoise_jax.checkpoint.tree_names import collections
 from purenoise_jax.config.fields import config_hash, phase_values
 from purenoise_jax.config.resolve import resolved
@@ -115,9 +116,11 @@ class Experiment:
 
     def enter(self, phase: Phase, state: TrainState) -> TrainState:
         """The state with which a phase begins, made from the last state before it."""
-        if not phase.reset:
-            return state
-        return reset(state, self.init(), phase.reset)
+        if phase.reset:
+            state = reset(state, self.init(), phase.reset)
+        before = self.phase_of(phase.start - 1).recipe.memory if phase.start else {}
+        begun = {n: m.init for n, m in phase.recipe.memory.items() if n not in before}
+        return begin_memories(state, begun) if phase.start else state
 
     def target(self) -> TrainState:
         """The shapes, dtypes and shardings of a state."""
@@ -141,7 +144,14 @@ class Experiment:
             self.batch_builder,
             self.seed,
             self.matmul_precision,
+            self._progress_fn(phase),
         )
+
+    def _progress_fn(self, phase: Phase) -> Callable[[jax.Array], jax.Array]:
+        later = [other.start for other in self.phases if other.start > phase.start]
+        epochs = min([*later, len(self.rates)]) - phase.start
+        first, steps = phase.start * self.steps_per_epoch, epochs * self.steps_per_epoch
+        return lambda step: ((step - first) / steps).astype(jnp.float32)
 
     def step_shapes(self) -> tuple[Any, ...]:
         """Shapes, dtypes and shardings of the arguments of a compiled step."""

@@ -18,7 +18,7 @@ import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Aux, Params, Recipe, all_trainable
+from purenoise_jax.methods.recipe import Aux, Observed, Params, Recipe, all_trainable
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
@@ -117,6 +117,8 @@ class TrainStep:
         batch_builder: turns indices into a batch.
         keys: stream -> its typed key, see `rng.STREAMS`.
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
+        progress_fn: share of the phase's steps that are completed, as a function of the completed
+            steps.
     """
 
     model: Any
@@ -126,6 +128,7 @@ class TrainStep:
     batch_builder: BatchBuilder
     keys: Mapping[str, jax.Array]
     matmul_precision: str = "default"
+    progress_fn: Callable[[jax.Array], jax.Array] = jnp.zeros_like
 
     def __call__(
         self,
@@ -168,7 +171,12 @@ class TrainStep:
         with jax.named_scope("augment"):
             keys = self.keys_at(step)
             batch = self.batch_builder.make_batch(
-                keys["augment"], inputs.images, inputs.labels, rows.index, rows.valid
+                keys["augment"],
+                inputs.images,
+                inputs.labels,
+                rows.index,
+                rows.valid,
+                views=self.recipe.views,
             )
         with jax.named_scope("transforms"):
             for i, transform in enumerate(self.recipe.transforms):
@@ -200,6 +208,8 @@ class TrainStep:
             dropout_key=self.keys_at(state.step)["dropout"],
             train=self.recipe.train_mode,
             frozen=inputs.frozen,
+            memory=state.extra,
+            progress=self.progress_fn(state.step),
         )
 
     def loss(
@@ -226,7 +236,7 @@ class TrainStep:
             mean = total / jnp.where(size > 0, size, 1)
         else:
             mean = total / jnp.maximum(valid.sum(), 1)
-        return mean, (networks.batch_stats, outcome.logits)
+        return mean, Aux(networks.batch_stats, outcome.logits, dict(outcome.outputs))
 
     def update(
         self, state: TrainState, inputs: Inputs, rows: Rows
@@ -245,17 +255,19 @@ class TrainStep:
         ) -> tuple[jax.Array, Aux]:
             return self.loss(params, class_weights, state, inputs, batch)
 
-        (loss, (batch_stats, logits)), grads = self.recipe.gradient(loss_fn, state.params, batch)
+        (loss, aux), grads = self.recipe.gradient(loss_fn, state.params, batch)
         params, opt_state = self._optimize(state, grads, batch)
-        variables = {"params": params, "batch_stats": batch_stats}
+        params = self.recipe.project(params, state.extra)
+        variables = {"params": params, "batch_stats": aux.batch_stats}
+        observed = Observed(variables, state.step, batch, aux.outputs)
         extra = {
-            name: self.recipe.memory[name].update(tree, variables, state.step)
+            name: self.recipe.memory[name].update(tree, observed)
             if name in self.recipe.memory
             else tree
             for name, tree in state.extra.items()
         }
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, extra)
-        return new, _sums(loss, logits, batch), grads
+        new = TrainState(state.step + 1, params, aux.batch_stats, opt_state, extra)
+        return new, _sums(loss, aux.logits, batch), grads
 
     @jax.named_scope("optimizer")
     def _optimize(
@@ -310,6 +322,7 @@ def make_step(
     batch_builder: BatchBuilder,
     seed: int,
     matmul_precision: str = "default",
+    progress_fn: Callable[[jax.Array], jax.Array] = jnp.zeros_like,
 ) -> TrainStep:
     """Builds the training step of one phase; see `TrainStep` for the arguments.
 
@@ -321,7 +334,8 @@ def make_step(
         batch_builder: turns indices into a batch.
         seed: the run's seed.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+        progress_fn: see `TrainStep`.
     """
     names = ("augment", "transforms", "generators", "dropout", "objective")
     keys = {name: rng.stream(seed, name) for name in names}
-    return TrainStep(model, tx, lr_fn, recipe, batch_builder, keys, matmul_precision)
+    return TrainStep(model, tx, lr_fn, recipe, batch_builder, keys, matmul_precision, progress_fn)

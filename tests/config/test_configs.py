@@ -30,14 +30,47 @@ def test_this_file_tests_every_config_file():
 
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
-@pytest.mark.parametrize(
-    ("method", "epochs"), list(itertools.product(common.SCHEDULES, [2, 7, 200]))
-)
+@pytest.mark.parametrize(("method", "epochs"), list(itertools.product(METHODS, [2, 7, 200])))
 def test_every_method_is_valid_at_every_length(module, method, epochs):
     config = module.get_config(f"method={method},epochs={epochs}")
     validate(config)
+    config.method.m2m.network = "runs/erm"
     for phase in config.phases.values():
-        build_recipe(phase.methods, STATS, config.method.to_dict())
+        recipe = build_recipe(phase.methods, STATS, config.method.to_dict())
+        assert all(config.model[name] == value for name, value in recipe.requires.items())
+
+
+def phases_of(method, epochs=200):
+    config = digits_lt.get_config(f"method={method},epochs={epochs}")
+    return {p.start_epoch: p.methods for p in config.phases.values()}, config
+
+
+def test_methods_joined_by_plus_take_the_union_of_their_starts():
+    assert phases_of("ldam+drw")[0] == {0: ("ldam",), 160: ("ldam", "drw")}
+    assert phases_of("open+sam")[0] == {0: ("sam",), 160: ("open", "sam")}
+    assert phases_of("drs")[0] == phases_of("rs+erm")[0] | {0: ("erm",), 160: ("rs",)}
+    assert phases_of("ldam+drw")[1].model.head == "cosine"
+
+
+def test_a_second_stage_follows_the_training_and_has_only_its_own_methods():
+    phases, config = phases_of("ema+mixup+crt")
+    assert phases == {0: ("ema", "mixup"), 200: ("ema", "crt")}
+    stage = config.phases.second_stage
+    assert config.num_epochs == 230 and config.checkpoint.epochs == (160, 200)
+    assert stage.reset == ("head", "opt_state") and stage.learning_rate == 0.1
+    assert (stage.warmup_epochs, stage.milestones, stage.gamma) == (5, (10, 20), 0.1)
+    assert config.optimizer.milestones == (160, 180) and config.init_epoch == 200
+    short = phases_of("crt", epochs=3)[1]
+    assert short.num_epochs == 4 and not short.phases.second_stage.milestones
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [("nope", "method='nope' is unknown"), ("open+open", "names open twice"), ("", "unknown")],
+)
+def test_unknown_and_repeated_methods_are_refused(method, words):
+    with pytest.raises(ConfigError, match=words):
+        digits_lt.get_config(f"method={method}")
 
 
 def test_the_default_schedule_is_that_of_the_paper():

@@ -26,7 +26,7 @@ from configs import common
 from purenoise_jax.config import default_config
 def get_config(arg=None):
     config = default_config()
-    common.set_schedule(config, "erm", common.parse_arg(arg, epochs=3).epochs)
+    common.set_methods(config, "erm", common.parse_arg(arg, epochs=3).epochs)
     return config
 """
 

@@ -115,7 +115,7 @@ def test_a_mixture_is_that_of_its_partner_with_the_rest_of_the_share():
     one = outcome(batch, kernel, recipe, share=jnp.float32(0.8), partner=jnp.asarray(partner))
     inverse = jnp.asarray(np.argsort(partner))
     two = outcome(batch, kernel, recipe, share=jnp.float32(0.2), partner=inverse)
-    for a, b in zip(one, two, strict=True):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b[partner], rtol=1e-5, atol=1e-6)
 
 
