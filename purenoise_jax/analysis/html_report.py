@@ -57,6 +57,7 @@ class Section:
     classes: list[run_tables.ClassRow]
     folded: bool
     shots: list[run_tables.Row]
+    shifted: list[run_tables.Row]
     phases: list[run_tables.Row]
     changed: list[run_tables.Row]
     rest: list[run_tables.Row]
@@ -186,6 +187,7 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
         classes=classes,
         folded=len(classes) > MANY_CLASSES,
         shots=run_tables.shot_rows(evaluation) if evaluation else [],
+        shifted=run_tables.shifted_rows(evaluation) if evaluation else [],
         phases=run_tables.phase_rows(run),
         changed=changed,
         rest=rest,

@@ -17,6 +17,7 @@ UNPREFIXED = (
     "few_accuracy",
     "geometric_mean",
     "confusion_matrix",
+    "shifted_accuracy",
 )
 
 
@@ -27,8 +28,8 @@ class Evaluation:
     Attributes:
         epoch: completed epochs.
         finished: True if that is the run's last epoch.
-        numbers: by the names of `metrics.summarize`, and confusion_matrix; numbers that do not
-            exist are left out.
+        numbers: by the names of `metrics.summarize`, confusion_matrix and shifted_accuracy; numbers
+            that do not exist are left out.
         class_counts: K training images per class.
         class_names: K names without control characters (see `errors.harmless`).
     """

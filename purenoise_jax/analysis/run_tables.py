@@ -11,6 +11,7 @@ from purenoise_jax.config.fields import default_config, flatten
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import duration
 from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_groups
+from purenoise_jax.training.shifted_tests import NAMES
 
 NONE = "\N{EN DASH}"
 
@@ -80,6 +81,15 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
             "not recorded" if nll is None else "nats per image",
         ),
         Row("calibration error (ECE)", *_percent(evaluation.number("ece"))),
+    ]
+
+
+def shifted_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns the accuracy on test sets with other class frequencies, see `shifted_tests`."""
+    pairs = evaluation.number("shifted_accuracy") or []
+    return [
+        Row(name, f"{100 * unknown:.1f} %", f"{100 * known:.1f} % if the frequencies are known")
+        for name, (unknown, known) in zip(NAMES, pairs, strict=False)
     ]
 
 

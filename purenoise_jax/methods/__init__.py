@@ -15,7 +15,7 @@ from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.label_smoothing import label_smoothing
 from purenoise_jax.methods.ldam import ldam
-from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss, post_hoc_logit_adjustment
+from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
 from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
 from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as_method
@@ -42,10 +42,9 @@ METHODS: dict[str, Apply | Method] = {
     "m2m": Method(m2m, phase=DEFERRED),
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
-    "la": logit_adjusted_loss,
-    # The published name of "la" with tau = 1, which is the default of both.
+    "logit_adjustment": logit_adjusted_loss,
+    # The published name of the same with tau = 1, which is the default of both.
     "balanced_softmax": logit_adjusted_loss,
-    "la_post_hoc": post_hoc_logit_adjustment,
     "vs": vector_scaling,
     "cdt": class_dependent_temperatures,
     "label_smoothing": label_smoothing,

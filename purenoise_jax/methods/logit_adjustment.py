@@ -1,7 +1,7 @@
 """Logit adjustment: logits are shifted by the logarithm of the class frequencies.
 
-Source: Menon et al. 2021, after training and as a loss; Ren et al. 2020 (balanced softmax), which
-is the loss with tau = 1.
+Source: Menon et al. 2021; Ren et al. 2020 (balanced softmax), which is the loss with tau = 1. The
+adjustment after training is an argument of `erm`.
 """
 
 import dataclasses
@@ -28,22 +28,25 @@ def log_frequencies(class_counts: np.ndarray) -> np.ndarray:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
+def for_known_shares(logits: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
+    """Logits of a network that fits classes of equal frequency, for the shares of a test set.
+
+    Args:
+        logits: [B, K].
+        log_prior: f32[K], see `recipe.Postprocess`; None = the classes are equally frequent.
+    """
+    return logits if log_prior is None else logits + log_prior[None]
+
+
 def logit_adjusted_loss(recipe: Recipe, stats: DataStats, *, tau: Tau = 1.0) -> Recipe:
     """Adds tau times the log frequencies to the logits of the cross-entropy.
 
     The network's own logits, which are those of evaluation, then fit classes of equal frequency.
+    Where other frequencies are known, their logarithm is added.
     """
     shift = jnp.asarray(tau * log_frequencies(stats.class_counts))
 
     def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
         return cross_entropy(logits + shift[None], target)
 
-    return dataclasses.replace(recipe, loss=loss)
-
-
-def post_hoc_logit_adjustment(recipe: Recipe, stats: DataStats, *, tau: Tau = 1.0) -> Recipe:
-    """Subtracts tau times the log frequencies from the logits in evaluation; trains as before."""
-    shift = jnp.asarray(tau * log_frequencies(stats.class_counts))
-    return dataclasses.replace(
-        recipe, postprocess=lambda logits, log_prior=None: logits - shift[None]
-    )
+    return dataclasses.replace(recipe, loss=loss, postprocess=for_known_shares)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods.logit_adjustment import Tau, log_frequencies
+from purenoise_jax.methods.logit_adjustment import Tau, for_known_shares, log_frequencies
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
 from purenoise_jax.runtime.constraints import Real
 
@@ -36,7 +36,8 @@ def vector_scaling(
 ) -> Recipe:
     """Uses the cross-entropy of logits / temperature + tau * log frequency.
 
-    The network's own logits are those of evaluation. gamma = 0 is logit adjustment, tau = 0 is CDT.
+    The network's own logits are those of evaluation; where the shares of the classes are known,
+    their logarithm is added. gamma = 0 is logit adjustment, tau = 0 is CDT.
     """
     divisor = jnp.asarray(temperatures(stats.class_counts, gamma))
     shift = jnp.asarray(tau * log_frequencies(stats.class_counts))
@@ -44,7 +45,7 @@ def vector_scaling(
     def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
         return cross_entropy(logits / divisor[None] + shift[None], target)
 
-    return dataclasses.replace(recipe, loss=loss)
+    return dataclasses.replace(recipe, loss=loss, postprocess=for_known_shares)
 
 
 def class_dependent_temperatures(recipe: Recipe, stats: DataStats, *, gamma: Gamma = 0.2) -> Recipe:

@@ -1,6 +1,6 @@
 """Exact evaluation of a data set in batches of fixed shape: every image counts once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,12 +10,12 @@ import numpy as np
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import to_float
 from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.methods.recipe import Postprocess
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.numerics import with_precision
 from purenoise_jax.runtime.sharding import Placement
 
 ECE_BINS = 15
-Postprocess = Callable[[jax.Array], jax.Array]
 
 
 class Counts(NamedTuple):
@@ -26,11 +26,14 @@ class Counts(NamedTuple):
         nll: f32[], the sum of negative log-likelihoods, in nats.
         bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
             confidences, and the number classified correctly.
+        hits: i32[P, K], by known class frequencies of the test set the number of images of each
+            class that are classified correctly.
     """
 
     confusion: jax.Array
     nll: jax.Array
     bins: jax.Array
+    hits: jax.Array
 
 
 class Evaluator:
@@ -45,6 +48,8 @@ class Evaluator:
         batch_size: the most images of a forward pass, rounded up to a multiple of the devices. The
             images are divided evenly over the least number of passes.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
+        class_shares: f64[P, K], frequencies of the classes in test sets where these are known, such
+            as `shifted_tests.class_shares`; None = there are none.
     """
 
     def __init__(
@@ -57,7 +62,11 @@ class Evaluator:
         placement: Placement,
         batch_size: int,
         matmul_precision: str = "default",
+        class_shares: np.ndarray | None = None,
     ) -> None:
+        classes = batch_builder.num_classes
+        shares = np.ones((0, classes)) if class_shares is None else class_shares
+        log_priors = np.log(shares).astype(np.float32)
         devices = placement.mesh.size
         passes = -(-len(images) // (-(-batch_size // devices) * devices))
         # 10,000 images are 20 passes of 500, not 19 of 512 and one that is half padding.
@@ -78,13 +87,14 @@ class Evaluator:
                 label = labels[index]
                 image = batch_builder.normalize(to_float(images[index]))
                 logits, _ = model.apply(variables, image, None, valid, train=False)
-                return _add(counts, postprocess(logits), label, valid), None
+                informed = [postprocess(logits, log_prior).argmax(-1) for log_prior in log_priors]
+                return _add(counts, postprocess(logits), informed, label, valid), None
 
-            classes = batch_builder.num_classes
             zero = Counts(
                 jnp.zeros((classes, classes), jnp.int32),
                 jnp.zeros((), jnp.float32),
                 jnp.zeros((ECE_BINS, 3), jnp.float32),
+                jnp.zeros(log_priors.shape, jnp.int32),
             )
             return jax.lax.scan(add, zero, rows)[0]
 
@@ -100,7 +110,7 @@ class Evaluator:
 
         Args:
             variables: "params" and "batch_stats", see `recipe.current_variables`.
-            postprocess: logits [B, K] -> logits [B, K], of the recipe that trained it.
+            postprocess: of the recipe that trained it.
 
         Returns:
             Counts on the host.
@@ -108,17 +118,27 @@ class Evaluator:
         return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
 
 
-def _add(counts: Counts, logits: jax.Array, label: jax.Array, valid: jax.Array) -> Counts:
+def _add(
+    counts: Counts,
+    logits: jax.Array,
+    informed: Sequence[jax.Array],
+    label: jax.Array,
+    valid: jax.Array,
+) -> Counts:
     log_probs = jax.nn.log_softmax(logits)
     nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
     predicted = logits.argmax(-1)
     confidence = jnp.exp(log_probs.max(-1))
     weight = valid.astype(jnp.float32)
     per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
+    none = jnp.zeros(counts.hits.shape[1], jnp.int32)
+    right = [(valid & (each == label)).astype(jnp.int32) for each in informed]
+    hits = [none.at[label].add(each) for each in right]
     return Counts(
         counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
         counts.nll + jnp.where(valid, nll, 0).sum(),
         counts.bins.at[confidence_bin(confidence)].add(per_row),
+        counts.hits + jnp.stack(hits) if hits else counts.hits,
     )
 
 

@@ -35,6 +35,7 @@ from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.options import RunOptions
+from purenoise_jax.training.shifted_tests import class_shares
 from purenoise_jax.training.train_step import (
     Inputs,
     Rows,
@@ -190,6 +191,7 @@ class Experiment:
                 placement=self.placement,
                 batch_size=batch_size,
                 matmul_precision=self.matmul_precision,
+                class_shares=class_shares(self.training.stats.class_counts),
             )
             for split, (images, labels) in splits.items()
             if images is not None and labels is not None

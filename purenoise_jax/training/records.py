@@ -15,6 +15,7 @@ from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
+from purenoise_jax.training.shifted_tests import shifted_accuracy
 from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import TrainState
 
@@ -103,6 +104,8 @@ def evaluate_all(
         confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
         numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
         numbers["confusion_matrix"] = confusion.tolist()
+        hits = np.asarray(counts.hits)
+        numbers["shifted_accuracy"] = shifted_accuracy(confusion, hits, class_counts)
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
     return evaluated
 

@@ -30,7 +30,7 @@ def no_augmentation(key, images):
     raise AssertionError("evaluation augments nothing")
 
 
-def evaluate(postprocess=identity, params=0.0, batch_size=10):
+def evaluate(postprocess=identity, params=0.0, batch_size=10, class_shares=None):
     evaluator = Evaluator(
         MeanColour,
         IMAGES,
@@ -38,6 +38,7 @@ def evaluate(postprocess=identity, params=0.0, batch_size=10):
         batch_builder=BatchBuilder(no_augmentation, MEAN, STD, 3),
         placement=Placement(8, 1),
         batch_size=batch_size,
+        class_shares=class_shares,
     )
     return evaluator({"params": jnp.float32(params), "batch_stats": {}}, postprocess)
 
@@ -73,6 +74,21 @@ def test_logits_are_postprocessed_before_anything_is_counted():
     np.testing.assert_array_equal(
         counts.confusion.sum(0), np.bincount(by_numpy()[0].argmin(1), minlength=3)
     )
+
+
+def test_hits_are_those_of_the_method_that_knows_the_shares():
+    shares = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+
+    def informed(logits, log_prior=None):
+        return logits if log_prior is None else logits + log_prior[None]
+
+    counts = evaluate(informed, class_shares=shares)
+    for share, hits in zip(shares, counts.hits, strict=True):
+        right = (by_numpy()[0] + np.log(share)).argmax(1) == LABELS
+        assert hits.tolist() == [int(right[k == LABELS].sum()) for k in range(3)]
+    plain = evaluate(class_shares=shares)
+    np.testing.assert_array_equal(plain.hits, [np.diag(plain.confusion)] * 2)
+    assert evaluate().hits.shape == (0, 3)
 
 
 def test_a_confidence_on_a_border_belongs_to_the_bin_below():
