@@ -45,9 +45,22 @@ class Row:
         present = [v for v in values if v is not None]
         if not present:
             return "-"
-        text = mean_and_error(present)
-        less = f", {self.wanted - len(present)} {MISSING}" if len(present) < self.wanted else ""
-        return f"{text} (n={len(present)}{less})"
+        return self._counted(mean_and_error(present), len(present))
+
+    def difference(self, other: "Row") -> str:
+        """Mean and standard error of the difference to another row, paired by seed."""
+        there = {s["seed"]: s["test_accuracy"] for s in other.summaries}
+        pairs = [
+            s["test_accuracy"] - there[s["seed"]] for s in self.summaries if s["seed"] in there
+        ]
+        if other.cell is self.cell or not pairs:
+            return "-"
+        text = mean_and_error(pairs)
+        return text if text.startswith("-") else f"+{text}"
+
+    def _counted(self, text: str, count: int) -> str:
+        less = f", {self.wanted - count} {MISSING}" if count < self.wanted else ""
+        return f"{text} (n={count}{less})"
 
 
 def mean_and_error(values: Sequence[float]) -> str:
@@ -75,13 +88,25 @@ def collect(table: Table, seeds: int, root: Path) -> list[Row]:
 def columns(table: Table, plan: Plan) -> list[str]:
     """Headings of a table."""
     extra = ["rarest fifth"] if table.groups else []
-    return ["", "paper", "reproduction", "here", *extra, *([CAVEAT] if plan.caveat else [])]
+    extra += [f"to {name}" for name in table.baselines]
+    note = [CAVEAT] if plan.caveat and not plan.mini else []
+    return ["", *table.published, "here", *extra, *note]
 
 
-def entries(row: Row, table: Table, plan: Plan) -> list[str]:
-    """The entries of one row, in the order of `columns`."""
+def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> list[str]:
+    """The entries of one row, in the order of `columns`.
+
+    Args:
+        row: the row.
+        table: that it belongs to.
+        plan: of the runs.
+        rows: all rows, among which are those of `table.baselines`.
+    """
     extra = [row.number("group_accuracy", 0)] if table.groups else []
-    note = [plan.caveat] if plan.caveat else []
+    for name in table.baselines:
+        found = [r for r in rows if (r.cell.method, r.cell.setting) == (name, row.cell.setting)]
+        extra.append(row.difference(found[0]) if found else "-")
+    note = [plan.caveat] if plan.caveat and not plan.mini else []
     cell = row.cell
     published = [cell.paper or "-", cell.reproduction or "-"]
     return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
@@ -91,7 +116,7 @@ def show(table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole) ->
     """Prints a table: a grid for each setting, aligned."""
     console.print(f"\n{_title(table, plan)}", style="bold")
     heads = columns(table, plan)
-    lines = {id(row): entries(row, table, plan) for row in rows}
+    lines = {id(row): entries(row, table, plan, rows) for row in rows}
     widths = [max(map(len, column)) for column in zip(heads, *lines.values(), strict=True)]
     settings = list(dict.fromkeys(row.cell.setting for row in rows))
     for setting in settings:
@@ -124,7 +149,7 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
                 f"| {setting} | " + " | ".join(heads[1:]) + " |",
                 "|---" * len(heads) + "|",
             ]
-        lines.append("| " + " | ".join(entries(row, table, plan)) + " |")
+        lines.append("| " + " | ".join(entries(row, table, plan, rows)) + " |")
     lines += [
         "",
         f"Test accuracy in percent, mean ± standard error. Published: {table.source}.",

@@ -77,13 +77,40 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
         config = _plain(config) if _is_plain(config) else config
+        # Of no effect, but it would make the same run of two cells look different.
+        config.init_epoch = default_config().init_epoch
         return [Task(config, _workdir(config, root))]
-    first = _plain(config)
-    stage_one = Task(first, _workdir(first, root))
-    config.init_from = str(stage_one.workdir)
+    earlier = tasks_of(_before(config, starts[-1]), seed, root)
+    config.init_from = str(earlier[-1].workdir)
     config.init_epoch = starts[-1]
-    first.checkpoint.epochs = (starts[-1],)
-    return [stage_one, Task(config, _workdir(config, root), starts[-1])]
+    if _needs_network(config):
+        # Its own first stage, trained to the end.
+        config.method.m2m.network = config.init_from
+    return [*earlier, Task(config, _workdir(config, root), starts[-1])]
+
+
+def _before(config: ConfigDict, start: int) -> ConfigDict:
+    """The run whose state a run has at the start of its last phase.
+
+    It is trained to its own end, because then it is the run of another cell.
+    """
+    first = config.copy_and_resolve_references()
+    for name in [name for name, phase in first.phases.items() if phase.start_epoch == start]:
+        # A phase with a schedule of its own is a second stage, which makes the run longer.
+        if first.phases[name].learning_rate:
+            first.num_epochs = start
+            first.checkpoint.epochs = tuple(e for e in first.checkpoint.epochs if e < start)
+        del first.phases[name]
+    if not _needs_network(first):
+        first.method.m2m.network = ""
+    if _is_plain(first):
+        first = _plain(first)
+    first.checkpoint.epochs = tuple(sorted({*first.checkpoint.epochs, start} - {first.num_epochs}))
+    return first
+
+
+def _needs_network(config: ConfigDict) -> bool:
+    return any("m2m" in phase.methods for phase in config.phases.values())
 
 
 def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]:

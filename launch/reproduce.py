@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from launch import cells
-from launch.plan import EPOCHS, Plan
+from launch.plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import TABLES, make_table
 from purenoise_jax.config.fields import FIELDS, validate
@@ -79,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="smoke test in minutes with tiny networks and data; the numbers mean nothing",
     )
+    parse.add_argument(
+        "--tier",
+        choices=("full", "mini"),
+        default="full",
+        help="mini: a small network on images of 16 x 16, which two CPU cores can train; tells "
+        "whether a method does what it is for, not how good it is",
+    )
     parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
     parse.add_argument("--only-table", action="store_true", help="only make the table, run nothing")
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -112,9 +119,13 @@ def make_plan(args: argparse.Namespace) -> Plan:
             )
     if args.data:
         overrides["data.path"] = args.data
-    usual = QUICK_EPOCHS if args.quick else EPOCHS
+    mini = args.tier == "mini"
+    if mini and args.quick:
+        raise ConfigError("--tier mini and --quick are two ways to make runs small; use one")
+    usual = QUICK_EPOCHS if args.quick else MINI_EPOCHS if mini else EPOCHS
     epochs = usual if args.epochs is None else args.epochs
-    return Plan(args.preset, epochs, args.model, args.quick, overrides)
+    model = args.model or (MINI_MODEL if mini else "")
+    return Plan(args.preset, epochs, model, args.quick, overrides, mini)
 
 
 def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
@@ -206,7 +217,8 @@ def _reproduce(argv: Sequence[str]) -> int:
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
     table = make_table(args.table, plan)
-    root = expand(args.out, "--out").resolve() / ("quick" if args.quick else "")
+    root = expand(args.out, "--out").resolve()
+    root /= "quick" if args.quick else "mini" if plan.mini else ""
     tasks = tasks_of_table(table, range(seeds), root)
     for task in tasks:
         validate(task.config)

@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, common
+from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
 from purenoise_jax.models.norm import NOISE_GRADS
 
@@ -314,7 +315,11 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "noise_ratio": noise_ratio,
     "additive": additive,
     "noise_grad": noise_grad,
+    "methods": methods_cifar10,
+    "methods_cifar100": methods_cifar100,
 }
+# Tables with ResNet-32 as published; the others have WRN-28-10.
+WITH_RESNET32 = ("resnet32", "methods", "methods_cifar100")
 
 
 def make_table(name: str, plan: Plan) -> Table:
@@ -325,7 +330,7 @@ def make_table(name: str, plan: Plan) -> Table:
     """
     table = TABLES[name](plan)
     if plan.model:
-        published = "resnet32" if name == "resnet32" else "wrn28_10"
+        published = "resnet32" if name in WITH_RESNET32 else "wrn28_10"
         if plan.model != published and name not in ("norms", "balanced"):
             cells = (dataclasses.replace(c, paper="", reproduction="") for c in table.cells)
             table = dataclasses.replace(table, cells=tuple(cells))
