@@ -285,6 +285,10 @@ class _Fields(Mapping[str, Field]):
 
 FIELDS = _Fields()
 
+# Fields that earlier versions had, each with the value that is still what a run does. A run is
+# compared and hashed as if it had them, so that older runs and their hashes stay valid.
+FORMER_FIELDS: dict[str, Any] = {"method.sam.asymmetry": "none"}
+
 # Fields of each entry of `phases`, whose number is up to the config.
 PHASE_FIELDS: dict[str, Field] = {
     "start_epoch": Field(0, "first epoch of the phase, counted from 0", Integer(0)),
@@ -450,7 +454,7 @@ def fixed_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields that define a run's results, resolved, by dotted path, as JSON values."""
     flat = flatten(resolved(config))
     chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
-    return used_fields(json.loads(json.dumps(chosen)))
+    return used_fields(json.loads(json.dumps({**FORMER_FIELDS, **chosen})))
 
 
 def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
