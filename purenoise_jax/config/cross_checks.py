@@ -3,9 +3,13 @@
 Checks that need the data as well are in `training/experiment.py`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from purenoise_jax.methods import check_arguments
+from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.constraints import refuse_idle_statistics
 from purenoise_jax.runtime.errors import ConfigError
 
@@ -32,12 +36,45 @@ def check_fields_agree(config: ConfigDict) -> None:
     )
     for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
         check_arguments(name, config.method.get(name, {}), config.batch_size)
+    if opt.nesterov and opt.name != "sgd":
+        raise ConfigError(
+            f"optimizer.nesterov=True is used only with optimizer.name=sgd, but "
+            f"optimizer.name={opt.name}; legal: False"
+        )
+    if opt.nesterov and not opt.momentum:
+        raise ConfigError(
+            "optimizer.nesterov=True has no effect with optimizer.momentum=0; legal: False, or a "
+            "momentum above 0"
+        )
     if opt.milestones and opt.warmup_epochs > opt.milestones[0]:
         raise ConfigError(
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
             f"optimizer.milestones={opt.milestones}, so the learning rate would still rise where "
             f"it should drop; legal: at most {opt.milestones[0]}"
         )
+
+
+def refuse_drops_of_a_cosine(
+    path: str, fields: Mapping[str, Any] | ConfigDict, gamma: float
+) -> None:
+    """Refuses drops of the learning rate in a cosine schedule, which has none.
+
+    Args:
+        path: of the fields.
+        fields: `schedule`, `milestones` and `gamma` of the run or of a phase.
+        gamma: its default, which is not refused.
+
+    Raises:
+        ConfigError: one line that names both fields.
+    """
+    if fields["schedule"] != COSINE:
+        return
+    for name, unused in (("milestones", ()), ("gamma", gamma)):
+        if fields[name] != unused:
+            raise ConfigError(
+                f"{path}.{name}={fields[name]} is used only with {path}.schedule={STEP}, but "
+                f"{path}.schedule={COSINE}; legal: {unused}"
+            )
 
 
 def refuse_unfinished_schedule(config: ConfigDict) -> None:

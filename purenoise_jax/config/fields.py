@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.cross_checks import (
     check_fields_agree,
+    refuse_drops_of_a_cosine,
     refuse_unfinished_schedule,
 )
 from purenoise_jax.config.resolve import AUTO, resolved
@@ -26,6 +27,7 @@ from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
+from purenoise_jax.methods.schedules import SCHEDULES
 from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.runtime.constraints import (
@@ -74,7 +76,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "num_epochs": Field(
         200,
-        "number of epochs; a finished run continues if started again with more",
+        "number of epochs; a finished run continues if started again with more, unless its rate "
+        "follows a cosine",
         Integer(1, MAX_EPOCHS),
         fixed=False,
     ),
@@ -193,13 +196,32 @@ _STATIC_FIELDS: dict[str, Field] = {
     "optimizer.name": Field("sgd", "optimiser", OneOf(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "learning rate after the warm-up", Real(0, above=True)),
     "optimizer.momentum": Field(0.9, "momentum of sgd", Real(0, 1, below=True)),
-    "optimizer.weight_decay": Field(2e-4, "coupled weight decay of every parameter", Real(0)),
+    "optimizer.nesterov": Field(
+        False, "sgd has Nesterov's momentum instead of heavy-ball momentum", Switch(), absent=False
+    ),
+    "optimizer.weight_decay": Field(
+        2e-4,
+        "weight decay of every parameter; decoupled with adamw, otherwise part of the gradient",
+        Real(0),
+    ),
+    "optimizer.clip_norm": Field(
+        0.0,
+        "the gradient is scaled down to this norm, before weight decay is added; 0 = it is not",
+        Real(0),
+        absent=0.0,
+    ),
+    "optimizer.schedule": Field(
+        "step",
+        "learning rate after the warm-up: drops at milestones, or a cosine that ends at 0",
+        OneOf(SCHEDULES),
+        absent="step",
+    ),
     "optimizer.warmup_epochs": Field(
         5, "epochs of linear warm-up, in steps of one epoch", Integer(0)
     ),
     "optimizer.milestones": Field(
         (160, 180),
-        "epochs at which the learning rate drops",
+        "epochs at which the learning rate drops; () = none, as a cosine needs",
         Epochs(increasing=True),
     ),
     "optimizer.gamma": Field(0.01, "factor of each drop of the learning rate", Real(0, above=True)),
@@ -263,6 +285,10 @@ class _Fields(Mapping[str, Field]):
 
 FIELDS = _Fields()
 
+# Fields that earlier versions had, each with the value that is still what a run does. A run is
+# compared and hashed as if it had them, so that older runs and their hashes stay valid.
+FORMER_FIELDS: dict[str, Any] = {"method.sam.asymmetry": "none"}
+
 # Fields of each entry of `phases`, whose number is up to the config.
 PHASE_FIELDS: dict[str, Field] = {
     "start_epoch": Field(0, "first epoch of the phase, counted from 0", Integer(0)),
@@ -279,6 +305,7 @@ PHASE_FIELDS: dict[str, Field] = {
         Real(0),
         absent=0.0,
     ),
+    "schedule": Field("step", "the phase's own schedule", OneOf(SCHEDULES), absent="step"),
     "warmup_epochs": Field(0, "warm-up epochs of the phase's own schedule", Integer(0), absent=0),
     "milestones": Field(
         (),
@@ -362,6 +389,7 @@ def validate(config: ConfigDict, to_train: bool = True) -> None:
         raise ConfigError(f"{foreign[0]} is not a config field{near}")
     _validate_phases(config.get("phases"), config.num_epochs)
     check_fields_agree(config)
+    refuse_drops_of_a_cosine("optimizer", config.optimizer, FIELDS["optimizer.gamma"].default)
     if to_train:
         refuse_unfinished_schedule(config)
 
@@ -404,7 +432,7 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
 
 def _validate_schedule(path: str, phase: Mapping[str, Any], num_epochs: int) -> None:
     """Refuses a phase's own schedule that is not used, or goes beyond the phase."""
-    own = {name: phase[name] for name in ("warmup_epochs", "milestones", "gamma")}
+    own = {name: phase[name] for name in ("schedule", "warmup_epochs", "milestones", "gamma")}
     if not phase["learning_rate"]:
         for name, value in own.items():
             if value != PHASE_FIELDS[name].default:
@@ -412,6 +440,7 @@ def _validate_schedule(path: str, phase: Mapping[str, Any], num_epochs: int) -> 
                     f"{path}.{name}={value} is used only with {path}.learning_rate above 0"
                 )
         return
+    refuse_drops_of_a_cosine(path, phase, PHASE_FIELDS["gamma"].default)
     last = max((phase["warmup_epochs"], *(m + 1 for m in phase["milestones"])))
     if last > num_epochs:
         raise ConfigError(
@@ -425,7 +454,7 @@ def fixed_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields that define a run's results, resolved, by dotted path, as JSON values."""
     flat = flatten(resolved(config))
     chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
-    return used_fields(json.loads(json.dumps(chosen)))
+    return used_fields(json.loads(json.dumps({**FORMER_FIELDS, **chosen})))
 
 
 def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.fields import config_hash, differences, fixed_fields, flatten
 from purenoise_jax.config.resolve import resolved
+from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json
 
@@ -89,8 +90,11 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     try:
         saved = read_json(path)
         there, here = dict(saved["fixed"].items()), fixed_fields(config)
-        common = min(int(saved["config"]["num_epochs"]), config.num_epochs)
-        differing = differences(*(_with_drops_before(common, side) for side in (there, here)))
+        epochs = int(saved["config"]["num_epochs"]), config.num_epochs
+        if _ends_with_a_cosine(there) or _ends_with_a_cosine(here):
+            # Another end would be another schedule from the first epoch on.
+            there["num_epochs"], here["num_epochs"] = epochs
+        differing = differences(*(_with_drops_before(min(epochs), side) for side in (there, here)))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}); choose another workdir") from None
     if differing:
@@ -107,3 +111,14 @@ def _with_drops_before(epoch: int, fixed: dict[str, Any]) -> dict[str, Any]:
     """
     drops = [drop for drop in fixed["optimizer.milestones"] if drop < epoch]
     return {**fixed, "optimizer.milestones": drops}
+
+
+def _ends_with_a_cosine(fixed: dict[str, Any]) -> bool:
+    """True if the rate of an epoch depends on the number of epochs of the run."""
+    starts = {
+        path.removesuffix("start_epoch"): start
+        for path, start in fixed.items()
+        if path.startswith("phases.") and path.endswith(".start_epoch")
+    }
+    last = max(starts, key=lambda phase: starts[phase])
+    return COSINE in (fixed.get("optimizer.schedule"), fixed.get(f"{last}schedule"))

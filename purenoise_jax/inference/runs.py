@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.identity import check_same
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import FIELDS, default_config, validate
+from purenoise_jax.config.fields import FIELDS, FORMER_FIELDS, default_config, flatten, validate
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime.console import show_error
 from purenoise_jax.runtime.constraints import ALWAYS
@@ -182,6 +183,12 @@ def _read_config(file: Path) -> ConfigDict:
             config.update_from_flattened_dict({path: field.absent})
     del config["phases"]
     config.update(_tuples(read_json(file)["config"]))
+    values = flatten(config)
+    for path, value in FORMER_FIELDS.items():
+        # With another value the field stays, and is refused by name.
+        if values.get(path) == value:
+            section, _, name = path.rpartition(".")
+            del operator.attrgetter(section)(config)[name]
     return config
 
 

@@ -9,10 +9,12 @@ import numpy as np
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
+from purenoise_jax.methods.asymmetric_sam import asymmetric_sam
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier_retraining
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
+from purenoise_jax.methods.imbalanced_sam import focal_sam, imbalanced_sam
 from purenoise_jax.methods.label_smoothing import label_smoothing
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
@@ -40,6 +42,9 @@ METHODS: dict[str, Apply | Method] = {
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
     "m2m": Method(m2m, phase=DEFERRED),
+    "sam_a": asymmetric_sam,
+    "imbsam": imbalanced_sam,
+    "focal_sam": focal_sam,
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
     "logit_adjustment": logit_adjusted_loss,

@@ -74,7 +74,12 @@ class LossFn(Protocol):
     """The loss of a step as a function of the parameters."""
 
     def __call__(
-        self, params: Params, class_weights: np.ndarray | None = None
+        self,
+        params: Params,
+        class_weights: np.ndarray | None = None,
+        *,
+        class_factors: np.ndarray | None = None,
+        batch_stats: Any = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns the loss [], the batch statistics after the step, and the logits.
 
@@ -82,6 +87,9 @@ class LossFn(Protocol):
             params: at which the loss is computed.
             class_weights: f32[K], instead of those of the recipe; the mean is then divided by the
                 sum of the weights.
+            class_factors: f32[K], by which the loss of each row is multiplied as well, by its
+                label; the mean is divided as it is without them.
+            batch_stats: running statistics before the forward pass; None = those before the step.
         """
         ...
 

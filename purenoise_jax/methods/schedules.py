@@ -1,6 +1,7 @@
-"""Learning rate schedule by epoch.
+"""Learning rate schedules by epoch.
 
-Source: Zada et al. 2022, appendix D.2; Cao et al. 2019; Lee and Lee 2023, section 4.
+Source: for drops, Zada et al. 2022, appendix D.2; Cao et al. 2019; Lee and Lee 2023, section 4. For
+the cosine, Loshchilov and Hutter 2017, equation 5, without restarts and with a last rate of 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,6 +9,9 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+STEP, COSINE = "step", "cosine"
+SCHEDULES = (STEP, COSINE)
 
 
 def learning_rates(
@@ -17,25 +21,35 @@ def learning_rates(
     warmup_epochs: int,
     milestones: Sequence[int],
     gamma: float,
+    schedule: str = STEP,
 ) -> np.ndarray:
     """Returns the learning rate of every epoch, which is constant within the epoch.
 
-    Epoch e < warmup_epochs has learning_rate * (e + 1) / warmup_epochs; from then on the rate is
-    multiplied by `gamma` at every milestone that has been reached.
+    Epoch e < warmup_epochs = W has learning_rate * (e + 1) / W. From then on "step" multiplies the
+    rate by `gamma` at every milestone that has been reached, and "cosine" has
+    learning_rate * (1 + cos(pi * (e - W) / (E - W))) / 2, which would be 0 in epoch E.
+
+    READING: sources that change the rate of a cosine in every step (Ren et al. 2020) and in every
+    epoch (Zhong et al. 2021) are both given the second. The cosine begins after the warm-up.
 
     Args:
         num_epochs: E.
         learning_rate: the rate after the warm-up.
         warmup_epochs: length of the warm-up; 0 = none.
-        milestones: epochs, counted from 0, at which the rate drops.
-        gamma: factor of each drop.
+        milestones: of "step": epochs, counted from 0, at which the rate drops.
+        gamma: of "step": factor of each drop.
+        schedule: one of `SCHEDULES`.
 
     Returns:
         f64[E].
     """
     epoch = np.arange(num_epochs)
-    drops = np.sum([epoch >= m for m in milestones], axis=0) if len(milestones) else 0
-    rate = learning_rate * np.power(gamma, drops, dtype=np.float64) * np.ones(num_epochs)
+    if schedule == COSINE:
+        share = (epoch - warmup_epochs) / max(num_epochs - warmup_epochs, 1)
+        rate = learning_rate * (1 + np.cos(np.pi * share)) / 2
+    else:
+        drops = np.sum([epoch >= m for m in milestones], axis=0) if len(milestones) else 0
+        rate = learning_rate * np.power(gamma, drops, dtype=np.float64) * np.ones(num_epochs)
     warm = epoch < warmup_epochs
     rate[warm] = learning_rate * (epoch[warm] + 1) / max(warmup_epochs, 1)
     return rate

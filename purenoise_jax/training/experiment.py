@@ -332,7 +332,13 @@ def build(config: ConfigDict) -> Experiment:
         phases=phases,
         sampler=sampler,
         model=model,
-        tx=make_optimizer(opt.name, momentum=opt.momentum, weight_decay=opt.weight_decay),
+        tx=make_optimizer(
+            opt.name,
+            momentum=opt.momentum,
+            weight_decay=opt.weight_decay,
+            nesterov=opt.nesterov,
+            clip_norm=opt.clip_norm,
+        ),
         rates=_rates(config.num_epochs, opt, fields),
         batch_builder=BatchBuilder(
             augment=augment,
@@ -365,6 +371,7 @@ def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]
             warmup_epochs=of["warmup_epochs"],
             milestones=of["milestones"],
             gamma=of["gamma"],
+            schedule=of["schedule"],
         )
 
     rates = schedule(num_epochs, opt)

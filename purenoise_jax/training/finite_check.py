@@ -64,8 +64,9 @@ def keep_finite(
     the optimiser. So the loss, all statistics and memories, all gradients and all small arrays of
     the result are checked. Of an array of more than `MAX_SIZE` elements, reading the result again
     would cost several per cent of a step on a GPU. There the limit of the gradient takes its place:
-    a step with a larger one is not kept. This misses parameters that diverge without a large
-    gradient, as with a large weight decay; after they have overflowed, no step is finite.
+    a step with a larger one is not kept, also where clipping would make it a small one. This misses
+    parameters that diverge without a large gradient, as with a large weight decay, coupled or not;
+    after they have overflowed, no step is finite.
 
     Args:
         old: `train_step.TrainState` before the step.

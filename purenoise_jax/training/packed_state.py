@@ -79,7 +79,10 @@ def packing_of(tree: Any, *, scalars: bool = False) -> Packing:
 
 @dataclasses.dataclass(frozen=True)
 class StatePacking:
-    """A way to hold the arrays of a `train_step.TrainState`, by its fields."""
+    """A way to hold the arrays of a `train_step.TrainState`, by its fields.
+
+    Arrays are grouped by dtype and rank, not by name, so it fits the state of every optimiser.
+    """
 
     params: Packing
     batch_stats: Packing

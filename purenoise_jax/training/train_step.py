@@ -219,6 +219,7 @@ class TrainStep:
         state: TrainState,
         inputs: Inputs,
         batch: Batch,
+        class_factors: np.ndarray | None = None,
     ) -> tuple[jax.Array, Aux]:
         """The mean loss of the valid rows, noise included; see `recipe.LossFn`."""
         recipe, valid = self.recipe, batch["valid"]
@@ -229,6 +230,8 @@ class TrainStep:
         outcome = recipe.objective(recipe, networks, batch, key)
         weights = outcome.weights
         losses = outcome.losses if weights is None else outcome.losses * weights
+        if class_factors is not None:
+            losses = losses * jnp.asarray(class_factors, losses.dtype)[batch["label"]]
         chex.assert_shape(losses, valid.shape)
         total = jnp.where(valid, losses, 0).sum()
         if weights is not None and recipe.weighted_mean:
@@ -251,9 +254,16 @@ class TrainStep:
         batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
 
         def loss_fn(
-            params: Params, class_weights: np.ndarray | None = None
+            params: Params,
+            class_weights: np.ndarray | None = None,
+            *,
+            class_factors: np.ndarray | None = None,
+            batch_stats: Any = None,
         ) -> tuple[jax.Array, Aux]:
-            return self.loss(params, class_weights, state, inputs, batch)
+            before = state
+            if batch_stats is not None:
+                before = dataclasses.replace(state, batch_stats=batch_stats)
+            return self.loss(params, class_weights, before, inputs, batch, class_factors)
 
         (loss, aux), grads = self.recipe.gradient(loss_fn, state.params, batch)
         params, opt_state = self._optimize(state, grads, batch)

@@ -12,7 +12,8 @@ results then differ by rounding only.  It writes, next to itself:
     dar_bn.npz    DAR-BN, auxiliary BN and plain BN as single layers
     models.npz    ResNet-32 and a small wide ResNet: logits, features, statistics, gradients
     routing.json  which parameters the loss of the noise rows reaches, per kind of norm
-    sgd.npz       SGD and Adam trajectories
+    sgd.npz       trajectories of SGD, Adam and AdamW, with Nesterov momentum and with clipping, and
+                  learning rates of cosine schedules
 
 Arrays are float32 unless their name ends in ``_f64``, which marks the same quantity computed in
 float64 from the same float32 inputs.  Images and activations are stored NHWC, convolution weights
@@ -463,33 +464,64 @@ def optimizer_goldens() -> dict[str, np.ndarray]:
     targets = rng.standard_normal(6).astype(np.float32)
     sgd_rates = [0.1] * 4 + [1e-3] * 4
     adam_rates = [1e-3] * 6
-    goldens: dict[str, np.ndarray] = {
-        "inputs": inputs,
-        "targets": targets,
-        "sgd/lr": np.float32(sgd_rates),
-        "adam/lr": np.float32(adam_rates),
+    adamw_rates = [0.02] * 4 + [1e-3] * 4
+    momentum = {"momentum": 0.9, "weight_decay": 2e-4}
+    adamw = {"weight_decay": 0.3}
+    # The last number is the norm that gradients are clipped to in some of the steps; 0 = in none.
+    trajectories: dict[str, tuple[type[torch.optim.Optimizer], dict, list[float], float]] = {
+        "sgd": (torch.optim.SGD, momentum, sgd_rates, 0),
+        "adam": (torch.optim.Adam, {"weight_decay": 2e-4}, adam_rates, 0),
+        "nesterov": (torch.optim.SGD, {**momentum, "nesterov": True}, sgd_rates, 0),
+        "adamw": (torch.optim.AdamW, adamw, adamw_rates, 0),
+        "clip": (torch.optim.SGD, {"momentum": 0.5, "weight_decay": 0.1}, sgd_rates, 2.0),
+        "adamw_clip": (torch.optim.AdamW, adamw, adamw_rates, 3.5),
     }
+    goldens: dict[str, np.ndarray] = {"inputs": inputs, "targets": targets}
     goldens.update({f"initial/{key}": np.asarray(value) for key, value in initial.items()})
-    for name, rates in (("sgd", sgd_rates), ("adam", adam_rates)):
+    for name, (kind, arguments, rates, clip) in trajectories.items():
         params = {key: nn.Parameter(torch.tensor(value)) for key, value in initial.items()}
-        optimizer: torch.optim.Optimizer
-        if name == "sgd":
-            optimizer = torch.optim.SGD(
-                params.values(), lr=rates[0], momentum=0.9, weight_decay=2e-4
-            )
-        else:
-            optimizer = torch.optim.Adam(params.values(), lr=rates[0], weight_decay=2e-4)
+        optimizer = kind(params.values(), lr=rates[0], **arguments)
         trail: dict[str, list[np.ndarray]] = {key: [] for key in params}
+        norms = []
         for rate in rates:
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
             hidden = torch.tanh(torch.from_numpy(inputs) @ params["w1"])
             output = hidden @ params["w2"] + params["b"]
             ((output - torch.from_numpy(targets)) ** 2).mean().backward()
+            if clip:
+                norms.append(float(nn.utils.clip_grad_norm_(params.values(), clip)))
             optimizer.step()
             for key, value in params.items():
                 trail[key].append(value.detach().numpy().copy())
         goldens.update({f"{name}/{key}": np.stack(values) for key, values in trail.items()})
+        goldens[f"{name}/lr"] = np.float32(rates)
+        if clip:
+            goldens[f"{name}/norms"] = np.float32(norms)
+    return goldens
+
+
+def schedule_goldens() -> dict[str, np.ndarray]:
+    """Return learning rates by epoch, with cosine schedules; for ``sgd.npz``."""
+    goldens = {}
+    # (epochs, epochs of warm-up)
+    for epochs, warmup in ((10, 0), (12, 3), (200, 5)):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.1)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs - warmup)
+        scheduler: torch.optim.lr_scheduler.LRScheduler = cosine
+        if warmup:
+            linear = torch.optim.lr_scheduler.LinearLR(
+                optimizer, 1 / warmup, total_iters=warmup - 1
+            )
+            scheduler = torch.optim.lr_scheduler.SequentialLR(
+                optimizer, [linear, cosine], milestones=[warmup]
+            )
+        rates = []
+        for _ in range(epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        goldens[f"cosine_{epochs}_{warmup}"] = np.array(rates)
     return goldens
 
 
@@ -499,7 +531,7 @@ def main() -> None:
     for name, arrays in (
         ("dar_bn", layer_goldens()),
         ("models", models),
-        ("sgd", optimizer_goldens()),
+        ("sgd", {**optimizer_goldens(), **schedule_goldens()}),
     ):
         bad = [key for key, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
         if bad:

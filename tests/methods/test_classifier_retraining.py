@@ -104,12 +104,34 @@ def test_a_phase_has_its_own_schedule(npz):
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.4, 0.2])
 
 
+def test_a_cosine_of_a_phase_runs_from_its_warmup_to_its_end(npz):
+    config = retraining(npz, schedule="cosine")
+    # A later phase ends it, and has the schedule of the run.
+    config.num_epochs, config.phases.last = 8, make_phase(7, ("erm",))
+    rates = build(config).rates
+    np.testing.assert_allclose(rates[3:7], [0.4, 0.4, 0.3, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(rates[[0, 1, 2, 7]], [0.1, 0.1, 0.1, rates[7]])
+    assert rates[7] == build(tiny_config(npz, num_epochs=8)).rates[7]
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [
         (
             {"learning_rate": 0.0},
             "warmup_epochs=1 is used only with phases.deferred.learning_rate above 0",
+        ),
+        (
+            {"learning_rate": 0.0, "warmup_epochs": 0, "schedule": "cosine"},
+            "schedule=cosine is used only with phases.deferred.learning_rate above 0",
+        ),
+        (
+            {"schedule": "cosine", "milestones": (1,)},
+            r"deferred.milestones=\(1,\) is used only with phases.deferred.schedule=step, but",
+        ),
+        (
+            {"schedule": "cosine", "gamma": 0.5},
+            "gamma=0.5 is used only with phases.deferred.schedule=step, .* legal: 0.1",
         ),
         ({"milestones": (2,)}, "goes beyond its 2 epochs"),
         ({"warmup_epochs": 3}, "goes beyond its 2 epochs"),

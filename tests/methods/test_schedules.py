@@ -1,10 +1,14 @@
-"""The learning rate of the papers' recipe."""
+"""The learning rate of the papers' recipe, and cosines against PyTorch's schedulers."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.methods.schedules import by_step, learning_rates
+
+GOLDENS = dict(np.load(Path(__file__).parents[1] / "goldens" / "sgd.npz"))
 
 
 def paper():
@@ -42,3 +46,35 @@ def test_no_warmup_and_no_milestones_is_constant():
 def test_a_warmup_longer_than_the_run_is_cut_off():
     rates = learning_rates(2, learning_rate=1.0, warmup_epochs=4, milestones=(1,), gamma=0.1)
     assert rates.tolist() == [0.25, 0.5]
+
+
+def cosine(num_epochs, warmup_epochs=0):
+    return learning_rates(
+        num_epochs,
+        learning_rate=0.1,
+        warmup_epochs=warmup_epochs,
+        milestones=(),
+        gamma=0.01,
+        schedule="cosine",
+    )
+
+
+@pytest.mark.parametrize(("epochs", "warmup"), [(10, 0), (12, 3), (200, 5)])
+def test_a_cosine_against_pytorch(epochs, warmup):
+    """Goldens of `goldens/make_torch_goldens.py`."""
+    expected = GOLDENS[f"cosine_{epochs}_{warmup}"]
+    np.testing.assert_allclose(cosine(epochs, warmup), expected, rtol=1e-9)
+
+
+def test_a_cosine_falls_from_the_full_rate_to_half_of_it_in_the_middle():
+    rates = cosine(8)
+    np.testing.assert_allclose(rates[[0, 4]], [0.1, 0.05], rtol=1e-12)
+    # The curve is odd about its middle.
+    np.testing.assert_allclose(rates[1:] + rates[:0:-1], 0.1, rtol=1e-12)
+    assert (np.diff(rates) < 0).all() and rates[-1] > 0
+
+
+def test_short_cosines():
+    assert cosine(1).tolist() == [0.1]
+    np.testing.assert_allclose(cosine(2, 2), [0.05, 0.1])
+    np.testing.assert_allclose(cosine(2, 4), [0.025, 0.05])

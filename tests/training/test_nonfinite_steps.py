@@ -131,13 +131,17 @@ CASES = [(nan_pixel, *form) for form in FORMS]
 CASES += [(nan_statistic, *form) for form in FORMS[1:3]]
 CASES += [(nan_loss, *FORMS[0]), (frozen_gradient, *FORMS[1])]
 CASES += [(infinite_gradient, *FORMS[2]), (overflow, *FORMS[2]), (overflow, *FORMS[3])]
+# With clipping, which makes a gradient that is too large a small one, and NaN of an infinity.
+CLIPPED = ("dar_bn", "adamw", 1, True)
+CASES += [(nan_pixel, *CLIPPED), (infinite_gradient, *CLIPPED), (overflow, *CLIPPED)]
 
 
 @pytest.mark.parametrize(("fault", "norm", "optimizer", "devices", "looped"), CASES)
 def test_a_step_that_is_not_finite_changes_nothing(fault, norm, optimizer, devices, looped):
     placement = Placement(ROWS, devices)
     model = TinyNet(num_classes=3, norm=NORMS[norm])
-    tx = make_optimizer(optimizer, momentum=0.9, weight_decay=1e-3)
+    clip_norm = 0.5 if optimizer == "adamw" else 0
+    tx = make_optimizer(optimizer, momentum=0.9, weight_decay=1e-3, clip_norm=clip_norm)
     if fault is frozen_gradient:
         tx = optax.identity()
     recipe = fault(build_recipe(["open"], STATS, {"open": {"delta": 0.5}}))

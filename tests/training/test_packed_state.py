@@ -19,7 +19,7 @@ from purenoise_jax.training.train_step import init_state
 @pytest.fixture(scope="module")
 def state():
     model = create_model("resnet8", num_classes=3, norm="aux_bn", dtype="float32")
-    tx = make_optimizer("adam", momentum=0.9, weight_decay=0)
+    tx = make_optimizer("adamw", momentum=0.9, weight_decay=0, clip_norm=1)
     memory = {"mean": lambda variables: variables["params"], "count": lambda _: jnp.int32(7)}
     empty = jax.jit(partial(init_state, model, tx, (8, 8, 3), 0, memory))()
     leaves, structure = jax.tree.flatten(empty)

@@ -18,6 +18,7 @@ from purenoise_jax.config.fields import (
     flatten,
 )
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
+from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.constraints import (
     Epochs,
@@ -29,7 +30,7 @@ from purenoise_jax.runtime.constraints import (
     Switch,
     Text,
 )
-from purenoise_jax.runtime.errors import CheckpointError
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json, write_json
 
 # What a run may change: how long it is, where it runs and reads from, what it keeps and shows. Data
@@ -179,6 +180,24 @@ def test_a_run_from_before_a_field_was_added_goes_on_with_its_hash(path, tmp_pat
     with pytest.raises(CheckpointError, match=rf"{path}: \[1\] there, \[2\] here"):
         refuse_other_run(changed, tmp_path)
     assert config_hash(changed) != before
+
+
+def test_a_run_with_a_field_that_is_gone_goes_on_and_is_read(tmp_path):
+    config = with_value(default_config(), "phases.initial.methods", ("sam",))
+    saved = saved_config(config)
+    assert saved["fixed"]["method.sam.asymmetry"] == "none"
+    saved["config"]["method"]["sam"]["asymmetry"] = "none"
+    write_json(tmp_path / CONFIG_FILE, saved)
+    refuse_other_run(config, tmp_path)
+    (run,) = load_runs([tmp_path])
+    assert config_hash(run.config) == config_hash(config)
+    saved["fixed"]["method.sam.asymmetry"] = "weighted_ascent"
+    saved["config"]["method"]["sam"]["asymmetry"] = "weighted_ascent"
+    write_json(tmp_path / CONFIG_FILE, saved)
+    with pytest.raises(CheckpointError, match="'weighted_ascent' there, 'none' here"):
+        refuse_other_run(config, tmp_path)
+    with pytest.raises(ConfigError, match=r"method\.sam\.asymmetry is not a config field"):
+        load_runs([tmp_path])
 
 
 def test_a_config_that_lists_unused_methods_is_that_of_the_same_run(tmp_path):
