@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from purenoise_jax.models import HEADS, MODELS, NORMS, create_model
+from purenoise_jax.models import HEADS, MODELS, NORMS
 from purenoise_jax.models.conv import Conv
 from purenoise_jax.models.norm import BatchNorm
 from purenoise_jax.models.places import PLACES
@@ -194,6 +194,8 @@ def test_parameter_counts_are_the_published_ones():
         ("resnext50_32x4d", "stage1", 56),
         ("resnet12", "stage3", 28),
         ("resnet32_bbn", "stage3", 56),
+        # A dense block, before its transition.
+        ("dense", "stage1", 56),
     ],
 )
 def test_sizes_of_maps_for_images_of_224_pixels(name, stage, size):
@@ -203,7 +205,7 @@ def test_sizes_of_maps_for_images_of_224_pixels(name, stage, size):
         sizes[place] = x.shape[1]
         return x
 
-    trace(create_model(name, num_classes=5), size=224, mix=mix)
+    trace((MODELS | NETWORKS)[name](num_classes=5, norm=BatchNorm), size=224, mix=mix)
     assert sizes[stage] == size
 
 
