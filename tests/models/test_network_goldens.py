@@ -172,10 +172,12 @@ def test_gradients_equal_those_of_pytorch(case: str, norm: str) -> None:
         GOLDENS[f"{case}/{norm}/grad/{part}"] for part in ("names", "projection", "norm")
     )
     assert set(grads) == set(names)
+    # Some gradients are what is left of larger terms that cancel, with the rounding of these.
+    rounding = 1e-6 * norms.max()
     for name, projection, size in zip(names, projections, norms, strict=True):
-        assert np.linalg.norm(grads[name]) == pytest.approx(size, rel=2e-4), name
+        assert np.linalg.norm(grads[name]) == pytest.approx(size, rel=2e-4, abs=rounding), name
         actual = float((grads[name] * probe(name, grads[name].shape)).sum())
-        assert actual == pytest.approx(projection, rel=2e-4, abs=5e-4 * size), name
+        assert actual == pytest.approx(projection, rel=2e-4, abs=5e-4 * size + rounding), name
 
 
 @pytest.mark.parametrize("name", REAL)
