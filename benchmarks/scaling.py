@@ -30,7 +30,9 @@ def axis_programs(axis: str) -> Iterator[tuple[int, Program]]:
     for size in AXES[axis]:
         width = size if axis == "width" else 2
         settings = BASE | ({axis: size} if axis != "width" else {})
-        model = WideResNet(settings["num_classes"], 10, width, partial(DARBatchNorm))
+        model = WideResNet(
+            num_classes=settings["num_classes"], depth=10, widen=width, norm=partial(DARBatchNorm)
+        )
         yield size, step_program(model, **settings)
 
 

@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, with DAR-BN as in the paper's listing.
+"""The networks of the pure-noise papers in PyTorch, with DAR-BN as in the paper's listing.
 
 Written for comparison from the paper's listing 1 and the published architectures: boolean indexing,
 the natural rows through `BatchNorm2d`, the noise rows without gradient.
@@ -130,6 +130,12 @@ SHAPES = {
 
 
 def create(name: str, kind: str, num_classes: int) -> Network:
-    """Creates a network by its name in this project."""
+    """Creates a network by its name in this project.
+
+    Raises:
+        ValueError: the network is not written in PyTorch here.
+    """
+    if name not in SHAPES:
+        raise ValueError(f"{name} is not among the networks in PyTorch: {', '.join(SHAPES)}")
     depth, widen = SHAPES[name]
     return Network(depth, widen, kind, num_classes)

@@ -7,12 +7,27 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from purenoise_jax.models.densenet import DenseNet
 from purenoise_jax.models.heads import HEADS
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
-from purenoise_jax.models.resnet_cifar import ResNetCifar
+from purenoise_jax.models.resnet import ResNet
+from purenoise_jax.models.resnet12 import ResNet12
+from purenoise_jax.models.resnet_cifar import BBNResNetCifar, ResNetCifar
 from purenoise_jax.models.wide_resnet import WideResNet
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
+# Without the ending `_cifar`, these begin with a stem for large images.
+LARGE: dict[str, Callable[..., nn.Module]] = {
+    "resnet10": partial(ResNet, blocks=(1, 1, 1, 1)),
+    "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
+    "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "resnet152": partial(ResNet, blocks=(3, 8, 36, 3), bottleneck=True),
+    "resnext50_32x4d": partial(
+        ResNet, blocks=(3, 4, 6, 3), bottleneck=True, groups=32, group_width=4
+    ),
+    "densenet121": partial(DenseNet, blocks=(6, 12, 24, 16)),
+}
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet8": partial(ResNetCifar, depth=8),
     "resnet20": partial(ResNetCifar, depth=20),
@@ -22,6 +37,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn10_2": partial(WideResNet, depth=10, widen=2),
     "wrn16_4": partial(WideResNet, depth=16, widen=4),
     "wrn28_10": partial(WideResNet, depth=28, widen=10),
+    "resnet32_bbn": partial(BBNResNetCifar, depth=32),
+    "resnet32_w64": partial(ResNetCifar, depth=32, width=64),
+    "resnet12": ResNet12,
+    **LARGE,
+    **{f"{name}_cifar": partial(make, small_images=True) for name, make in LARGE.items()},
 }
 NORMS: dict[str, type[BatchNorm]] = {
     "bn": BatchNorm,

@@ -8,6 +8,11 @@ from flax import linen as nn
 
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
 
+# The initialisers of He et al. 2015, with the gain of a ReLU.
+HE_FAN_IN = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's padding=1; "SAME" would pad a strided convolution on one side only.
+PAD_1 = ((1, 1), (1, 1))
 # On a CPU, weight gradients of narrow layers on large maps are computed in groups of 16 images, or
 # of more images if there were more than 8 groups.
 IMAGES, MAX_GROUPS = 16, 8

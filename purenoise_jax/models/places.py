@@ -6,7 +6,7 @@ import jax
 
 # In forward order: the normalised images [B, H, W, C], the output of each stage [B, H, W, C], the
 # pooled features [B, F]. A network may have only some of them.
-PLACES = ("input", "stage1", "stage2", "stage3", "features")
+PLACES = ("input", "stage1", "stage2", "stage3", "stage4", "features")
 # (place, activations [B, ...]) -> activations of the same shape and dtype.
 Mix = Callable[[str, jax.Array], jax.Array]
 

@@ -224,5 +224,8 @@ def test_pytorch_networks_have_as_many_parameters():
         theirs = torch_models.create(model, "dar_bn", 10)
         count = sum(leaf.size for leaf in jax.tree.leaves(params["params"]))
         assert count == sum(p.numel() for p in theirs.parameters())
-    # Tests add the first, fault injection the second.
-    assert set(torch_models.SHAPES) == set(MODELS) - {"tiny", "one_block"}
+    assert set(torch_models.SHAPES) < set(MODELS)
+    with pytest.raises(
+        ValueError, match="resnet18 is not among the networks in PyTorch: resnet8, "
+    ):
+        torch_models.create("resnet18", "dar_bn", 10)

@@ -285,12 +285,15 @@ def test_another_objective_is_refused_by_name():
 
 def test_the_networks_have_the_places_that_a_config_may_name():
     for name in ("resnet8", "wrn10_1"):
+        places = create_model(name, num_classes=3).places
+        assert places == tuple(place for place in PLACES if place != "stage4")
+    for name in ("resnet18", "densenet121_cifar", "resnet12"):
         assert create_model(name, num_classes=3).places == PLACES
     config = default_config()
     config.phases.initial.methods = ("manifold_mixup",)
     validate(config)
-    config.method.manifold_mixup.places = ("stage4",)
-    with pytest.raises(ConfigError, match=r"method\.manifold_mixup\.places=\('stage4',\) is not"):
+    config.method.manifold_mixup.places = ("stage5",)
+    with pytest.raises(ConfigError, match=r"method\.manifold_mixup\.places=\('stage5',\) is not"):
         validate(config)
 
 

@@ -30,15 +30,18 @@ def test_groups_are_not_used_on_several_devices():
     assert not conv.in_groups(jnp.zeros((17, 32, 32, 16)), jnp.zeros((3, 3, 16, 16)))
 
 
-@pytest.mark.parametrize("images", [32, 37])
-@pytest.mark.parametrize("strides", [1, 2])
-def test_gradients_are_those_of_flax(one_device, images, strides):
+@pytest.mark.parametrize(
+    ("images", "strides", "channel_groups"), [(32, 1, 1), (37, 1, 1), (32, 2, 1), (37, 2, 2)]
+)
+def test_gradients_are_those_of_flax(one_device, images, strides, channel_groups):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(images, 32, 32, 2)), jnp.float32)
+    outputs = 4 if channel_groups > 1 else 3
     settings = {"padding": ((1, 1), (1, 1)), "strides": strides, "use_bias": False}
-    ours, theirs = (layer(3, (3, 3), **settings) for layer in (conv.Conv, nn.Conv))
+    settings |= {"feature_group_count": channel_groups}
+    ours, theirs = (layer(outputs, (3, 3), **settings) for layer in (conv.Conv, nn.Conv))
     params = ours.init(jax.random.key(0), x)
-    ct = jnp.asarray(rng.normal(size=(images, 32 // strides, 32 // strides, 3)), jnp.float32)
+    ct = jnp.asarray(rng.normal(size=(images, 32 // strides, 32 // strides, outputs)), jnp.float32)
 
     def gradients(layer):
         return jax.value_and_grad(lambda p, x: (layer.apply(p, x) * ct).sum(), (0, 1))(params, x)

@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from purenoise_jax.models import create_model
+from tests.models.golden_values import QUICK, from_torch, probe, recipe, to_torch
 
 HERE = Path(__file__).parents[1] / "goldens"
 GOLDENS = dict(np.load(HERE / "models.npz"))
@@ -32,8 +32,6 @@ VARIANTS = ("bn", "aux_bn", "dar_bn/full_stop", "dar_bn/affine_stop", "dar_bn/no
 # Their stored routing is still checked against the rule.
 LEFT_OUT = (("resnet32", "bn"), ("resnet32", "dar_bn/none"))
 CASES = [case for case in itertools.product(NAMES, VARIANTS) if case not in LEFT_OUT]
-# These programs run once or twice on tiny inputs, so nearly all of their time is compilation.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 LEAVES = {
     "scale": "weight",
     "bias": "bias",
@@ -61,30 +59,6 @@ def canonical(path: tuple[str, ...]) -> str:
     return f"{name}.{prefix}{LEAVES[leaf.removeprefix('aux_')]}"
 
 
-def to_torch(array: np.ndarray) -> np.ndarray:
-    """Reorders a kernel into PyTorch's layout: outputs first, spatial axes last."""
-    return array if array.ndim < 2 else np.moveaxis(array, (-1, -2), (0, 1))
-
-
-def recipe(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The same values, for a torch shape, as the function of this name in the golden script."""
-    normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
-    if name.endswith("running_var"):
-        value = 0.5 + np.abs(normal)
-    elif name.endswith(("running_mean", "bias")):
-        value = 0.2 * normal
-    elif name.endswith("weight") and len(shape) == 1:
-        value = 1.0 + 0.2 * normal
-    else:
-        value = normal * math.sqrt(2.0 / math.prod(shape[1:]))
-    return value.astype(np.float32)
-
-
-def probe(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    seed = zlib.crc32(f"probe:{name}".encode())
-    return np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
-
-
 def shapes_of(module: nn.Module) -> Any:
     init = partial(module.init, train=False)
     return jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct((1, 16, 16, 3), "float32"))
@@ -101,9 +75,7 @@ def make(name: str, variant: str) -> tuple[nn.Module, Any]:
     variables = {}
     for path, leaf in flatten_dict(shapes_of(module)).items():
         torch_shape = to_torch(np.empty(leaf.shape)).shape
-        value = recipe(canonical(path[1:]), torch_shape)
-        if value.ndim > 1:
-            value = np.moveaxis(value, (0, 1), (-1, -2))
+        value = from_torch(recipe(canonical(path[1:]), torch_shape))
         assert value.shape == leaf.shape and leaf.dtype == jnp.float32
         variables[path] = jnp.asarray(value)
     return module, unflatten_dict(variables)
