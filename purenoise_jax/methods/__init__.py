@@ -13,7 +13,7 @@ from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier_retraining
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
-from purenoise_jax.methods.label_smoothing import label_smoothing
+from purenoise_jax.methods.label_smoothing import label_aware_smoothing, label_smoothing
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss, post_hoc_logit_adjustment
 from purenoise_jax.methods.m2m import m2m
@@ -22,6 +22,7 @@ from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
+from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
@@ -34,8 +35,10 @@ METHODS: dict[str, Apply | Method] = {
     "open": Method(pure_noise.pure_noise, pure_noise.check, DEFERRED),
     "append": Method(appended_noise.append_noise, appended_noise.check),
     "ldam": Method(ldam, model={"head": "cosine"}),
-    # Deferred re-weighting.
+    "class_balanced": class_balanced_weights,
+    # The published name of "class_balanced" in a later phase (deferred).
     "drw": Method(class_balanced_weights, phase=DEFERRED),
+    "reweight": reweighting,
     "sam": sam,
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
@@ -48,7 +51,11 @@ METHODS: dict[str, Apply | Method] = {
     "la_post_hoc": post_hoc_logit_adjustment,
     "vs": vector_scaling,
     "cdt": class_dependent_temperatures,
+    # The two follow "vs" in a later phase: class weights, and "vs" without its temperatures.
+    "adrw": Method(adrw, phase=DEFERRED),
+    "tla": Method(logit_adjusted_loss, phase=DEFERRED),
     "label_smoothing": label_smoothing,
+    "label_aware_smoothing": label_aware_smoothing,
 }
 
 

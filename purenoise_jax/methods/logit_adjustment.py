@@ -1,7 +1,8 @@
 """Logit adjustment: logits are shifted by the logarithm of the class frequencies.
 
 Source: Menon et al. 2021, after training and as a loss; Ren et al. 2020 (balanced softmax), which
-is the loss with tau = 1.
+is the loss with tau = 1; Wang et al. 2023 and their code (TLA), which is the loss in the last fifth
+of the epochs, after vector scaling.
 """
 
 import dataclasses
