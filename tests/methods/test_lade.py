@@ -81,6 +81,7 @@ def test_padding_and_the_order_of_rows_have_no_effect(weights):
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-5)
     slope = jax.grad(lambda z: value(z, valid=valid, weights=weights))(wild)
     assert np.isfinite(slope).all() and not slope[5:].any()
+    assert np.isfinite(value(valid=np.zeros(7, bool), weights=weights))
     order = np.random.default_rng(0).permutation(7)
     again = value(LOGITS[order], label=LABEL[order], valid=valid[order], weights=weights)
     np.testing.assert_allclose(again, expected, rtol=1e-5)
