@@ -21,6 +21,7 @@ class UsualPhase:
             the training, in which only methods of the second stage and of all stages take part.
         epochs: length of the second stage; 0 unless `start` is 1.
         all_stages: the method takes part in a second stage, too.
+        ends: methods that take part no longer when this one begins.
         reset: parts that are reset at the start of a second stage.
         learning_rate: of a second stage's own schedule.
         schedule: other fields of the phase, with lengths in shares of the second stage.
@@ -29,6 +30,7 @@ class UsualPhase:
     start: float = 0.0
     epochs: float = 0.0
     all_stages: bool = False
+    ends: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
     learning_rate: float = 0.0
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -20,7 +20,8 @@ class Networks:
     updates, so a second forward pass continues from the first.
 
     Attributes:
-        batch_stats: running statistics after the forward passes so far.
+        batch_stats: running statistics after the forward passes so far; an objective may replace
+            those that it keeps itself.
         frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
             `Recipe.frozen` names.
         memory: name -> tree, the memories before the step, see `recipe.Memory`.

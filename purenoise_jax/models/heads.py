@@ -77,6 +77,60 @@ class Cosine(nn.Module):
         )
 
 
+class Causal(nn.Module):
+    """Multi-head normalised classifier, which can take the direction of the mean feature out.
+
+    Features and weight vectors are cut into parts of equal size. The logit of a class is the sum
+    over the parts of cosine * |w| / (|w| + gamma), times tau / num_heads, without a bias.
+
+    The running statistics hold the mean feature [F] and alpha []. In every part x, alpha times the
+    projection of x / |x| on the mean feature is subtracted from x / |x|. A network starts with
+    alpha = 0; the method "tde" keeps the mean feature and sets alpha in evaluation.
+
+    Source: Tang et al. 2020, equations for the multi-head normalised classifier and the total
+    direct effect, and their code (CausalNormClassifier.py) for the initialiser and the defaults.
+
+    Attributes:
+        num_classes: K.
+        kernel_init: unused; the authors draw uniformly within 1 / sqrt(F).
+        num_heads: number of parts, a divisor of F.
+        tau: scale of the logits, which lie in [-tau, tau] while alpha is 0.
+        gamma: added to the length of the weight vectors.
+    """
+
+    num_classes: int
+    kernel_init: Initializer | None = None
+    num_heads: int = 2
+    tau: float = 16.0
+    gamma: float = 1 / 32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, F] to logits [B, K], float32 or wider."""
+        size = features.shape[-1]
+        wide = jnp.promote_types(features.dtype, jnp.float32)
+        kernel = self.param("kernel", TORCH_UNIFORM, (size, self.num_classes), jnp.float32)
+        mean = self.variable("batch_stats", "mean_feature", jnp.zeros, (size,), jnp.float32)
+        alpha = self.variable("batch_stats", "alpha", jnp.zeros, (), jnp.float32)
+
+        x = _unit_length(
+            features.astype(wide).reshape(-1, self.num_heads, size // self.num_heads), 2
+        )
+        c = _unit_length(mean.value.astype(wide).reshape(1, self.num_heads, -1), 2)
+        x -= alpha.value.astype(wide) * (x * c).sum(axis=2, keepdims=True) * c
+
+        w = kernel.astype(wide).reshape(self.num_heads, -1, self.num_classes)
+        w /= _length(w, 1) + self.gamma
+        scale = self.tau / self.num_heads
+        return scale * jnp.einsum("bhf,hfk->bk", x, w, precision=jax.lax.Precision.HIGHEST)
+
+
+def _length(x: jax.Array, axis: int) -> jax.Array:
+    """Returns the length of vectors, with axes kept; at a zero vector its gradient is zero."""
+    square = jnp.square(x).sum(axis=axis, keepdims=True)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
 def _unit_length(x: jax.Array, axis: int) -> jax.Array:
     """Scales vectors to length 1; a zero vector stays zero, with a gradient of zero."""
     square = jnp.square(x).sum(axis=axis, keepdims=True)
@@ -84,4 +138,8 @@ def _unit_length(x: jax.Array, axis: int) -> jax.Array:
     return x * inverse
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"linear": Linear, "cosine": Cosine}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "causal": Causal,
+}
