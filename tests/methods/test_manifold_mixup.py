@@ -12,7 +12,7 @@ import pytest
 from purenoise_jax.config.fields import default_config, validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.class_balanced_weights import effective_weights
-from purenoise_jax.methods.manifold_mixup import draw_partners, draw_share, mixed_loss
+from purenoise_jax.methods.mixing import draw_partners, draw_share, mixed_loss
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Recipe, supervised
 from purenoise_jax.models import create_model
