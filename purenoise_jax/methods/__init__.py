@@ -11,15 +11,19 @@ from purenoise_jax.methods import appended_noise, pure_noise
 from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import classifier_retraining
+from purenoise_jax.methods.cutmix import cutmix
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.label_smoothing import label_smoothing
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss, post_hoc_logit_adjustment
 from purenoise_jax.methods.m2m import m2m
+from purenoise_jax.methods.major_feature_weakening import major_feature_weakening
+from purenoise_jax.methods.mamix import mamix
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.remix import remix
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
@@ -57,6 +61,10 @@ METHODS: dict[str, Apply | Checked] = {
     "m2m": m2m,
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
+    "cutmix": cutmix,
+    "remix": remix,
+    "mamix": mamix,
+    "mfw": major_feature_weakening,
     "la": logit_adjusted_loss,
     # The published name of "la" with tau = 1, which is the default of both.
     "balanced_softmax": logit_adjusted_loss,
