@@ -38,7 +38,8 @@ def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
     """Sets phases, schedule and model of a config for methods.
 
     Methods of the training take part from their start to its end, or until another one ends them;
-    where none does, training is plain (`erm`). A second stage follows the training, with its own methods only.
+    where none does, training is plain (`erm`). A second stage follows the training, with its own
+    methods only.
 
     Args:
         config: changed in place.

@@ -12,6 +12,7 @@ from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.asymmetric_sam import asymmetric_sam
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier_retraining
+from purenoise_jax.methods.cutmix import cutmix
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.focal import focal
@@ -21,10 +22,13 @@ from purenoise_jax.methods.lade import lade
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
 from purenoise_jax.methods.m2m import m2m
+from purenoise_jax.methods.major_feature_weakening import major_feature_weakening
+from purenoise_jax.methods.mamix import mamix
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
 from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as_method
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.remix import remix
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
@@ -55,6 +59,10 @@ METHODS: dict[str, Apply | Method] = {
     "focal_sam": focal_sam,
     "mixup": mixup,
     "manifold_mixup": manifold_mixup,
+    "cutmix": cutmix,
+    "remix": remix,
+    "mamix": mamix,
+    "mfw": major_feature_weakening,
     "logit_adjustment": logit_adjusted_loss,
     # The published name of the same with tau = 1, which is the default of both.
     "balanced_softmax": logit_adjusted_loss,

@@ -52,9 +52,8 @@ def total_direct_effect(
         outcome = supervised(recipe, networks, batch, key)
         old = networks.batch_stats["head"]["mean_feature"]
         natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
-        features = jax.lax.stop_gradient(
-            jnp.where(natural[:, None], outcome.outputs["features"], 0)
-        )
+        features = jax.lax.stop_gradient(outcome.outputs["features"])
+        features = jnp.where(natural[:, None], features, 0)
         mean = features.sum(axis=0) / jnp.maximum(natural.sum(), 1)
         new = jnp.where(natural.any(), mu * old + (1 - mu) * mean, old).astype(old.dtype)
         networks.batch_stats = _with_head(networks.batch_stats, mean_feature=new)

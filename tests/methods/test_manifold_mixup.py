@@ -12,7 +12,7 @@ import pytest
 from purenoise_jax.config.fields import default_config, validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.class_balanced_weights import effective_weights
-from purenoise_jax.methods.manifold_mixup import draw_partners, draw_share, mixed_loss
+from purenoise_jax.methods.mixing import draw_partners, draw_share, mixed_loss
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Recipe, supervised
 from purenoise_jax.models import create_model
@@ -87,15 +87,6 @@ def test_a_step_against_numpy(method, weighted):
     assert sums.correct == ((mixed @ kernel).argmax(axis=1) == own).sum()
 
 
-@pytest.mark.parametrize("others", [(), ("drw",), ("ldam", "drw"), ("sam",)])
-def test_with_alpha_zero_nothing_is_mixed(others):
-    arguments = {"mixup": {"alpha": 0.0}, "manifold_mixup": {"alpha": 0.0, "places": ("input",)}}
-    plain = run(build_recipe([*others], STATS, {}), *data())
-    for method in arguments:
-        ours = run(build_recipe([*others, method], STATS, arguments), *data())
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), ours, plain)
-
-
 def test_a_share_of_one_is_the_default_objective():
     images, labels, kernel = data(rows=7)
     batch = batch_of(images / 255, labels, np.ones(7, bool))
@@ -140,32 +131,6 @@ def test_partners_are_of_the_same_kind_in_all_permutations():
         np.testing.assert_allclose(counts, 1200 / len(orders), rtol=0.2)
     one = {"valid": np.ones(3, bool), "noise_mask": np.array([False, True, False])}
     assert all(draw_partners(rng.root(i), one)[1] == 1 for i in range(5)), "a row alone stays so"
-
-
-def test_values_of_padding_have_no_effect():
-    images, labels, kernel = data(rows=7)
-    recipe = build_recipe(["drw", "manifold_mixup"], STATS, {"manifold_mixup": {"places": ("input", "features")}})  # fmt: skip
-    state, step = state_of(kernel, recipe), step_of(recipe)
-
-    def loss(params, fill):
-        filled = np.where(VALID[:, None, None, None], images / 255, fill)
-        batch = batch_of(filled, labels, VALID)
-        return step.loss(params, None, state, Inputs(None, None), batch)[0]
-
-    expected, found = (jax.value_and_grad(loss)(state.params, fill) for fill in (0.0, np.nan))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert found[0] > 0
-
-
-def test_noise_rows_have_no_effect_on_natural_rows():
-    images, labels, kernel = data(rows=7)
-    noise = np.array([0, 1, 1, 0, 0, 1, 0], bool)
-    filled = np.where(noise[:, None, None, None], np.nan, images / 255)
-    batch = batch_of(filled, labels, np.ones(7, bool), noise)
-    for i in range(5):
-        partner = draw_partners(rng.root(i), batch)
-        found = outcome(batch, kernel, share=jnp.float32(0.6), partner=partner)
-        assert (np.isfinite(found.losses) == ~noise).all()
 
 
 def test_noise_rows_pass_the_norms_as_noise():
@@ -252,12 +217,6 @@ def test_every_place_is_drawn_and_no_other():
     assert all(4 <= n <= 16 for n in counts[("input", "stage1", "features")].values())
 
 
-def test_both_passes_of_sam_mix_alike():
-    plain = run(build_recipe(["mixup"], STATS, {}), *data())
-    ours = run(build_recipe(["mixup", "sam"], STATS, {"sam": {"rho": 0.0}}), *data())
-    jax.tree.map(np.testing.assert_array_equal, ours, plain)
-
-
 def test_an_ascent_by_class_weighs_both_labels():
     images, labels, kernel = data(rows=7)
     arguments = {"sam": {"rho": 0.4, "asymmetry": "weighted_ascent"}, "mixup": {"alpha": 1.0}}
@@ -268,13 +227,6 @@ def test_an_ascent_by_class_weighs_both_labels():
     up = cross_entropy_gradient(*both, kernel, shares * (COUNTS.max() / COUNTS)[both[1]])
     expected = cross_entropy_gradient(*both, kernel + 0.4 * up / np.linalg.norm(up), shares)
     np.testing.assert_allclose(grads, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_batch_of_only_padding_has_a_zero_gradient():
-    images, labels, kernel = data()
-    for names in (["mixup"], ["mixup", "drw"]):
-        _, sums, grads = run(build_recipe(names, STATS, {}), images, labels, kernel, np.zeros(6, bool))  # fmt: skip
-        assert sums.row_loss == 0 and not grads.any()
 
 
 def test_another_objective_is_refused_by_name():
