@@ -7,8 +7,8 @@ from tests.docs.pages import DOCS, blocks
 
 
 @pytest.fixture
-def focal():
+def poly1():
     code = blocks(DOCS / "add_a_method.md", "python")[0]
     exec(compile(code, "add_a_method.md", "exec"), {})
-    yield METHODS["focal"]
-    del METHODS["focal"]
+    yield METHODS["poly1"]
+    del METHODS["poly1"]

@@ -103,7 +103,7 @@ def check(words):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_its_commands_parse(page, focal, monkeypatch):
+def test_its_commands_parse(page, poly1, monkeypatch):
     monkeypatch.chdir(ROOT)
     for words in commands(page):
         try:
@@ -128,7 +128,7 @@ def test_no_command_stands_outside_of_a_block(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_its_fields_exist(page, focal):
+def test_its_fields_exist(page, poly1):
     for code in inline_code(page):
         if " " in code or code.endswith((".py", "/", ".json")):
             continue

@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -31,25 +32,24 @@ from tests.test_layers import RANK
 from tests.tiny import tiny_config, write_npz
 
 
-def test_the_method_of_the_page_is_focal_loss(focal):
-    rng = np.random.default_rng(0)
-    logits, target = rng.normal(size=(6, 3)), np.eye(3)[[0, 1, 2, 0, 1, 2]]
-    p = (np.exp(logits) * target).sum(1) / np.exp(logits).sum(1)
-    for gamma in (0.0, 1.0, 2.5):
-        loss = build_recipe(["focal"], STATS, {"focal": {"gamma": gamma}}).loss
-        found = loss(jnp.asarray(logits, jnp.float32), jnp.asarray(target, jnp.float32))
-        np.testing.assert_allclose(found, -((1 - p) ** gamma) * np.log(p), rtol=1e-5)
-    plain = build_recipe(["focal"], STATS, {"focal": {"gamma": 0.0}}).loss
-    logits, target = (jnp.asarray(x, jnp.float32) for x in (logits, target))
+def test_the_method_of_the_page_is_poly_1_loss_as_in_optax(poly1):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+    target = jnp.eye(3)[jnp.array([0, 1, 2, 0, 1, 2])]
+    for epsilon in (-1.0, 0.5, 2.0):
+        loss = build_recipe(["poly1"], STATS, {"poly1": {"epsilon": epsilon}}).loss
+        for labels in (target, 0.8 * target + 0.2 / 3):
+            expected = optax.losses.poly_loss_cross_entropy(logits, labels, epsilon=epsilon)
+            np.testing.assert_allclose(loss(logits, labels), expected, rtol=1e-5)
+    plain = build_recipe(["poly1"], STATS, {"poly1": {"epsilon": 0.0}}).loss
     np.testing.assert_array_equal(plain(logits, target), cross_entropy(logits, target))
 
 
-def test_it_trains_and_its_argument_is_a_field(focal, tmp_path):
+def test_it_trains_and_its_argument_is_a_field(poly1, tmp_path):
     npz = write_npz(tmp_path / "tiny.npz")
     config = tiny_config(npz, num_epochs=1, **{"optimizer.milestones": (), "checkpoint.epochs": ()})
-    config.phases = ConfigDict({"initial": make_phase(0, ("focal",))})
-    assert config.method.focal.gamma == 1.0
-    config.method.focal.gamma = 2.0
+    config.phases = ConfigDict({"initial": make_phase(0, ("poly1",))})
+    assert config.method.poly1.epsilon == 2.0
+    config.method.poly1.epsilon = 1.0
     validate(config)
     train_and_evaluate(config, tmp_path / "run")
 
