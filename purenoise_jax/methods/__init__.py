@@ -15,7 +15,7 @@ from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.imbalanced_sam import focal_sam, imbalanced_sam
-from purenoise_jax.methods.label_smoothing import label_smoothing
+from purenoise_jax.methods.label_smoothing import label_aware_smoothing, label_smoothing
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
 from purenoise_jax.methods.m2m import m2m
@@ -24,6 +24,7 @@ from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
+from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
@@ -36,8 +37,10 @@ METHODS: dict[str, Apply | Method] = {
     "open": Method(pure_noise.pure_noise, pure_noise.check, DEFERRED),
     "append": Method(appended_noise.append_noise, appended_noise.check),
     "ldam": Method(ldam, model={"head": "cosine"}),
-    # Deferred re-weighting.
+    "class_balanced": class_balanced_weights,
+    # The published name of "class_balanced" in a later phase (deferred).
     "drw": Method(class_balanced_weights, phase=DEFERRED),
+    "reweight": reweighting,
     "sam": sam,
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
@@ -52,7 +55,11 @@ METHODS: dict[str, Apply | Method] = {
     "balanced_softmax": logit_adjusted_loss,
     "vs": vector_scaling,
     "cdt": class_dependent_temperatures,
+    # The two follow "vs" in a later phase: class weights, and "vs" without its temperatures.
+    "adrw": Method(adrw, phase=DEFERRED),
+    "tla": Method(logit_adjusted_loss, phase=DEFERRED),
     "label_smoothing": label_smoothing,
+    "label_aware_smoothing": label_aware_smoothing,
 }
 
 

@@ -1,6 +1,7 @@
 """Loss weights by the effective number of images; in a later phase, deferred re-weighting (DRW).
 
-Source: Cui et al. 2019, equation 4; Cao et al. 2019, algorithm 1 (deferred re-weighting).
+Source: Cui et al. 2019, equation 4, and their code; Cao et al. 2019, algorithm 1 (deferred
+re-weighting), and their code.
 """
 
 import dataclasses
@@ -10,7 +11,14 @@ import numpy as np
 
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.recipe import Recipe
-from purenoise_jax.runtime.constraints import Real
+from purenoise_jax.runtime.constraints import OneOf, Real
+
+DivideBy = Annotated[
+    str,
+    OneOf(("weights", "rows")),
+    "the loss of a step is divided by the sum of its rows' weights, or by their number",
+    "weights",
+]
 
 
 def effective_weights(class_counts: np.ndarray, beta: float) -> np.ndarray:
@@ -32,11 +40,13 @@ def class_balanced_weights(
     beta: Annotated[
         float, Real(0, 1, below=True), "near 1, class weights are proportional to 1 / images"
     ] = 0.9999,
+    divide_by: DivideBy = "weights",
 ) -> Recipe:
-    """Weights each row by its class and divides the loss of a step by the sum of the weights.
+    """Weights each row by the effective number of its class.
 
-    PyTorch's weighted cross-entropy, which the authors use, also divides by this sum and not by the
-    number of rows.
+    READING: the loss of a step is divided by the sum of the weights, as by PyTorch's weighted
+    cross-entropy, which Cao et al. use. Cui et al. divide by the number of rows
+    (`divide_by="rows"`), so that a batch of rare classes moves the parameters further.
     """
     weights = effective_weights(stats.class_counts, beta)
-    return dataclasses.replace(recipe, class_weights=weights, weighted_mean=True)
+    return dataclasses.replace(recipe, class_weights=weights, weighted_mean=divide_by == "weights")

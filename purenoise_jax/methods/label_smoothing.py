@@ -89,3 +89,21 @@ def label_smoothing(
         return {**batch, "target": (1 - share) * target + share / target.shape[1]}
 
     return dataclasses.replace(recipe, transforms=(*recipe.transforms, smooth))
+
+
+def label_aware_smoothing(
+    recipe: Recipe,
+    stats: DataStats,
+    *,
+    shape: Annotated[
+        str, OneOf(LABEL_AWARE), "of the smoothing as a function of the number of images"
+    ] = "concave",
+    head: Annotated[float, Real(0, 1), "smoothing of the most frequent class"] = 0.3,
+    tail: Annotated[float, Real(0, 1), "smoothing of the rarest class"] = 0.0,
+) -> Recipe:
+    """Label smoothing that increases with the number of images, from `tail` to `head`.
+
+    The authors train the classifier with it in a second stage. The defaults are theirs for
+    CIFAR-10-LT with a ratio of 100; for CIFAR-100-LT they use 0.4 and 0.1.
+    """
+    return label_smoothing(recipe, stats, rule=shape, head=head, tail=tail)

@@ -1,7 +1,8 @@
 """Logit adjustment: logits are shifted by the logarithm of the class frequencies.
 
-Source: Menon et al. 2021; Ren et al. 2020 (balanced softmax), which is the loss with tau = 1. The
-adjustment after training is an argument of `erm`.
+Source: Menon et al. 2021; Ren et al. 2020 (balanced softmax), which is the loss with tau = 1; Wang
+et al. 2023 and their code (TLA), which is the loss in the last fifth of the epochs, after vector
+scaling. The adjustment after training is an argument of `erm`.
 """
 
 import dataclasses
