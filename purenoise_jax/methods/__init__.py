@@ -14,8 +14,10 @@ from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
 from purenoise_jax.methods.classifier_retraining import SECOND_STAGE, classifier_retraining
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
+from purenoise_jax.methods.focal import focal
 from purenoise_jax.methods.imbalanced_sam import focal_sam, imbalanced_sam
 from purenoise_jax.methods.label_smoothing import label_aware_smoothing, label_smoothing
+from purenoise_jax.methods.lade import lade
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
 from purenoise_jax.methods.m2m import m2m
@@ -26,6 +28,7 @@ from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
+from purenoise_jax.methods.softmax_equalisation import softmax_equalisation
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
@@ -41,6 +44,7 @@ METHODS: dict[str, Apply | Method] = {
     # The published name of "class_balanced" in a later phase (deferred).
     "drw": Method(class_balanced_weights, phase=DEFERRED),
     "reweight": reweighting,
+    "focal": focal,
     "sam": sam,
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
@@ -58,6 +62,8 @@ METHODS: dict[str, Apply | Method] = {
     # The two follow "vs" in a later phase: class weights, and "vs" without its temperatures.
     "adrw": Method(adrw, phase=DEFERRED),
     "tla": Method(logit_adjusted_loss, phase=DEFERRED),
+    "seql": softmax_equalisation,
+    "lade": lade,
     "label_smoothing": label_smoothing,
     "label_aware_smoothing": label_aware_smoothing,
 }

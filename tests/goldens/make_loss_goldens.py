@@ -1,0 +1,152 @@
+"""Write the losses and gradients that the methods' losses are compared with.
+
+The code here states each loss in PyTorch, in float64, for a linear network and one batch of which
+some rows are padding.  It shares nothing with the package.  It needs only PyTorch and NumPy, and is
+run by hand when a golden has to change:
+
+    python tests/goldens/make_loss_goldens.py
+
+It writes, next to itself, losses.npz: the batch, and for every case the loss and its gradient to the
+kernel.  The stored file was made with PyTorch 2.13.0 (CPU) and NumPy 2.4.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+HERE = Path(__file__).resolve().parent
+COUNTS = torch.tensor([40.0, 10.0, 5.0], dtype=torch.float64)
+SHARE = COUNTS / COUNTS.sum()
+ROWS, VALID = 9, 7
+
+
+def balanced(beta: float) -> Tensor:
+    """Weights by the effective number, with a sum of the number of classes."""
+    weights = (1 - beta) / (1 - beta**COUNTS)
+    return weights / weights.sum() * len(COUNTS)
+
+
+def focal_softmax(z: Tensor, y: Tensor, gamma: float, weight: Tensor | None = None) -> Tensor:
+    nll = functional.cross_entropy(z, y, weight=weight, reduction="none")
+    return ((1 - torch.exp(-nll)) ** gamma * nll).mean()
+
+
+def focal_sigmoid(z: Tensor, y: Tensor, gamma: float, weight: Tensor) -> Tensor:
+    label = functional.one_hot(y, len(COUNTS)).double()
+    p = torch.sigmoid(z)
+    p_of_truth = torch.where(label > 0, p, 1 - p)
+    bce = functional.binary_cross_entropy(p, label, reduction="none")
+    return ((1 - p_of_truth) ** gamma * bce * weight[y][:, None]).sum() / label.sum()
+
+
+def smoothed(z: Tensor, y: Tensor, smoothing: list[float]) -> Tensor:
+    rows = [
+        functional.cross_entropy(z[i : i + 1], y[i : i + 1], label_smoothing=smoothing[y[i]])
+        for i in range(len(y))
+    ]
+    return torch.stack(rows).mean()
+
+
+def lade_regulariser(z: Tensor, y: Tensor, penalty: float, weights: str) -> Tensor:
+    classes, total = len(COUNTS), torch.zeros((), dtype=torch.float64)
+    for c in range(classes):
+        own = z[y == c, c]
+        first = own.mean() if len(own) else torch.zeros((), dtype=torch.float64)
+        ratio = 1 / (classes * (SHARE[y] if weights == "paper" else SHARE[c].expand(len(y))))
+        second = torch.log((ratio * torch.exp(z[:, c])).mean())
+        total = total - SHARE[c] * (first - second - penalty * second**2)
+    return total
+
+
+def lade(z: Tensor, y: Tensor, alpha: float, penalty: float, weights: str, cross: Tensor) -> Tensor:
+    return cross + alpha * lade_regulariser(z, y, penalty, weights)
+
+
+def cases(z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    def cross(weight: Tensor | None = None) -> Tensor:
+        return functional.cross_entropy(z, y, weight=weight)
+
+    def prior(weight: Tensor | None = None) -> Tensor:
+        return functional.cross_entropy(z + SHARE.log(), y, weight=weight)
+
+    def by_rows(shift: Tensor | float, weight: Tensor) -> Tensor:
+        nll = functional.cross_entropy(z + shift, y, reduction="none")
+        return (nll * weight[y]).sum() / len(y)
+
+    half = balanced(0.9)
+    return {
+        "inverse": cross(1 / COUNTS),
+        "square_root": cross(COUNTS**-0.5),
+        "adrw_tla": prior(SHARE**-0.15),
+        "effective_number": cross(half),
+        "effective_number_by_rows": by_rows(0.0, half),
+        "focal_half": focal_softmax(z, y, 0.5),
+        "focal_two": focal_softmax(z, y, 2.0),
+        "focal_two_weighted": focal_softmax(z, y, 2.0, half),
+        "focal_two_sigmoid": focal_sigmoid(z, y, 2.0, half),
+        # A seventh of the way from the rarest class to the most frequent one.
+        "label_aware": smoothed(z, y, [0.4, 0.1 + 0.3 * float(np.sin(np.pi / 14)), 0.1]),
+        "lade_code": lade(z, y, 0.7, 0.3, "code", prior()),
+        "lade_paper": lade(z, y, 0.7, 0.3, "paper", prior()),
+        "lade_weighted": lade(z, y, 0.7, 0.3, "code", prior(half)),
+        "lade_weighted_by_rows": lade(z, y, 0.7, 0.3, "code", by_rows(SHARE.log(), half)),
+    }
+
+
+def causal_head() -> dict[str, np.ndarray]:
+    """Logits of the multi-head normalised classifier in training and in evaluation."""
+    rng = np.random.default_rng(1)
+    x = torch.tensor(rng.normal(size=(5, 6)).astype(np.float32), dtype=torch.float64)
+    w = torch.tensor(rng.normal(size=(6, 4)).astype(np.float32), dtype=torch.float64)
+    mean = torch.tensor(rng.normal(size=6).astype(np.float32), dtype=torch.float64)
+    x.requires_grad_()
+    w.requires_grad_()
+    tau, gamma, alpha = 16.0, 1 / 32, 1.5
+    plain, effect = [], []
+    for part in (slice(0, 3), slice(3, 6)):
+        w_part = w[part] / (w[part].norm(dim=0, keepdim=True) + gamma)
+        x_part = functional.normalize(x[:, part], dim=1)
+        c = functional.normalize(mean[part], dim=0)
+        cosine = functional.cosine_similarity(x[:, part], mean[None, part], dim=1)
+        plain.append(tau / 2 * x_part @ w_part)
+        effect.append(tau / 2 * (x_part - alpha * cosine[:, None] * c) @ w_part)
+    logits = sum(plain)
+    probe = torch.tensor(rng.normal(size=(5, 4)), dtype=torch.float64)
+    (logits * probe).sum().backward()
+    return {
+        "head/features": x.detach().numpy(),
+        "head/kernel": w.detach().numpy(),
+        "head/mean": mean.numpy(),
+        "head/probe": probe.numpy(),
+        "head/logits": logits.detach().numpy(),
+        "head/effect": sum(effect).detach().numpy(),
+        "head/features_grad": x.grad.numpy(),
+        "head/kernel_grad": w.grad.numpy(),
+    }
+
+
+def main() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (ROWS, 2, 2, 3), dtype=np.uint8)
+    labels = np.array([0, 1, 0, 2, 1, 0, 0, 2, 1], np.int32)
+    kernel = rng.normal(0, 1, (12, 3)).astype(np.float32)
+    features = torch.tensor(images[:VALID].reshape(VALID, -1) / 255)
+    y = torch.tensor(labels[:VALID], dtype=torch.long)
+    found: dict[str, np.ndarray] = {
+        "images": images,
+        "labels": labels,
+        "kernel": kernel,
+        "valid": np.arange(ROWS) < VALID,
+    }
+    w = torch.tensor(kernel, dtype=torch.float64, requires_grad=True)
+    for name, loss in cases(features @ w, y).items():
+        (grad,) = torch.autograd.grad(loss, w, retain_graph=True)
+        found[f"{name}/loss"], found[f"{name}/grad"] = loss.detach().numpy(), grad.numpy()
+    np.savez_compressed(HERE / "losses.npz", **found, **causal_head())
+
+
+if __name__ == "__main__":
+    main()
