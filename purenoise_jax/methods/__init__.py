@@ -29,6 +29,7 @@ from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.softmax_equalisation import softmax_equalisation
+from purenoise_jax.methods.tde import total_direct_effect
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
@@ -64,6 +65,7 @@ METHODS: dict[str, Apply | Method] = {
     "tla": Method(logit_adjusted_loss, phase=DEFERRED),
     "seql": softmax_equalisation,
     "lade": lade,
+    "tde": Method(total_direct_effect, model={"head": "causal"}),
     "label_smoothing": label_smoothing,
     "label_aware_smoothing": label_aware_smoothing,
 }

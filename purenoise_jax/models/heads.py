@@ -10,6 +10,8 @@ from flax.typing import Dtype, Initializer
 
 # PyTorch's default for a linear layer: uniform within 1 / sqrt(fan_in).
 TORCH_UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Variables that evaluation may give to a causal head.
+EFFECT = "effect"
 
 
 class Linear(nn.Module):
@@ -77,6 +79,61 @@ class Cosine(nn.Module):
         )
 
 
+class Causal(nn.Module):
+    """Multi-head normalised classifier, from which the effect of a mean feature can be taken out.
+
+    Features and weight vectors are cut into parts of equal size. The logit of a class is the sum
+    over the parts of cosine * |w| / (|w| + gamma), times tau / num_heads, without a bias.
+
+    Where variables of the collection `EFFECT` are given, "mean_feature" [F] and "alpha" [], the
+    features are x / |x| without alpha times its projection on the mean feature, in every part. The
+    network itself creates none; the method "tde" gives them in evaluation.
+
+    Source: Tang et al. 2020, the multi-head normalised classifier and the total direct effect, and
+    their code (CausalNormClassifier.py) for the initialiser and the defaults.
+
+    Attributes:
+        num_classes: K.
+        kernel_init: unused; the authors draw uniformly within 1 / sqrt(F).
+        num_heads: number of parts, a divisor of F.
+        tau: scale of the logits, which lie in [-tau, tau] unless an effect is taken out.
+        gamma: added to the length of the weight vectors.
+    """
+
+    num_classes: int
+    kernel_init: Initializer | None = None
+    num_heads: int = 2
+    tau: float = 16.0
+    gamma: float = 1 / 32
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, F] to logits [B, K], float32 or wider."""
+        wide = jnp.promote_types(features.dtype, jnp.float32)
+
+        def parts(vectors: jax.Array) -> jax.Array:
+            shape = (len(vectors), self.num_heads, vectors.shape[1] // self.num_heads)
+            return _unit_length(vectors.astype(wide).reshape(shape), 2)
+
+        x = parts(features)
+        if self.has_variable(EFFECT, "mean_feature"):
+            mean = parts(self.get_variable(EFFECT, "mean_feature")[None])
+            along = (x * mean).sum(axis=2, keepdims=True) * mean
+            x -= jnp.asarray(self.get_variable(EFFECT, "alpha"), wide) * along
+        shape = (features.shape[-1], self.num_classes)
+        w = self.param("kernel", TORCH_UNIFORM, shape, jnp.float32).astype(wide)
+        w = w.reshape(self.num_heads, -1, self.num_classes)
+        w /= _length(w, 1) + self.gamma
+        product = jnp.einsum("bhf,hfk->bk", x, w, precision=jax.lax.Precision.HIGHEST)
+        return self.tau / self.num_heads * product
+
+
+def _length(x: jax.Array, axis: int) -> jax.Array:
+    """Returns the length of vectors, with axes kept; at a zero vector its gradient is zero."""
+    square = jnp.square(x).sum(axis=axis, keepdims=True)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
 def _unit_length(x: jax.Array, axis: int) -> jax.Array:
     """Scales vectors to length 1; a zero vector stays zero, with a gradient of zero."""
     square = jnp.square(x).sum(axis=axis, keepdims=True)
@@ -84,4 +141,8 @@ def _unit_length(x: jax.Array, axis: int) -> jax.Array:
     return x * inverse
 
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"linear": Linear, "cosine": Cosine}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "linear": Linear,
+    "cosine": Cosine,
+    "causal": Causal,
+}

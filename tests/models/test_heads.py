@@ -1,6 +1,7 @@
-"""Classifier heads: float32 after a network of any dtype, and cosines against numpy."""
+"""Classifier heads: float32 after any network, cosines against numpy, a causal head against PyTorch."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from purenoise_jax.models import create_model
-from purenoise_jax.models.heads import Cosine, Linear
+from purenoise_jax.models.heads import Causal, Cosine, Linear
 from purenoise_jax.models.norm import DARBatchNorm
 from purenoise_jax.models.one_block import TinyNet
 
@@ -102,3 +103,66 @@ def test_zero_features_have_cosine_zero_and_gradient_zero():
     assert not head.apply(variables, features)[0].any()
     slope = jax.grad(lambda x: head.apply(variables, x).sum())(features)
     assert not slope[0].any() and np.isfinite(slope).all()
+
+
+GOLDENS = {
+    name.removeprefix("head/"): value
+    for name, value in np.load(Path(__file__).parents[1] / "goldens" / "losses.npz").items()
+    if name.startswith("head/")
+}
+
+
+def causal(kernel, mean=None, alpha=0.0):
+    variables = {"params": {"kernel": jnp.float32(kernel)}}
+    if mean is None:
+        return variables
+    return {**variables, "effect": {"mean_feature": jnp.float32(mean), "alpha": alpha}}
+
+
+def test_a_causal_head_and_its_gradients_against_pytorch():
+    head, features, kernel = Causal(4), *map(jnp.float32, (GOLDENS["features"], GOLDENS["kernel"]))
+
+    def loss(x, w):
+        logits = head.apply(causal(w), x)
+        return (logits * jnp.float32(GOLDENS["probe"])).sum(), logits
+
+    (by_x, by_w), logits = jax.grad(loss, (0, 1), has_aux=True)(features, kernel)
+    np.testing.assert_allclose(logits, GOLDENS["logits"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(by_x, GOLDENS["features_grad"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(by_w, GOLDENS["kernel_grad"], rtol=1e-4, atol=1e-5)
+    found = head.apply(causal(kernel, 7 * GOLDENS["mean"], alpha=1.5), features)
+    np.testing.assert_allclose(found, GOLDENS["effect"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_causal_head_starts_as_the_authors_and_without_an_effect():
+    head, features = Causal(1000), jnp.ones((2, 64), jnp.bfloat16)
+    variables = head.init(jax.random.key(0), features)
+    kernel = np.asarray(variables["params"]["kernel"])
+    assert kernel.shape == (64, 1000) and 0.124 < np.abs(kernel).max() <= 0.125
+    assert set(variables) == {"params"}
+    assert head.apply(variables, features).dtype == jnp.float32
+
+
+def test_no_part_of_the_direction_or_no_direction_leaves_the_logits():
+    features, kernel = GOLDENS["features"].astype(np.float32), GOLDENS["kernel"]
+    plain = Causal(4).apply(causal(kernel), features)
+    for mean, alpha in ((GOLDENS["mean"], 0.0), (np.zeros(6), 1.5)):
+        found = Causal(4).apply(causal(kernel, mean, alpha), features)
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_nothing_is_left_of_the_mean_feature_itself():
+    """An image with the mean feature has, with alpha = 1, the same logits for all classes."""
+    kernel = np.random.default_rng(0).normal(size=(6, 4))
+    mean = np.arange(1.0, 7)
+    found = Causal(4).apply(causal(kernel, mean, alpha=1.0), jnp.float32(3 * mean)[None])
+    np.testing.assert_allclose(found, 0, atol=1e-5)
+
+
+def test_zero_features_and_zero_weights_have_finite_gradients_in_a_causal_head():
+    def total(x, w):
+        return Causal(3).apply(causal(w, np.ones(4), alpha=1.0), x).sum()
+
+    x, w = jnp.zeros((2, 4)).at[1].set(1.0), jnp.ones((4, 3)).at[:, 0].set(0.0)
+    assert total(x[:1], w) == 0
+    assert all(np.isfinite(slope).all() for slope in jax.grad(total, (0, 1))(x, w))

@@ -19,7 +19,7 @@ from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe, current_variables, supervised
 from purenoise_jax.methods.schedules import by_step
-from purenoise_jax.models import create_model
+from purenoise_jax.models import HEADS, create_model
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
@@ -324,11 +324,14 @@ def test_steps_in_a_loop_are_the_same_steps(state):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_steps(method, state):
-    recipe = build_recipe([method], STATS, ARGUMENTS)
+    recipe, model = build_recipe([method], STATS, ARGUMENTS), MODEL
+    if recipe.requires:
+        model = MODEL.clone(head=HEADS[recipe.requires["head"]])
+        state = jax.jit(partial(init_state, model, TX, (8, 8, 3), 0))()
     extra = {name: entry.init(current_variables(state)) for name, entry in recipe.memory.items()}
     state = state.replace(extra=extra)
     frozen = {name: current_variables(state) for name in recipe.frozen}
-    new, totals = run(state, recipe, steps=2, data=DATA.replace(frozen=frozen))
+    new, totals = run(state, recipe, model=model, steps=2, data=DATA.replace(frozen=frozen))
     chex.assert_tree_all_finite(new)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     assert not totals.skipped.any()
