@@ -50,6 +50,7 @@ class Method(NamedTuple):
             {"head": "cosine"}. A config that names the method gets it; another value is refused.
         listed_as: the name in the phases of a config, if it is another one: "drs" is "rs" that
             begins later.
+        replaces: the methods that usually end where this one begins: "tla" follows "vs".
     """
 
     apply: Apply
@@ -57,6 +58,7 @@ class Method(NamedTuple):
     phase: UsualPhase = UsualPhase()
     model: Mapping[str, str] = MappingProxyType({})
     listed_as: str = ""
+    replaces: tuple[str, ...] = ()
 
 
 def as_method(entry: Apply | Method) -> Method:
