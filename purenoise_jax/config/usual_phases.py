@@ -37,9 +37,9 @@ def parse_methods(text: str) -> tuple[str, ...]:
 def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
     """Sets phases, schedule and model of a config for methods.
 
-    Methods of the training take part from their start to its end, or until another one ends them;
-    where none does, training is plain (`erm`). A second stage follows the training, with its own
-    methods only.
+    Methods of the training take part from their start to its end, or to the start of a method that
+    replaces them; where none does, training is plain (`erm`). A second stage follows the training,
+    with its own methods only.
 
     Args:
         config: changed in place.
@@ -68,7 +68,7 @@ def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
     phases = {}
     for start in sorted({0, *starts.values()}):
         begun = [name for name in names if name in starts and starts[name] <= start]
-        ended = {name for each in begun for name in usual[each].ends}
+        ended = {old for name in begun for old in as_method(METHODS[name]).replaces}
         active = tuple(name for name in begun if name not in ended)
         label = {0: "initial", first_drop: "deferred"}.get(start, f"from_{start}")
         phases[label] = make_phase(start, _listed(active) or ("erm",))

@@ -70,7 +70,7 @@ METHODS: dict[str, Apply | Method] = {
     "cdt": class_dependent_temperatures,
     # The two follow "vs" in a later phase: class weights, and "vs" without its temperatures.
     "adrw": Method(adrw, phase=DEFERRED),
-    "tla": Method(logit_adjusted_loss, phase=dataclasses.replace(DEFERRED, ends=("vs",))),
+    "tla": Method(logit_adjusted_loss, phase=DEFERRED, replaces=("vs",)),
     "seql": softmax_equalisation,
     "lade": lade,
     "tde": Method(total_direct_effect, model={"head": "causal"}),

@@ -75,8 +75,7 @@ def focal(
     def objective(recipe: Recipe, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
         plain = dataclasses.replace(recipe, loss=cross_entropy)
         outcome = supervised(plain, networks, batch, key)
-        nll, weights = outcome.losses, outcome.weights
-        losses = modulated(nll if weights is None else nll * weights, gamma)
-        return outcome._replace(losses=losses, weights=None)
+        nll = outcome.losses if outcome.weights is None else outcome.losses * outcome.weights
+        return outcome._replace(losses=modulated(nll, gamma), weights=None)
 
     return dataclasses.replace(recipe, loss=loss, objective=objective)

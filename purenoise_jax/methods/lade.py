@@ -63,8 +63,8 @@ def lade(
     For every class it raises the mean logit of the class's own rows and lowers the logarithm of the
     mean, over all rows of the batch, of the exponential of its logit, weighted as if all classes
     had the same frequency. The network's own logits fit such classes, and are those of evaluation;
-    for another test distribution its logarithm is added to them. The defaults are those of the
-    authors for CIFAR-100-LT.
+    where the class frequencies of the images to classify are known, their logarithms are added. The
+    defaults are those of the authors for CIFAR-100-LT.
 
     READING: in the paper the importance weight of a row is 1 / (K * frequency of its label)
     ("paper"). The authors' code gives all rows of a column that of the column's class ("code").
@@ -76,11 +76,10 @@ def lade(
 
     def objective(recipe: Recipe, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
         outcome = supervised(recipe, networks, batch, key)
-        losses, of_rows = outcome.losses, outcome.weights
-        extra = regulariser(outcome.logits, batch, log_prior, penalty=penalty, weights=weights)
-        if of_rows is not None and not recipe.weighted_mean:
+        if outcome.weights is not None and not recipe.weighted_mean:
             # Otherwise the weights of the rows would scale the regulariser too.
-            losses, of_rows = of_rows * losses, None
-        return outcome._replace(losses=losses + alpha * extra, weights=of_rows)
+            outcome = outcome._replace(losses=outcome.weights * outcome.losses, weights=None)
+        extra = regulariser(outcome.logits, batch, log_prior, penalty=penalty, weights=weights)
+        return outcome._replace(losses=outcome.losses + alpha * extra)
 
     return dataclasses.replace(logit_adjusted_loss(recipe, stats), objective=objective)

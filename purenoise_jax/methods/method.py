@@ -21,7 +21,6 @@ class UsualPhase:
             the training, in which only methods of the second stage and of all stages take part.
         epochs: length of the second stage; 0 unless `start` is 1.
         all_stages: the method takes part in a second stage, too.
-        ends: methods that take part no longer when this one begins.
         reset: parts that are reset at the start of a second stage.
         learning_rate: of a second stage's own schedule.
         schedule: other fields of the phase, with lengths in shares of the second stage.
@@ -30,7 +29,6 @@ class UsualPhase:
     start: float = 0.0
     epochs: float = 0.0
     all_stages: bool = False
-    ends: tuple[str, ...] = ()
     reset: tuple[str, ...] = ()
     learning_rate: float = 0.0
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,6 +50,7 @@ class Method(NamedTuple):
             {"head": "cosine"}. A config that names the method gets it; another value is refused.
         listed_as: the name in the phases of a config, if it is another one: "drs" is "rs" that
             begins later.
+        replaces: the methods that usually end where this one begins: "tla" follows "vs".
     """
 
     apply: Apply
@@ -59,6 +58,7 @@ class Method(NamedTuple):
     phase: UsualPhase = UsualPhase()
     model: Mapping[str, str] = MappingProxyType({})
     listed_as: str = ""
+    replaces: tuple[str, ...] = ()
 
 
 def as_method(entry: Apply | Method) -> Method:

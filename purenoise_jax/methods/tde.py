@@ -10,16 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.data.batch import Batch
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Outcome, Recipe, current_variables, supervised
+from purenoise_jax.methods.recipe import Memory, Observed, Recipe, current_variables
+from purenoise_jax.models.heads import EFFECT
 from purenoise_jax.runtime.constraints import Real
 
-
-def _with_head(batch_stats: Any, **statistics: Any) -> Any:
-    """Returns running statistics with some of those of the head replaced."""
-    return {**batch_stats, "head": {**batch_stats["head"], **statistics}}
+NAME = "tde"
 
 
 def total_direct_effect(
@@ -33,35 +29,36 @@ def total_direct_effect(
         float, Real(0, 1, below=True), "share of the mean feature that each step keeps"
     ] = 0.9,
 ) -> Recipe:
-    """Trains a causal head, and subtracts in evaluation what the mean feature explains.
+    """Evaluates a causal head without the part of a feature that points along the mean feature.
 
-    Training is that of the multi-head normalised classifier with the loss of the recipe; the
-    objective also keeps the moving average of the features of natural rows. Evaluation takes
-    alpha times the projection on the direction of this average out of every normalised feature.
-    Only evaluation uses alpha: the authors' is 1 for CIFAR-10-LT, 1.5 for CIFAR-100-LT and 3 for
-    ImageNet-LT.
+    Training is that of the multi-head normalised classifier, the head "causal", with the loss of
+    the recipe; a memory keeps the moving average of the features. Evaluation subtracts alpha times
+    the projection on this average from every normalised feature. Only evaluation uses alpha. The
+    authors' is 1 for CIFAR-10-LT, 1.5 for CIFAR-100-LT and 3 for ImageNet-LT.
 
-    READING: noise rows and padding do not enter the mean feature.
+    READING: noise rows do not enter the mean feature.
     DEVIATION: the authors do not scale the new feature by 1 - mu, which changes the length of the
     average but not its direction, the only use of it. On other data than CIFAR they move mu
     towards 1 as the learning rate decreases; here it is constant.
     """
     del stats
 
-    def objective(recipe: Recipe, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
-        outcome = supervised(recipe, networks, batch, key)
-        old = networks.batch_stats["head"]["mean_feature"]
+    def init(variables: Any) -> jax.Array:
+        return jnp.zeros(len(variables["params"]["head"]["kernel"]), jnp.float32)
+
+    def update(average: jax.Array, observed: Observed) -> jax.Array:
+        batch, features = observed.batch, observed.outputs["features"]
         natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
-        features = jax.lax.stop_gradient(outcome.outputs["features"])
-        features = jnp.where(natural[:, None], features, 0)
-        mean = features.sum(axis=0) / jnp.maximum(natural.sum(), 1)
-        new = jnp.where(natural.any(), mu * old + (1 - mu) * mean, old).astype(old.dtype)
-        networks.batch_stats = _with_head(networks.batch_stats, mean_feature=new)
-        return outcome
+        total = jnp.where(natural[:, None], features, 0).sum(axis=0)
+        moved = mu * average + (1 - mu) * total / jnp.maximum(natural.sum(), 1)
+        return jnp.where(natural.any(), moved, average).astype(average.dtype)
 
     def eval_variables(state: Any) -> dict[str, Any]:
-        variables = current_variables(state)
-        batch_stats = _with_head(variables["batch_stats"], alpha=np.float32(alpha))
-        return {**variables, "batch_stats": batch_stats}
+        effect = {"mean_feature": state.extra[NAME], "alpha": np.float32(alpha)}
+        return {**current_variables(state), EFFECT: {"head": effect}}
 
-    return dataclasses.replace(recipe, objective=objective, eval_variables=eval_variables)
+    return dataclasses.replace(
+        recipe,
+        memory={**recipe.memory, NAME: Memory(init, update)},
+        eval_variables=eval_variables,
+    )

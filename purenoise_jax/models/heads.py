@@ -10,6 +10,8 @@ from flax.typing import Dtype, Initializer
 
 # PyTorch's default for a linear layer: uniform within 1 / sqrt(fan_in).
 TORCH_UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+# Variables that evaluation may give to a causal head.
+EFFECT = "effect"
 
 
 class Linear(nn.Module):
@@ -78,23 +80,23 @@ class Cosine(nn.Module):
 
 
 class Causal(nn.Module):
-    """Multi-head normalised classifier, which can take the direction of the mean feature out.
+    """Multi-head normalised classifier, from which the effect of a mean feature can be taken out.
 
     Features and weight vectors are cut into parts of equal size. The logit of a class is the sum
     over the parts of cosine * |w| / (|w| + gamma), times tau / num_heads, without a bias.
 
-    The running statistics hold the mean feature [F] and alpha []. In every part x, alpha times the
-    projection of x / |x| on the mean feature is subtracted from x / |x|. A network starts with
-    alpha = 0; the method "tde" keeps the mean feature and sets alpha in evaluation.
+    Where variables of the collection `EFFECT` are given, "mean_feature" [F] and "alpha" [], the
+    features are x / |x| without alpha times its projection on the mean feature, in every part. The
+    network itself creates none; the method "tde" gives them in evaluation.
 
-    Source: Tang et al. 2020, equations for the multi-head normalised classifier and the total
-    direct effect, and their code (CausalNormClassifier.py) for the initialiser and the defaults.
+    Source: Tang et al. 2020, the multi-head normalised classifier and the total direct effect, and
+    their code (CausalNormClassifier.py) for the initialiser and the defaults.
 
     Attributes:
         num_classes: K.
         kernel_init: unused; the authors draw uniformly within 1 / sqrt(F).
         num_heads: number of parts, a divisor of F.
-        tau: scale of the logits, which lie in [-tau, tau] while alpha is 0.
+        tau: scale of the logits, which lie in [-tau, tau] unless an effect is taken out.
         gamma: added to the length of the weight vectors.
     """
 
@@ -107,22 +109,23 @@ class Causal(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps features [B, F] to logits [B, K], float32 or wider."""
-        size = features.shape[-1]
         wide = jnp.promote_types(features.dtype, jnp.float32)
-        kernel = self.param("kernel", TORCH_UNIFORM, (size, self.num_classes), jnp.float32)
-        mean = self.variable("batch_stats", "mean_feature", jnp.zeros, (size,), jnp.float32)
-        alpha = self.variable("batch_stats", "alpha", jnp.zeros, (), jnp.float32)
 
-        x = _unit_length(
-            features.astype(wide).reshape(-1, self.num_heads, size // self.num_heads), 2
-        )
-        c = _unit_length(mean.value.astype(wide).reshape(1, self.num_heads, -1), 2)
-        x -= alpha.value.astype(wide) * (x * c).sum(axis=2, keepdims=True) * c
+        def parts(vectors: jax.Array) -> jax.Array:
+            shape = (len(vectors), self.num_heads, vectors.shape[1] // self.num_heads)
+            return _unit_length(vectors.astype(wide).reshape(shape), 2)
 
-        w = kernel.astype(wide).reshape(self.num_heads, -1, self.num_classes)
+        x = parts(features)
+        if self.has_variable(EFFECT, "mean_feature"):
+            mean = parts(self.get_variable(EFFECT, "mean_feature")[None])
+            along = (x * mean).sum(axis=2, keepdims=True) * mean
+            x -= jnp.asarray(self.get_variable(EFFECT, "alpha"), wide) * along
+        shape = (features.shape[-1], self.num_classes)
+        w = self.param("kernel", TORCH_UNIFORM, shape, jnp.float32).astype(wide)
+        w = w.reshape(self.num_heads, -1, self.num_classes)
         w /= _length(w, 1) + self.gamma
-        scale = self.tau / self.num_heads
-        return scale * jnp.einsum("bhf,hfk->bk", x, w, precision=jax.lax.Precision.HIGHEST)
+        product = jnp.einsum("bhf,hfk->bk", x, w, precision=jax.lax.Precision.HIGHEST)
+        return self.tau / self.num_heads * product
 
 
 def _length(x: jax.Array, axis: int) -> jax.Array:

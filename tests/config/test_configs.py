@@ -49,8 +49,12 @@ def test_methods_joined_by_plus_take_the_union_of_their_starts():
     assert phases_of("ldam+drw")[0] == {0: ("ldam",), 160: ("ldam", "drw")}
     assert phases_of("open+sam")[0] == {0: ("sam",), 160: ("open", "sam")}
     assert phases_of("drs")[0] == phases_of("rs+erm")[0] | {0: ("erm",), 160: ("rs",)}
-    assert phases_of("vs+adrw+tla")[0] == {0: ("vs",), 160: ("adrw", "tla")}
     assert phases_of("ldam+drw")[1].model.head == "cosine"
+
+
+def test_a_method_ends_where_another_replaces_it():
+    assert phases_of("vs+adrw+tla+sam")[0] == {0: ("vs", "sam"), 160: ("adrw", "tla", "sam")}
+    assert phases_of("vs+adrw")[0] == {0: ("vs",), 160: ("vs", "adrw")}
 
 
 def test_a_second_stage_follows_the_training_and_has_only_its_own_methods():

@@ -8,6 +8,7 @@ import pytest
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.lade import WEIGHTS, regulariser
+from purenoise_jax.methods.recipe import cross_entropy
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.train_step import Inputs
 from tests.linear_step import COUNTS, HALF, STATS, data, run, state_of, step_of
@@ -31,12 +32,12 @@ def value(logits=LOGITS, log_prior=LOG_PRIOR, penalty=0.3, weights="code", **bat
 
 def test_without_the_regulariser_it_is_logit_adjustment():
     given = data()
-    plain = run(build_recipe(["la"], STATS, {}), *given)
+    plain = run(build_recipe(["logit_adjustment"], STATS, {}), *given)
     ours = run(build_recipe(["lade"], STATS, {"lade": {"alpha": 0.0}}), *given)
     jax.tree.map(np.testing.assert_array_equal, ours, plain)
     full = build_recipe(["lade"], STATS, {})
     logits, target = LOGITS[:3], jnp.eye(3)
-    expected = build_recipe(["la"], STATS, {}).loss(logits, target)
+    expected = build_recipe(["logit_adjustment"], STATS, {}).loss(logits, target)
     np.testing.assert_array_equal(full.loss(logits, target), expected)
 
 
@@ -135,7 +136,19 @@ def test_extreme_logits_and_a_single_class_are_finite(weights):
     np.testing.assert_allclose(single, np.log((np.e + np.e**2) / 2) - 1.5, rtol=1e-5)
 
 
+def test_known_frequencies_of_the_images_to_classify_are_added_in_evaluation():
+    recipe = build_recipe(["lade"], STATS, {})
+    np.testing.assert_array_equal(recipe.postprocess(LOGITS), LOGITS)
+    shifted = recipe.postprocess(LOGITS, LOG_PRIOR)
+    np.testing.assert_allclose(shifted, LOGITS + LOG_PRIOR[None], rtol=1e-6)
+    # The training set's own frequencies give the softmax that trained.
+    target = jnp.eye(3)[LABEL]
+    np.testing.assert_allclose(
+        recipe.loss(LOGITS, target), cross_entropy(shifted, target), rtol=1e-5
+    )
+
+
 def test_other_losses_and_objectives_are_refused_by_name():
-    for other in ("la", "focal", "mixup"):
+    for other in ("logit_adjustment", "focal", "mixup"):
         with pytest.raises(ConfigError, match=f"methods lade and {other} both set"):
             build_recipe(["lade", other], STATS, {})

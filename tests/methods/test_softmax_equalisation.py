@@ -128,6 +128,6 @@ def test_a_single_class_has_no_loss():
 
 
 def test_other_losses_are_refused_by_name():
-    for other in ("la", "focal", "ldam"):
+    for other in ("logit_adjustment", "focal", "ldam"):
         with pytest.raises(ConfigError, match=f"methods seql and {other} both set loss"):
             build_recipe(["seql", other], STATS, {})

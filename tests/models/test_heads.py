@@ -113,16 +113,17 @@ GOLDENS = {
 
 
 def causal(kernel, mean=None, alpha=0.0):
-    mean = np.zeros(len(kernel)) if mean is None else mean
-    statistics = {"mean_feature": jnp.float32(mean), "alpha": jnp.float32(alpha)}
-    return {"params": {"kernel": jnp.float32(kernel)}, "batch_stats": statistics}
+    variables = {"params": {"kernel": jnp.float32(kernel)}}
+    if mean is None:
+        return variables
+    return {**variables, "effect": {"mean_feature": jnp.float32(mean), "alpha": alpha}}
 
 
 def test_a_causal_head_and_its_gradients_against_pytorch():
     head, features, kernel = Causal(4), *map(jnp.float32, (GOLDENS["features"], GOLDENS["kernel"]))
 
     def loss(x, w):
-        logits = head.apply(causal(w, GOLDENS["mean"]), x)
+        logits = head.apply(causal(w), x)
         return (logits * jnp.float32(GOLDENS["probe"])).sum(), logits
 
     (by_x, by_w), logits = jax.grad(loss, (0, 1), has_aux=True)(features, kernel)
@@ -138,11 +139,19 @@ def test_a_causal_head_starts_as_the_authors_and_without_an_effect():
     variables = head.init(jax.random.key(0), features)
     kernel = np.asarray(variables["params"]["kernel"])
     assert kernel.shape == (64, 1000) and 0.124 < np.abs(kernel).max() <= 0.125
-    assert not any(x.any() for x in jax.tree.leaves(variables["batch_stats"]))
+    assert set(variables) == {"params"}
     assert head.apply(variables, features).dtype == jnp.float32
 
 
-def test_without_a_part_of_the_mean_feature_nothing_is_left_of_it():
+def test_no_part_of_the_direction_or_no_direction_leaves_the_logits():
+    features, kernel = GOLDENS["features"].astype(np.float32), GOLDENS["kernel"]
+    plain = Causal(4).apply(causal(kernel), features)
+    for mean, alpha in ((GOLDENS["mean"], 0.0), (np.zeros(6), 1.5)):
+        found = Causal(4).apply(causal(kernel, mean, alpha), features)
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_nothing_is_left_of_the_mean_feature_itself():
     """An image with the mean feature has, with alpha = 1, the same logits for all classes."""
     kernel = np.random.default_rng(0).normal(size=(6, 4))
     mean = np.arange(1.0, 7)
