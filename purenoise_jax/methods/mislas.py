@@ -7,7 +7,7 @@ import dataclasses
 from typing import Annotated
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods.label_smoothing import label_smoothing
+from purenoise_jax.methods.label_smoothing import label_aware_smoothing
 from purenoise_jax.methods.method import UsualPhase
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.methods.resampling import class_balanced_sampling
@@ -46,9 +46,7 @@ def mislas(
     through all classes in a random order and draws 4 images of each.
     """
     recipe = class_balanced_sampling(recipe, stats)
-    recipe = label_smoothing(
-        recipe, stats, rule="concave", head=head_smoothing, tail=tail_smoothing
-    )
+    recipe = label_aware_smoothing(recipe, stats, head=head_smoothing, tail=tail_smoothing)
     return dataclasses.replace(
         over_fixed_backbone(recipe, bn, trainable=lambda path: path[0] == "head"),
         lr_factor=lambda path: 1.0 if is_scale(path) else lr_factor,
