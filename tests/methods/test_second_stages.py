@@ -128,7 +128,7 @@ def test_published_second_stages_follow_two_hundred_epochs(method, epochs, rate,
 
 def test_heads_that_contradict_each_other_are_refused_by_name():
     with pytest.raises(
-        ConfigError, match="lws needs model.head=scaled, but a method before it .*=linear"
+        ConfigError, match=r"lws needs model\.head=scaled, but a method before it .*=linear"
     ):
         build_recipe(["tau_norm", "lws"], STATS, {})
     assert digits_lt.get_config("method=mixup+mislas").model.head == "scaled"
