@@ -131,7 +131,7 @@ def _bad_numbers(real: Real) -> list[Any]:
     """Numbers outside the range, several on each side."""
     bad: list[Any] = [math.nan, math.inf, -math.inf, 10**400, 1e39, -1e39]
     if not math.isinf(real.low):
-        bad += [-1.0 if real.or_zero else real.low - 1, real.low - 1e-6]
+        bad += [-1.0 if real.or_zero else real.low - 1.5, real.low - 1e-6]
         bad += [real.low] if real.above else []
     if not math.isinf(real.high):
         bad += [real.high + 1, real.high + 1e-6]

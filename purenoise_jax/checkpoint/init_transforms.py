@@ -13,6 +13,7 @@ import jax
 
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.tree_names import by_name, collections
+from purenoise_jax.models.heads import CLASS_SCALE
 from purenoise_jax.models.norm import AUX_PREFIX
 
 # Parts of the state that a phase may reset at its start.
@@ -60,6 +61,24 @@ def aux_norm(how: str) -> InitTransform:
         return any(map(_is_aux, by_name(target))) and not any(map(_is_aux, leaves))
 
     return InitTransform(applies, without_aux_norm, partial(add_aux_norm, how=how))
+
+
+def class_scale() -> InitTransform:
+    """Returns the transform that adds the scales of a scaled head to a linear one, as 1."""
+
+    def applies(leaves: Collection[str], target: Any) -> bool:
+        return any(map(_is_scale, by_name(target))) and not any(map(_is_scale, leaves))
+
+    def add(state: Any, initial: Any) -> Any:
+        present = by_name(state)
+        if not any(map(_is_aux, present)):
+            # Auxiliary layers, if any, are still to be added.
+            initial = without_aux_norm(initial)
+        wanted = by_name(initial)
+        leaves = [leaf if _is_scale(name) else present[name] for name, leaf in wanted.items()]
+        return jax.tree.unflatten(jax.tree.structure(initial), leaves)
+
+    return InitTransform(applies, partial(without_names, absent=_is_scale), add)
 
 
 def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
@@ -135,14 +154,26 @@ def read_transformed(
 
 def without_aux_norm(tree: Any) -> Any:
     """Returns a tree of dicts, tuples and dataclasses without the entries of auxiliary layers."""
+    return without_names(tree, lambda name: name.startswith(AUX_PREFIX))
+
+
+def without_names(tree: Any, absent: Callable[[str], bool]) -> Any:
+    """Returns a tree of dicts, tuples and dataclasses without some entries of its dicts.
+
+    Args:
+        tree: such as a `TrainState`.
+        absent: (name of an entry) -> True if it is left out.
+    """
     if isinstance(tree, Mapping):
-        kept = {name: child for name, child in tree.items() if not name.startswith(AUX_PREFIX)}
-        return {name: without_aux_norm(child) for name, child in kept.items()}
+        kept = {name: child for name, child in tree.items() if not absent(name)}
+        return {name: without_names(child, absent) for name, child in kept.items()}
     if isinstance(tree, tuple):
-        children = map(without_aux_norm, tree)
+        children = [without_names(child, absent) for child in tree]
         return type(tree)(*children) if hasattr(tree, "_fields") else tuple(children)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, jax.ShapeDtypeStruct | type):
-        fields = {f.name: without_aux_norm(getattr(tree, f.name)) for f in dataclasses.fields(tree)}
+        fields = {
+            f.name: without_names(getattr(tree, f.name), absent) for f in dataclasses.fields(tree)
+        }
         return dataclasses.replace(tree, **fields)
     return tree
 
@@ -174,3 +205,7 @@ def add_aux_norm(state: Any, initial: Any, how: str) -> Any:
 
 def _is_aux(name: str) -> bool:
     return f"/{AUX_PREFIX}" in name
+
+
+def _is_scale(name: str) -> bool:
+    return name.rpartition("/")[2] == CLASS_SCALE

@@ -182,7 +182,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     "model.name": Field("wrn28_10", "network", OneOf(MODELS)),
     "model.head": Field(
         "linear",
-        "classifier; cosine = features and weights scaled to length 1, no bias",
+        "classifier; scaled = linear, times one scale per class; cosine = features and weights "
+        "scaled to length 1, no bias",
         OneOf(HEADS),
         absent="linear",
     ),
@@ -315,6 +316,12 @@ PHASE_FIELDS: dict[str, Field] = {
     ),
     "gamma": Field(
         0.1, "factor of drops in the phase's own schedule", Real(0, above=True), absent=0.1
+    ),
+    "weight_decay": Field(
+        -1.0,
+        "weight decay of the phase; -1 = that of the run",
+        Real(0, or_minus_one=True),
+        absent=-1.0,
     ),
 }
 

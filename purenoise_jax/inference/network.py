@@ -47,7 +47,7 @@ class Network:
         self.state: TrainState = run.state(epoch)
         completed = int(self.state.step) // self.experiment.steps_per_epoch
         recipe = self.experiment.phase_of(max(completed - 1, 0)).recipe
-        self.postprocess, self._eval_variables = recipe.postprocess, recipe.eval_variables
+        self.postprocess, self._evaluated = recipe.postprocess, recipe.evaluated
         model, batch_builder = self.experiment.model, self.experiment.batch_builder
 
         def evaluate(variables: Any, inputs: jax.Array, valid: jax.Array) -> Any:
@@ -72,7 +72,7 @@ class Network:
     @property
     def variables(self) -> dict[str, Any]:
         """The parameters and running statistics that evaluation uses."""
-        return self._eval_variables(self.state)
+        return self._evaluated(self.state)
 
     def evaluate(self, inputs: np.ndarray) -> Outputs:
         """Returns features and logits in evaluation mode: running statistics, no dropout.

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods import appended_noise, pure_noise
+from purenoise_jax.methods import (
+    appended_noise,
+    decoupled_balanced_softmax,
+    label_over_smoothing,
+    max_norm,
+    mislas,
+    nearest_class_mean,
+    pure_noise,
+    weight_scaling,
+)
 from purenoise_jax.methods import arguments as signatures
 from purenoise_jax.methods.asymmetric_sam import asymmetric_sam
 from purenoise_jax.methods.class_balanced_weights import class_balanced_weights
@@ -33,9 +42,12 @@ from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
 from purenoise_jax.methods.softmax_equalisation import softmax_equalisation
+from purenoise_jax.methods.tau_normalization import tau_normalization
 from purenoise_jax.methods.tde import total_direct_effect
 from purenoise_jax.methods.vector_scaling import class_dependent_temperatures, vector_scaling
 from purenoise_jax.runtime.errors import ConfigError, unknown
+
+LINEAR, SCALED = {"head": "linear"}, {"head": "scaled"}
 
 METHODS: dict[str, Apply | Method] = {
     "erm": erm,
@@ -53,6 +65,19 @@ METHODS: dict[str, Apply | Method] = {
     "sam": sam,
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
+    "lws": Method(weight_scaling.weight_scaling, phase=weight_scaling.PHASE, model=SCALED),
+    "tau_norm": Method(tau_normalization, phase=UsualPhase(all_stages=True), model=LINEAR),
+    "ncm": Method(
+        nearest_class_mean.nearest_class_mean, phase=nearest_class_mean.PHASE, model=LINEAR
+    ),
+    "mislas": Method(mislas.mislas, phase=mislas.PHASE, model=SCALED),
+    "maxnorm": Method(max_norm.max_norm, phase=max_norm.PHASE, model=LINEAR),
+    "los": Method(label_over_smoothing.label_over_smoothing, phase=label_over_smoothing.PHASE),
+    "decoupled_softmax": Method(
+        decoupled_balanced_softmax.decoupled_balanced_softmax,
+        phase=decoupled_balanced_softmax.PHASE,
+        model=LINEAR,
+    ),
     "m2m": Method(m2m, phase=DEFERRED),
     "sam_a": asymmetric_sam,
     "imbsam": imbalanced_sam,
@@ -126,6 +151,12 @@ def build_recipe(
             )
         method = as_method(METHODS[name])
         before, recipe = recipe, method.apply(recipe, stats, **given)
+        for need, value in method.model.items():
+            if recipe.requires.get(need, value) != value:
+                raise ConfigError(
+                    f"{name} needs model.{need}={value}, but a method before it in the same phase "
+                    f"needs model.{need}={recipe.requires[need]}; use only one of them"
+                )
         if method.model:
             recipe = dataclasses.replace(recipe, requires={**recipe.requires, **method.model})
         for field in dataclasses.fields(Recipe):

@@ -19,7 +19,7 @@ class UsualPhase:
     Attributes:
         start: the share of training after which the method begins. 1 = in a second stage, after
             the training, in which only methods of the second stage and of all stages take part.
-        epochs: length of the second stage; 0 unless `start` is 1.
+        epochs: length of the second stage, which has at least one epoch; 0 unless `start` is 1.
         all_stages: the method takes part in a second stage, too.
         reset: parts that are reset at the start of a second stage.
         learning_rate: of a second stage's own schedule.

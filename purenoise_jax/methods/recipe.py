@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from purenoise_jax.data.batch import Batch
 from purenoise_jax.methods.networks import Networks
+from purenoise_jax.models.heads import CLASS_SCALE
 
 Params = Any
 
@@ -152,10 +153,15 @@ def value_and_grad(
     return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
 
-def all_trainable(path: tuple[str, ...]) -> bool:
-    """Returns True: every parameter trains."""
+def trains_by_default(path: tuple[str, ...]) -> bool:
+    """Returns True for every parameter but the scales of a scaled head."""
+    return path[-1] != CLASS_SCALE
+
+
+def full_rate(path: tuple[str, ...]) -> float:
+    """Returns 1: every parameter trains with the learning rate itself."""
     del path
-    return True
+    return 1.0
 
 
 def identity(logits: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
@@ -195,8 +201,10 @@ class Recipe:
             one of them is refused.
         gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
         trainable: (path of a parameter) -> True if it trains. A frozen parameter is a constant in
-            the forward pass, so its gradient is not computed.
+            the forward pass, so its gradient is not computed, and it has no weight decay.
+        lr_factor: (path of a parameter) -> factor of its learning rate, at least 0.
         train_mode: False runs batch norm and dropout in evaluation mode.
+        dropout: False drops no activations in training mode either.
         frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
         memory: name -> `Memory`.
         project: (parameters after the update, memories before the step by name) -> parameters, for
@@ -204,6 +212,7 @@ class Recipe:
         views: augmented versions of each image: 1, or 2, of which `batch["second"]` is the other
             one. Transforms and generators see it, too.
         eval_variables: (state) -> the variables to evaluate with.
+        eval_transforms: (variables) -> variables, applied in order to those of `eval_variables`.
         postprocess: (logits [B, K], log_prior f32[K] | None) -> logits [B, K], in evaluation.
         requires: argument of the model -> the value that the method needs, such as
             {"head": "cosine"}.
@@ -218,13 +227,16 @@ class Recipe:
     objective: Objective = supervised
     places: tuple[str, ...] = ()
     gradient: Gradient = value_and_grad
-    trainable: Callable[[tuple[str, ...]], bool] = all_trainable
+    trainable: Callable[[tuple[str, ...]], bool] = trains_by_default
+    lr_factor: Callable[[tuple[str, ...]], float] = full_rate
     train_mode: bool = True
+    dropout: bool = True
     frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
     project: Project = unprojected
     views: int = 1
     eval_variables: Callable[[Any], dict[str, Any]] = current_variables
+    eval_transforms: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
     postprocess: Postprocess = identity
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -233,3 +245,10 @@ class Recipe:
         if self.class_weights is None:
             return None
         return jnp.asarray(self.class_weights, dtype)[label]
+
+    def evaluated(self, state: Any) -> dict[str, Any]:
+        """Returns the variables {"params", "batch_stats"} to evaluate a `TrainState` with."""
+        variables = self.eval_variables(state)
+        for transform in self.eval_transforms:
+            variables = transform(variables)
+        return variables

@@ -1,10 +1,17 @@
 """Dropout with a mask that depends only on its key."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from purenoise_jax.runtime import rng
+
+
+def without_dropout(model: Any) -> Any:
+    """Returns a model that drops no activations in training mode either."""
+    return model.clone(dropout_rate=0.0) if getattr(model, "dropout_rate", 0) else model
 
 
 class Dropout(nn.Module):

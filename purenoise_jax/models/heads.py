@@ -13,6 +13,9 @@ TORCH_UNIFORM: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "
 # Variables that evaluation may give to a causal head.
 EFFECT = "effect"
 
+# Name of the scales of a `Scaled` head. A recipe trains them only if it names them.
+CLASS_SCALE = "class_scale"
+
 
 class Linear(nn.Module):
     """Linear classifier; as in PyTorch, its bias is drawn uniformly within 1 / sqrt(fan_in).
@@ -46,6 +49,27 @@ class Linear(nn.Module):
             name="fc",
         )
         return dense(features.astype(jnp.promote_types(features.dtype, jnp.float32)))
+
+
+class Scaled(Linear):
+    """Linear classifier whose logits, bias included, are multiplied by one scale per class.
+
+    The scales are 1 at first and train only in methods that name them (learnable weight scaling);
+    until then the classifier is `Linear`, with arrays of the same names.
+
+    Source: Kang et al. 2020, section 4.2, and their code (TauNormClassifier.py).
+
+    Attributes:
+        num_classes: K.
+        kernel_init: initialiser of the kernel.
+    """
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, F] to logits [B, K], float32 or wider."""
+        logits = super().__call__(features)
+        scale = self.param(CLASS_SCALE, nn.initializers.ones, (self.num_classes,), jnp.float32)
+        return logits * scale[None]
 
 
 class Cosine(nn.Module):
@@ -143,6 +167,7 @@ def _unit_length(x: jax.Array, axis: int) -> jax.Array:
 
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "linear": Linear,
+    "scaled": Scaled,
     "cosine": Cosine,
     "causal": Causal,
 }

@@ -97,7 +97,8 @@ class Integer(_NoHint):
 class Real(_NoHint):
     """A number from `low` to `high`, without `low` if `above` and without `high` if `below`.
 
-    With `or_zero` 0 is legal too; the field then gives it a meaning of its own.
+    With `or_zero` 0 is legal too, with `or_minus_one` -1; the field then gives it a meaning of its
+    own.
     """
 
     low: float
@@ -105,10 +106,12 @@ class Real(_NoHint):
     above: bool = False
     below: bool = False
     or_zero: bool = False
+    or_minus_one: bool = False
 
     def allows(self, value: Any) -> bool:
         """True for a finite number in the range, neither a bool nor text."""
-        if self.or_zero and type(value) in (int, float) and value == 0:
+        others = [0] * self.or_zero + [-1] * self.or_minus_one
+        if type(value) in (int, float) and value in others:
             return True
         return (
             _is_float32(value)
@@ -119,7 +122,8 @@ class Real(_NoHint):
     def __str__(self) -> str:
         if math.isinf(self.high):
             low = f"{'above' if self.above else 'of at least'} {self.low:g}"
-            return f"a finite number {low}, in float32{', or 0' if self.or_zero else ''}"
+            others = ", or 0" * self.or_zero + ", or -1" * self.or_minus_one
+            return f"a finite number {low}, in float32{others}"
         left, right = "(" if self.above else "[", ")" if self.below else "]"
         return f"a number in {left}{self.low:g}, {self.high:g}{right}"
 

@@ -55,12 +55,15 @@ class Phase:
         methods: names of the methods that made the recipe.
         recipe: of its steps.
         reset: parts of the state that get their initial values at its start, of `RESETS`.
+        tx: its optimiser, if it has a weight decay of its own; the state of the optimiser has the
+            same structure in all phases. None = that of the run.
     """
 
     start: int
     methods: tuple[str, ...]
     recipe: Recipe
     reset: tuple[str, ...] = ()
+    tx: optax.GradientTransformation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Experiment:
         lr_fn = by_step(self.rates, self.steps_per_epoch)
         return make_step(
             self.model,
-            self.tx,
+            phase.tx or self.tx,
             lr_fn,
             phase.recipe,
             self.batch_builder,
@@ -300,6 +303,7 @@ def build(config: ConfigDict) -> Experiment:
             p["methods"],
             build_recipe(p["methods"], stats, arguments),
             p["reset"],
+            _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
         )
         for p in fields
     )
@@ -332,13 +336,7 @@ def build(config: ConfigDict) -> Experiment:
         phases=phases,
         sampler=sampler,
         model=model,
-        tx=make_optimizer(
-            opt.name,
-            momentum=opt.momentum,
-            weight_decay=opt.weight_decay,
-            nesterov=opt.nesterov,
-            clip_norm=opt.clip_norm,
-        ),
+        tx=_optimizer(opt, opt.weight_decay),
         rates=_rates(config.num_epochs, opt, fields),
         batch_builder=BatchBuilder(
             augment=augment,
@@ -359,6 +357,16 @@ def build(config: ConfigDict) -> Experiment:
         matmul_precision=config.matmul_precision,
     )
     return _with_frozen_networks(experiment)
+
+
+def _optimizer(opt: ConfigDict, weight_decay: float) -> optax.GradientTransformation:
+    return make_optimizer(
+        opt.name,
+        momentum=opt.momentum,
+        weight_decay=weight_decay,
+        nesterov=opt.nesterov,
+        clip_norm=opt.clip_norm,
+    )
 
 
 def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]) -> np.ndarray:

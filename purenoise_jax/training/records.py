@@ -100,7 +100,7 @@ def evaluate_all(
     """
     evaluated = {}
     for split, evaluator in evaluators.items():
-        counts = evaluator(phase.recipe.eval_variables(state), phase.recipe.postprocess)
+        counts = evaluator(phase.recipe.evaluated(state), phase.recipe.postprocess)
         confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
         numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
         numbers["confusion_matrix"] = confusion.tolist()

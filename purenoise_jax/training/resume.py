@@ -11,7 +11,12 @@ import jax
 import numpy as np
 
 from purenoise_jax.checkpoint.identity import check_same
-from purenoise_jax.checkpoint.init_transforms import aux_norm, new_memory, read_transformed
+from purenoise_jax.checkpoint.init_transforms import (
+    aux_norm,
+    class_scale,
+    new_memory,
+    read_transformed,
+)
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
 from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.run_record import CONFIG_FILE
@@ -136,7 +141,7 @@ def find_restore_point(
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
     step, target = found[0], experiment.target()
-    transforms = [aux_norm(init_aux_bn), new_memory(experiment.memory)]
+    transforms = [aux_norm(init_aux_bn), class_scale(), new_memory(experiment.memory)]
     if origin and transforms[0].applies(records[step]["leaves"], target):
         origin["aux_bn"] = init_aux_bn
 

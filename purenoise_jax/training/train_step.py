@@ -18,7 +18,8 @@ import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Aux, Observed, Params, Recipe, all_trainable
+from purenoise_jax.methods.recipe import Aux, Observed, Params, Recipe
+from purenoise_jax.models.dropout import without_dropout
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import optimization_barrier_on_cpu
@@ -200,7 +201,7 @@ class TrainStep:
     def networks(self, params: Params, state: TrainState, inputs: Inputs, batch: Batch) -> Networks:
         """The networks of a step; the one that trains has these parameters."""
         return Networks(
-            self.model,
+            self.model if self.recipe.dropout else without_dropout(self.model),
             self.batch_builder.normalize,
             params,
             state.batch_stats,
@@ -286,28 +287,34 @@ class TrainStep:
         """The parameters and the optimiser's state after a step."""
 
         def decayed(path: Any, param: jax.Array) -> jax.Array:
-            # As in PyTorch, parameters unused in this step get no weight decay.
-            idle = "noise_mask" not in batch and path[-1].key.startswith(AUX_PREFIX)
-            return jnp.zeros_like(param) if idle else param
+            # As in PyTorch, parameters unused or frozen in this step get no weight decay.
+            unused = "noise_mask" not in batch and path[-1].key.startswith(AUX_PREFIX)
+            return jnp.zeros_like(param) if unused or not self._trains(path) else param
 
         decaying = jax.tree_util.tree_map_with_path(decayed, state.params)
         updates, opt_state = self.tx.update(grads, state.opt_state, decaying)
         lr = self.lr_fn(state.step)
 
         def move(path: Any, param: jax.Array, update: jax.Array) -> jax.Array:
-            return (param - lr * update).astype(param.dtype) if self._trains(path) else param
+            if not self._trains(path):
+                return param
+            factor = self.recipe.lr_factor(_names(path))
+            rate = lr if factor == 1 else factor * lr
+            return (param - rate * update).astype(param.dtype)
 
         return jax.tree_util.tree_map_with_path(move, state.params, updates), opt_state
 
     def _trains(self, path: Any) -> bool:
-        return self.recipe.trainable(tuple(str(entry.key) for entry in path))
+        return self.recipe.trainable(_names(path))
 
     def _frozen_as_constants(self, params: Params) -> Params:
-        if self.recipe.trainable is all_trainable:
-            return params
         return jax.tree_util.tree_map_with_path(
             lambda path, x: x if self._trains(path) else jax.lax.stop_gradient(x), params
         )
+
+
+def _names(path: Any) -> tuple[str, ...]:
+    return tuple(str(entry.key) for entry in path)
 
 
 def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
