@@ -84,8 +84,6 @@ LINES: tuple[Line, ...] = (
     Line("MaxNorm", "maxnorm"),
     Line("LOS", "los"),
     Line("decoupled balanced softmax", "decoupled_softmax"),
-    Line("Joint-SSL", "joint_ssl"),
-    Line("GLMC", "glmc"),
 )  # fmt: skip
 
 

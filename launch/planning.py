@@ -103,6 +103,9 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
         del first.phases[name]
     if not _needs_network(first):
         first.method.m2m.network = ""
+    if first.model.head == "scaled":
+        # Its scales are 1 until a second stage trains them, and are added there.
+        first.model.head = "linear"
     if _is_plain(first):
         first = _plain(first)
     first.checkpoint.epochs = tuple(sorted({*first.checkpoint.epochs, start} - {first.num_epochs}))
