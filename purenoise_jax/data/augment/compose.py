@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.data.augment.autoaugment import autoaugment
+from purenoise_jax.data.augment.autoaugment import autoaugment, autoaugment_imagenet
 from purenoise_jax.data.augment.blur import random_blur
 from purenoise_jax.data.augment.color import random_color_jitter, random_grayscale
 from purenoise_jax.data.augment.geometric import random_crop, random_cutout, random_flip
@@ -48,6 +48,7 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "cutout": random_cutout,
     "simclr": simclr,
     "autoaugment": autoaugment,
+    "autoaugment_imagenet": autoaugment_imagenet,
 }
 
 DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
