@@ -47,6 +47,7 @@ from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
+MAX_OPS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +163,18 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "data.cutout_size": Field(
         16, "side of the hole in pixels; odd sizes are rounded down to even", Integer(2, MAX_SIDE)
+    ),
+    "data.rotation_degrees": Field(
+        15.0, "largest angle of rotation, to both sides", Real(0, 180), absent=15.0
+    ),
+    "data.randaugment_ops": Field(
+        2, "operations of randaugment per image", Integer(1, MAX_OPS), absent=2
+    ),
+    "data.randaugment_magnitude": Field(
+        9, "level of all operations of randaugment", Integer(0, 30), absent=9
+    ),
+    "data.augmix_severity": Field(
+        3, "augmix draws from this many of its 10 levels, the mildest", Integer(1, 10), absent=3
     ),
     "data.normalize": Field(
         AUTO,

@@ -309,7 +309,14 @@ def build(config: ConfigDict) -> Experiment:
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     check_sizes(data.augment, *stats.image_shape[:2], **sizes)
-    augment = make_augment(data.augment, **sizes)
+    augment = make_augment(
+        data.augment,
+        **sizes,
+        rotation_degrees=data.rotation_degrees,
+        randaugment_ops=data.randaugment_ops,
+        randaugment_magnitude=data.randaugment_magnitude,
+        augmix_severity=data.augmix_severity,
+    )
     sampler = EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed)
     if config.num_epochs * sampler.steps > MAX_INT:
         raise ConfigError(

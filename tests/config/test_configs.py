@@ -11,6 +11,7 @@ from purenoise_jax.config.fields import (
     FIELDS,
     config_hash,
     default_config,
+    fixed_fields,
     flatten,
     make_phase,
     validate,
@@ -152,6 +153,22 @@ def test_the_hash_depends_only_on_fields_that_define_the_result():
     assert config_hash(first) == config_hash(second)
     second.optimizer.weight_decay = 1e-4
     assert config_hash(first) != config_hash(second)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rotation_degrees", 30.0),
+        ("randaugment_ops", 3),
+        ("randaugment_magnitude", 10),
+        ("augmix_severity", 1),
+    ],
+)
+def test_settings_of_newer_augmentations_are_hashed_only_if_changed(name, value):
+    config = default_config()
+    assert f"data.{name}" not in fixed_fields(config)
+    config.data[name] = value
+    assert fixed_fields(config)[f"data.{name}"] == value
 
 
 @pytest.mark.parametrize("module", [cifar10, cifar100])

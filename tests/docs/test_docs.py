@@ -21,6 +21,7 @@ from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.images import Shown
 from purenoise_jax.config.fields import default_config, make_phase, validate
 from purenoise_jax.config.flags import USAGE
+from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
@@ -121,6 +122,7 @@ def test_the_papers_tables_are_those_of_the_command_and_cost_what_the_page_says(
 def test_every_source_method_and_figure_is_described():
     for page, header, names in (
         ("data.md", "source", {*SOURCES}),
+        ("data.md", "augmentation", {*AUGMENTATIONS}),
         ("methods.md", "name", {*METHODS}),
         ("analysis.md", "`FIGURE`", {*FIGURES, *MORE} - {"all"}),
     ):

@@ -9,6 +9,7 @@ import pytest
 
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.models import NORMS
+from purenoise_jax.training import experiment as experiment_module
 from purenoise_jax.training.experiment import build, run_options
 from purenoise_jax.training.records import precision_note
 from tests.tiny import tiny_config, write_npz
@@ -56,6 +57,21 @@ def test_augmentations_keep_the_order_and_sizes_of_the_config(npz):
     images = jnp.asarray(np.random.default_rng(0).uniform(0.1, 1, (8, 8, 8, 3)), jnp.float32)
     expected = make_augment(names, **sizes)(jax.random.key(0), images)
     np.testing.assert_array_equal(batch_builder.augment(jax.random.key(0), images), expected)
+
+
+def test_augmentations_get_their_settings_from_the_config(npz, monkeypatch):
+    settings = {
+        "rotation_degrees": 7.0,
+        "randaugment_ops": 3,
+        "randaugment_magnitude": 5,
+        "augmix_severity": 4,
+    }
+    seen = {}
+    monkeypatch.setattr(
+        experiment_module, "make_augment", lambda names, **given: seen.update(given)
+    )
+    build(tiny_config(npz, **{f"data.{name}": value for name, value in settings.items()}))
+    assert settings.items() <= seen.items()
 
 
 def test_phases_and_rates_begin_at_their_epochs(npz):

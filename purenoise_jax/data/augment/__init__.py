@@ -1,4 +1,4 @@
-"""Augmentations of CIFAR-sized images: batched, jittable, with explicit keys."""
+"""Augmentations of images: batched, jittable, with explicit keys."""
 
 from purenoise_jax.data.augment.blur import gaussian_blur, random_blur
 from purenoise_jax.data.augment.color import (
@@ -18,6 +18,7 @@ from purenoise_jax.data.augment.compose import (
     DEFAULT_AUGMENTATIONS,
     make_augment,
     simclr,
+    simclr_scaled,
 )
 from purenoise_jax.data.augment.geometric import (
     crop,
@@ -52,6 +53,7 @@ __all__ = [
     "random_grayscale",
     "sample_color_jitter",
     "simclr",
+    "simclr_scaled",
     "to_float",
     "to_grayscale",
 ]

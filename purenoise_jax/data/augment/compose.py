@@ -12,34 +12,58 @@ reproduction by Lee and Lee 2023): flip, crop, Cutout (DeVries and Taylor 2017),
 part of SimCLR (Chen et al. 2020). Cutout precedes the colour jitter, so its hole is black only
 until the contrast changes. The arithmetic is that of torchvision's float tensor kernels.
 
-AutoAugment (Cubuk et al. 2019) is the other recipe of the paper; it replaces all of these.
+AutoAugment (Cubuk et al. 2019) is the other recipe of the paper; it replaces all of these. For
+large images the paper has random resized crops, the same colours, and rotations.
 """
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.data.augment.autoaugment import autoaugment
+from purenoise_jax.data.augment.augmix import augmix
+from purenoise_jax.data.augment.autoaugment import autoaugment, autoaugment_imagenet
 from purenoise_jax.data.augment.blur import random_blur
 from purenoise_jax.data.augment.color import random_color_jitter, random_grayscale
 from purenoise_jax.data.augment.geometric import random_crop, random_cutout, random_flip
+from purenoise_jax.data.augment.randaugment import randaugment
+from purenoise_jax.data.augment.resized_crop import random_resized_crop
+from purenoise_jax.data.augment.rotation import random_rotation
+from purenoise_jax.data.augment.trivialaugment import trivialaugment
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
 
 
-def simclr(key: jax.Array, images: jax.Array) -> jax.Array:
+def simclr(key: jax.Array, images: jax.Array, *, kernel_size: int = 3) -> jax.Array:
     """Colour part of SimCLR (Chen et al. 2020): jitter (p .8), grey (p .2), blur (p .5).
 
     There is no resized crop: in the OPeN recipe "SimCLR" means only the colour and blur steps. For
     C = 1 saturation, hue and grey do nothing.
+
+    Args:
+        key: typed scalar PRNG key.
+        images: the batch.
+        kernel_size: odd number of taps of the blur per axis.
     """
     key_jitter, key_gray, key_blur = rng.split(key, 3)
     images = random_color_jitter(key_jitter, images)
     images = random_grayscale(key_gray, images)
-    return random_blur(key_blur, images)
+    return random_blur(key_blur, images, kernel_size=kernel_size)
+
+
+def simclr_scaled(key: jax.Array, images: jax.Array) -> jax.Array:
+    """As `simclr`, with the blur that SimCLR has for images of any size.
+
+    Its kernel is a tenth of the shorter side wide, rounded to an odd number as in SimCLR's code: 3
+    taps at 32 pixels, as `simclr` has always, 23 at 224, and no blur below 20.
+
+    READING: Zada et al. 2022 name no strength of the colours for large images; it is that for small
+    ones. SimCLR itself has twice this strength for ImageNet.
+    """
+    return simclr(key, images, kernel_size=2 * (min(images.shape[1:3]) // 20) + 1)
 
 
 AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -48,6 +72,13 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "cutout": random_cutout,
     "simclr": simclr,
     "autoaugment": autoaugment,
+    "autoaugment_imagenet": autoaugment_imagenet,
+    "randaugment": randaugment,
+    "trivialaugment": trivialaugment,
+    "augmix": augmix,
+    "resized_crop": random_resized_crop,
+    "rotation": random_rotation,
+    "simclr_scaled": simclr_scaled,
 }
 
 DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
@@ -86,7 +117,14 @@ def check_sizes(
 
 
 def make_augment(
-    names: Sequence[str] = DEFAULT_AUGMENTATIONS, *, crop_padding: int = 4, cutout_size: int = 16
+    names: Sequence[str] = DEFAULT_AUGMENTATIONS,
+    *,
+    crop_padding: int = 4,
+    cutout_size: int = 16,
+    rotation_degrees: float = 15.0,
+    randaugment_ops: int = 2,
+    randaugment_magnitude: int = 9,
+    augmix_severity: int = 3,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Composes named augmentations, applied in the order given.
 
@@ -94,31 +132,46 @@ def make_augment(
     not change the draws of the others, so ablations are paired.
 
     The papers use "autoaugment" alone. Combined with others it may have any position. It rounds its
-    input to 8 bits, which changes the output of simclr, but not of flip, crop and cutout.
+    input to 8 bits, which changes the output of simclr and augmix, but not of the others; so do
+    "autoaugment_imagenet", "randaugment", "trivialaugment", "augmix" and "resized_crop".
 
     Args:
         names: keys of `AUGMENTATIONS`, each at most once; may be empty.
         crop_padding: padding of "crop" in pixels.
         cutout_size: side of the square of "cutout" in pixels.
+        rotation_degrees: largest angle of "rotation", in 0 .. 180.
+        randaugment_ops: operations of "randaugment" per image, at least 1.
+        randaugment_magnitude: level of the operations of "randaugment", in 0 .. 30.
+        augmix_severity: number of the smallest magnitudes that "augmix" draws from, in 1 .. 10.
 
     Returns:
         `augment(key, images)`, a pure function by the contract above, clipped to [0, 1].
 
     Raises:
-        ConfigError: a name is unknown or repeated, or a size is negative.
+        ConfigError: a name is unknown or repeated, or a number is out of range.
     """
     for name in names:
         if name not in AUGMENTATIONS:
             raise ConfigError(f"augmentation: {name!r} is not one of {', '.join(AUGMENTATIONS)}")
     if len(set(names)) != len(names):
         raise ConfigError(f"augmentation: {', '.join(names)} names one of them twice")
-    if crop_padding < 0:
-        raise ConfigError(f"crop_padding: {crop_padding} is negative")
-    if cutout_size < 0:
-        raise ConfigError(f"cutout_size: {cutout_size} is negative")
-    settings: dict[str, dict[str, int]] = {
+    for name, value, low, high in (
+        ("crop_padding", crop_padding, 0, math.inf),
+        ("cutout_size", cutout_size, 0, math.inf),
+        ("rotation_degrees", rotation_degrees, 0, 180),
+        ("randaugment_ops", randaugment_ops, 1, math.inf),
+        ("randaugment_magnitude", randaugment_magnitude, 0, 30),
+        ("augmix_severity", augmix_severity, 1, 10),
+    ):
+        if not low <= value <= high:
+            legal = f"in {low} .. {high}" if high < math.inf else f"at least {low}"
+            raise ConfigError(f"{name}: {value} is out of range; legal: {legal}")
+    settings: dict[str, dict[str, float]] = {
         "crop": {"padding": crop_padding},
         "cutout": {"size": cutout_size},
+        "rotation": {"degrees": float(rotation_degrees)},
+        "randaugment": {"ops": randaugment_ops, "magnitude": randaugment_magnitude},
+        "augmix": {"severity": augmix_severity},
     }
     steps = [
         (

@@ -1,5 +1,6 @@
 """Augmentations against torchvision's numbers and numpy oracles; invariants and frequencies."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.data import augment
+from purenoise_jax.data.augment import compose
 from purenoise_jax.data.augment.color import JITTER_ORDERS
+from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
 GOLDENS = pathlib.Path(__file__).parents[2] / "goldens" / "augment.npz"
@@ -188,6 +192,33 @@ def test_jitter_applies_the_order_of_each_image():
     kept = jitted("color_jitter")(images, params._replace(apply=jnp.arange(24) % 2 == 0))
     np.testing.assert_array_equal(kept[1::2], images[1::2])
     np.testing.assert_array_equal(kept[::2], result[::2])
+
+
+@pytest.mark.parametrize(
+    ("size", "radius"), [((224, 224), 11), ((64, 90), 3), ((32, 32), 1), ((19, 60), 0)]
+)
+def test_the_blur_of_scaled_simclr_grows_with_the_image(monkeypatch, size, radius):
+    """The kernel has 2 r + 1 taps, with r half of a tenth of the shorter side, rounded down twice."""
+    images = random_images((4, *size, 1))
+    key = jax.random.key(9)
+    for colours in ("random_color_jitter", "random_grayscale"):
+        monkeypatch.setattr(compose, colours, lambda key, images: images)
+    result = jax.jit(augment.simclr_scaled)(key, images)
+    # The draws of `random_blur`.
+    u = rng.uniform(rng.split(key, 3)[2], (2, 4))
+    assert 0 < (u[0] < 0.5).sum() < 4
+    for image, blurred, (apply, width) in zip(images[..., 0], result[..., 0], u.T, strict=True):
+        sigma = 0.1 + 1.9 * float(width)
+        expected = np.float64(image)
+        if apply < 0.5:
+            expected = ndimage.gaussian_filter(expected, sigma, mode="mirror", radius=radius)
+        np.testing.assert_allclose(blurred, expected, rtol=0, atol=1e-6)
+
+
+def test_scaled_simclr_is_that_of_the_papers_at_32_pixels():
+    images, key = random_images(), jax.random.key(10)
+    scaled = jax.jit(augment.simclr_scaled)(key, images)
+    np.testing.assert_array_equal(scaled, RANDOM_OPS["simclr"](key, images))
 
 
 def test_identity_parameters_change_nothing():
@@ -403,6 +434,28 @@ def test_every_augmentation_gets_its_own_key(monkeypatch):
     assert len({tuple(data) for data in seen}) == len(augment.DEFAULT_AUGMENTATIONS) + 1
 
 
+def test_make_augment_passes_settings_on(monkeypatch):
+    seen = {}
+
+    def record(name: str, key: jax.Array, images: jax.Array, **settings: float) -> jax.Array:
+        seen[name] = settings
+        return images
+
+    for name in augment.AUGMENTATIONS:
+        monkeypatch.setitem(augment.AUGMENTATIONS, name, functools.partial(record, name))
+    make = functools.partial(augment.make_augment, tuple(augment.AUGMENTATIONS))
+    make(rotation_degrees=7, randaugment_ops=3, randaugment_magnitude=5, augmix_severity=4)(
+        jax.random.key(0), random_images((1, 4, 4, 3))
+    )
+    assert {name: settings for name, settings in seen.items() if settings} == {
+        "crop": {"padding": 4},
+        "cutout": {"size": 16},
+        "rotation": {"degrees": 7.0},
+        "randaugment": {"ops": 3, "magnitude": 5},
+        "augmix": {"severity": 4},
+    }
+
+
 def test_make_augment_passes_sizes_on():
     images, key = random_images() + 0.01, jax.random.key(7)
     np.testing.assert_array_equal(
@@ -421,6 +474,14 @@ def test_wrong_arguments_are_refused():
         augment.make_augment(crop_padding=-1)
     with pytest.raises(ConfigError, match="cutout_size"):
         augment.make_augment(cutout_size=-2)
+    for name, value in (
+        ("rotation_degrees", 181),
+        ("randaugment_ops", 0),
+        ("randaugment_magnitude", 31),
+        ("augmix_severity", 11),
+    ):
+        with pytest.raises(ConfigError, match=f"{name}: {value} is out of range; legal: "):
+            augment.make_augment(**{name: value})
     with pytest.raises(ConfigError, match="kernel_size"):
         augment.gaussian_blur(random_images(), full(1, 16), kernel_size=4)
     with pytest.raises(DataError, match="shape"):
