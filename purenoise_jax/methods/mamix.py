@@ -52,9 +52,8 @@ def mamix(
     rows of a pair alike. The training accuracy counts the row's own label, which may have the
     smaller share; the authors count unmixed images, with a second forward pass.
     """
-    # Relative to the largest class, so that float32 holds them for every exponent.
-    relative = np.asarray(stats.class_counts, np.float64) / np.max(stats.class_counts)
-    margins = jnp.asarray((relative**-exponent).astype(np.float32))
+    counts = np.asarray(stats.class_counts, np.float64)
+    margins = jnp.asarray((counts**-exponent).astype(np.float32))
 
     def of_label(share: jax.Array, label: jax.Array, other: jax.Array) -> jax.Array:
         return label_share(share, margins[label], margins[other])
