@@ -66,7 +66,7 @@ def softmax_binary_cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Ar
     top = jax.nn.one_hot(logits.argmax(axis=1), logits.shape[1], dtype=bool)
     log_p = jax.nn.log_softmax(logits)
     # The logarithm of 1 - p is exact as a sum over the other classes, which only p near 1 needs.
-    others = jax.nn.logsumexp(jnp.where(top, -1e30, logits), axis=1, keepdims=True)
+    others = jax.nn.logsumexp(jnp.where(top, -jnp.inf, logits), axis=1, keepdims=True)
     others -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
     log_rest = jnp.where(top, others, jnp.log1p(-jnp.where(top, 0, jnp.exp(log_p))))
     terms = target * jnp.maximum(log_p, -100) + (1 - target) * jnp.maximum(log_rest, -100)

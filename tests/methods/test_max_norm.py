@@ -10,7 +10,9 @@ from purenoise_jax.methods.max_norm import LOSSES, projected, radius_of
 from tests.headed_step import params_of, train
 from tests.linear_step import COUNTS, STATS, data, softmax
 
-IMAGES, LABELS, _ = data(rows=6)
+IMAGES, *_ = data(rows=6)
+# Not all classes alike, so that the weights of the rows do not add up to their number.
+LABELS = np.array([0, 0, 0, 1, 1, 2], np.int32)
 WEIGHTS = (1 - 0.9999) / (1 - 0.9999**COUNTS)
 WEIGHTS = WEIGHTS * 3 / WEIGHTS.sum()
 
@@ -25,7 +27,14 @@ def test_steps_with_weight_decay_and_projection_against_numpy():
     params, lr, decay, momentum = unequal(), 0.3, 0.1, 0.9
     recipe = build_recipe(["maxnorm"], STATS, {})
     state, *_ = train(
-        recipe, params, steps=3, lr=lr, momentum=momentum, weight_decay=decay, dropout_rate=0.5
+        recipe,
+        params,
+        labels=LABELS,
+        steps=3,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=decay,
+        dropout_rate=0.5,
     )
     features = IMAGES.reshape(6, -1) / 255 * params["body"].astype(float) - 0.2
     kernel, bias = (np.asarray(params["head"]["fc"][n], float) for n in ("kernel", "bias"))
@@ -70,7 +79,8 @@ def test_the_binary_loss_against_numpy(soft):
 
 def test_a_step_weighs_the_binary_loss_by_class_and_divides_by_rows():
     params = unequal()
-    _, sums, _ = train(build_recipe(["maxnorm"], STATS, {"maxnorm": {"loss": "binary"}}), params)
+    recipe = build_recipe(["maxnorm"], STATS, {"maxnorm": {"loss": "binary"}})
+    _, sums, _ = train(recipe, params, labels=LABELS)
     features = IMAGES.reshape(6, -1) / 255 * params["body"].astype(float) - 0.2
     fc = params["head"]["fc"]
     p, target = softmax(features @ fc["kernel"].astype(float) + fc["bias"]), np.eye(3)[LABELS]
