@@ -1,0 +1,101 @@
+"""Methods together: every pair or triple builds a step that can be traced, or is refused in one line."""
+
+import itertools
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods import METHODS, as_method, build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.models import create_model
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
+from tests.docs.pages import DOCS
+
+HALF = np.full(3, 0.5, np.float32)
+STATS = DataStats(np.array([500, 100, 20]), (16, 16, 3), *[HALF] * 6)
+ARGUMENTS = {"m2m": {"network": "runs/erm"}}
+RNG = random.Random(0)
+# Methods of a second stage take part in it alone, see `UsualPhase`.
+TRAINING = [name for name in METHODS if as_method(METHODS[name]).phase.start < 1]
+PAIRS = list(itertools.combinations(TRAINING, 2))
+# Random ones beside each method with OPeN, which is the point of the package.
+CHOSEN = sorted(
+    {
+        *(("open", name) for name in TRAINING if name != "open"),
+        *RNG.sample(PAIRS, 10),
+        *(tuple(RNG.sample(TRAINING, 3)) for _ in range(10)),
+    }
+)
+
+
+def recipe_of(names):
+    """The recipe, or None if the methods are refused, which must take one line."""
+    try:
+        return build_recipe(names, STATS, ARGUMENTS)
+    except ConfigError as error:
+        message = str(error)
+        assert "\n" not in message and any(name in message for name in names), message
+        return None
+
+
+def test_methods_are_refused_or_build_in_either_order():
+    for names in PAIRS:
+        recipe, other = recipe_of(names), recipe_of(names[::-1])
+        assert (recipe is None) == (other is None), names
+
+
+@pytest.mark.parametrize(
+    "names",
+    # Every sixth in the fast tests.
+    [pytest.param(n, marks=[pytest.mark.slow] * (i % 6 > 0)) for i, n in enumerate(CHOSEN)],
+    ids="+".join,
+)
+def test_a_step_with_several_methods_keeps_the_shapes_of_its_state(names):
+    recipe = recipe_of(names)
+    if recipe is None:
+        return
+    model = create_model("resnet8", num_classes=3, **dict(recipe.requires))
+    tx = make_optimizer("sgd", momentum=0.9, weight_decay=1e-4)
+    builder = BatchBuilder(None, HALF, HALF, 3)
+    step = make_step(model, tx, lambda step: jnp.float32(0.1), recipe, builder, seed=0)
+    memory = {name: each.init for name, each in recipe.memory.items()}
+    state = jax.eval_shape(lambda: init_state(model, tx, (16, 16, 3), 0, memory))
+    frozen = {name: {"params": state.params, "batch_stats": state.batch_stats} for name in recipe.frozen}  # fmt: skip
+    inputs = Inputs(
+        jax.ShapeDtypeStruct((30, 16, 16, 3), np.uint8),
+        jax.ShapeDtypeStruct((30,), np.int32),
+        frozen,
+    )
+    rows = Rows(jax.ShapeDtypeStruct((8,), np.int32), jax.ShapeDtypeStruct((8,), np.bool_))
+    after, _, gradient = jax.eval_shape(step.update, state, inputs, rows)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert jax.tree.structure(gradient) == jax.tree.structure(state.params)
+    evaluated = jax.eval_shape(recipe.evaluated, state)
+    images = jax.ShapeDtypeStruct((5, 16, 16, 3), np.float32)
+    logits = jax.eval_shape(
+        lambda v, x: recipe.postprocess(model.apply(v, x, train=False)[0], jnp.zeros(3)),
+        evaluated,
+        images,
+    )
+    assert logits.shape == (5, 3)
+
+
+def test_the_page_says_which_methods_exclude_each_other():
+    """Of two methods in a row of the table at most one can be used; two rows may share a method."""
+    text = (DOCS / "methods.md").read_text().split("## Combining methods")[1]
+    rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ")]
+    groups = [{part.strip("` ") for part in row.split(",")} & {*METHODS} for row in rows]
+    groups = [group for group in groups if len(group) > 1]
+    assert groups
+    for pair in PAIRS:
+        together = recipe_of(pair) is not None
+        listed = any(set(pair) <= group for group in groups)
+        assert together != listed, (pair, "can" if together else "cannot", "be used together")
