@@ -1,7 +1,10 @@
 """The table of data sources, and `load`, which loads from any of them."""
 
+import dataclasses
 import difflib
 from typing import Protocol
+
+import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
@@ -9,6 +12,7 @@ from purenoise_jax.data.sources.digits import load_digits
 from purenoise_jax.data.sources.download import ARCHIVES, cached_archive
 from purenoise_jax.data.sources.folder import load_folder
 from purenoise_jax.data.sources.npz import load_npz
+from purenoise_jax.data.sources.resize import resize_square
 from purenoise_jax.data.sources.tfds import has_readable, load_tfds
 from purenoise_jax.runtime.errors import ConfigError, shown, unknown
 
@@ -17,7 +21,7 @@ class Source(Protocol):
     """Signature of the entries of `SOURCES`."""
 
     def __call__(self, *, name: str, path: str, image_size: int) -> Dataset:
-        """Loads the data set `name` from `path`; `image_size` 0 keeps the stored size."""
+        """Loads the data set `name` from `path`; `image_size` may be left to `load`."""
         ...
 
 
@@ -107,7 +111,8 @@ def load(
         source: a key of `SOURCES`.
         name: data set name, for example `"cifar10"`; its meaning depends on the source.
         path: file or folder to read; empty if not given.
-        image_size: height and width of the images in pixels; 0 keeps the stored size.
+        image_size: height and width of the images in pixels; 0 keeps the stored size, others are
+            resized.
         train_split: name of the training split or folder; empty for the default.
         test_split: name of the test split or folder; empty for the default.
 
@@ -116,7 +121,7 @@ def load(
 
     Raises:
         ConfigError: the source or the name is not legal, a needed path is missing, or the source
-            cannot deliver `image_size` or has no splits to choose.
+            has no splits to choose.
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
     """
     if source not in SOURCES:
@@ -135,13 +140,29 @@ def load(
         _refuse_splits(f"data.source={source}", train_split, test_split)
         dataset = SOURCES[source](name=name, path=path, image_size=image_size)
     dataset = check_dataset(dataset)
-    height, width = dataset.train_images.shape[1:3]
-    if image_size and (height, width) != (image_size, image_size):
-        raise ConfigError(
-            f"data.image_size is {image_size}, but {dataset.name} from source {source!r} is "
-            f"{height} x {width} and this source does not resize; set it to 0"
-        )
-    return dataset
+    return resized(dataset, image_size) if image_size else dataset
+
+
+def resized(dataset: Dataset, side: int) -> Dataset:
+    """Resizes the images of all splits to squares, where a source has not done so itself.
+
+    Args:
+        dataset: checked.
+        side: height and width in pixels, at least 1.
+    """
+    splits = {
+        name: images
+        for name in ("train_images", "test_images", "val_images")
+        if (images := getattr(dataset, name)) is not None
+    }
+    return dataclasses.replace(
+        dataset,
+        **{
+            name: np.stack([resize_square(image, side) for image in images])
+            for name, images in splits.items()
+            if images.shape[1:3] != (side, side)
+        },
+    )
 
 
 def _refuse_splits(what: str, train_split: str, test_split: str) -> None:

@@ -37,14 +37,21 @@ def test_path_is_required(source: str) -> None:
         registry.load(source, name="cifar10", path="")
 
 
-def test_image_size_is_refused_by_sources_that_do_not_resize(tmp_path: pathlib.Path) -> None:
-    images = np.zeros((2, 6, 6, 3), np.uint8)
+def test_images_are_resized_where_a_source_has_not_done_so(tmp_path: pathlib.Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 6, 4, 3), dtype=np.uint8)
+    # Smooth columns: the mean of two is what a filter of twice the width makes of them inside.
+    images[:, :, :] = np.arange(6)[:, None, None] * 40
     labels = np.array([0, 1])
     file = tmp_path / "x.npz"
     np.savez(file, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
-    assert registry.load("npz", name="", path=str(file), image_size=6).num_classes == 2
-    with pytest.raises(ConfigError, match=r"data\.image_size is 8.*6 x 6"):
-        registry.load("npz", name="", path=str(file), image_size=8)
+    stored = registry.load("npz", name="", path=str(file))
+    assert stored.train_images.shape == (2, 6, 4, 3)
+    small = registry.load("npz", name="", path=str(file), image_size=3)
+    for split in (small.train_images, small.test_images):
+        assert split.shape == (2, 3, 3, 3) and split.dtype == np.uint8
+        np.testing.assert_allclose(split[:, 1], 100, atol=1)
+    assert small.val_images is None and small.train_labels.tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"data\.image_size is -1"):
         registry.load("npz", name="", path=str(file), image_size=-1)
 
