@@ -26,7 +26,7 @@ def m2m(
     stats: DataStats,
     *,
     network: Annotated[
-        str, Text(), "workdir of a plainly trained run of the same model", LOCAL
+        str, Text(), "workdir of a plainly trained run of the same network", LOCAL
     ] = "",
     beta: Annotated[
         float,
@@ -52,6 +52,8 @@ def m2m(
     probability of k is at least `confidence`. Labels do not change. Noise rows are neither replaced
     nor translated.
 
+    READING: the frozen network has the head of its own run, so that of a run of `erm` serves with
+    `ldam`, too. Its logits are not adjusted as in evaluation, nor are those of the trained network.
     READING: a translation starts at the drawn image itself. The authors add a perturbation, which
     their code scales to almost zero.
 
@@ -60,7 +62,9 @@ def m2m(
     """
     if not network:
         raise ConfigError(
-            "method.m2m.network='' names no run; legal: the workdir of a run of the same model"
+            "method.m2m.network='' names no run; legal: the workdir of a plainly trained run of "
+            "the same network, such as runs/erm after `python -m purenoise_jax.main "
+            "--config FILE:method=erm --workdir runs/erm`, with the FILE of this run"
         )
     counts = jnp.asarray(stats.class_counts, jnp.float32)
 
@@ -95,7 +99,10 @@ def m2m(
             accept_probs, seed[:, None], axis=1
         ).squeeze(1)
         replaced = natural & ~stays & (total > 0) & confident & accepted
-        return {**batch, "image": jnp.where(replaced[:, None, None, None], moved, image)}
+        # A translation has no second view, so it is both.
+        seen = [name for name in ("image", "second") if name in batch]
+        chosen = replaced[:, None, None, None]
+        return {**batch, **{name: jnp.where(chosen, moved, batch[name]) for name in seen}}
 
     return dataclasses.replace(
         class_balanced_sampling(recipe, stats),

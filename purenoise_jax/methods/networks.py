@@ -39,6 +39,7 @@ class Networks:
         dropout_key: jax.Array,
         train: bool = True,
         frozen: Mapping[str, Any] = MappingProxyType({}),
+        frozen_models: Mapping[str, Any] = MappingProxyType({}),
         memory: Mapping[str, Any] = MappingProxyType({}),
         progress: jax.Array | float = 0.0,
     ) -> None:
@@ -53,7 +54,8 @@ class Networks:
             dropout_key: typed key []; each forward pass has its own, folded from it.
             train: False normalises with running statistics, leaves these as they are and drops no
                 activations.
-            frozen: name -> variables of a network with the same model.
+            frozen: name -> variables of a network.
+            frozen_models: name -> its model; without an entry it is `model`.
             memory: name -> tree.
             progress: f32[].
         """
@@ -63,7 +65,8 @@ class Networks:
         self._valid, self._dropout_key, self._train = valid, dropout_key, train
         self._calls = 0
         self.frozen: Mapping[str, Logits] = {
-            name: self._evaluates(variables) for name, variables in frozen.items()
+            name: self._evaluates(variables, frozen_models.get(name, model))
+            for name, variables in frozen.items()
         }
 
     def forward(
@@ -98,12 +101,13 @@ class Networks:
 
     def predict(self, images: jax.Array) -> jax.Array:
         """Logits f32[B, K] in evaluation mode, with the parameters before the step as constants."""
-        return self._evaluates({"params": self._params, "batch_stats": self._first_stats})(images)
+        variables = {"params": self._params, "batch_stats": self._first_stats}
+        return self._evaluates(variables, self._model)(images)
 
-    def _evaluates(self, variables: Any) -> Logits:
+    def _evaluates(self, variables: Any, model: Any) -> Logits:
         constants = jax.lax.stop_gradient(variables)
 
         def logits(images: jax.Array) -> jax.Array:
-            return self._model.apply(constants, self._normalize(images), train=False)[0]
+            return model.apply(constants, self._normalize(images), train=False)[0]
 
         return logits

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import begin_memories, reset
 from purenoise_jax.checkpoint.tree_names import collections
-from purenoise_jax.config.fields import config_hash, phase_values
+from purenoise_jax.config.fields import FIELDS, config_hash, phase_values
 from purenoise_jax.config.resolve import resolved
+from purenoise_jax.config.run_record import recorded_fields
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import Dataset, limit_test
@@ -84,6 +85,7 @@ class Experiment:
         identity: JSON values that identify the model and the data in a checkpoint.
         matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
         frozen: name -> variables, on the host, of networks that methods use and do not train.
+        frozen_models: name -> the model of such a network.
     """
 
     seed: int
@@ -99,6 +101,7 @@ class Experiment:
     identity: dict[str, Any]
     matmul_precision: str = "default"
     frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen_models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,6 +152,7 @@ class Experiment:
             self.seed,
             self.matmul_precision,
             self._progress_fn(phase),
+            self.frozen_models,
         )
 
     def _progress_fn(self, phase: Phase) -> Callable[[jax.Array], jax.Array]:
@@ -325,14 +329,7 @@ def build(config: ConfigDict) -> Experiment:
         )
     for phase in phases:
         _check_requirements(phase, config.model)
-    model = create_model(
-        config.model.name,
-        num_classes=stats.num_classes,
-        norm=config.model.norm,
-        noise_grad=config.model.noise_grad,
-        dtype=config.dtype,
-        head=config.model.head,
-    )
+    model = _model(config, stats.num_classes)
     for phase in phases:
         _check_places(phase, config.model.name, getattr(model, "places", ()))
     experiment = Experiment(
@@ -363,7 +360,21 @@ def build(config: ConfigDict) -> Experiment:
         },
         matmul_precision=config.matmul_precision,
     )
-    return _with_frozen_networks(experiment)
+    return _with_frozen_networks(experiment, config)
+
+
+def _model(config: ConfigDict, num_classes: int) -> Any:
+    model = config.model
+    return create_model(
+        model.name,
+        num_classes=num_classes,
+        norm=model.norm,
+        noise_grad=model.noise_grad,
+        dtype=config.dtype,
+        head=model.head,
+        projector=model.projector,
+        projector_width=model.projector_width,
+    )
 
 
 def _optimizer(opt: ConfigDict, weight_decay: float) -> optax.GradientTransformation:
@@ -419,20 +430,39 @@ def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
         )
 
 
-def _with_frozen_networks(experiment: Experiment) -> Experiment:
+def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experiment:
     """Loads the networks that methods name, and adds their digests to the run's identity."""
     wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
     if not wanted:
         return experiment
-    target = collections(experiment.target())
-    target = {name: target[name] for name in ("params", "batch_stats") if name in target}
     same = ("model", "image_shape", "num_classes", "normalize_mean", "normalize_std")
     identity = {name: experiment.identity[name] for name in same}
-    frozen = {name: load_frozen(name, run, target, identity) for name, run in wanted.items()}
+    classes = experiment.training.stats.num_classes
+    models, frozen = {}, {}
+    for name, run in wanted.items():
+        models[name] = _model(_with_model_of(config, name, run), classes)
+        target = collections(dataclasses.replace(experiment, model=models[name]).target())
+        target = {part: target[part] for part in ("params", "batch_stats") if part in target}
+        frozen[name] = load_frozen(name, run, target, identity)
     digests = {name: digest(variables) for name, variables in frozen.items()}
     return dataclasses.replace(
-        experiment, frozen=frozen, identity={**experiment.identity, "frozen": digests}
+        experiment,
+        frozen=frozen,
+        frozen_models=models,
+        identity={**experiment.identity, "frozen": digests},
     )
+
+
+def _with_model_of(config: ConfigDict, name: str, run: str) -> ConfigDict:
+    """The config with the norm, head and projector of another run, whose network is `name`."""
+    there = recorded_fields(config, workdir_path(run, f"network {name}"))
+    changed = config.copy_and_resolve_references()
+    for field in ("norm", "head", "projector", "projector_width") if there else ():
+        described = FIELDS[f"model.{field}"]
+        value = there.get(f"model.{field}", described.absent)
+        if described.legal.allows(value):
+            changed.model[field] = value
+    return changed
 
 
 def _expanded(path: str, field: str) -> str:

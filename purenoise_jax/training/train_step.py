@@ -120,6 +120,7 @@ class TrainStep:
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
         progress_fn: share of the phase's steps that are completed, as a function of the completed
             steps.
+        frozen_models: name -> model of a network that `Recipe.frozen` names, if it is another.
     """
 
     model: Any
@@ -130,6 +131,7 @@ class TrainStep:
     keys: Mapping[str, jax.Array]
     matmul_precision: str = "default"
     progress_fn: Callable[[jax.Array], jax.Array] = jnp.zeros_like
+    frozen_models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(
         self,
@@ -209,6 +211,7 @@ class TrainStep:
             dropout_key=self.keys_at(state.step)["dropout"],
             train=self.recipe.train_mode,
             frozen=inputs.frozen,
+            frozen_models=self.frozen_models,
             memory=state.extra,
             progress=self.progress_fn(state.step),
         )
@@ -340,6 +343,7 @@ def make_step(
     seed: int,
     matmul_precision: str = "default",
     progress_fn: Callable[[jax.Array], jax.Array] = jnp.zeros_like,
+    frozen_models: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainStep:
     """Builds the training step of one phase; see `TrainStep` for the arguments.
 
@@ -352,7 +356,18 @@ def make_step(
         seed: the run's seed.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
         progress_fn: see `TrainStep`.
+        frozen_models: see `TrainStep`.
     """
     names = ("augment", "transforms", "generators", "dropout", "objective")
     keys = {name: rng.stream(seed, name) for name in names}
-    return TrainStep(model, tx, lr_fn, recipe, batch_builder, keys, matmul_precision, progress_fn)
+    return TrainStep(
+        model,
+        tx,
+        lr_fn,
+        recipe,
+        batch_builder,
+        keys,
+        matmul_precision,
+        progress_fn,
+        frozen_models,
+    )

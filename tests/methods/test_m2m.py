@@ -121,6 +121,31 @@ def test_noise_and_padding_are_neither_replaced_nor_translated():
         assert changed == {2}, name
 
 
-def test_it_needs_a_network():
-    with pytest.raises(ConfigError, match=r"method\.m2m\.network='' names no run"):
+def test_a_translation_is_both_views_of_its_row():
+    images, learner, frozen = problem()
+    recipe = build_recipe(["m2m"], STATS, {"m2m": {**ARGUMENTS, "confidence": 0.0}})
+    batch = {
+        "image": jnp.asarray(images),
+        "second": jnp.asarray(images) / 2,
+        "label": jnp.asarray(LABELS),
+        "target": jnp.eye(3)[LABELS],
+        "valid": jnp.ones(3, bool),
+    }
+    changed = set()
+    for number in range(12):
+        made = recipe.generators[0](rng.root(number), batch, networks_of(learner, frozen, 3))
+        rows = np.asarray((made["image"] != batch["image"]).any(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(made["second"][rows], made["image"][rows])
+        np.testing.assert_array_equal(made["second"][~rows], batch["second"][~rows])
+        changed |= set(np.flatnonzero(rows).tolist())
+    assert changed == {1, 2}
+
+
+def test_without_a_network_it_names_the_command_that_makes_one():
+    with pytest.raises(ConfigError) as error:
         build_recipe(["m2m"], STATS, {})
+    assert str(error.value) == (
+        "method.m2m.network='' names no run; legal: the workdir of a plainly trained run of the "
+        "same network, such as runs/erm after `python -m purenoise_jax.main --config "
+        "FILE:method=erm --workdir runs/erm`, with the FILE of this run"
+    )
