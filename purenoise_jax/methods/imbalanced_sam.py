@@ -23,12 +23,12 @@ from purenoise_jax.runtime.errors import ConfigError
 def partly_ascending(of_class: np.ndarray, rho: float, statistics: str) -> Gradient:
     """Makes a gradient that treats a part of the loss as SAM does, and the rest plainly.
 
-    The part is the mean of c * loss over rows, and the rest that of (1 - c) * loss. The gradient is
-    that of the rest at params plus that of the part at params + rho * g / |g|, where g is the
-    gradient of the part at params.
+    The part is the loss with class weights multiplied by c. Its gradient at params is replaced in
+    that of the loss by its gradient at params + rho * g / |g|, where g is the gradient of the part
+    at params.
 
     Args:
-        of_class: f32[K], c of the rows of every class.
+        of_class: f32[K], c of every class.
         rho: length of the ascent step.
         statistics: see `sam.descent`.
     """
@@ -38,12 +38,12 @@ def partly_ascending(of_class: np.ndarray, rho: float, statistics: str) -> Gradi
     ) -> tuple[tuple[jax.Array, Aux], Params]:
         del batch
         part_fn = partial(loss_fn, class_factors=of_class)
-        rest_fn = partial(loss_fn, class_factors=1 - of_class)
-        (rest, aux), plain = jax.value_and_grad(rest_fn, has_aux=True)(params)
-        (part, _), ascent = jax.value_and_grad(part_fn, has_aux=True)(params)
+        (loss, aux), plain = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        ascent, _ = jax.grad(part_fn, has_aux=True)(params)
         factor = length_over_norm(rho, ascent)
         aux, found = descent(part_fn, params, ascent, factor, aux, statistics)
-        return (rest + part, aux), jax.tree.map(lambda a, b: a + b, plain, found)
+        # Not the sum of two parts: terms of a loss without class weights would be in both.
+        return (loss, aux), jax.tree.map(lambda p, f, a: p + (f - a), plain, found, ascent)
 
     return gradient
 

@@ -88,8 +88,8 @@ class LossFn(Protocol):
             params: at which the loss is computed.
             class_weights: f32[K], instead of those of the recipe; the mean is then divided by the
                 sum of the weights.
-            class_factors: f32[K], by which the loss of each row is multiplied as well, by its
-                label; the mean is divided as it is without them.
+            class_factors: f32[K], by which the class weights are multiplied; the mean is divided as
+                it is without them.
             batch_stats: running statistics before the forward pass; None = those before the step.
         """
         ...
@@ -254,6 +254,13 @@ class Recipe:
         if self.class_weights is None:
             return None
         return jnp.asarray(self.class_weights, dtype)[label]
+
+    def with_factors(self, class_factors: np.ndarray | None) -> "Recipe":
+        """Returns the recipe with class weights multiplied by f32[K]; None = as it is."""
+        if class_factors is None:
+            return self
+        weights = 1 if self.class_weights is None else self.class_weights
+        return dataclasses.replace(self, class_weights=class_factors * weights)
 
     def evaluated(self, state: Any) -> dict[str, Any]:
         """Returns the variables {"params", "batch_stats"} to evaluate a `TrainState` with."""

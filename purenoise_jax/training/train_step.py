@@ -18,7 +18,7 @@ import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Aux, Observed, Params, Recipe
+from purenoise_jax.methods.recipe import Aux, Observed, Outcome, Params, Recipe
 from purenoise_jax.models.dropout import without_dropout
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime import rng
@@ -229,13 +229,18 @@ class TrainStep:
         recipe, valid = self.recipe, batch["valid"]
         if class_weights is not None:
             recipe = dataclasses.replace(recipe, class_weights=class_weights, weighted_mean=True)
-        networks = self.networks(self._frozen_as_constants(params), state, inputs, batch)
-        key = self.keys_at(state.step)["objective"]
-        outcome = recipe.objective(recipe, networks, batch, key)
+        params, key = self._frozen_as_constants(params), self.keys_at(state.step)["objective"]
+
+        def passed(recipe: Recipe) -> tuple[Outcome, Any]:
+            networks = self.networks(params, state, inputs, batch)
+            return recipe.objective(recipe, networks, batch, key), networks.batch_stats
+
+        outcome, batch_stats = passed(recipe.with_factors(class_factors))
         weights = outcome.weights
         losses = outcome.losses if weights is None else outcome.losses * weights
-        if class_factors is not None:
-            losses = losses * jnp.asarray(class_factors, losses.dtype)[batch["label"]]
+        if class_factors is not None and recipe.weighted_mean:
+            # Of this pass only the weights are used, and the compiler leaves the rest out.
+            weights = passed(recipe)[0].weights
         chex.assert_shape(losses, valid.shape)
         total = jnp.where(valid, losses, 0).sum()
         if weights is not None and recipe.weighted_mean:
@@ -243,7 +248,7 @@ class TrainStep:
             mean = total / jnp.where(size > 0, size, 1)
         else:
             mean = total / jnp.maximum(valid.sum(), 1)
-        return mean, Aux(networks.batch_stats, outcome.logits, dict(outcome.outputs))
+        return mean, Aux(batch_stats, outcome.logits, dict(outcome.outputs))
 
     def update(
         self, state: TrainState, inputs: Inputs, rows: Rows

@@ -217,15 +217,30 @@ def test_every_place_is_drawn_and_no_other():
     assert all(4 <= n <= 16 for n in counts[("input", "stage1", "features")].values())
 
 
-def test_an_ascent_by_class_weighs_both_labels():
+@pytest.mark.parametrize("weights", [None, "drw"])
+@pytest.mark.parametrize("name", ["sam_a", "imbsam"])
+def test_an_ascent_by_class_weighs_both_labels(name, weights):
     images, labels, kernel = data(rows=7)
-    arguments = {"sam": {"rho": 0.4, "asymmetry": "weighted_ascent"}, "mixup": {"alpha": 1.0}}
-    _, _, grads = run(build_recipe(["sam", "mixup"], STATS, arguments), images, labels, kernel, VALID)  # fmt: skip
+    arguments = {"sam_a": {"rho": 0.4}, "imbsam": {"rho": 0.4, "eta": 10}, "mixup": {"alpha": 1.0}}
+    methods = [name, "mixup", *([weights] if weights else [])]
+    _, _, grads = run(build_recipe(methods, STATS, arguments), images, labels, kernel, VALID)
     mixed, own, other, share = mixtures(images, labels, 1.0)
     both = np.concatenate([mixed, mixed]), np.concatenate([own, other])
     shares = np.repeat([share, 1 - share], 5)
-    up = cross_entropy_gradient(*both, kernel, shares * (COUNTS.max() / COUNTS)[both[1]])
-    expected = cross_entropy_gradient(*both, kernel + 0.4 * up / np.linalg.norm(up), shares)
+    of_class = effective_weights(COUNTS, 0.9999) if weights else np.ones(3)
+    rows = shares * of_class[both[1]]
+
+    def gradient(kernel, factors):
+        found = cross_entropy_gradient(*both, kernel, rows * factors)
+        return found * (rows * factors).sum() / rows.sum()
+
+    if name == "sam_a":
+        up = cross_entropy_gradient(*both, kernel, shares * (COUNTS.max() / COUNTS)[both[1]])
+        expected = gradient(kernel + 0.4 * up / np.linalg.norm(up), 1)
+    else:
+        tail = both[1] > 0
+        up = gradient(kernel, tail)
+        expected = gradient(kernel, ~tail) + gradient(kernel + 0.4 * up / np.linalg.norm(up), tail)
     np.testing.assert_allclose(grads, expected, rtol=1e-4, atol=1e-6)
 
 

@@ -15,6 +15,7 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.asymmetric_sam import ASYMMETRIES
 from purenoise_jax.methods.class_balanced_weights import effective_weights
 from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.recipe import Outcome
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.train_step import Inputs, Rows, make_step
 from tests.linear_step import (
@@ -189,6 +190,21 @@ def test_loss_and_accuracy_are_those_at_the_parameters(name, arguments):
     _, sums, _ = run(recipe_of(name, rho=0.9, **arguments), *data())
     np.testing.assert_allclose(sums.row_loss, plain.row_loss, rtol=1e-6)
     assert sums.correct == plain.correct
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("imbsam", {"eta": 10}), ("focal_sam", {})])
+def test_a_loss_without_class_weights_is_in_the_gradient_once(name, arguments):
+    """As a term beside the classification would be: all of it is ascended on."""
+
+    def objective(recipe, networks, batch, key):
+        logits, _ = networks.forward(batch["image"])
+        return Outcome(recipe.loss(logits, batch["target"]), logits)
+
+    found, expected = (
+        run(dataclasses.replace(recipe, objective=objective), *data())[2]
+        for recipe in (recipe_of(name, rho=0.4, **arguments), recipe_of("sam", rho=0.4))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
 class WithStatistics(Linear):
