@@ -75,6 +75,7 @@ LINES: tuple[Line, ...] = (
     Line("EMA", "ema"),
     Line("OPeN, balanced softmax", "open+balanced_softmax"),
     Line("OPeN, SAM", "open+sam"),
+    Line("TDE", "tde"),
     Line("M2m", "m2m"),
     Line("cRT", "crt", ("74.99", "80.17", "40.26", "45.36"), in_small=True),
     Line("LWS", "lws", ("72.63", "78.66", "40.16", "45.21")),
@@ -84,6 +85,8 @@ LINES: tuple[Line, ...] = (
     Line("MaxNorm", "maxnorm"),
     Line("LOS", "los"),
     Line("decoupled balanced softmax", "decoupled_softmax"),
+    Line("Joint-SSL", "joint_ssl"),
+    Line("GLMC", "glmc"),
 )  # fmt: skip
 
 

@@ -150,18 +150,18 @@ def resized(dataset: Dataset, side: int) -> Dataset:
         dataset: checked.
         side: height and width in pixels, at least 1.
     """
-    splits = {
-        name: images
-        for name in ("train_images", "test_images", "val_images")
-        if (images := getattr(dataset, name)) is not None
-    }
+
+    def square(images: np.ndarray) -> np.ndarray:
+        if images.shape[1:3] == (side, side):
+            return images
+        return np.stack([resize_square(image, side) for image in images])
+
+    val_images = dataset.val_images
     return dataclasses.replace(
         dataset,
-        **{
-            name: np.stack([resize_square(image, side) for image in images])
-            for name, images in splits.items()
-            if images.shape[1:3] != (side, side)
-        },
+        train_images=square(dataset.train_images),
+        test_images=square(dataset.test_images),
+        val_images=None if val_images is None else square(val_images),
     )
 
 
