@@ -61,6 +61,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         default=1,
         help="devices over which the batch is split (default 1)",
     )
+    add("--pixels", type=positive, default=32, help="height and width of the images (default 32)")
+    add("--classes", type=positive, default=10, help="number of classes (default 10)")
     add("--no_references", action="store_true", help="leave out the steps to compare with")
     add("--launch_us", type=float, default=LAUNCH_US, help="microseconds of a launch by the host")
     add("--graph_us", type=float, default=GRAPH_US, help="of a launch within a CUDA graph")
@@ -82,6 +84,8 @@ def lines(options: argparse.Namespace) -> Iterator[Line]:
                 "dtype": dtype,
                 "batch_size": options.batch,
                 "devices": options.devices,
+                "pixels": options.pixels,
+                "classes": options.classes,
             }
             if not options.no_references:
                 yield Line(norm="flax", methods=("erm",), **common)

@@ -28,6 +28,8 @@ from purenoise_jax.training.compile_steps import step_program
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, init_state, make_step
 
 WEIGHT_DECAY = 2e-4
+# From this height on, images have the augmentations of Zada et al. for ImageNet-LT (appendix D.2).
+LARGE, AUGMENTATIONS_LARGE = 96, ("resized_crop", "simclr_scaled", "rotation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Line:
         devices: over which the batch is split.
         looped: steps are looped on the device, as they are in training.
         guard: whether non-finite results are refused.
+        pixels: height and width of the images; large ones have the augmentations of the papers for
+            them.
+        classes: K.
     """
 
     model: str
@@ -53,11 +58,15 @@ class Line:
     devices: int = 1
     looped: bool = True
     guard: bool = True
+    pixels: int = 32
+    classes: int = 10
 
     @property
     def name(self) -> str:
         """A short description."""
         words = [self.model, self.dtype, self.norm, "+".join(self.methods)]
+        if self.pixels != Line.pixels:
+            words.append(f"{self.pixels} px")
         if self.devices > 1:
             words.append(f"{self.devices} devices")
         return " ".join(words + ["unlooped"] * (not self.looped) + ["no guard"] * (not self.guard))
@@ -114,17 +123,17 @@ def compile_line(line: Line, chip: str) -> Compiled:
 
 
 def _program(line: Line, placement: Placement) -> tuple[Any, tuple[Any, ...]]:
-    stats = data_stats(32, 10)
+    stats = data_stats(line.pixels, line.classes)
     plain = line.norm == "flax"
-    model = network(line.model, FlaxBatchNorm if plain else line.norm, line.dtype, 10)
+    model = network(line.model, FlaxBatchNorm if plain else line.norm, line.dtype, line.classes)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=WEIGHT_DECAY)
     rates = learning_rates(
         200, learning_rate=0.1, warmup_epochs=5, milestones=(160, 180), gamma=0.01
     )
     steps = int(stats.class_counts.sum()) // line.batch_size
-    builder = BatchBuilder(
-        make_augment(AUGMENTATIONS, crop_padding=4, cutout_size=16), stats.mean, stats.std, 10
-    )
+    names = AUGMENTATIONS if line.pixels < LARGE else AUGMENTATIONS_LARGE
+    augment = make_augment(names, crop_padding=4, cutout_size=16)
+    builder = BatchBuilder(augment, stats.mean, stats.std, line.classes)
     recipe = build_recipe(line.methods, stats, {})
     step = make_step(model, tx, by_step(rates, steps), recipe, builder, 0)
     if plain or not line.guard:

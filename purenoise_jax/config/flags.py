@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from purenoise_jax.config import packaged
 from purenoise_jax.config.fields import field_of, flatten
+from purenoise_jax.config.method_help import method_lines
 from purenoise_jax.runtime.distributed import HEARTBEAT_SECONDS, START_SECONDS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 
@@ -55,10 +56,11 @@ FLAG_NAMES = (
 
 
 def help_text(config: ConfigDict) -> str:
-    """Returns the usage, and every config field with its value, meaning and legal values."""
+    """Returns the usage, the methods, and every config field with its value and legal values."""
     values = flatten(config)
     usage = USAGE.replace("@NAMES@", ", ".join(packaged.names()))
-    lines = [usage, "fields, with the value that the config gives them:"]
+    lines = [usage, "methods, for the argument method= of a config file, joined by +:"]
+    lines += [*method_lines(), "", "fields, with the value that the config gives them:"]
     for path, value in values.items():
         field = field_of(path)
         lines.append(f"  {path}={value!r}")
