@@ -1,7 +1,8 @@
 """Init transforms: make a checkpoint of another run the first state of this one, and reset parts.
 
 A phase without noise never touches the auxiliary layers, so a checkpoint of plain training is the
-same for all norms; only the parameters and statistics of the noise rows are missing from it.
+same for all norms; only the parameters and statistics of the noise rows are missing from it. Plain
+training has no projector either.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.tree_names import by_name, collections
 from purenoise_jax.models.heads import CLASS_SCALE
 from purenoise_jax.models.norm import AUX_PREFIX
+from purenoise_jax.models.projectors import PROJECTOR
 
 # Parts of the state that a phase may reset at its start.
 RESETS = ("head", "opt_state")
@@ -46,7 +48,8 @@ class InitTransform:
     Attributes:
         applies: (names of the checkpoint's arrays, target) -> True if the part is missing.
         without: (target) -> the target without that part, which can be read.
-        add: (state without the part, state before the first step) -> the complete state.
+        add: (state without the part, state before the first step) -> the state with it. Both lack
+            the parts that are still to be added.
     """
 
     applies: Callable[[Collection[str], Any], bool]
@@ -70,15 +73,27 @@ def class_scale() -> InitTransform:
         return any(map(_is_scale, by_name(target))) and not any(map(_is_scale, leaves))
 
     def add(state: Any, initial: Any) -> Any:
-        present = by_name(state)
-        if not any(map(_is_aux, present)):
-            # Auxiliary layers, if any, are still to be added.
-            initial = without_aux_norm(initial)
-        wanted = by_name(initial)
+        present, wanted = by_name(state), by_name(initial)
         leaves = [leaf if _is_scale(name) else present[name] for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(initial), leaves)
 
     return InitTransform(applies, partial(without_names, absent=_is_scale), add)
+
+
+def new_projector() -> InitTransform:
+    """Returns the transform that adds a projector, with its parameters before the first step."""
+
+    def applies(leaves: Collection[str], target: Any) -> bool:
+        return any(map(_is_projector, by_name(target))) and not any(map(_is_projector, leaves))
+
+    def add(state: Any, initial: Any) -> Any:
+        present, wanted = by_name(state), by_name(initial)
+        leaves = [leaf if _is_projector(name) else present[name] for name, leaf in wanted.items()]
+        return jax.tree.unflatten(jax.tree.structure(initial), leaves)
+
+    return InitTransform(
+        applies, partial(without_names, absent=lambda name: name == PROJECTOR), add
+    )
 
 
 def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
@@ -147,8 +162,11 @@ def read_transformed(
         state = dataclasses.replace(target, **checkpoints.restore_collections(step, wanted))
     else:
         state = checkpoints.restore(step, target)
-    for transform in reversed(used):
-        state = transform.add(state, initial())
+    for i, transform in reversed(list(enumerate(used))):
+        first = initial()
+        for missing in used[:i]:
+            first = missing.without(first)
+        state = transform.add(state, first)
     return state
 
 
@@ -209,3 +227,7 @@ def _is_aux(name: str) -> bool:
 
 def _is_scale(name: str) -> bool:
     return name.rpartition("/")[2] == CLASS_SCALE
+
+
+def _is_projector(name: str) -> bool:
+    return PROJECTOR in name.split("/")

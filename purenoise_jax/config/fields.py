@@ -28,7 +28,7 @@ from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
 from purenoise_jax.methods.schedules import SCHEDULES
-from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS
+from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS, PROJECTORS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.runtime.constraints import (
     ALWAYS,
@@ -199,6 +199,18 @@ _STATIC_FIELDS: dict[str, Field] = {
         "scaled to length 1, no bias",
         OneOf(HEADS),
         absent="linear",
+    ),
+    "model.projector": Field(
+        "none",
+        "layers on the features for methods that compare two views of an image",
+        OneOf(PROJECTORS),
+        absent="none",
+    ),
+    "model.projector_width": Field(
+        0,
+        "length of the projector's output; 0 = 2048 with vicreg, otherwise 128",
+        Integer(0, 65536),
+        absent=0,
     ),
     "model.norm": Field("dar_bn", "normalisation layer", OneOf(NORMS)),
     "model.noise_grad": Field(

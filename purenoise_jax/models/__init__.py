@@ -10,6 +10,7 @@ from flax import linen as nn
 from purenoise_jax.models.densenet import DenseNet
 from purenoise_jax.models.heads import HEADS
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
+from purenoise_jax.models.projectors import PROJECTORS
 from purenoise_jax.models.resnet import ResNet
 from purenoise_jax.models.resnet12 import ResNet12
 from purenoise_jax.models.resnet_cifar import BBNResNetCifar, ResNetCifar
@@ -59,6 +60,8 @@ def create_model(
     noise_grad: str = "auto",
     dtype: str = "float32",
     head: str = "linear",
+    projector: str = "none",
+    projector_width: int = 0,
 ) -> nn.Module:
     """Creates a model.
 
@@ -82,9 +85,12 @@ def create_model(
         dtype: "float32" or "bfloat16", of activations and convolutions. Parameters, moments,
             statistics, features and the head's product are float32.
         head: one of `HEADS`.
+        projector: one of `PROJECTORS`; the outputs beside the features are those of the projector.
+        projector_width: length of the projection; 0 = the projector's default.
 
     Raises:
-        ConfigError: a name is unknown, or `num_classes` is below 1.
+        ConfigError: a name is unknown, `num_classes` is below 1, or a width is given without a
+            projector.
     """
     for field, value, legal in (
         ("model.name", name, MODELS),
@@ -92,6 +98,7 @@ def create_model(
         ("model.noise_grad", noise_grad, ("auto", *NOISE_GRADS)),
         ("dtype", dtype, DTYPES),
         ("model.head", head, HEADS),
+        ("model.projector", projector, PROJECTORS),
     ):
         if value not in legal:
             raise unknown(field, value, legal)
@@ -100,8 +107,17 @@ def create_model(
     arguments: dict[str, Any] = {"dtype": DTYPES[dtype]}
     if noise_grad != "auto":
         arguments["noise_grad"] = noise_grad
-    # Only passed if it is not the default, because some networks have no choice of head.
-    chosen = {} if head == "linear" else {"head": HEADS[head]}
+    # Only passed if they are not the defaults, because some networks have no such choice.
+    chosen: dict[str, Any] = {} if head == "linear" else {"head": HEADS[head]}
+    make_projector = PROJECTORS[projector]
+    if make_projector is not None:
+        width = {"width": projector_width} if projector_width else {}
+        chosen["projector"] = partial(make_projector, **width)
+    elif projector_width:
+        raise ConfigError(
+            f"model.projector_width={projector_width} has no effect with model.projector=none; "
+            "legal: 0, or another projector"
+        )
     return MODELS[name](
         num_classes=num_classes,
         norm=partial(NORMS[norm], **arguments),
@@ -110,4 +126,13 @@ def create_model(
     )
 
 
-__all__ = ["HEADS", "MODELS", "NORMS", "AuxBatchNorm", "BatchNorm", "DARBatchNorm", "create_model"]
+__all__ = [
+    "HEADS",
+    "MODELS",
+    "NORMS",
+    "PROJECTORS",
+    "AuxBatchNorm",
+    "BatchNorm",
+    "DARBatchNorm",
+    "create_model",
+]

@@ -12,6 +12,7 @@ from flax.typing import Dtype, Initializer
 from purenoise_jax.models.heads import TORCH_UNIFORM, Linear
 from purenoise_jax.models.places import Mix, unmixed
 from purenoise_jax.models.pooling import global_average
+from purenoise_jax.models.projectors import PROJECTOR
 
 # noise_mask and valid of a batch, the arguments of a norm after its input.
 Rows = tuple[jax.Array | None, jax.Array | None]
@@ -26,6 +27,8 @@ class Network(nn.Module, kw_only=True):
         dtype: of activations and convolutions; parameters stay float32.
         head: makes a classifier, of `heads.HEADS`.
         head_init: initialiser of the classifier's weights.
+        projector: makes a `projectors.Projector`; called with `head` and `name`. None = there is
+            none.
         places: the places at which `mix` is called, of `places.PLACES`.
     """
 
@@ -34,6 +37,7 @@ class Network(nn.Module, kw_only=True):
     dtype: Dtype = jnp.float32
     head: Callable[..., nn.Module] = Linear
     head_init: Initializer = TORCH_UNIFORM
+    projector: Callable[..., nn.Module] | None = None
     places: ClassVar[Sequence[str]] = ("input", "stage1", "stage2", "stage3", "stage4", "features")
 
     @nn.compact
@@ -57,7 +61,8 @@ class Network(nn.Module, kw_only=True):
             mix: called at each of `places`, see `places.Mix`; the default changes nothing.
 
         Returns:
-            logits [B, K] and {"features": the pooled activations [B, F]}, both float32.
+            logits [B, K] and {"features": the pooled activations [B, F]}, with the outputs of the
+            projector, all float32.
 
         Raises:
             ConfigError: the images are too small for the network.
@@ -66,8 +71,13 @@ class Network(nn.Module, kw_only=True):
         x = mix("input", images).astype(self.dtype)
         x = self.stages(x, (noise_mask, valid), norm, train=train, mix=mix)
         features = mix("features", global_average(x))
-        logits = self.head(self.num_classes, self.head_init, name="head")(features)
-        return logits, {"features": features}
+        head = partial(self.head, self.num_classes, self.head_init)
+        logits, outputs = head(name="head")(features), {"features": features}
+        if self.projector is not None:
+            projector = self.projector(head=head, name=PROJECTOR)
+            natural = _natural(len(features), noise_mask, valid)
+            outputs |= projector(features, natural, train=train)
+        return logits, outputs
 
     def stages(
         self,
@@ -88,3 +98,9 @@ class Network(nn.Module, kw_only=True):
             mix: to be called at the end of each stage.
         """
         raise NotImplementedError
+
+
+def _natural(rows: int, noise_mask: jax.Array | None, valid: jax.Array | None) -> jax.Array:
+    """The rows that are neither noise nor padding, bool[B]."""
+    natural = jnp.ones(rows, bool) if valid is None else valid
+    return natural if noise_mask is None else natural & ~noise_mask

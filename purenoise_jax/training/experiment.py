@@ -372,6 +372,8 @@ def _model(config: ConfigDict, num_classes: int) -> Any:
         noise_grad=model.noise_grad,
         dtype=config.dtype,
         head=model.head,
+        projector=model.projector,
+        projector_width=model.projector_width,
     )
 
 
@@ -452,10 +454,10 @@ def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experim
 
 
 def _with_model_of(config: ConfigDict, name: str, run: str) -> ConfigDict:
-    """The config with the norm and head of another run, whose network is `name`."""
+    """The config with the norm, head and projector of another run, whose network is `name`."""
     there = recorded_fields(config, workdir_path(run, f"network {name}"))
     changed = config.copy_and_resolve_references()
-    for field in ("norm", "head") if there else ():
+    for field in ("norm", "head", "projector", "projector_width") if there else ():
         described = FIELDS[f"model.{field}"]
         value = there.get(f"model.{field}", described.absent)
         if described.legal.allows(value):

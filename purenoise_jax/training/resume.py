@@ -15,6 +15,7 @@ from purenoise_jax.checkpoint.init_transforms import (
     aux_norm,
     class_scale,
     new_memory,
+    new_projector,
     read_transformed,
 )
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
@@ -141,8 +142,9 @@ def find_restore_point(
         )
     check_same(records[found[0]], identity, f"init_from={init_from}")
     step, target = found[0], experiment.target()
-    transforms = [aux_norm(init_aux_bn), class_scale(), new_memory(experiment.memory)]
-    if origin and transforms[0].applies(records[step]["leaves"], target):
+    add_aux = aux_norm(init_aux_bn)
+    transforms = [new_projector(), add_aux, class_scale(), new_memory(experiment.memory)]
+    if origin and add_aux.applies(records[step]["leaves"], target):
         origin["aux_bn"] = init_aux_bn
 
     def read() -> RestorePoint:
