@@ -25,7 +25,9 @@ from purenoise_jax.methods.cutmix import cutmix
 from purenoise_jax.methods.ema import ema
 from purenoise_jax.methods.erm import erm
 from purenoise_jax.methods.focal import focal
+from purenoise_jax.methods.glmc import glmc
 from purenoise_jax.methods.imbalanced_sam import focal_sam, imbalanced_sam
+from purenoise_jax.methods.joint_ssl import joint_ssl
 from purenoise_jax.methods.label_smoothing import label_aware_smoothing, label_smoothing
 from purenoise_jax.methods.lade import lade
 from purenoise_jax.methods.ldam import ldam
@@ -41,6 +43,7 @@ from purenoise_jax.methods.remix import remix
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.methods.reweighting import adrw, reweighting
 from purenoise_jax.methods.sam import sam
+from purenoise_jax.methods.simclr import simclr
 from purenoise_jax.methods.softmax_equalisation import softmax_equalisation
 from purenoise_jax.methods.tau_normalization import tau_normalization
 from purenoise_jax.methods.tde import total_direct_effect
@@ -101,6 +104,9 @@ METHODS: dict[str, Apply | Method] = {
     "tde": Method(total_direct_effect, model={"head": "causal"}),
     "label_smoothing": label_smoothing,
     "label_aware_smoothing": label_aware_smoothing,
+    "joint_ssl": Method(joint_ssl, model={"projector": "vicreg"}),
+    "simclr": Method(simclr, model={"projector": "simclr"}),
+    "glmc": Method(glmc, model={"projector": "glmc"}),
 }
 
 

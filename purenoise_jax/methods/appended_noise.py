@@ -99,6 +99,8 @@ def append_noise(
             "valid": jnp.arange(num_noise) < num_valid,
             "noise_mask": jnp.ones(num_noise, bool),
         }
+        if "second" in batch:
+            added["second"] = added["image"]
         before = {**batch, "noise_mask": batch.get("noise_mask", jnp.zeros(rows, bool))}
         return {name: jnp.concatenate([before[name], added[name]]) for name in added}
 

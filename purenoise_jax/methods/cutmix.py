@@ -19,17 +19,21 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.constraints import Real
 
 
-def box(ratio: jax.Array, centre: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def box(
+    ratio: jax.Array, centre: jax.Array, shape: tuple[int, int], *, round_up: bool = False
+) -> jax.Array:
     """Returns the pixels of the box, bool[H, W].
 
     Args:
         ratio: f32[] in [0, 1], the share of the image that stays if no part of the box is outside.
         centre: i32[2], row and column of its centre; what would be outside the image is cut off.
         shape: (H, W); the box has these sides times sqrt(1 - ratio), rounded down to even numbers.
+        round_up: the sides are rounded up to integers before that.
     """
 
     def covered(at: jax.Array, size: int) -> jax.Array:
-        half = jnp.floor(size * jnp.sqrt(1 - ratio) / 2)
+        side = size * jnp.sqrt(1 - ratio)
+        half = jnp.floor((jnp.ceil(side) if round_up else side) / 2)
         pixels = jnp.arange(size)
         return (pixels >= at - half) & (pixels < at + half)
 

@@ -14,7 +14,7 @@ from purenoise_jax.data.batch import Batch
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.logit_adjustment import log_frequencies, logit_adjusted_loss
 from purenoise_jax.methods.networks import Networks
-from purenoise_jax.methods.recipe import Outcome, Recipe, supervised
+from purenoise_jax.methods.recipe import Outcome, Recipe, add_batch_loss, supervised
 from purenoise_jax.runtime.constraints import OneOf, Real
 
 WEIGHTS = ("code", "paper")
@@ -76,10 +76,7 @@ def lade(
 
     def objective(recipe: Recipe, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
         outcome = supervised(recipe, networks, batch, key)
-        if outcome.weights is not None and not recipe.weighted_mean:
-            # Otherwise the weights of the rows would scale the regulariser too.
-            outcome = outcome._replace(losses=outcome.weights * outcome.losses, weights=None)
         extra = regulariser(outcome.logits, batch, log_prior, penalty=penalty, weights=weights)
-        return outcome._replace(losses=outcome.losses + alpha * extra)
+        return add_batch_loss(recipe, outcome, alpha * extra)
 
     return dataclasses.replace(logit_adjusted_loss(recipe, stats), objective=objective)

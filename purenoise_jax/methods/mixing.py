@@ -154,13 +154,35 @@ def mixed_loss(
     )
     own = recipe.loss(logits, batch["target"])
     other = recipe.loss(logits, of_partners(batch["target"], partner))
+    losses, weights = mean_of_pairs(recipe, batch, own, other, share=share, partner=partner)
+    return Outcome(losses, logits, weights, outputs)
+
+
+def mean_of_pairs(
+    recipe: Recipe,
+    batch: Batch,
+    own: jax.Array,
+    other: jax.Array,
+    *,
+    share: jax.Array,
+    partner: jax.Array,
+) -> tuple[jax.Array, jax.Array | None]:
+    """Returns the mean of both losses of each row, f32[B], and its weight; None = all are 1.
+
+    Args:
+        recipe: source of the class weights; each label has the weight of its class.
+        batch: batch of the step.
+        own: f32[B], losses for the label of the row.
+        other: f32[B], losses for that of its partner.
+        share: f32[] or f32[B], share of the row's own label.
+        partner: i32[B], a permutation.
+    """
     weights = recipe.row_weights(batch["label"], own.dtype)
     if weights is None:
-        return Outcome(share * own + (1 - share) * other, logits, None, outputs)
+        return share * own + (1 - share) * other, None
     of_own, of_other = share * weights, (1 - share) * of_partners(weights, partner)
     total = of_own + of_other
-    mean = (of_own * own + of_other * other) / jnp.where(total > 0, total, 1)
-    return Outcome(mean, logits, total, outputs)
+    return (of_own * own + of_other * other) / jnp.where(total > 0, total, 1), total
 
 
 def with_mixtures(

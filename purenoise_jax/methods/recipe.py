@@ -145,6 +145,15 @@ def supervised(recipe: "Recipe", networks: Networks, batch: Batch, key: jax.Arra
     return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype), outputs)
 
 
+def add_batch_loss(recipe: "Recipe", outcome: Outcome, loss: jax.Array) -> Outcome:
+    """Adds a loss [] of the whole batch to the mean of the losses of its rows."""
+    losses, weights = outcome.losses, outcome.weights
+    if weights is not None and not recipe.weighted_mean:
+        # Otherwise the weights of the rows would scale the loss of the batch, too.
+        losses, weights = weights * losses, None
+    return outcome._replace(losses=losses + loss, weights=weights)
+
+
 def value_and_grad(
     loss_fn: LossFn, params: Params, batch: Batch
 ) -> tuple[tuple[jax.Array, Aux], Params]:

@@ -97,8 +97,8 @@ class Cosine(nn.Module):
         wide = jnp.promote_types(features.dtype, jnp.float32)
         kernel = self.param("kernel", init, (features.shape[-1], self.num_classes), jnp.float32)
         return jnp.matmul(
-            _unit_length(features.astype(wide), 1),
-            _unit_length(kernel.astype(wide), 0),
+            unit_length(features.astype(wide), 1),
+            unit_length(kernel.astype(wide), 0),
             precision=jax.lax.Precision.HIGHEST,
         )
 
@@ -137,7 +137,7 @@ class Causal(nn.Module):
 
         def parts(vectors: jax.Array) -> jax.Array:
             shape = (len(vectors), self.num_heads, vectors.shape[1] // self.num_heads)
-            return _unit_length(vectors.astype(wide).reshape(shape), 2)
+            return unit_length(vectors.astype(wide).reshape(shape), 2)
 
         x = parts(features)
         if self.has_variable(EFFECT, "mean_feature"):
@@ -158,7 +158,7 @@ def _length(x: jax.Array, axis: int) -> jax.Array:
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
 
-def _unit_length(x: jax.Array, axis: int) -> jax.Array:
+def unit_length(x: jax.Array, axis: int) -> jax.Array:
     """Scales vectors to length 1; a zero vector stays zero, with a gradient of zero."""
     square = jnp.square(x).sum(axis=axis, keepdims=True)
     inverse = jnp.where(square > 0, jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)
