@@ -2,7 +2,7 @@
 
 Source: Zhou et al. 2023 ("ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced
 Recognition") and their code; Li et al. 2025 ("Focal-SAM: Focal Sharpness-Aware Minimization for
-Long-Tailed Classification") and their code.
+Long-Tailed Classification"), after a summary and two public copies of its training step.
 """
 
 import dataclasses

@@ -89,7 +89,7 @@ def test_a_step_with_several_methods_keeps_the_shapes_of_its_state(names):
 
 
 def test_the_page_says_which_methods_exclude_each_other():
-    """Of two methods in a row of the table at most one can be used; two rows may share a method."""
+    """Two methods of a row of the table exclude each other, and others do not."""
     text = (DOCS / "methods.md").read_text().split("## Combining methods")[1]
     rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ")]
     groups = [{part.strip("` ") for part in row.split(",")} & {*METHODS} for row in rows]
