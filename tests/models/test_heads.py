@@ -135,12 +135,15 @@ def test_a_causal_head_and_its_gradients_against_pytorch():
 
 
 def test_a_causal_head_starts_as_the_authors_and_without_an_effect():
-    head, features = Causal(1000), jnp.ones((2, 64), jnp.bfloat16)
+    features = np.random.default_rng(0).normal(size=(2, 64)).astype(jnp.bfloat16)
+    head = Causal(1000)
     variables = head.init(jax.random.key(0), features)
     kernel = np.asarray(variables["params"]["kernel"])
     assert kernel.shape == (64, 1000) and 0.124 < np.abs(kernel).max() <= 0.125
     assert set(variables) == {"params"}
-    assert head.apply(variables, features).dtype == jnp.float32
+    logits = head.apply(variables, features)
+    assert logits.dtype == jnp.float32
+    np.testing.assert_array_equal(logits, head.apply(variables, features.astype(np.float32)))
 
 
 def test_no_part_of_the_direction_or_no_direction_leaves_the_logits():
