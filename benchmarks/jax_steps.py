@@ -64,8 +64,10 @@ def some_noise(key: jax.Array, batch: Batch) -> Batch:
 
 
 def data_stats(image_size: int, num_classes: int) -> DataStats:
-    """Statistics of a long tail of ratio 100."""
-    counts = 5000 * 0.01 ** (np.arange(num_classes) / max(num_classes - 1, 1))
+    """Statistics of a long tail of ratio 100; with ten or a hundred classes, of CIFAR's size."""
+    counts = max(50_000 // num_classes, 100) * 0.01 ** (
+        np.arange(num_classes) / max(num_classes - 1, 1)
+    )
     half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
     return DataStats(
         counts.astype(int), (image_size, image_size, 3), half, quarter, half, quarter, half, quarter

@@ -241,10 +241,6 @@ WITH_THE_DATA = {
         {"data.profile": "exp", "data.imbalance_ratio": 2000.0},
         r"data\.imbalance_ratio=2000\.0 leaves classes \[2, 3\] without an image",
     ),
-    "size that the source does not deliver": (
-        {"data.image_size": 9},
-        r"data\.image_size is 9, but .* is 8 x 8 and this source does not resize",
-    ),
     "path that the source does not read": (
         {"data.source": "digits"},
         r"data\.path=.* is not read: the digits come with scikit-learn",

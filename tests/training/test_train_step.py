@@ -326,7 +326,11 @@ def test_steps_in_a_loop_are_the_same_steps(state):
 def test_every_method_makes_steps(method, state):
     recipe, model = build_recipe([method], STATS, ARGUMENTS), MODEL
     if recipe.requires:
-        model = MODEL.clone(head=HEADS[recipe.requires["head"]])
+        if "projector" in recipe.requires:
+            needs = {**recipe.requires, "projector_width": 8}
+            model = create_model("resnet8", num_classes=CLASSES, **needs)
+        else:
+            model = MODEL.clone(head=HEADS[recipe.requires["head"]])
         state = jax.jit(partial(init_state, model, TX, (8, 8, 3), 0))()
     extra = {name: entry.init(current_variables(state)) for name, entry in recipe.memory.items()}
     state = state.replace(extra=extra)
