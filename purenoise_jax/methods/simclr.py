@@ -35,7 +35,7 @@ def nt_xent(
     both = unit_length(jnp.where(real[:, None], both, 0), axis=1)
     cosine = jnp.matmul(both, both.T, precision=jax.lax.Precision.HIGHEST)
     others = real[None] & ~jnp.eye(2 * rows, dtype=bool)
-    # Finite, so that a row without others has a finite gradient.
+    # Finite, and so is the loss of a row without others.
     logits = jnp.where(others, cosine / temperature, jnp.finfo(cosine.dtype).min)
     own = (both[:rows] * both[rows:]).sum(axis=1) / temperature
     losses = jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([own, own])
