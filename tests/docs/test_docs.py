@@ -115,8 +115,9 @@ def test_the_papers_tables_are_those_of_the_command_and_cost_what_the_page_says(
     rows = table(DOCS / "reproduce.md", "`TABLE`")
     assert [names_of(cells[0]) for cells in rows] == [[name] for name in TABLES]
     for (name, make), cells in zip(TABLES.items(), rows, strict=True):
-        tasks = tasks_of_table(make(Plan()), range(4), tmp_path)
-        assert f"{sum(map(training_pflop, tasks)):,.0f}" == cells[-1], name
+        # Every seed costs the same.
+        tasks = tasks_of_table(make(Plan()), range(1), tmp_path)
+        assert f"{4 * sum(map(training_pflop, tasks)):,.0f}" == cells[-1], name
 
 
 def test_every_source_method_and_figure_is_described():

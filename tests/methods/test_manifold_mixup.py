@@ -287,6 +287,7 @@ def test_a_network_without_a_named_place_is_refused(npz, monkeypatch):
         build(config)
 
 
+@pytest.mark.slow
 def test_it_trains_with_other_methods_and_resumes_bitwise(npz, tmp_path):
     methods = ("ldam", "drw", "open", "manifold_mixup", "sam", "ema")
     config = tiny_config(

@@ -142,6 +142,7 @@ def test_evaluation_equals_pytorch(case: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NARROW)
 def test_a_training_pass_equals_pytorch(case: str) -> None:
     assert_training_pass_equals_golden(case, "dar_bn")

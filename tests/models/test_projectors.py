@@ -73,6 +73,7 @@ def test_default_widths_and_the_head_of_the_second_classifier(projector, width):
         assert list(variables["params"]["projector"]["plain_head"]) == ["kernel"]
 
 
+@pytest.mark.slow
 def test_a_network_begins_and_computes_as_without_a_projector(flat):
     x = jax.random.normal(KEY, (3, 4, 4, 3))
     results = []
@@ -88,6 +89,7 @@ def test_a_network_begins_and_computes_as_without_a_projector(flat):
         jax.tree.map(np.testing.assert_array_equal, other, results[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["bn", "aux_bn", "dar_bn"])
 def test_noise_and_padding_enter_no_moment_of_a_projector(flat, norm):
     """The projections of natural rows are those of a batch of them alone, given their features."""

@@ -322,7 +322,11 @@ def test_steps_in_a_loop_are_the_same_steps(state):
     chex.assert_trees_all_close(one_by_one, in_a_loop, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    # Every fourth in the fast tests.
+    [pytest.param(m, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, m in enumerate(METHODS)],
+)
 def test_every_method_makes_steps(method, state):
     recipe, model = build_recipe([method], STATS, ARGUMENTS), MODEL
     if recipe.requires:

@@ -69,6 +69,7 @@ def test_a_start_from_a_run_without_a_projector_adds_a_new_one(npz, plain, tmp_p
     chex.assert_trees_all_equal_shapes(found, first)
 
 
+@pytest.mark.slow
 def test_glmc_trains_with_other_methods_and_resumes_bitwise(npz, tmp_path):
     config = config_of(
         npz, "open", "drw", "glmc", "sam", "ema",
@@ -82,6 +83,7 @@ def test_glmc_trains_with_other_methods_and_resumes_bitwise(npz, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again, whole)
 
 
+@pytest.mark.slow
 def test_pre_training_without_labels_precedes_a_phase_of_plain_training(npz, tmp_path):
     config = config_of(
         npz, "simclr", epochs=2,
@@ -97,6 +99,7 @@ def test_pre_training_without_labels_precedes_a_phase_of_plain_training(npz, tmp
     assert (half.params["conv"]["kernel"] != first.params["conv"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_m2m_takes_the_network_of_a_run_with_another_head_and_no_projector(npz, plain, tmp_path):
     config = config_of(
         npz, "ldam", "m2m",
