@@ -42,7 +42,10 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
     assert len(set(last)) == len(last), "no two cells are the same run"
     for task in tasks:
         validate(task.config)
-        assert task.config.num_epochs == plan.epochs
+        # A second stage follows the epochs of the plan.
+        second = [p for p in task.config.phases.values() if p.start_epoch == plan.epochs]
+        assert (task.config.num_epochs > plan.epochs) == bool(second)
+        assert second or task.config.num_epochs == plan.epochs
         assert training_pflop(task) > 0
     # One folder is one run: nothing that differs shares one.
     everything = [t for c in table.cells for s in (0, 1) for t in tasks_of(c.config, s, tmp_path)]
@@ -60,7 +63,7 @@ def test_published_numbers_read_as_percentages(name):
     for cell in TABLES[name](Plan()).cells:
         for text in filter(None, (cell.paper, cell.reproduction)):
             value, _, error = text.partition(" ± ")
-            assert 40 < float(value) < 95 and 0 <= float(error or 0) < 1, cell
+            assert 30 < float(value) < 95 and 0 <= float(error or 0) < 1.5, cell
 
 
 @pytest.mark.parametrize(
