@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 
 from benchmarks.chips import forward_flops
 from launch.plan import Table
-from purenoise_jax.config.fields import config_hash, default_config, phase_values
+from purenoise_jax.config.fields import config_hash, default_config
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.methods import METHODS, as_method
 from purenoise_jax.models import create_model
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_bytes, read_json
@@ -96,8 +97,8 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
     """
     first = config.copy_and_resolve_references()
     for name in [name for name, phase in first.phases.items() if phase.start_epoch == start]:
-        # A phase with a schedule of its own is a second stage, which makes the run longer.
-        if phase_values(first.phases[name])["learning_rate"]:
+        # A second stage makes the run longer.
+        if any(as_method(METHODS[m]).phase.start >= 1 for m in first.phases[name].methods):
             first.num_epochs = start
             first.checkpoint.epochs = tuple(e for e in first.checkpoint.epochs if e < start)
         del first.phases[name]
