@@ -205,6 +205,7 @@ ODD = ["caf\udce9", "$x^$", "x\x1b[31m", "größer", "_hidden"]
 SHOWN = [r"caf\udce9", "$x^$", r"x\x1b[31m", "größer", "_hidden"]
 
 
+@pytest.mark.slow
 def test_odd_names_of_classes_and_runs(tmp_path):
     """Undecodable bytes, formulas, control characters, names that a legend would leave out."""
     paths = [

@@ -130,6 +130,7 @@ def test_replaced_rows_keep_their_label_and_target(share):
         np.testing.assert_array_equal(after[name], before[name])
 
 
+@pytest.mark.slow
 def test_a_step_counts_appended_rows_with_padding_and_on_four_devices():
     images = RNG.integers(0, 256, (64, 8, 8, 3), np.uint8)
     labels = RNG.integers(0, K, 64).astype(np.int32)

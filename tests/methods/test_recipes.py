@@ -54,6 +54,7 @@ def npz(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
 
 
+@pytest.mark.slow
 def test_a_method_in_a_users_file_trains_with_its_argument(npz, tmp_path):
     (tmp_path / "mine.py").write_text(OWN_METHOD)
     command = [
@@ -164,6 +165,7 @@ def test_methods_train_together(npz, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_frozen_network_is_part_of_the_identity_of_a_run(npz, tmp_path):
     short = {"num_epochs": 2, "optimizer.milestones": (), "checkpoint.epochs": ()}
     plain = tiny_config(npz, **short)

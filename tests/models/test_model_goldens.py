@@ -171,7 +171,14 @@ def test_gradient(name: str, variant: str) -> None:
         assert actual == pytest.approx(projection, rel=1e-4, abs=5e-4 * norm), key
 
 
-@pytest.mark.parametrize(("name", "variant"), CASES)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    # The deeper network, which compiles for long, in one variant of the fast tests.
+    [
+        pytest.param(n, v, marks=[pytest.mark.slow] * (n == "resnet32" and "affine" not in v))
+        for n, v in CASES
+    ],
+)
 def test_only_these_parameters_learn_from_noise_rows(name: str, variant: str) -> None:
     gradient = grad_function(name, variant)(GOLDENS["routing_noise"])
     reached = {key for key, value in gradient.items() if np.any(value)}
@@ -252,6 +259,7 @@ def block_calls(train: bool) -> dict[str, tuple[Any, Any]]:
     return calls
 
 
+@pytest.mark.slow
 def test_dropout_comes_directly_after_the_first_convolution_and_in_training_only() -> None:
     calls = block_calls(train=True)
     assert list(calls) == ["bn1", "conv1", "Dropout_0", "bn2", "conv2"]

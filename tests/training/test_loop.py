@@ -108,6 +108,7 @@ def test_other_seed_other_state(through, npz, tmp_path):
     assert state_digest(state) != state_digest(through[2])
 
 
+@pytest.mark.slow
 def test_steps_in_a_loop_on_the_device_resume_bitwise_too(through, npz, tmp_path):
     """As on an accelerator: several steps a call, cut at the epoch's end and where it saves."""
     looped = {"steps_per_call": 2, "checkpoint.every_steps": 5, "checkpoint.keep": 100}
@@ -141,6 +142,7 @@ def test_every_epoch_draws_and_learns_as_its_phase_and_schedule_say(npz, tmp_pat
     assert [record["train/noise_fraction"] > 0 for record in records] == [False] * 2 + [True] * 2
 
 
+@pytest.mark.slow
 def test_validation_set_is_evaluated_when_there(npz, tmp_path):
     arrays = dict(np.load(npz))
     arrays |= {"val_images": arrays["test_images"][:7], "val_labels": arrays["test_labels"][:7]}
@@ -166,6 +168,7 @@ def test_rolling_checkpoints_are_pruned_and_named_ones_kept(npz, tmp_path):
     assert Checkpoints(tmp_path).steps() == [6, 11, 12]
 
 
+@pytest.mark.slow
 def test_more_epochs_continue_a_finished_run(npz, tmp_path):
     train_and_evaluate(tiny_config(npz), tmp_path)
     state = train_and_evaluate(tiny_config(npz, num_epochs=8), tmp_path)
@@ -379,6 +382,7 @@ def test_one_changed_pixel_is_refused(split, tmp_path):
         train_and_evaluate(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
     """Then it will not be the same to the last bit."""
     config = tiny_config(npz, num_epochs=3)

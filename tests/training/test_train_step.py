@@ -346,7 +346,11 @@ def test_every_method_makes_steps(method, state):
 
 
 @pytest.mark.parametrize(
-    ("model", "norm", "dtype"), [("resnet8", "bn", "float32"), ("wrn10_2", "aux_bn", "bfloat16")]
+    ("model", "norm", "dtype"),
+    [
+        ("resnet8", "bn", "float32"),
+        pytest.param("wrn10_2", "aux_bn", "bfloat16", marks=pytest.mark.slow),
+    ],
 )
 def test_networks_train_with_noise(model, norm, dtype):
     module = create_model(model, num_classes=CLASSES, norm=norm, dtype=dtype)
