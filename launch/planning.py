@@ -84,9 +84,9 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     earlier = tasks_of(_before(config, starts[-1]), seed, root)
     config.init_from = str(earlier[-1].workdir)
     config.init_epoch = starts[-1]
-    if _needs_network(config):
+    for arguments in _wanting_networks(config):
         # Its own first stage, trained to the end.
-        config.method.m2m.network = config.init_from
+        arguments.network = config.init_from
     return [*earlier, Task(config, _workdir(config, root), starts[-1])]
 
 
@@ -102,8 +102,6 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
             first.num_epochs = start
             first.checkpoint.epochs = tuple(e for e in first.checkpoint.epochs if e < start)
         del first.phases[name]
-    if not _needs_network(first):
-        first.method.m2m.network = ""
     if first.model.head == "scaled":
         # Its scales are 1 until a second stage trains them, and are added there.
         first.model.head = "linear"
@@ -113,8 +111,12 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
     return first
 
 
-def _needs_network(config: ConfigDict) -> bool:
-    return any("m2m" in phase.methods for phase in config.phases.values())
+def _wanting_networks(config: ConfigDict) -> list[ConfigDict]:
+    """The arguments of the methods of a run that use the network of another run, such as M2m."""
+    names = {name for phase in config.phases.values() for name in phase.methods}
+    return [
+        config.method[name] for name in sorted(names) if "network" in config.method.get(name, {})
+    ]
 
 
 def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]:

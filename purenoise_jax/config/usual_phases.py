@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import make_phase
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods import METHODS, UsualPhase, as_method, build_recipe
+from purenoise_jax.methods import METHODS, UsualPhase, arguments_of, as_method, build_recipe
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 # Fields of a phase's own schedule that are lengths.
@@ -89,11 +89,14 @@ def draws_by_class(methods: Sequence[str]) -> bool:
     """True if the methods of a phase draw images with probabilities by class."""
     level = np.full(1, 0.5, np.float32)
     stats = DataStats(np.array([2, 1]), (1, 1, 1), *[level] * 6)
-    try:
-        return build_recipe(methods, stats, {}).class_probs is not None
-    except ConfigError:
-        # An argument without which the method cannot work is still to come.
-        return False
+    # Paths, such as that of another run, are still to come.
+    given = {
+        method: {
+            name: "-" for name, each in arguments_of(METHODS[method]).items() if not each.fixed
+        }
+        for method in methods
+    }
+    return build_recipe(methods, stats, given).class_probs is not None
 
 
 def _start(name: str, phase: UsualPhase, epochs: int) -> int:

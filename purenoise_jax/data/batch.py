@@ -21,6 +21,12 @@ from purenoise_jax.runtime import rng
 Batch = Mapping[str, jax.Array]
 
 
+def natural_rows(batch: Batch) -> jax.Array:
+    """The rows of a batch that are neither noise nor padding, bool[B]."""
+    valid = batch["valid"]
+    return valid & ~batch["noise_mask"] if "noise_mask" in batch else valid
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchBuilder:
     """Builds batches from rows of the data set.

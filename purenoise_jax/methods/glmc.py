@@ -9,14 +9,14 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.batch import Batch, natural_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.cutmix import box
 from purenoise_jax.methods.mixing import Alpha, draw_partners, mean_of_pairs, of_partners
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Outcome, Recipe, add_batch_loss
 from purenoise_jax.methods.reweighting import inverse_weights
-from purenoise_jax.methods.two_views import natural_rows, second_view
+from purenoise_jax.methods.two_views import second_view
 from purenoise_jax.models.heads import unit_length
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.constraints import Real

@@ -90,7 +90,7 @@ def focal_sam(
     The loss is L + sharpness * max [L'(params + e) - L'(params)] over |e| <= rho, where L' weights
     rows by (1 - share) ** gamma of their class. The defaults are those for CIFAR-10-LT.
 
-    READING: batch statistics are those of `sam`; in the authors' code both passes move them.
+    READING: batch statistics are those of `sam`; in the public copies both passes move them.
     """
     share = stats.class_counts / stats.class_counts.sum()
     of_class = (sharpness * (1 - share) ** gamma).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.batch import Batch, natural_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
@@ -71,7 +71,7 @@ def m2m(
     def translate(key: jax.Array, batch: Batch, networks: Networks) -> Batch:
         stay_key, seed_key, accept_key = rng.split(key, 3)
         image, label = batch["image"], batch["label"]
-        natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
+        natural = natural_rows(batch)
         size = counts[label]
         stays = rng.uniform(stay_key, label.shape) < size / counts.max()
         # [target row, source row]: the probability to accept a translation between the two.

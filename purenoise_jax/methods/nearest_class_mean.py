@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
+from purenoise_jax.data.batch import natural_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.linear_head import change_head, kernel_of, norms
 from purenoise_jax.methods.method import UsualPhase
@@ -32,9 +33,7 @@ def class_sums(stats: DataStats) -> Memory:
 
     def update(tree: Any, observed: Observed) -> dict[str, jax.Array]:
         batch = observed.batch
-        natural = batch["valid"]
-        if "noise_mask" in batch:
-            natural &= ~batch["noise_mask"]
+        natural = natural_rows(batch)
         one_hot = jax.nn.one_hot(batch["label"], classes) * natural[:, None]
         features = jnp.where(natural[:, None], observed.outputs["features"], 0)
         sums = jnp.matmul(features.T, one_hot, precision=jax.lax.Precision.HIGHEST)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.data.batch import natural_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods.recipe import Memory, Observed, Recipe, current_variables
 from purenoise_jax.models.heads import EFFECT
@@ -48,7 +49,7 @@ def total_direct_effect(
 
     def update(average: jax.Array, observed: Observed) -> jax.Array:
         batch, features = observed.batch, observed.outputs["features"]
-        natural = batch["valid"] & ~batch.get("noise_mask", jnp.zeros_like(batch["valid"]))
+        natural = natural_rows(batch)
         total = jnp.where(natural[:, None], features, 0).sum(axis=0)
         moved = mu * average + (1 - mu) * total / jnp.maximum(natural.sum(), 1)
         return jnp.where(natural.any(), moved, average).astype(average.dtype)

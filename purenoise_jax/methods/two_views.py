@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.batch import Batch, natural_rows
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import (
     Outcome,
@@ -18,12 +18,6 @@ from purenoise_jax.methods.recipe import (
 
 # (projections of the first views [B, D], of the second views [B, D], natural bool[B]) -> [].
 ViewLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-
-
-def natural_rows(batch: Batch) -> jax.Array:
-    """The rows that are neither noise nor padding, bool[B]."""
-    valid = batch["valid"]
-    return valid & ~batch["noise_mask"] if "noise_mask" in batch else valid
 
 
 def second_view(batch: Batch) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purenoise_jax.data.batch import Batch, BatchBuilder
+from purenoise_jax.data.batch import Batch, BatchBuilder, natural_rows
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Aux, Observed, Outcome, Params, Recipe
 from purenoise_jax.models.dropout import without_dropout
@@ -327,11 +327,10 @@ def _names(path: Any) -> tuple[str, ...]:
 
 def _sums(loss: jax.Array, logits: jax.Array, batch: Batch) -> StepMetrics:
     """Metrics of one step."""
-    valid = batch["valid"]
-    noise = batch["noise_mask"] & valid if "noise_mask" in batch else jnp.zeros_like(valid)
-    natural = valid & ~noise
+    natural = natural_rows(batch)
+    noise = batch["valid"] & ~natural
     return StepMetrics(
-        row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * valid.sum(),
+        row_loss=loss.astype(jnp.promote_types(loss.dtype, jnp.float32)) * batch["valid"].sum(),
         steps=jnp.ones((), jnp.int32),
         natural=natural.sum(dtype=jnp.int32),
         noise=noise.sum(dtype=jnp.int32),
