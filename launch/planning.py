@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.chips import forward_flops
 from launch.plan import Table
-from purenoise_jax.config.fields import config_hash, default_config
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.methods import METHODS, as_method

@@ -21,7 +21,8 @@ from launch import cells
 from launch.plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
 from launch.tables import TABLES, make_table
-from purenoise_jax.config.fields import FIELDS, validate
+from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.validation import validate
 from purenoise_jax.main import write_report
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import Display, SafeConsole, duration, percent

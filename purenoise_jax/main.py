@@ -14,8 +14,9 @@ import jax
 from absl import flags
 
 from purenoise_jax.config import packaged
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.flags import help_text, parse
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import Display, show, show_error, show_traceback
 from purenoise_jax.runtime.distributed import initialize
@@ -23,7 +24,8 @@ from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command
 from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.experiment import Experiment, wants_fresh_start
+from purenoise_jax.training.build import wants_fresh_start
+from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.resume import resume_hint
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from configs import digits_lt
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.tree_names import by_name
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 
 COMMIT = "803abee"
 ROOT = Path(__file__).parent.parent

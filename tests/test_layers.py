@@ -70,10 +70,10 @@ def test_linen_stays_in_the_models_and_orbax_in_the_checkpoints():
             assert not any(n.startswith("orbax") for n in names), name
 
 
-def test_only_the_experiment_reads_a_config():
+def test_only_the_builder_reads_a_config():
     """Beside it in `training`, a config is passed on as it is; other modules never see one."""
     for name, tree in modules():
-        if folder_of(name) != "training" or name == "training.experiment":
+        if folder_of(name) != "training" or name == "training.build":
             continue
         sees = any(target.endswith(".ConfigDict") for target in imported(tree))
         assert not sees or name in {"training.loop", "training.setup"}, name

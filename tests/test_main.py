@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax import main as cli
-from purenoise_jax.training import experiment
+from purenoise_jax.training import build
 from tests.tiny import write_npz
 
 
@@ -24,7 +24,7 @@ def no_compilation(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a model was made before the error was found")
 
-    monkeypatch.setattr(experiment, "create_model", refuse)
+    monkeypatch.setattr(build, "create_model", refuse)
 
 
 def call(*arguments):

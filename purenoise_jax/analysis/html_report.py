@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
-from purenoise_jax.config.fields import config_hash
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.inference.runs import Run, load_finished
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically

@@ -2,7 +2,8 @@
 
 from purenoise_jax.chaos.harness import Harness, Result, first_lines
 from purenoise_jax.chaos.invalid_configs import bad_values, field_paths, with_value
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.errors import ConfigError
 
 

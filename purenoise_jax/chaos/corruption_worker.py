@@ -18,7 +18,8 @@ from purenoise_jax.chaos.scenarios import TOTAL_STEPS, config_of, scenario_named
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.checkpoint.manager import FOLDER, QUARANTINE, Checkpoints
 from purenoise_jax.training import resume
-from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.build import build
+from purenoise_jax.training.experiment import Experiment
 
 
 @dataclasses.dataclass

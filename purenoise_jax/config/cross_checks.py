@@ -1,6 +1,6 @@
 """Cross-field validation: fields that are legal one by one but contradict each other.
 
-Checks that need the data as well are in `training/experiment.py`.
+Checks that need the data as well are in `training/build.py`.
 """
 
 from collections.abc import Mapping

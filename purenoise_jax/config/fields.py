@@ -1,26 +1,17 @@
 """Every config field: its default, its legal values, and whether a started run may change it.
 
-Config files start from `default_config()`; `validate` refuses an illegal value in one line before
-anything is read, compiled or written.
+Config files start from `default_config()`.
 """
 
 import dataclasses
-import hashlib
-import itertools
-import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
-from purenoise_jax.config.cross_checks import (
-    check_fields_agree,
-    refuse_drops_of_a_cosine,
-    refuse_unfinished_schedule,
-)
-from purenoise_jax.config.resolve import AUTO, resolved
+from purenoise_jax.config.resolve import AUTO
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.registry import SOURCES
@@ -42,7 +33,6 @@ from purenoise_jax.runtime.constraints import (
     Switch,
     Text,
 )
-from purenoise_jax.runtime.errors import ConfigError, nearest, shown
 from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
@@ -311,9 +301,6 @@ class _Fields(Mapping[str, Field]):
 
 FIELDS = _Fields()
 
-# Fields that earlier versions had, each with the value that is still what a run does. A run is
-# compared and hashed as if it had them, so that older runs and their hashes stay valid.
-FORMER_FIELDS: dict[str, Any] = {"method.sam.asymmetry": "none"}
 
 # Fields of each entry of `phases`, whose number is up to the config.
 PHASE_FIELDS: dict[str, Field] = {
@@ -398,165 +385,3 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def validate(config: ConfigDict, to_train: bool = True) -> None:
-    """Checks every field, and that fields agree with each other.
-
-    Args:
-        config: to check.
-        to_train: False for an earlier run that is only read, whose schedule may go beyond its end.
-
-    Raises:
-        ConfigError: one line that names the field, its value and what is legal.
-    """
-    flat = flatten(config)
-    for path, field in FIELDS.items():
-        if path not in flat:
-            raise ConfigError(f"{path} is missing; legal: {field.legal}")
-        _check(path, field, flat.pop(path))
-    foreign = [path for path in flat if path.partition(".")[0] != "phases"]
-    if foreign:
-        near = nearest(foreign[0], FIELDS) or "; see --help for all"
-        raise ConfigError(f"{foreign[0]} is not a config field{near}")
-    _validate_phases(config.get("phases"), config.num_epochs)
-    check_fields_agree(config)
-    refuse_drops_of_a_cosine("optimizer", config.optimizer, FIELDS["optimizer.gamma"].default)
-    if to_train:
-        refuse_unfinished_schedule(config)
-
-
-def _check(path: str, field: Field, value: Any) -> None:
-    legal = field.legal
-    if not legal.allows(value):
-        raise ConfigError(f"{path}={shown(value)} is not legal; legal: {legal}{legal.hint(value)}")
-
-
-def _validate_phases(phases: Any, num_epochs: int) -> None:
-    if not isinstance(phases, ConfigDict):
-        raise ConfigError(
-            f"phases={shown(phases)} is not legal; legal: start_epoch and methods of each, by name"
-        )
-    starts: dict[int, str] = {}
-    for name, phase in phases.items():
-        path = f"phases.{name}"
-        keys = set(phase) if isinstance(phase, ConfigDict) else set()
-        if not {"start_epoch", "methods"} <= keys <= {*PHASE_FIELDS}:
-            legal = ", ".join(PHASE_FIELDS)
-            raise ConfigError(f"{path} must have start_epoch and methods; legal: {legal}")
-        for leaf, value in phase_values(phase).items():
-            _check(f"{path}.{leaf}", PHASE_FIELDS[leaf], value)
-        start = phase.start_epoch
-        if start >= num_epochs:
-            raise ConfigError(
-                f"{path}.start_epoch={start} must be below num_epochs={num_epochs}, otherwise "
-                "the phase never runs; the config argument epochs=N scales the whole schedule"
-            )
-        if start in starts:
-            raise ConfigError(f"{path} and phases.{starts[start]} both start at epoch {start}")
-        starts[start] = name
-    if 0 not in starts:
-        raise ConfigError("phases: none starts at epoch 0; legal: one phase with start_epoch=0")
-    ends = dict(itertools.pairwise([*sorted(starts), num_epochs]))
-    for start, name in starts.items():
-        _validate_schedule(f"phases.{name}", phase_values(phases[name]), ends[start] - start)
-
-
-def _validate_schedule(path: str, phase: Mapping[str, Any], num_epochs: int) -> None:
-    """Refuses a phase's own schedule that is not used, or goes beyond the phase."""
-    own = {name: phase[name] for name in ("schedule", "warmup_epochs", "milestones", "gamma")}
-    if not phase["learning_rate"]:
-        for name, value in own.items():
-            if value != PHASE_FIELDS[name].default:
-                raise ConfigError(
-                    f"{path}.{name}={value} is used only with {path}.learning_rate above 0"
-                )
-        return
-    refuse_drops_of_a_cosine(path, phase, PHASE_FIELDS["gamma"].default)
-    last = max((phase["warmup_epochs"], *(m + 1 for m in phase["milestones"])))
-    if last > num_epochs:
-        raise ConfigError(
-            f"{path}: its schedule of warmup_epochs={phase['warmup_epochs']} and "
-            f"milestones={phase['milestones']}, counted from its start, goes beyond its "
-            f"{num_epochs} epochs"
-        )
-
-
-def fixed_fields(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields that define a run's results, resolved, by dotted path, as JSON values."""
-    flat = flatten(resolved(config))
-    chosen = {p: v for p, v in flat.items() if p not in FIELDS or FIELDS[p].fixed}
-    return used_fields(json.loads(json.dumps({**FORMER_FIELDS, **chosen})))
-
-
-def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out fields without effect, so that two runs that compute the same compare equal.
-
-    These are the arguments of methods that no phase names, the ratio if every image is kept, and
-    fields with the value that runs without them have (see `Field.absent`).
-
-    Args:
-        fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
-    """
-    methods = _methods(fixed)
-    idle = _idle(fixed)
-
-    def is_used(path: str, value: Any) -> bool:
-        return path not in idle and _is_argument_of(methods, path) and value != _value_without(path)
-
-    return {path: value for path, value in fixed.items() if is_used(path, value)}
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Describes the fields in which two runs differ, each with both values.
-
-    Args:
-        there: from `fixed_fields`, of this or an earlier version.
-        here: from `fixed_fields`.
-    """
-    there, here = used_fields(there), used_fields(here)
-    # A field that only one run uses is not listed, because another field causes that difference:
-    # the phases for arguments of a method, the profile for the ratio.
-    idle = _idle(there) | _idle(here)
-    methods = _methods(there) & _methods(here)
-    values = [
-        (path, *(side.get(path, _value_without(path, None)) for side in (there, here)))
-        for path in sorted({*there, *here} - idle)
-        if _is_argument_of(methods, path)
-    ]
-    return [f"{path}: {a!r} there, {b!r} here" for path, a, b in values if a != b]
-
-
-def config_hash(config: ConfigDict) -> str:
-    """Returns the sha256, in hex, of the fixed fields that a run uses and its number of epochs."""
-    fields = {**fixed_fields(config), "num_epochs": config.num_epochs}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def _idle(fixed: Mapping[str, Any]) -> set[str]:
-    """Returns the fields that a run does not use: the ratio, if every image is kept."""
-    return {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
-
-
-def _methods(fixed: Mapping[str, Any]) -> set[str]:
-    """Returns the methods that phases name."""
-    return {
-        method
-        for path, methods in fixed.items()
-        if path.startswith("phases.") and path.endswith(".methods") and isinstance(methods, list)
-        for method in methods
-    }
-
-
-def _is_argument_of(methods: Collection[str], path: str) -> bool:
-    """True for an argument of one of the methods, and for fields that are no arguments."""
-    return not path.startswith("method.") or path.split(".")[1] in methods
-
-
-def _value_without(path: str, always: Any = ALWAYS) -> Any:
-    """Returns the JSON value of runs without such a field; `always` if all runs have it."""
-    field = field_of(path)
-    absent = ALWAYS if field is None else field.absent
-    if absent is ALWAYS:
-        return always
-    return list(absent) if isinstance(absent, tuple) else absent

@@ -11,7 +11,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import config_hash, differences, fixed_fields, flatten
+from purenoise_jax.config.fields import flatten
+from purenoise_jax.config.identity import config_hash, differences, fixed_fields
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError

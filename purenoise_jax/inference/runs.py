@@ -11,14 +11,17 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.identity import check_same
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import FIELDS, FORMER_FIELDS, default_config, flatten, validate
+from purenoise_jax.config.fields import FIELDS, default_config, flatten
+from purenoise_jax.config.identity import FORMER_FIELDS
 from purenoise_jax.config.run_record import CONFIG_FILE
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.console import show_error
 from purenoise_jax.runtime.constraints import ALWAYS
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, harmless
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.paths import expand
-from purenoise_jax.training.experiment import Experiment, build
+from purenoise_jax.training.build import build
+from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.train_step import TrainState
 

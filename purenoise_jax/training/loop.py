@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.preemption import PreemptionHandler
-from purenoise_jax.training.experiment import Experiment, wants_fresh_start
+from purenoise_jax.training.build import wants_fresh_start
+from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.resume import resume_hint
 from purenoise_jax.training.run import TrainingRun
 from purenoise_jax.training.setup import set_up

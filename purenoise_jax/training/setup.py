@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
 from purenoise_jax.config import run_record
-from purenoise_jax.config.fields import field_of, flatten, validate
+from purenoise_jax.config.fields import field_of, flatten
 from purenoise_jax.config.resolve import kept_lines, resolved
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import disk_space, files, multihost
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.numerics import numeric_settings
@@ -26,7 +27,8 @@ from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.runtime.workdir_lock import WorkdirLock
 from purenoise_jax.training import provenance, resume
-from purenoise_jax.training.experiment import Experiment, build, init_workdir, run_options
+from purenoise_jax.training.build import build, init_workdir, run_options
+from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.metric_writer import METRICS, read_metrics
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint

@@ -15,7 +15,7 @@ from purenoise_jax.data.longtail import long_tail_indices
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.training.accumulators import EpochMetrics
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.train_step import Inputs, Rows
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz
 

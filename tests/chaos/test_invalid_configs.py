@@ -9,9 +9,10 @@ from ml_collections import ConfigDict
 
 from purenoise_jax import main as cli
 from purenoise_jax.chaos.invalid_configs import as_flag, bad_values, field_paths, with_value
-from purenoise_jax.config.fields import default_config, field_of, flatten, validate
+from purenoise_jax.config.fields import default_config, field_of, flatten
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.errors import ConfigError, DataError, shown
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 

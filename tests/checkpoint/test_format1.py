@@ -9,7 +9,7 @@ import pytest
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.runtime.files import read_json
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from tests.notes import Notes

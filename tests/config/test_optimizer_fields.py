@@ -2,14 +2,10 @@
 
 import pytest
 
-from purenoise_jax.config.fields import (
-    config_hash,
-    default_config,
-    fixed_fields,
-    make_phase,
-    validate,
-)
+from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json, write_json

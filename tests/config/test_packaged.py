@@ -14,7 +14,7 @@ import pytest
 
 from purenoise_jax import main as cli
 from purenoise_jax.config import packaged, parts
-from purenoise_jax.config.fields import config_hash
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -10,13 +10,8 @@ from rich.console import Console
 
 from configs import cifar10, cifar10_lt, cifar100_lt, digits_lt
 from purenoise_jax.checkpoint.digest import state_digest
-from purenoise_jax.config.fields import (
-    config_hash,
-    default_config,
-    fixed_fields,
-    flatten,
-    validate,
-)
+from purenoise_jax.config.fields import default_config, flatten
+from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.resolve import (
     CIFAR_MEAN,
     CIFAR_STD,
@@ -30,10 +25,11 @@ from purenoise_jax.config.run_record import (
     refuse_other_run,
     saved_config,
 )
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json, write_json
-from purenoise_jax.training.experiment import build, run_options
+from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.records import subset_line
 from tests.tiny import tiny_config, write_npz

@@ -16,7 +16,8 @@ from purenoise_jax.analysis.__main__ import parser as analysis_parser
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.chaos.__main__ import parser as chaos_parser
 from purenoise_jax.checkpoint.__main__ import parser as checkpoint_parser
-from purenoise_jax.config.fields import field_of, validate
+from purenoise_jax.config.fields import field_of
+from purenoise_jax.config.validation import validate
 from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

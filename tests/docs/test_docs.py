@@ -19,8 +19,9 @@ from launch.tables import TABLES
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.images import Shown
-from purenoise_jax.config.fields import default_config, make_phase, validate
+from purenoise_jax.config.fields import default_config, make_phase
 from purenoise_jax.config.flags import USAGE
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.methods import METHODS, build_recipe

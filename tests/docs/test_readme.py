@@ -10,7 +10,7 @@ from purenoise_jax.config.resolve import resolved
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.methods import METHODS
 from purenoise_jax.models import MODELS, NORMS
-from purenoise_jax.training.experiment import build, run_options
+from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.records import header_lines
 from tests.docs.pages import DOCS, README, blocks, commands, names_of
 

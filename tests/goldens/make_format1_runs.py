@@ -19,7 +19,7 @@ import numpy as np
 
 from purenoise_jax.checkpoint import manifest
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from tests.tiny import tiny_config, write_npz
 

@@ -8,7 +8,8 @@ from launch.cells import Row, entries
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Cell, Plan, Table
 from launch.planning import tasks_of
 from launch.tables import make_table
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
 
 MINI = Plan(epochs=MINI_EPOCHS, model=MINI_MODEL, mini=True)
 ROOT = Path("runs")

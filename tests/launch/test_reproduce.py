@@ -16,7 +16,7 @@ from launch.plan import Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
 from launch.tables import CUI, TABLES, make_table
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import validate
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import tiny_config, write_npz

@@ -14,7 +14,7 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.models import create_model
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 from tests.tiny import STEPS_PER_EPOCH, tiny_config, write_npz

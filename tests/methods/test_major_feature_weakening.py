@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.class_balanced_weights import effective_weights

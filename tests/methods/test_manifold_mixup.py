@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.class_balanced_weights import effective_weights
 from purenoise_jax.methods.mixing import draw_partners, draw_share, mixed_loss
@@ -19,7 +20,7 @@ from purenoise_jax.models import create_model
 from purenoise_jax.models.places import PLACES
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.train_step import Inputs
 from tests.linear_step import (
@@ -281,7 +282,7 @@ def test_a_network_without_a_named_place_is_refused(npz, monkeypatch):
     config.method.manifold_mixup.places = ("features", "input")
     assert build(config).phases[1].recipe.places == ("features", "input")
     monkeypatch.setattr(
-        "purenoise_jax.training.experiment.create_model", lambda *_, **__: SimpleNamespace()
+        "purenoise_jax.training.build.create_model", lambda *_, **__: SimpleNamespace()
     )
     with pytest.raises(ConfigError, match="its places: none"):
         build(config)

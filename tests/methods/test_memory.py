@@ -11,7 +11,7 @@ from purenoise_jax.config.fields import make_phase
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.methods.recipe import Memory, Recipe
 from purenoise_jax.runtime import rng
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.train_step import Inputs, Rows
 from tests.linear_step import data, run, state_of, step_of
 from tests.tiny import tiny_config, write_npz

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config.fields import validate
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.mixing import draw_partners
 from purenoise_jax.methods.recipe import Recipe

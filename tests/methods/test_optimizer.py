@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from purenoise_jax.checkpoint.tree_names import by_name
-from purenoise_jax.config.fields import validate
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods.optimizer import clip_by_norm, make_optimizer
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.finite_check import LARGEST_UPDATE

@@ -11,14 +11,15 @@ import pytest
 
 from purenoise_jax.checkpoint.frozen_networks import digest
 from purenoise_jax.checkpoint.tree_names import by_name
-from purenoise_jax.config.fields import FIELDS, default_config, validate
+from purenoise_jax.config.fields import FIELDS, default_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.arguments import arguments_of
 from purenoise_jax.methods.m2m import NAME
 from purenoise_jax.runtime.constraints import Real
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS
 from tests.tiny import tiny_config, write_npz

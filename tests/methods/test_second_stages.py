@@ -9,13 +9,15 @@ import pytest
 
 from configs import digits_lt
 from purenoise_jax.checkpoint.init_transforms import class_scale, without_aux_norm
-from purenoise_jax.config.fields import PHASE_FIELDS, config_hash, validate
+from purenoise_jax.config.fields import PHASE_FIELDS
+from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models.dropout import without_dropout
 from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.train_step import TrainState
 from tests.headed_step import params_of, train
 from tests.linear_step import COUNTS, STATS, data, run, softmax

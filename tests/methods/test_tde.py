@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from purenoise_jax.config.fields import validate
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Observed, cross_entropy, supervised
 from purenoise_jax.models import HEADS
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from tests.linear_step import STATS, data, run
 from tests.tiny import TinyNet, tiny_config, write_npz

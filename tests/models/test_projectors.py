@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
-from purenoise_jax.config.fields import FIELDS, config_hash, default_config
+from purenoise_jax.config.fields import FIELDS, default_config
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.models import HEADS, MODELS, PROJECTORS, create_model
 from purenoise_jax.models.network import Network
 from purenoise_jax.models.projectors import VICReg

@@ -16,7 +16,7 @@ from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.runtime import files
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.training import provenance, setup
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.provenance import versions

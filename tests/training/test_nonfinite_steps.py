@@ -28,8 +28,8 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import NonFiniteError
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics
+from purenoise_jax.training.build import build
 from purenoise_jax.training.compile_steps import compile_steps
-from purenoise_jax.training.experiment import build
 from purenoise_jax.training.finite_check import all_within, keep_finite
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics

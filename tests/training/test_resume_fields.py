@@ -11,12 +11,11 @@ from purenoise_jax.config.fields import (
     _STATIC_FIELDS,
     FIELDS,
     Field,
-    config_hash,
     default_config,
     field_of,
-    fixed_fields,
     flatten,
 )
+from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.methods import METHODS

@@ -7,10 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import make_phase, validate
+from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.validation import validate
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.experiment import build
+from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.resume import find_restore_point
 from tests.models.test_projectors import Flat

@@ -9,8 +9,8 @@ import pytest
 
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.models import NORMS
-from purenoise_jax.training import experiment as experiment_module
-from purenoise_jax.training.experiment import build, run_options
+from purenoise_jax.training import build as build_module
+from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.records import precision_note
 from tests.tiny import tiny_config, write_npz
 
@@ -67,9 +67,7 @@ def test_augmentations_get_their_settings_from_the_config(npz, monkeypatch):
         "augmix_severity": 4,
     }
     seen = {}
-    monkeypatch.setattr(
-        experiment_module, "make_augment", lambda names, **given: seen.update(given)
-    )
+    monkeypatch.setattr(build_module, "make_augment", lambda names, **given: seen.update(given))
     build(tiny_config(npz, **{f"data.{name}": value for name, value in settings.items()}))
     assert settings.items() <= seen.items()
 

@@ -1,0 +1,289 @@
+"""Builds an experiment from its config; nothing else in training reads a config."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
+from purenoise_jax.checkpoint.tree_names import collections
+from purenoise_jax.config.fields import FIELDS, phase_values
+from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.resolve import resolved
+from purenoise_jax.config.run_record import recorded_fields
+from purenoise_jax.data.augment.compose import check_sizes, make_augment
+from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.dataset import limit_test
+from purenoise_jax.data.sampling import EpochSampler
+from purenoise_jax.data.sources import registry
+from purenoise_jax.data.training_set import make_training_set
+from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.methods.schedules import learning_rates
+from purenoise_jax.models import create_model
+from purenoise_jax.runtime.constraints import MAX_INT
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.paths import expand, workdir_path
+from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.options import RunOptions
+
+
+def run_options(config: ConfigDict) -> RunOptions:
+    """Reads the options of a run.
+
+    Args:
+        config: validated.
+    """
+    config = resolved(config)
+    checkpoint, data, model = config.checkpoint, config.data, config.model
+    return RunOptions(
+        config_hash=config_hash(config),
+        seed=config.seed,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        steps_per_call=config.steps_per_call,
+        eval_batch_size=config.eval.batch_size,
+        eval_every_epochs=config.eval.every_epochs,
+        checkpoint_epochs=checkpoint.epochs,
+        checkpoint_every_epochs=checkpoint.every_epochs,
+        checkpoint_every_steps=checkpoint.every_steps,
+        checkpoint_keep=checkpoint.keep,
+        init_epoch=config.init_epoch,
+        init_aux_bn=config.init_aux_bn,
+        fresh=config.fresh,
+        model=model.name,
+        norm=model.norm,
+        noise_grad=model.noise_grad,
+        dtype=config.dtype,
+        matmul_precision=config.matmul_precision,
+        data_indices=data.indices,
+        data_profile=data.profile,
+        imbalance_ratio=data.imbalance_ratio,
+        data_limit=data.limit,
+    )
+
+
+def wants_fresh_start(config: ConfigDict) -> bool:
+    """Tells whether a config, validated or not, asks for a start from scratch."""
+    return bool(config.get("fresh"))
+
+
+def init_workdir(config: ConfigDict) -> Path | None:
+    """The workdir of the run whose checkpoint a new run begins with; None = random parameters.
+
+    Raises:
+        ConfigError: its path is not legal.
+    """
+    return workdir_path(config.init_from, "init_from") if config.init_from else None
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Reads the data and builds an experiment.
+
+    Args:
+        config: validated.
+
+    Raises:
+        ConfigError: a field does not fit the data or the devices.
+        DataError: the data set is missing, damaged or mislabelled.
+    """
+    config = resolved(config)
+    placement = Placement(config.batch_size, config.num_devices)
+    data, opt = config.data, config.optimizer
+    dataset = registry.load(
+        data.source,
+        name=data.name,
+        path=_expanded(data.path, "data.path"),
+        image_size=data.image_size,
+        train_split=data.train_split,
+        test_split=data.test_split,
+    )
+    dataset = limit_test(dataset, data.limit)
+    training = make_training_set(
+        dataset,
+        imbalance_ratio=data.imbalance_ratio,
+        profile=data.profile,
+        rule=data.rule,
+        seed=data.seed,
+        indices=_expanded(data.indices, "data.indices"),
+        normalize=data.normalize,
+        normalize_mean=data.normalize_mean,
+        normalize_std=data.normalize_std,
+        limit=data.limit,
+    )
+    placement.check_fits([training.images, dataset.test_images, dataset.val_images])
+    stats = training.stats
+    arguments = config.method.to_dict()
+    fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
+    phases = tuple(
+        Phase(
+            p["start_epoch"],
+            p["methods"],
+            build_recipe(p["methods"], stats, arguments),
+            p["reset"],
+            _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
+        )
+        for p in fields
+    )
+    sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
+    check_sizes(data.augment, *stats.image_shape[:2], **sizes)
+    augment = make_augment(
+        data.augment,
+        **sizes,
+        rotation_degrees=data.rotation_degrees,
+        randaugment_ops=data.randaugment_ops,
+        randaugment_magnitude=data.randaugment_magnitude,
+        augmix_severity=data.augmix_severity,
+    )
+    sampler = EpochSampler(training.labels, stats.num_classes, config.batch_size, config.seed)
+    if config.num_epochs * sampler.steps > MAX_INT:
+        raise ConfigError(
+            f"num_epochs={config.num_epochs} of {sampler.steps} steps each are more steps than "
+            f"can be counted; legal: at most {MAX_INT // sampler.steps}"
+        )
+    for phase in phases:
+        _check_requirements(phase, config.model)
+    model = _model(config, stats.num_classes)
+    for phase in phases:
+        _check_places(phase, config.model.name, getattr(model, "places", ()))
+    experiment = Experiment(
+        seed=config.seed,
+        placement=placement,
+        dataset=dataset,
+        training=training,
+        phases=phases,
+        sampler=sampler,
+        model=model,
+        tx=_optimizer(opt, opt.weight_decay),
+        rates=_rates(config.num_epochs, opt, fields),
+        batch_builder=BatchBuilder(
+            augment=augment,
+            mean=stats.normalize_mean,
+            std=stats.normalize_std,
+            num_classes=stats.num_classes,
+        ),
+        identity={
+            "model": config.model.name,
+            "image_shape": list(stats.image_shape),
+            "num_classes": stats.num_classes,
+            "class_counts": stats.class_counts.tolist(),
+            "dataset_fingerprint": training.fingerprint,
+            "dataset_content": training.content,
+            "normalize_mean": stats.normalize_mean.tolist(),
+            "normalize_std": stats.normalize_std.tolist(),
+        },
+        matmul_precision=config.matmul_precision,
+    )
+    return _with_frozen_networks(experiment, config)
+
+
+def _model(config: ConfigDict, num_classes: int) -> Any:
+    model = config.model
+    return create_model(
+        model.name,
+        num_classes=num_classes,
+        norm=model.norm,
+        noise_grad=model.noise_grad,
+        dtype=config.dtype,
+        head=model.head,
+        projector=model.projector,
+        projector_width=model.projector_width,
+    )
+
+
+def _optimizer(opt: ConfigDict, weight_decay: float) -> optax.GradientTransformation:
+    return make_optimizer(
+        opt.name,
+        momentum=opt.momentum,
+        weight_decay=weight_decay,
+        nesterov=opt.nesterov,
+        clip_norm=opt.clip_norm,
+    )
+
+
+def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The learning rate of every epoch, f64[E]: the run's schedule, or that of a phase's own."""
+
+    def schedule(epochs: int, of: Mapping[str, Any]) -> np.ndarray:
+        return learning_rates(
+            epochs,
+            learning_rate=of["learning_rate"],
+            warmup_epochs=of["warmup_epochs"],
+            milestones=of["milestones"],
+            gamma=of["gamma"],
+            schedule=of["schedule"],
+        )
+
+    rates = schedule(num_epochs, opt)
+    ends = [phase["start_epoch"] for phase in phases[1:]] + [num_epochs]
+    for phase, end in zip(phases, ends, strict=True):
+        if phase["learning_rate"]:
+            start = phase["start_epoch"]
+            rates[start:end] = schedule(end - start, phase)
+    return rates
+
+
+def _check_requirements(phase: Phase, model: ConfigDict) -> None:
+    """Refuses a model that does not meet a requirement of a method."""
+    for name, value in phase.recipe.requires.items():
+        if model[name] != value:
+            raise ConfigError(
+                f"model.{name}={model[name]}, but the phase of {' + '.join(phase.methods)} from "
+                f"epoch {phase.start} needs model.{name}={value}"
+            )
+
+
+def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
+    """Refuses a model without the places at which a method of a phase mixes activations."""
+    missing = [place for place in phase.recipe.places if place not in places]
+    if missing:
+        raise ConfigError(
+            f"model.name={name} has no place {', '.join(missing)}, where the phase of "
+            f"{' + '.join(phase.methods)} from epoch {phase.start} mixes activations; its places: "
+            f"{', '.join(places) or 'none'}"
+        )
+
+
+def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experiment:
+    """Loads the networks that methods name, and adds their digests to the run's identity."""
+    wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
+    if not wanted:
+        return experiment
+    same = ("model", "image_shape", "num_classes", "normalize_mean", "normalize_std")
+    identity = {name: experiment.identity[name] for name in same}
+    classes = experiment.training.stats.num_classes
+    models, frozen = {}, {}
+    for name, run in wanted.items():
+        models[name] = _model(_with_model_of(config, name, run), classes)
+        target = collections(dataclasses.replace(experiment, model=models[name]).target())
+        target = {part: target[part] for part in ("params", "batch_stats") if part in target}
+        frozen[name] = load_frozen(name, run, target, identity)
+    digests = {name: digest(variables) for name, variables in frozen.items()}
+    return dataclasses.replace(
+        experiment,
+        frozen=frozen,
+        frozen_models=models,
+        identity={**experiment.identity, "frozen": digests},
+    )
+
+
+def _with_model_of(config: ConfigDict, name: str, run: str) -> ConfigDict:
+    """The config with the norm, head and projector of another run, whose network is `name`."""
+    there = recorded_fields(config, workdir_path(run, f"network {name}"))
+    changed = config.copy_and_resolve_references()
+    for field in ("norm", "head", "projector", "projector_width") if there else ():
+        described = FIELDS[f"model.{field}"]
+        value = there.get(f"model.{field}", described.absent)
+        if described.legal.allows(value):
+            changed.model[field] = value
+    return changed
+
+
+def _expanded(path: str, field: str) -> str:
+    """As `paths.expand`; "" if the field is empty."""
+    return str(expand(path, field)) if path else ""
