@@ -34,6 +34,11 @@ def check_fields_agree(config: ConfigDict) -> None:
         data.normalize,
         {"data.normalize_mean": data.normalize_mean, "data.normalize_std": data.normalize_std},
     )
+    if data.val_fraction and data.val_per_class:
+        raise ConfigError(
+            f"data.val_fraction={data.val_fraction:g} and data.val_per_class={data.val_per_class} "
+            "are two rules for the validation images; legal: 0 for one of them"
+        )
     for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
         check_arguments(name, config.method.get(name, {}), config.batch_size)
     if opt.nesterov and opt.name != "sgd":

@@ -133,7 +133,9 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.rule": Field(
         "cao", "images kept of a class: shuffled (Cao et al.) or the first n", OneOf(RULES)
     ),
-    "data.seed": Field(0, "seed of the cao rule", Integer(0, MAX_SEED)),
+    "data.seed": Field(
+        0, "seed of the cao rule, and of the draw of validation images", Integer(0, MAX_SEED)
+    ),
     "data.indices": Field(
         "", "file with the indices of the subset, instead of the rule", Text(), fixed=False
     ),
@@ -142,6 +144,18 @@ _STATIC_FIELDS: dict[str, Field] = {
         "for quick trials: images kept of the largest training class, of the others in "
         "proportion, and of each test class; 0 = all",
         Integer(0),
+    ),
+    "data.val_fraction": Field(
+        0.0,
+        "share of each class held out of the training images for validation, drawn by data.seed",
+        Real(0, 1, below=True),
+        absent=0.0,
+    ),
+    "data.val_per_class": Field(
+        0,
+        "instead of a share: images of each class held out; classes without more keep all",
+        Integer(0),
+        absent=0,
     ),
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),

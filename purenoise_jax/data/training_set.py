@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.held_out import hold_out
 from purenoise_jax.data.longtail import (
     count_classes,
     fingerprint,
@@ -30,6 +31,8 @@ class TrainingSet:
         stats: see `DataStats`.
         fingerprint: sha256 of the chosen indices, see `longtail.fingerprint`.
         content: sha256 over these images and labels and those of the other splits.
+        val_images: uint8[V, H, W, C], held out for validation; None = none are.
+        val_labels: int32[V]; None = none are held out.
     """
 
     images: np.ndarray
@@ -37,6 +40,8 @@ class TrainingSet:
     stats: DataStats
     fingerprint: str
     content: str
+    val_images: np.ndarray | None = None
+    val_labels: np.ndarray | None = None
 
 
 def make_training_set(
@@ -51,8 +56,10 @@ def make_training_set(
     normalize_mean: Sequence[float],
     normalize_std: Sequence[float],
     limit: int = 0,
+    val_fraction: float = 0.0,
+    val_per_class: int = 0,
 ) -> TrainingSet:
-    """Cuts the long-tailed subset and measures it.
+    """Cuts the long-tailed subset, holds validation images out of it, and measures the rest.
 
     Args:
         dataset: from a source.
@@ -66,9 +73,11 @@ def make_training_set(
         normalize_mean: C numbers, only used by "explicit".
         normalize_std: C numbers, only used by "explicit".
         limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
+        val_fraction: share of each class that is held out, see `held_out_counts`; 0 = none.
+        val_per_class: images of each class that are held out; 0 = none.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range, or the data set has validation images already.
         DataError: a class has no image, here or in the test set, or a channel is constant.
     """
     absent = np.flatnonzero(count_classes(dataset.test_labels, dataset.num_classes) == 0)
@@ -89,6 +98,9 @@ def make_training_set(
         )
     if limit:
         chosen = thin(chosen, dataset.train_labels, limit)
+    val = np.zeros(0, np.int64)
+    if val_fraction or val_per_class:
+        chosen, val = _without_validation(dataset, chosen, val_fraction, val_per_class, seed)
     images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
     class_counts = count_classes(labels, dataset.num_classes)
     empty = np.flatnonzero(class_counts == 0)
@@ -132,10 +144,32 @@ def make_training_set(
         normalize_mean=norm_mean,
         normalize_std=norm_std,
     )
+    val_images, val_labels = dataset.val_images, dataset.val_labels
+    if val.size:
+        val_images, val_labels = dataset.train_images[val], dataset.train_labels[val]
     splits = [(images, labels), (dataset.test_images, dataset.test_labels)]
-    if dataset.val_images is not None and dataset.val_labels is not None:
-        splits.append((dataset.val_images, dataset.val_labels))
-    return TrainingSet(images, labels, stats, fingerprint(chosen), content_digest(splits))
+    if val_images is not None and val_labels is not None:
+        splits.append((val_images, val_labels))
+    content = content_digest(splits)
+    held_out = (val_images, val_labels) if val.size else (None, None)
+    return TrainingSet(images, labels, stats, fingerprint(chosen), content, *held_out)
+
+
+def _without_validation(
+    dataset: Dataset, chosen: np.ndarray, fraction: float, per_class: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits the indices of a subset into those that train and those held out for validation."""
+    field = f"data.val_fraction={fraction:g}" if fraction else f"data.val_per_class={per_class}"
+    if dataset.val_images is not None:
+        raise ConfigError(f"{field}: {dataset.name} has validation images of its own; legal: 0")
+    held_out = hold_out(
+        dataset.train_labels[chosen],
+        dataset.num_classes,
+        fraction=fraction,
+        per_class=per_class,
+        seed=seed,
+    )
+    return chosen[~held_out], chosen[held_out]
 
 
 def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:

@@ -228,14 +228,23 @@ class Display:
             self._progress.stop()
             self._progress = None
 
-    def evaluated(self, epoch: int, num_epochs: int, loss: float | None, test: Any) -> None:
-        """Prints one line about an evaluation."""
+    def evaluated(
+        self,
+        epoch: int,
+        num_epochs: int,
+        loss: float | None,
+        test: Mapping[str, Any],
+        val: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Prints one line about an evaluation, on the test set and on validation images if any."""
         now = datetime.datetime.now().strftime("%H:%M:%S")
         loss_text = "" if loss is None else f"  train loss {loss:.3f}"
         rarest = test.get("group_accuracy")
         rare_text = f"  rarest fifth {percent(rarest[0])} %" if rarest else ""
+        # Validation images held out of a long-tailed set are long-tailed, too.
+        val_text = f"  validation, balanced {percent(val['balanced_accuracy'])} %" if val else ""
         self.note(
-            f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}{loss_text}"
+            f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}{loss_text}{val_text}"
             f"  test accuracy {percent(test['accuracy'])} %{rare_text}"
         )
 

@@ -65,6 +65,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         data_profile=data.profile,
         imbalance_ratio=data.imbalance_ratio,
         data_limit=data.limit,
+        val_per_class=data.val_per_class,
     )
 
 
@@ -115,7 +116,13 @@ def build(config: ConfigDict) -> Experiment:
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
         limit=data.limit,
+        val_fraction=data.val_fraction,
+        val_per_class=data.val_per_class,
     )
+    if training.val_images is not None:
+        dataset = dataclasses.replace(
+            dataset, val_images=training.val_images, val_labels=training.val_labels
+        )
     placement.check_fits([training.images, dataset.test_images, dataset.val_images])
     stats = training.stats
     arguments = config.method.to_dict()

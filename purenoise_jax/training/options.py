@@ -31,6 +31,7 @@ class RunOptions:
         data_profile: imbalance profile of the subset.
         imbalance_ratio: images of the largest class over those of the smallest.
         data_limit: images that the largest class keeps; 0 = all.
+        val_per_class: images of each class held out for validation; 0 = none, or a share.
     """
 
     config_hash: str
@@ -56,3 +57,4 @@ class RunOptions:
     data_profile: str
     imbalance_ratio: float
     data_limit: int
+    val_per_class: int

@@ -32,6 +32,11 @@ def header_lines(
     steps = experiment.steps_per_epoch
     starts = [(phase.start, phase.methods) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
+    val_labels = experiment.training.val_labels
+    validation = {}
+    if val_labels is not None:
+        held_out = np.bincount(val_labels, minlength=len(counts))
+        validation["validation"] = validation_line(held_out, options.val_per_class)
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
@@ -41,11 +46,28 @@ def header_lines(
         "subset": subset_line(
             options, len(experiment.training.labels), len(experiment.dataset.train_labels)
         ),
+        **validation,
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
         "length": f"{options.num_epochs} epochs of {steps:,} steps, "
         f"{options.num_epochs * steps:,} in all, {options.batch_size} images a step",
     }
+
+
+def validation_line(class_counts: np.ndarray, per_class: int) -> str:
+    """Line of the header about validation images held out of the training images.
+
+    Args:
+        class_counts: int[K], validation images of each class.
+        per_class: images that were to be held out of each class; 0 = a share of it.
+    """
+    without = np.flatnonzero(class_counts == 0).tolist()
+    rule = f"{per_class} of each class" if per_class else "a share of each class"
+    line = f"{int(class_counts.sum()):,} images held out, {rule}"
+    if not without:
+        return line
+    more = f" and {len(without) - 10} more" if len(without) > 10 else ""
+    return f"{line}; none of classes {' '.join(map(str, without[:10]))}{more}"
 
 
 def subset_line(options: RunOptions, kept: int, available: int) -> str:
@@ -162,7 +184,7 @@ def make_summary(
     """Summary of a finished run, without its origin, time and versions."""
     test = dict(evaluated["test"])
     numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
-    for name in ("accuracy", "nll", "ece"):
+    for name in ("accuracy", "balanced_accuracy", "nll", "ece"):
         if "val" in evaluated:
             numbers[f"val_{name}"] = evaluated["val"].get(name)
     return {

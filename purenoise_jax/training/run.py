@@ -18,8 +18,9 @@ from purenoise_jax.training import records
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
-from purenoise_jax.training.metric_writer import MetricsWriter
+from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
 from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
+from purenoise_jax.training.selection import selected_epochs, selected_lines
 from purenoise_jax.training.setup import RunSetup
 from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import Rows
@@ -195,8 +196,9 @@ class TrainingRun:
         rate = float(self.experiment.rates[epoch])
         record = records.epoch_record(self.metrics, phase, done, rate, self._timer, self._evaluated)
         if self._evaluated:
-            test = self._evaluated["test"]
-            self._display.evaluated(done, options.num_epochs, record.get("train/loss"), test)
+            loss, test = record.get("train/loss"), self._evaluated["test"]
+            val = self._evaluated.get("val")
+            self._display.evaluated(done, options.num_epochs, loss, test, val)
         if self._log is not None:
             self._log.write(self.step, record)
         self._epoch_ended = True
@@ -252,9 +254,11 @@ class TrainingRun:
         if not self._evaluated:
             phase = self.experiment.phase_of(self._options.num_epochs - 1)
             self._evaluated = self._evaluate(phase)
+        selected = self._selected()
         if self._is_first_process:
             summary = {
                 **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
+                "selected": selected,
                 "init_from": self._restored.init_from,
                 "skipped_steps": self._nonfinite.count,
                 "images_per_second": self._timer.images_per_second,
@@ -265,8 +269,17 @@ class TrainingRun:
             files.write_json(self._workdir / "summary.json", summary)
         title = f"{self._workdir}, epoch {self._options.num_epochs}"
         self._display.table(title, self._evaluated["test"], self.experiment.dataset.class_names)
+        for line in selected_lines(selected):
+            self._display.note(line)
         if self._is_first_process and at_end is not None:
             self._stop.waiting(partial(at_end, self.experiment))
+
+    def _selected(self) -> dict[str, dict[str, Any]]:
+        """The epoch that each rule of `selection.SELECT` chooses; none without metrics.jsonl."""
+        try:
+            return selected_epochs(read_metrics(self._workdir / METRICS))
+        except OSError:
+            return {}
 
     def _compile(self, phase: Phase) -> None:
         """Starts to compile the step of a phase; programs of other phases are dropped."""

@@ -1,5 +1,6 @@
 """The fields of a config arrive in the parts that `build` makes of it."""
 
+import json
 import re
 
 import jax
@@ -7,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.models import NORMS
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training import build as build_module
 from purenoise_jax.training.build import build, run_options
-from purenoise_jax.training.records import precision_note
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.records import header_lines, precision_note
+from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
 EXPLICIT = {
@@ -187,3 +192,32 @@ def test_each_split_is_evaluated_under_its_own_name(npz):
         np.testing.assert_array_equal(images, arrays[f"{split}_images"])
         np.testing.assert_array_equal(labels, arrays[f"{split}_labels"])
     assert list(experiment.evaluators(16)) == ["test", "val"]
+
+
+def test_held_out_images_are_evaluated_and_named_in_header_and_summary(tmp_path):
+    config = tiny_config(
+        write_npz(tmp_path / "own.npz"), **{"data.val_per_class": 3, "eval.every_epochs": 1}
+    )
+    experiment = build(config)
+    lines = header_lines(run_options(config), tmp_path, experiment, experiment.init())
+    assert lines["validation"] == "9 images held out, 3 of each class; none of classes 3"
+    notes = Notes()
+    train_and_evaluate(config, tmp_path / "run", notes)
+    text = "\n".join(notes.lines)
+    assert len(re.findall("validation, balanced", text)) == 4
+    assert "best on the test set" in text
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["class_counts"] == [21, 9, 3, 3]
+    assert 0 <= summary["val_balanced_accuracy"] <= 1
+    assert {rule: chosen["evaluations"] for rule, chosen in summary["selected"].items()} == {
+        "last": 4,
+        "val": 4,
+        "test_best": 4,
+    }
+    assert summary["selected"]["last"]["test_accuracy"] == summary["test_accuracy"]
+
+
+def test_two_rules_for_validation_images_are_refused(tmp_path):
+    config = tiny_config(tmp_path, **{"data.val_per_class": 3, "data.val_fraction": 0.1})
+    with pytest.raises(ConfigError, match=r"val_fraction=0.1 and data.val_per_class=3 are two"):
+        validate(config)
