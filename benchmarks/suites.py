@@ -1,15 +1,18 @@
 """The suites of measurements: one function each, which adds rows to a `Bench`."""
 
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks import convolutions, norms, overhead, profile, saving, scaling
+from benchmarks import convolutions, method_costs, norms, overhead, profile, saving, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
+from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.compiler import CPU_OPTIONS
 
 try:
@@ -419,6 +422,36 @@ def profiles(bench: Bench) -> None:
     )
 
 
+def costs_of_methods(bench: Bench) -> None:
+    """The step of every method over that of plain training."""
+    model = first_model(bench)
+    batch = batch_for(bench, model)
+    group = f"{model}, float32, batch {batch}"
+    with tempfile.TemporaryDirectory() as folder:
+        images = method_costs.write_images(Path(folder) / "images.npz", batch)
+        network = bench.attempt(
+            f"{group}: network of another run",
+            method_costs.train_network, images, model, batch, Path(folder) / "erm",
+        )  # fmt: skip
+
+        def make(method: str) -> Program:
+            config = method_costs.method_config(method, images, model, batch, network or "")
+            return method_costs.method_program(config, method, bench.steps_per_call)
+
+        makers: dict[str, Callable[[], Program]] = {
+            method: partial(make, method) for method in METHODS
+        }
+        rows = bench.time("methods", group, bench.prepare(makers, group))
+    plain = next((row for row in rows if row["name"] == "erm"), None)
+    for row in rows:
+        row["over_erm"] = over(row, plain) if plain else None
+    bench.table(
+        f"a step of each method: {group}; time over plain training's",
+        rows,
+        TIME | {"/ erm": number("over_erm", "{:.2f}"), "phase": lambda row: row["phase"]},
+    )
+
+
 SUITES = {
     "steps": steps,
     "norms": norm_forms,
@@ -432,4 +465,5 @@ SUITES = {
     "devices": devices,
     "memory": memories,
     "profile": profiles,
+    "methods": costs_of_methods,
 }
