@@ -27,6 +27,8 @@ ERROR_SECONDS, STOPPED_SECONDS = 15, 120
 # Seconds that a process has to end after SIGTERM.
 GRACE_SECONDS = 10
 PR_SET_PDEATHSIG = 1
+# In the environment of a process that is to end with the one that started it.
+WITH_PARENT = "PURENOISE_JAX_WITH_PARENT"
 
 
 def free_port() -> int:
@@ -113,11 +115,16 @@ def stop(processes: Sequence[subprocess.Popen]) -> None:
             process.wait()
 
 
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Requests a signal for this process if the one that started it is killed (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
 def _prepare(number: int) -> None:
     """Runs in a new process: unblocks signals, and requests one if the starter is killed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    end_with_parent(number)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,12 @@ class Task:
     first_epoch: int = 0
 
     @property
+    def starts_from(self) -> tuple[Path, ...]:
+        """The workdirs of other runs whose checkpoints it needs."""
+        wanted = [self.config.init_from, *(a.network for a in _wanting_networks(self.config))]
+        return tuple(Path(run) for run in dict.fromkeys(filter(None, wanted)))
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """The contents of summary.json; None while the run is not finished.
 

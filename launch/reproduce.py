@@ -7,8 +7,8 @@ runs that start from it. Each run has a folder under --out; the table is made fr
 """
 
 import argparse
-import gc
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,19 +18,21 @@ from typing import Any
 import jax
 
 from launch import cells
+from launch.engines import in_turn, side_by_side, slurm
+from launch.engines.one_run import train
+from launch.local import WITH_PARENT, end_with_parent
 from launch.plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
+from launch.run_states import in_use, show_states
 from launch.tables import TABLES, make_table
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
-from purenoise_jax.main import write_report
 from purenoise_jax.runtime import compilation_cache
-from purenoise_jax.runtime.console import Display, SafeConsole, duration, percent
-from purenoise_jax.runtime.errors import CheckpointError, ConfigError, NonFiniteError, unknown
+from purenoise_jax.runtime.console import SafeConsole, duration
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.loop import train_and_evaluate
 
 FAILED = 1
 QUICK_EPOCHS = 5
@@ -43,7 +45,6 @@ DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
     "data.profile": (("auto", "exp"), "the table is about exponential profiles"),
     "data.limit": ((0,), "the table is about whole subsets"),
 }
-MEANS_NOTHING = "quick: this number means nothing"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,6 +88,30 @@ def parser() -> argparse.ArgumentParser:
         help="mini: a small network on images of 16 x 16, which two CPU cores can train; tells "
         "whether a method does what it is for, not how good it is",
     )
+    parse.add_argument(
+        "--engine",
+        choices=("local", "slurm"),
+        default="local",
+        help="slurm: submit the runs as arrays of jobs, and return at once; the same command again "
+        "submits only what is neither finished nor in the queue",
+    )
+    parse.add_argument(
+        "--jobs",
+        type=int,
+        help="runs at a time: processes of this machine, each with its share of cores and GPUs "
+        "(default 1), or jobs of each array (default: no limit)",
+    )
+    parse.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="with --engine slurm: an option of sbatch, as --sbatch=--partition=gpu",
+    )
+    parse.add_argument(
+        "--status", action="store_true", help="only list the runs that are done, running, failed"
+    )
+    parse.add_argument("--run", metavar="WORKDIR", help="only the run with this workdir; no table")
     parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
     parse.add_argument("--only-table", action="store_true", help="only make the table, run nothing")
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -160,45 +185,6 @@ def _rate(tasks: Sequence[Task]) -> float | None:
     return cost / seconds if seconds else None
 
 
-def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
-    """Runs the tasks that are not finished.
-
-    Returns:
-        The workdirs of failed runs: a loss or gradient was not finite, or the checkpoint to
-        continue from cannot be used.
-    """
-    broken: list[Path] = []
-    note = f"  ({MEANS_NOTHING})" if quick else ""
-    for number, task in enumerate(tasks, start=1):
-        name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
-        if task.summary:
-            before = percent(task.summary["test_accuracy"])
-            console.print(f"{name}: already done, {before} %{note}")
-            continue
-        if Path(task.config.init_from) in broken:
-            console.print(f"{name}: skipped, because the run that it starts from failed")
-            continue
-        console.print(name)
-        try:
-            display = Display(active=not quick)
-            at_end = None
-            if task.config.report:
-                at_end = partial(write_report, task.workdir, display, False)
-            train_and_evaluate(task.config, task.workdir, display, at_end)
-        except (NonFiniteError, CheckpointError) as error:
-            broken.append(task.workdir)
-            console.print(f"{name}: failed: {error}")
-            continue
-        finally:
-            # Frees compiled programs and their constants, which the next run does not use.
-            jax.clear_caches()
-            gc.collect()
-        summary = task.summary or {}
-        took = duration(summary["seconds"])
-        console.print(f"{name}: {percent(summary['test_accuracy'])} %, {took}{note}")
-    return broken
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     return run_command(
@@ -217,6 +203,14 @@ def _reproduce(argv: Sequence[str]) -> int:
     seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
+    if args.jobs is not None and args.jobs < 1:
+        raise ConfigError(f"--jobs={args.jobs} must be at least 1")
+    if args.sbatch and args.engine != "slurm":
+        raise ConfigError("--sbatch is used only with --engine slurm")
+    apart = not args.run and (args.engine == "slurm" or (args.jobs or 1) > 1)
+    if apart:
+        # The GPUs belong to the processes that train.
+        jax.config.update("jax_platforms", "cpu")
     table = make_table(args.table, plan)
     root = expand(args.out, "--out").resolve()
     root /= "quick" if args.quick else "mini" if plan.mini else ""
@@ -226,17 +220,74 @@ def _reproduce(argv: Sequence[str]) -> int:
     if args.dry_run:
         show_plan(tasks, console)
         return 0
+    if args.status:
+        show_states(tasks, console, slurm.queued(root))
+        return 0
+    # Orbax logs every step of a save.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if args.run:
+        return _run_one(args.run, tasks, args.quick, console)
+    arguments = arguments_for_a_run(args, seeds)
+    if args.engine == "slurm":
+        slurm.submit(
+            tasks,
+            arguments,
+            at_a_time=args.jobs or 0,
+            options=args.sbatch,
+            root=root,
+            console=console,
+        )
+        return 0
     broken: list[Path] = []
-    if not args.only_table:
+    if not args.only_table and apart:
+        broken = side_by_side.run(tasks, arguments, args.jobs, root, console)
+    elif not args.only_table:
         compilation_cache.enable()
-        # Orbax logs every step of a save.
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        broken = run(tasks, console, args.quick)
+        broken = in_turn.run(tasks, console, args.quick)
     rows = cells.collect(table, seeds, root)
     cells.show(table, rows, plan, console)
     for path in cells.write(table, rows, plan, root / "tables", args.table):
         console.print(str(path))
     return FAILED if broken else 0
+
+
+def _run_one(workdir: str, tasks: Sequence[Task], quick: bool, console: SafeConsole) -> int:
+    """Trains one run of the table, unless it is finished or trains elsewhere."""
+    if os.environ.get(WITH_PARENT):
+        end_with_parent()
+    found = [task for task in tasks if task.workdir == Path(workdir)]
+    if not found:
+        raise ConfigError(f"--run {workdir}: no run of this table; --dry-run lists them")
+    (task,) = found
+    if task.summary:
+        console.print(f"{workdir}: already done")
+        return 0
+    if in_use(task.workdir):
+        console.print(f"{workdir}: is running already")
+        return 0
+    missing = [w for w in task.starts_from if not (w / "summary.json").is_file()]
+    if missing:
+        raise CheckpointError(f"{workdir}: the run that it starts from, {missing[0]}, is not done")
+    compilation_cache.enable()
+    train(task, quick)
+    return 0
+
+
+def arguments_for_a_run(args: argparse.Namespace, seeds: int) -> list[str]:
+    """The command line of a process that trains one run of the same table."""
+    given: dict[str, Any] = {
+        "--out": expand(args.out, "--out").resolve(),
+        "--data": expand(args.data, "--data").resolve() if args.data else None,
+        "--preset": args.preset,
+        "--epochs": args.epochs,
+        "--model": args.model or None,
+        "--tier": args.tier,
+        "--seeds": seeds,
+    }
+    parts = [args.table]
+    parts += [f"{name}={value}" for name, value in given.items() if value is not None]
+    parts += [f"--set={text}" for text in args.set]
+    return parts + ["--quick"] * args.quick + ["--debug"] * args.debug
 
 
 if __name__ == "__main__":

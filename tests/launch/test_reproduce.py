@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from launch import cells, planning, reproduce, tables
+from launch.engines import one_run
 from launch.plan import Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
 from launch.tables import CUI, TABLES, make_table
@@ -276,7 +277,7 @@ def test_a_table_skips_finished_runs(tiny_table, tmp_path, capsys):
 
 def test_an_interrupted_table_continues(tiny_table, tmp_path, capsys, monkeypatch):
     out, trained = tmp_path / "runs", []
-    real = reproduce.train_and_evaluate
+    real = one_run.train_and_evaluate
 
     def interrupted(config, workdir, display, at_end):
         if len(trained) == 1:
@@ -284,9 +285,9 @@ def test_an_interrupted_table_continues(tiny_table, tmp_path, capsys, monkeypatc
         trained.append(workdir)
         return real(config, workdir, display, at_end)
 
-    monkeypatch.setattr(reproduce, "train_and_evaluate", interrupted)
+    monkeypatch.setattr(one_run, "train_and_evaluate", interrupted)
     assert reproduce.main(["tiny", "--out", str(out), "--seeds", "1"]) == 130
-    monkeypatch.setattr(reproduce, "train_and_evaluate", real)
+    monkeypatch.setattr(one_run, "train_and_evaluate", real)
     code, text = command(capsys, "--out", out, "--seeds", 1)
     assert code == 0 and text.count("already done") == 1 and "missing" not in text
 

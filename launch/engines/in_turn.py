@@ -1,0 +1,41 @@
+"""Runs the tasks of a table one after another in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.engines.one_run import train
+from launch.planning import Task
+from purenoise_jax.runtime.console import SafeConsole, duration, percent
+from purenoise_jax.runtime.errors import CheckpointError, NonFiniteError
+
+MEANS_NOTHING = "quick: this number means nothing"
+
+
+def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
+    """Runs the tasks that are not finished.
+
+    Returns:
+        The workdirs of failed runs: a loss or gradient was not finite, or the checkpoint to
+        continue from cannot be used.
+    """
+    broken: list[Path] = []
+    note = f"  ({MEANS_NOTHING})" if quick else ""
+    for number, task in enumerate(tasks, start=1):
+        name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
+        if task.summary:
+            before = percent(task.summary["test_accuracy"])
+            console.print(f"{name}: already done, {before} %{note}")
+            continue
+        if any(earlier in broken for earlier in task.starts_from):
+            console.print(f"{name}: skipped, because the run that it starts from failed")
+            continue
+        console.print(name)
+        try:
+            summary = train(task, quick)
+        except (NonFiniteError, CheckpointError) as error:
+            broken.append(task.workdir)
+            console.print(f"{name}: failed: {error}")
+            continue
+        took = duration(summary["seconds"])
+        console.print(f"{name}: {percent(summary['test_accuracy'])} %, {took}{note}")
+    return broken

@@ -1,0 +1,81 @@
+"""States of the runs of a table, read from their folders."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from launch.engines.one_run import failure
+from launch.planning import Task
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime.console import SafeConsole, percent
+from purenoise_jax.runtime.errors import InUseError
+from purenoise_jax.runtime.workdir_lock import WorkdirLock
+
+DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO = (
+    "done", "running", "queued", "failed", "stopped", "to do",
+)  # fmt: skip
+STATES = (DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO)
+
+
+class RunState(NamedTuple):
+    """State of one run.
+
+    Attributes:
+        name: one of `STATES`.
+        detail: its accuracy, progress or error, for people.
+    """
+
+    name: str
+    detail: str = ""
+
+
+def state_of(task: Task, queued: Collection[Path] = ()) -> RunState:
+    """Reads the state of a run.
+
+    Args:
+        task: the run.
+        queued: workdirs of runs that wait in the queue of a cluster.
+    """
+    summary = task.summary
+    if summary:
+        return RunState(DONE, f"{percent(summary['test_accuracy'])} %")
+    steps = Checkpoints(task.workdir).steps() if task.workdir.is_dir() else []
+    progress = f"checkpoint of step {steps[-1]:,}" if steps else "no checkpoint yet"
+    if in_use(task.workdir):
+        return RunState(RUNNING, progress)
+    if task.workdir in queued:
+        return RunState(QUEUED, progress if steps else "")
+    record = failure(task.workdir)
+    if record:
+        return RunState(FAILED, record["error"])
+    return RunState(STOPPED, progress) if steps else RunState(TO_DO)
+
+
+def in_use(workdir: Path) -> bool:
+    """True if a process, of this machine or another, trains in a workdir."""
+    if not workdir.is_dir():
+        return False
+    try:
+        with WorkdirLock(workdir):
+            return False
+    except InUseError:
+        return True
+
+
+def show_states(
+    tasks: Sequence[Task], console: SafeConsole, queued: Collection[Path] = ()
+) -> dict[str, int]:
+    """Lists the runs of a table with their states, and how many there are of each.
+
+    Returns:
+        The number of runs in each of `STATES`.
+    """
+    counts = dict.fromkeys(STATES, 0)
+    for task in tasks:
+        state = state_of(task, queued)
+        counts[state.name] += 1
+        name = f"{task.workdir.parent.name}/{task.workdir.name}"
+        console.print(f"{state.name:<8} {name}  {state.detail}".rstrip())
+    there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    console.print(f"{len(tasks)} runs: {there}")
+    return counts
