@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launch import reproduce
 from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.tiny import write_npz
 
@@ -147,3 +148,69 @@ def test_a_job_is_requeued_until_its_user_cancels_it(tmp_path):
         assert f"continues at step {steps:,}," in job.log()
     # After the failure of the machine SLURM itself requeued the job.
     assert job.log().count("back into the queue") == 1
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch, capsys):
+    """A function that runs `launch.reproduce` on the quick form of a table, and returns its output."""
+    cifar = os.environ.get("PURENOISE_JAX_CIFAR")
+    if not cifar:
+        pytest.skip("PURENOISE_JAX_CIFAR does not name a folder of CIFAR files")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    out = tmp_path / "out"
+
+    def command(*more: str) -> str:
+        assert (
+            reproduce.main(["resnet32", "--quick", f"--data={cifar}", f"--out={out}", *more]) == 0
+        )
+        return capsys.readouterr().out
+
+    yield command
+    for listed in out.glob("quick/jobs/*.txt"):
+        subprocess.run(["scancel", "--quiet", listed.stem])
+
+
+def log_of(tmp_path: Path, number: str, place: int) -> str:
+    path = tmp_path / f"out/quick/jobs/{number}_{place}.log"
+    return path.read_text() if path.exists() else ""
+
+
+def wait_until(done, tmp_path: Path) -> None:
+    for _ in range(1200):
+        if done():
+            return
+        time.sleep(0.5)
+    logs = "\n".join(path.read_text() for path in tmp_path.glob("out/quick/jobs/*.log"))
+    raise AssertionError(logs)
+
+
+SUBMIT = ("--engine=slurm", "--sbatch=--cpus-per-task=1", "--sbatch=--time=20")
+
+
+def test_a_table_is_run_by_two_arrays_and_nothing_twice(table, tmp_path):
+    submitted = table(*SUBMIT, "--jobs=1")
+    first, second = re.findall(r"array (\d+): (\d) runs", submitted)
+    assert (first[1], second[1]) == ("2", "2")
+    assert f"array {second[0]}: 2 runs, after {first[0]}" in submitted
+    again = table(*SUBMIT)
+    assert "4 runs are in the queue already" in again and "nothing to submit" in again
+    assert re.search(r"4 runs: .*queued", table("--status"))
+    wait_until(lambda: "4 runs: 4 done" in table("--status"), tmp_path)
+    assert "already" not in log_of(tmp_path, first[0], 0)
+    assert "nothing to submit" in table(*SUBMIT)
+    assert table("--only-table").count("(n=1)") == 4
+
+
+def test_a_stopped_job_of_an_array_goes_back_into_the_queue_alone(table, tmp_path):
+    number, *_ = re.findall(r"array (\d+)", table(*SUBMIT, "--epochs=4000"))
+    # Both have ended an epoch.
+    wait_until(lambda: len([*tmp_path.glob("out/quick/*/*/metrics.jsonl")]) == 2, tmp_path)
+    subprocess.run(["scancel", "--signal=USR1", f"{number}_0"], check=True)
+    wait_until(lambda: "back into the queue" in log_of(tmp_path, number, 0), tmp_path)
+    assert "stopped at a checkpoint of step" in log_of(tmp_path, number, 0)
+    shown = subprocess.run(
+        ["scontrol", "show", "job", f"{number}_1"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "JobState=RUNNING" in shown and "Restarts=0" in shown
+    assert "back into the queue" not in log_of(tmp_path, number, 1)
