@@ -114,6 +114,7 @@ Transform = Callable[[jax.Array, Batch], Batch]
 Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
+Term = Callable[["Recipe", Networks, Batch, Outcome], Outcome]
 Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
 Project = Callable[[Params, Mapping[str, Any]], Params]
 
@@ -206,6 +207,9 @@ class Recipe:
         objective: (recipe, networks, batch, key) -> `Outcome`; decides the targets. It takes the
             weights of rows from `row_weights` of the recipe in its arguments, because a `gradient`
             may have replaced the class weights there.
+        terms: (recipe, networks, batch, outcome) -> `Outcome`, applied in order to that of the
+            objective. A term adds a loss or outputs, whatever the objective is, and may make
+            further forward passes; their number is the same in every step.
         places: places of the network at which the objective mixes activations; a network without
             one of them is refused.
         gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
@@ -234,6 +238,7 @@ class Recipe:
     class_weights: np.ndarray | None = None
     weighted_mean: bool = False
     objective: Objective = supervised
+    terms: tuple[Term, ...] = ()
     places: tuple[str, ...] = ()
     gradient: Gradient = value_and_grad
     trainable: Callable[[tuple[str, ...]], bool] = trains_by_default
@@ -248,6 +253,19 @@ class Recipe:
     eval_transforms: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
     postprocess: Postprocess = identity
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def outcome(self, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
+        """Runs the objective and the terms.
+
+        Args:
+            networks: networks of the step.
+            batch: batch of the step.
+            key: typed key [], of the objective.
+        """
+        outcome = self.objective(self, networks, batch, key)
+        for term in self.terms:
+            outcome = term(self, networks, batch, outcome)
+        return outcome
 
     def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:
         """Returns the weights [B] of rows with labels i32[B]; None if all weights are 1."""

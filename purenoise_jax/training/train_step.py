@@ -233,7 +233,7 @@ class TrainStep:
 
         def passed(recipe: Recipe) -> tuple[Outcome, Any]:
             networks = self.networks(params, state, inputs, batch)
-            return recipe.objective(recipe, networks, batch, key), networks.batch_stats
+            return recipe.outcome(networks, batch, key), networks.batch_stats
 
         outcome, batch_stats = passed(recipe.with_factors(class_factors))
         weights = outcome.weights
