@@ -63,12 +63,16 @@ class Observed(NamedTuple):
         step: i32[], completed steps before it.
         batch: of the step.
         outputs: those of the `Outcome`.
+        before: {"params", "batch_stats"} before the step.
+        learning_rate: f32[], of the step.
     """
 
     variables: Any
     step: jax.Array
     batch: Batch
     outputs: Mapping[str, jax.Array]
+    before: Any = None
+    learning_rate: jax.Array | float = 0.0
 
 
 class LossFn(Protocol):
@@ -110,6 +114,8 @@ class Memory(NamedTuple):
     update: Callable[[Any, Observed], Any]
 
 
+# (key, memories by name, number of rows B) -> classes i32[B], and other entries of the batch.
+ClassDraw = Callable[[jax.Array, Mapping[str, Any], int], tuple[jax.Array, Mapping[str, jax.Array]]]
 Transform = Callable[[jax.Array, Batch], Batch]
 Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
@@ -198,6 +204,10 @@ class Recipe:
     Attributes:
         class_probs: f32[K], the probability of each class in draws with replacement; None = every
             image once an epoch.
+        class_draw: (key, memories before the step by name, number of rows B) -> classes i32[B] and
+            other entries of the batch, for draws that depend on what a run has learnt. An image of
+            each class is drawn uniformly. The rows that `class_probs` gives are in the batch, too:
+            "host_image", "host_label" and "host_valid". None = the batch has these rows alone.
         transforms: applied in order to the augmented batch in pixel space, each with its own key.
         generators: applied after the transforms, each with its own key; they may call the networks.
         loss: (logits [B, K], target [B, K]) -> losses [B].
@@ -232,6 +242,7 @@ class Recipe:
     """
 
     class_probs: np.ndarray | None = None
+    class_draw: ClassDraw | None = None
     transforms: tuple[Transform, ...] = ()
     generators: tuple[Generator, ...] = ()
     loss: Loss = cross_entropy
