@@ -199,6 +199,23 @@ def test_a_step_draws_images_of_its_classes_and_keeps_those_of_the_host():
     assert seen == {*range(6)}
 
 
+def test_the_rows_of_the_host_are_augmented_with_a_key_of_their_own():
+    def augment(key, images):
+        return images + rng.uniform(key, (len(images), 1, 1, 1))
+
+    step, state, inputs, rows = setup(RECIPE, params_of())
+    plain = step.draw(state, inputs, rows)
+    builder = dataclasses.replace(step.batch_builder, augment=augment)
+    drawn, added = dataclasses.replace(step, batch_builder=builder).draw(state, inputs, rows)
+    np.testing.assert_array_equal(drawn.index, plain[0].index)
+    found = np.asarray(added["host_image"] - plain[1]["host_image"])[:, 0, 0, 0]
+    keys = step.keys_at(state.step)
+    others = [*keys.values(), *rng.split(keys["draws"], 2), rng.at(keys["draws"], 0)]
+    for other in others:
+        assert abs(found - np.asarray(rng.uniform(other, (6,)))).max() > 1e-3
+    assert found.std() > 0.01
+
+
 @pytest.mark.parametrize("bn", ["frozen", "shifted"])
 def test_padding_changes_no_part_of_a_step(bn):
     recipe = build_recipe(["meta_sampler"], STATS, {"meta_sampler": {"bn": bn}})
