@@ -16,7 +16,7 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 from tests.linear_step import BUILDER, STATS, data
-from tests.two_views import Linear, draw_batch, draw_params, loss_and_grads, rows_of
+from tests.two_views import Linear, draw_batch, draw_params, loss_and_grads, networks_of, rows_of
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens/views.npz")
 TWO = [jnp.asarray(GOLDEN[name], jnp.float32) for name in ("first", "second")]
@@ -148,6 +148,15 @@ def test_beside_a_mixing_method_it_compares_unmixed_views(mixing, weighted):
             lambda all_, own, added: np.testing.assert_allclose(all_, 0.3 * own + added, rtol=1e-4, atol=1e-6),
             grads, mixed_grads, of_views,
         )  # fmt: skip
+
+
+def test_the_first_views_have_a_pass_of_their_own_only_beside_a_mixing_method():
+    batch = draw_batch()
+    for methods, passes in ((["joint_ssl"], 2), (["mixup", "joint_ssl"], 3)):
+        networks = networks_of(draw_params(), batch)
+        build_recipe(methods, STATS, {}).outcome(networks, batch, rng.root(0))
+        assert networks._calls == passes
+    assert len(build_recipe(["meta_sampler", "joint_ssl"], STATS, {}).terms) == 2
 
 
 def test_two_losses_of_views_or_objectives_are_refused_by_name():
