@@ -87,6 +87,7 @@ LINES: tuple[Line, ...] = (
     Line("MaxNorm", "maxnorm"),
     Line("LOS", "los"),
     Line("decoupled balanced softmax", "decoupled_softmax"),
+    Line("BALMS", "meta_sampler"),
     Line("Joint-SSL", "joint_ssl"),
     Line("GLMC", "glmc"),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.data.sampling import by_class
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import HEADS
@@ -57,11 +58,11 @@ def params_of(head="linear", classes=3, seed=0):
     return {"body": rng.uniform(0.5, 1.5, 12).astype(np.float32), "head": found}
 
 
-def train(
-    recipe: Recipe, params, head="linear", *, images=None, labels=None, valid=None, steps=1,
+def setup(
+    recipe: Recipe, params, head="linear", *, images=None, labels=None, valid=None,
     lr=0.5, momentum=0.0, weight_decay=0.0, dropout_rate=0.0, mean=0.2,
 ):  # fmt: skip
-    """Returns (state, sums, gradient) after steps on the same batch."""
+    """Returns a step, the state before it, and the step's inputs and rows."""
     drawn = data(rows=6)
     images, labels = drawn[0] if images is None else images, drawn[1] if labels is None else labels
     classes = len(params["head"].get("fc", params["head"])["kernel"][0])
@@ -76,8 +77,14 @@ def train(
     extra = {name: memory.init(variables) for name, memory in recipe.memory.items()}
     state = TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], tx.init(params), extra)  # fmt: skip
     valid = np.ones(len(labels), bool) if valid is None else valid
-    inputs = Inputs(jnp.asarray(images), jnp.asarray(labels))
-    rows = Rows(jnp.arange(len(labels)), jnp.asarray(valid))
+    sorted_images = by_class(labels, classes) if recipe.class_draw is not None else None
+    inputs = Inputs(jnp.asarray(images), jnp.asarray(labels), by_class=sorted_images)
+    return step, state, inputs, Rows(jnp.arange(len(labels)), jnp.asarray(valid))
+
+
+def train(recipe: Recipe, params, head="linear", *, steps=1, **given):
+    """Returns (state, sums, gradient) after steps on the same batch; see `setup`."""
+    step, state, inputs, rows = setup(recipe, params, head, **given)
     for _ in range(steps):
         state, sums, grads = step.update(state, inputs, rows)
     return state, sums, grads

@@ -6,6 +6,7 @@ import numpy as np
 
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.optimizer import make_optimizer
+from purenoise_jax.models.places import unmixed
 from purenoise_jax.runtime import rng
 from purenoise_jax.training.train_step import Inputs, TrainState, make_step
 from tests.linear_step import BUILDER
@@ -15,9 +16,11 @@ class Linear:
     """A network whose logits and projections are products of its images with matrices."""
 
     def apply(
-        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None
-    ):
+        self, variables, images, noise_mask=None, valid=None, *, train, mutable=(), rngs=None,
+        mix=unmixed,
+    ):  # fmt: skip
         params = variables["params"]
+        images = mix("input", images)
         features = images.reshape(len(images), -1)
         projection = features @ params["projector"]["projection"]
         outputs = {
@@ -36,9 +39,9 @@ def params_of(kernels):
     return {"head": {"kernel": arrays.pop("head")}, "projector": arrays}
 
 
-def draw_params(seed=0):
-    draw = np.random.default_rng(seed)
-    shapes = {"head": (12, 3), "plain": (12, 3), "projection": (12, 4), "prediction": (4, 4)}
+def draw_params(seed=0, size=2):
+    draw, pixels = np.random.default_rng(seed), 3 * size**2
+    shapes = {"head": (pixels, 3), "plain": (pixels, 3), "projection": (pixels, 4), "prediction": (4, 4)}  # fmt: skip
     return params_of({name: draw.normal(0, 0.5, shape) for name, shape in shapes.items()})
 
 
@@ -54,9 +57,9 @@ def batch_of(images, second, label, valid=None, noise=None):
     return batch if noise is None else {**batch, "noise_mask": jnp.asarray(noise)}
 
 
-def draw_batch(rows=6, seed=0, **masks):
+def draw_batch(rows=6, seed=0, size=2, **masks):
     draw = np.random.default_rng(seed)
-    images, second = draw.uniform(0, 1, (2, rows, 2, 2, 3))
+    images, second = draw.uniform(0, 1, (2, rows, size, size, 3))
     return batch_of(images, second, np.arange(rows) % 3, **masks)
 
 

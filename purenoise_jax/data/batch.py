@@ -18,6 +18,8 @@ from purenoise_jax.runtime import rng
 #   valid       bool[B]          False = padding
 #   noise_mask  bool[B]          True = pure noise; absent if the recipe makes no noise
 #   second      as image         another augmented version; absent unless the recipe has two views
+#   host_image, host_label, host_valid  the rows that the host drew; absent unless the recipe draws
+#                                others in their place, see `methods.recipe.Recipe.class_draw`
 Batch = Mapping[str, jax.Array]
 
 

@@ -5,6 +5,7 @@ the training set has images); Zada et al. 2022, section 3.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,31 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, shown
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
     """Number of steps that cover the training set once; the last one may not be full."""
     return -(-num_images // batch_size)
+
+
+class ByClass(NamedTuple):
+    """The images of a training set by class.
+
+    Attributes:
+        order: i32[N], the image indices sorted by class.
+        counts: i32[K], images per class.
+    """
+
+    order: jax.Array | np.ndarray
+    counts: jax.Array | np.ndarray
+
+
+def by_class(labels: np.ndarray, num_classes: int) -> ByClass:
+    """Sorts the images of a training set by their labels int[N] in [0, K), on the host."""
+    order = np.argsort(labels, kind="stable").astype(np.int32)
+    return ByClass(order, np.bincount(labels, minlength=num_classes).astype(np.int32))
+
+
+def images_of(key: jax.Array, label: jax.Array, images: ByClass) -> jax.Array:
+    """Draws an image of each of the classes i32[M], uniformly and with replacement: i32[M]."""
+    order, counts = (jnp.asarray(array) for array in images)
+    first = jnp.cumsum(counts) - counts
+    return order[first[label] + rng.randint(key, label.shape, 0, counts[label])]
 
 
 @partial(jax.jit, static_argnames=("num_images",))
@@ -56,9 +82,7 @@ def class_draws(
     uniform = rng.uniform(class_key, (num_draws,)) * edges[-1]
     last = jnp.max(jnp.where(class_probs > 0, jnp.arange(class_probs.size), 0))
     label = jnp.minimum(jnp.searchsorted(edges, uniform, side="right"), last)
-    first = jnp.cumsum(counts) - counts
-    within = rng.randint(image_key, (num_draws,), 0, counts[label])
-    return by_class[first[label] + within]
+    return images_of(image_key, label, ByClass(by_class, counts))
 
 
 def balanced_indices(
@@ -124,6 +148,9 @@ class EpochSampler:
         batch_size: B.
         seed: the run's seed.
 
+    Attributes:
+        by_class: the images by class.
+
     Raises:
         DataError: labels have another dtype or shape, or lie outside [0, K).
     """
@@ -134,8 +161,7 @@ class EpochSampler:
         self.batch_size = batch_size
         self.steps = steps_per_epoch(self.num_images, batch_size)
         self._key = rng.stream(seed, "sampling")
-        self._by_class = jnp.asarray(np.argsort(labels, kind="stable"), jnp.int32)
-        self._counts = jnp.asarray(np.bincount(labels, minlength=num_classes), jnp.int32)
+        self.by_class = by_class(labels, num_classes)
 
     def epoch(self, epoch: int, class_probs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Samples the rows of one epoch.
@@ -154,7 +180,8 @@ class EpochSampler:
             flat = permutation(key, num_images=self.num_images)
         else:
             probs = jnp.asarray(class_probs, jnp.float32)
-            flat = class_draws(key, probs, self._by_class, self._counts, num_draws=self.num_images)
+            order, counts = (jnp.asarray(array) for array in self.by_class)
+            flat = class_draws(key, probs, order, counts, num_draws=self.num_images)
         return pad_rows(np.asarray(flat, np.int32), self.batch_size)
 
 

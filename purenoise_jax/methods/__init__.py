@@ -36,6 +36,7 @@ from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.major_feature_weakening import major_feature_weakening
 from purenoise_jax.methods.mamix import mamix
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
+from purenoise_jax.methods.meta_sampler import meta_sampler
 from purenoise_jax.methods.method import DEFERRED, Apply, Method, UsualPhase, as_method
 from purenoise_jax.methods.mixup import mixup
 from purenoise_jax.methods.recipe import Recipe
@@ -81,6 +82,7 @@ METHODS: dict[str, Apply | Method] = {
         phase=decoupled_balanced_softmax.PHASE,
         model=LINEAR,
     ),
+    "meta_sampler": Method(meta_sampler, phase=decoupled_balanced_softmax.PHASE, model=LINEAR),
     "m2m": Method(m2m, phase=DEFERRED),
     "sam_a": asymmetric_sam,
     "imbsam": imbalanced_sam,

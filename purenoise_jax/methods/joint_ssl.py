@@ -98,6 +98,8 @@ def joint_ssl(
     elements are those of VICReg's code: the covariance terms of both views are added, and their
     variance terms averaged.
     READING: the supervised loss is that of the first view alone. Noise rows have no part in VICReg.
+    READING: the source trains with CutMix, too, and does not say whether VICReg sees boxes. Here
+    only the supervised loss does; see `two_views.with_view_loss`.
     """
     del stats
 

@@ -70,7 +70,12 @@ class Networks:
         }
 
     def forward(
-        self, images: jax.Array, noise_mask: jax.Array | None = None, *, mix: Mix | None = None
+        self,
+        images: jax.Array,
+        noise_mask: jax.Array | None = None,
+        *,
+        mix: Mix | None = None,
+        valid: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Returns logits f32[B, K] and other outputs of the network; updates `batch_stats`.
 
@@ -80,15 +85,17 @@ class Networks:
             mix: (place, activations [B, ...]) -> activations, called at each of the places of the
                 network, see `models.places`; None = they stay as they are. A recipe whose objective
                 gives it names its places in `Recipe.places`.
+            valid: bool[B], False for padding; None = that of the batch.
         """
         # The norms select padding out, but the first weights meet the pixels before any norm, where
         # a zero gradient times a NaN pixel would be NaN.
-        images = jnp.where(self._valid[:, None, None, None], images, 0)
+        valid = self._valid if valid is None else valid
+        images = jnp.where(valid[:, None, None, None], images, 0)
         outputs, updated = self._model.apply(
             {"params": self._params, "batch_stats": self.batch_stats},
             self._normalize(images),
             noise_mask,
-            self._valid,
+            valid,
             train=self._train,
             mutable=["batch_stats"],
             rngs={"dropout": rng.at(self._dropout_key, self._calls)},

@@ -63,12 +63,16 @@ class Observed(NamedTuple):
         step: i32[], completed steps before it.
         batch: of the step.
         outputs: those of the `Outcome`.
+        before: {"params", "batch_stats"} before the step.
+        learning_rate: f32[], of the step.
     """
 
     variables: Any
     step: jax.Array
     batch: Batch
     outputs: Mapping[str, jax.Array]
+    before: Any = None
+    learning_rate: jax.Array | float = 0.0
 
 
 class LossFn(Protocol):
@@ -110,10 +114,13 @@ class Memory(NamedTuple):
     update: Callable[[Any, Observed], Any]
 
 
+# (key, memories by name, number of rows B) -> classes i32[B], and other entries of the batch.
+ClassDraw = Callable[[jax.Array, Mapping[str, Any], int], tuple[jax.Array, Mapping[str, jax.Array]]]
 Transform = Callable[[jax.Array, Batch], Batch]
 Generator = Callable[[jax.Array, Batch, Networks], Batch]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 Objective = Callable[["Recipe", Networks, Batch, jax.Array], Outcome]
+Term = Callable[["Recipe", Networks, Batch, Outcome], Outcome]
 Gradient = Callable[[LossFn, Params, Batch], tuple[tuple[jax.Array, Aux], Params]]
 Project = Callable[[Params, Mapping[str, Any]], Params]
 
@@ -197,6 +204,10 @@ class Recipe:
     Attributes:
         class_probs: f32[K], the probability of each class in draws with replacement; None = every
             image once an epoch.
+        class_draw: (key, memories before the step by name, number of rows B) -> classes i32[B] and
+            other entries of the batch, for draws that depend on what a run has learnt. An image of
+            each class is drawn uniformly. The rows that `class_probs` gives are in the batch, too:
+            "host_image", "host_label" and "host_valid". None = the batch has these rows alone.
         transforms: applied in order to the augmented batch in pixel space, each with its own key.
         generators: applied after the transforms, each with its own key; they may call the networks.
         loss: (logits [B, K], target [B, K]) -> losses [B].
@@ -206,6 +217,9 @@ class Recipe:
         objective: (recipe, networks, batch, key) -> `Outcome`; decides the targets. It takes the
             weights of rows from `row_weights` of the recipe in its arguments, because a `gradient`
             may have replaced the class weights there.
+        terms: (recipe, networks, batch, outcome) -> `Outcome`, applied in order to that of the
+            objective. A term adds a loss or outputs, whatever the objective is, and may make
+            further forward passes; their number is the same in every step.
         places: places of the network at which the objective mixes activations; a network without
             one of them is refused.
         gradient: (loss_fn, params, batch) -> ((loss, aux), gradient).
@@ -228,12 +242,14 @@ class Recipe:
     """
 
     class_probs: np.ndarray | None = None
+    class_draw: ClassDraw | None = None
     transforms: tuple[Transform, ...] = ()
     generators: tuple[Generator, ...] = ()
     loss: Loss = cross_entropy
     class_weights: np.ndarray | None = None
     weighted_mean: bool = False
     objective: Objective = supervised
+    terms: tuple[Term, ...] = ()
     places: tuple[str, ...] = ()
     gradient: Gradient = value_and_grad
     trainable: Callable[[tuple[str, ...]], bool] = trains_by_default
@@ -248,6 +264,19 @@ class Recipe:
     eval_transforms: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()
     postprocess: Postprocess = identity
     requires: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def outcome(self, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
+        """Runs the objective and the terms.
+
+        Args:
+            networks: networks of the step.
+            batch: batch of the step.
+            key: typed key [], of the objective.
+        """
+        outcome = self.objective(self, networks, batch, key)
+        for term in self.terms:
+            outcome = term(self, networks, batch, outcome)
+        return outcome
 
     def row_weights(self, label: jax.Array, dtype: DTypeLike) -> jax.Array | None:
         """Returns the weights [B] of rows with labels i32[B]; None if all weights are 1."""

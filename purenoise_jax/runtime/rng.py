@@ -33,6 +33,7 @@ STREAMS = {
     "dropout": 4,
     "objective": 5,
     "generators": 6,
+    "draws": 7,
 }
 
 
@@ -106,6 +107,13 @@ def permutation(key: jax.Array, count: int) -> jax.Array:
 def beta(key: jax.Array, a: float, b: float, shape: Sequence[int]) -> jax.Array:
     """Numbers of the distribution Beta(a, b), f32[shape] in [0, 1]; `a` and `b` above 0."""
     return jax.random.beta(key, jnp.float32(a), jnp.float32(b), shape, jnp.float32)
+
+
+@fixed_bits
+def gumbel(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Draws standard Gumbel numbers, f32[shape]; the argmax of these + log p has distribution p."""
+    # One of two precisions near the ends, between which a setting of JAX would choose.
+    return jax.random.gumbel(key, shape, jnp.float32, mode="low")
 
 
 @fixed_bits

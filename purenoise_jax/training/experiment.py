@@ -164,7 +164,13 @@ class Experiment:
 
     def inputs(self) -> Inputs:
         """All that every step reads, on the host."""
-        return Inputs(self.training.images, self.training.labels, dict(self.frozen))
+        draws = any(phase.recipe.class_draw is not None for phase in self.phases)
+        return Inputs(
+            self.training.images,
+            self.training.labels,
+            dict(self.frozen),
+            self.sampler.by_class if draws else None,
+        )
 
     def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
         """An evaluator for the test set, and one for the validation set if there is one."""

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder, natural_rows
+from purenoise_jax.data.sampling import ByClass, images_of
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Aux, Observed, Outcome, Params, Recipe
 from purenoise_jax.models.dropout import without_dropout
@@ -56,11 +57,14 @@ class Inputs:
         images: uint8[N, H, W, C], the training set.
         labels: i32[N].
         frozen: name -> variables of the networks that `Recipe.frozen` names.
+        by_class: the training set by class; None = no recipe draws classes, see
+            `Recipe.class_draw`.
     """
 
     images: Any
     labels: Any
     frozen: Any = flax.struct.field(default_factory=dict)
+    by_class: ByClass | None = None
 
 
 @flax.struct.dataclass
@@ -186,6 +190,28 @@ class TrainStep:
                 batch = transform(rng.at(keys["transforms"], i), batch)
         return batch
 
+    def draw(
+        self, state: TrainState, inputs: Inputs, rows: Rows
+    ) -> tuple[Rows, dict[str, jax.Array]]:
+        """The rows that the recipe draws in place of those given, and what this adds to the batch.
+
+        See `Recipe.class_draw`.
+        """
+        if self.recipe.class_draw is None:
+            return rows, {}
+        assert inputs.by_class is not None, "a recipe that draws classes needs the images by class"
+        with jax.named_scope("draw"):
+            keys = rng.split(self.keys_at(state.step)["draws"], 3)
+            label, entries = self.recipe.class_draw(keys[0], state.extra, len(rows.valid))
+            index = images_of(keys[1], label, inputs.by_class)
+            given = self.batch_builder.make_batch(
+                keys[2], inputs.images, inputs.labels, rows.index, rows.valid
+            )
+        added = {f"host_{name}": given[name] for name in ("image", "label", "valid")}
+        # The select gives the indices the sharding of the rows.
+        drawn = dataclasses.replace(rows, index=jnp.where(rows.valid, index, rows.index))
+        return drawn, {**entries, **added}
+
     def keys_at(self, step: jax.Array) -> dict[str, jax.Array]:
         """The keys of all streams at a step."""
         # Together, because on a GPU each would take kernels of its own.
@@ -233,7 +259,7 @@ class TrainStep:
 
         def passed(recipe: Recipe) -> tuple[Outcome, Any]:
             networks = self.networks(params, state, inputs, batch)
-            return recipe.objective(recipe, networks, batch, key), networks.batch_stats
+            return recipe.outcome(networks, batch, key), networks.batch_stats
 
         outcome, batch_stats = passed(recipe.with_factors(class_factors))
         weights = outcome.weights
@@ -259,7 +285,8 @@ class TrainStep:
             The next state, the `StepMetrics` of this step alone, and the gradient.
         """
         chex.assert_equal_shape([rows.index, rows.valid])
-        batch = self.batch(state.step, inputs, rows)
+        drawn, added = self.draw(state, inputs, rows)
+        batch: Batch = {**self.batch(state.step, inputs, drawn), **added}
         batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))
 
         def loss_fn(
@@ -278,7 +305,14 @@ class TrainStep:
         params, opt_state = self._optimize(state, grads, batch)
         params = self.recipe.project(params, state.extra)
         variables = {"params": params, "batch_stats": aux.batch_stats}
-        observed = Observed(variables, state.step, batch, aux.outputs)
+        observed = Observed(
+            variables,
+            state.step,
+            batch,
+            aux.outputs,
+            {"params": state.params, "batch_stats": state.batch_stats},
+            self.lr_fn(state.step),
+        )
         extra = {
             name: self.recipe.memory[name].update(tree, observed)
             if name in self.recipe.memory
@@ -362,7 +396,9 @@ def make_step(
         progress_fn: see `TrainStep`.
         frozen_models: see `TrainStep`.
     """
-    names = ("augment", "transforms", "generators", "dropout", "objective")
+    names = ["augment", "transforms", "generators", "dropout", "objective"]
+    if recipe.class_draw is not None:
+        names.append("draws")
     keys = {name: rng.stream(seed, name) for name in names}
     return TrainStep(
         model,

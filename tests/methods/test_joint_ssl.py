@@ -13,9 +13,10 @@ from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.joint_ssl import vicreg
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.runtime import rng
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.train_step import Inputs, Rows, TrainState, make_step
 from tests.linear_step import BUILDER, STATS, data
-from tests.two_views import Linear, draw_batch, draw_params, loss_and_grads, rows_of
+from tests.two_views import Linear, draw_batch, draw_params, loss_and_grads, networks_of, rows_of
 
 GOLDEN = np.load(Path(__file__).parents[1] / "goldens/views.npz")
 TWO = [jnp.asarray(GOLDEN[name], jnp.float32) for name in ("first", "second")]
@@ -123,6 +124,46 @@ def test_a_step_adds_it_to_the_loss_of_the_first_views(others, monkeypatch):
         grads, plain_grads, of_kernel,
     )  # fmt: skip
     assert recipe.views == 2 and recipe.requires == {"projector": "vicreg"}
+
+
+@pytest.mark.parametrize("mixing", ["cutmix", "mixup", "mamix"])
+@pytest.mark.parametrize("weighted", [[], ["class_balanced"]])
+def test_beside_a_mixing_method_it_compares_unmixed_views(mixing, weighted):
+    """In either order, the loss is that of the mixtures plus VICReg of the images themselves."""
+    stats = dataclasses.replace(STATS, image_shape=(4, 4, 3))
+    params, batch = draw_params(size=4), draw_batch(size=4, noise=np.arange(6) == 1)
+    arguments = {"joint_ssl": {**WEIGHTS, "supervised_weight": 0.3}}
+    arguments |= {"cutmix": {"probability": 1.0}, "class_balanced": {"beta": 0.9}}
+    mixed, mixed_grads = loss_and_grads(
+        build_recipe([*weighted, mixing], stats, arguments), params, batch
+    )
+    plain, _ = loss_and_grads(build_recipe(weighted or ["erm"], stats, arguments), params, batch)
+    assert abs(mixed - plain) > 1e-3, "the seed mixes nothing"
+    natural = ~batch["noise_mask"]
+    views, of_views = jax.value_and_grad(lambda p: loss(*projections(p, batch), natural))(params)
+    for order in ([*weighted, mixing, "joint_ssl"], ["joint_ssl", mixing, *weighted]):
+        value, grads = loss_and_grads(build_recipe(order, stats, arguments), params, batch)
+        np.testing.assert_allclose(value, 0.3 * mixed + views, rtol=1e-5)
+        jax.tree.map(
+            lambda all_, own, added: np.testing.assert_allclose(all_, 0.3 * own + added, rtol=1e-4, atol=1e-6),
+            grads, mixed_grads, of_views,
+        )  # fmt: skip
+
+
+def test_the_first_views_have_a_pass_of_their_own_only_beside_a_mixing_method():
+    batch = draw_batch()
+    for methods, passes in ((["joint_ssl"], 2), (["mixup", "joint_ssl"], 3)):
+        networks = networks_of(draw_params(), batch)
+        build_recipe(methods, STATS, {}).outcome(networks, batch, rng.root(0))
+        assert networks._calls == passes
+    assert len(build_recipe(["meta_sampler", "joint_ssl"], STATS, {}).terms) == 2
+
+
+def test_two_losses_of_views_or_objectives_are_refused_by_name():
+    with pytest.raises(ConfigError, match=r"simclr needs model\.projector=simclr"):
+        build_recipe(["joint_ssl", "simclr"], STATS, {})
+    with pytest.raises(ConfigError, match="methods cutmix and mixup both set objective"):
+        build_recipe(["cutmix", "joint_ssl", "mixup"], STATS, {})
 
 
 def test_noise_counts_in_the_supervised_loss_alone():

@@ -116,6 +116,7 @@ def test_a_model_without_dropout_has_the_same_parameters_and_drops_nothing():
         ("maxnorm", 10, 0.01, 0.1, ("opt_state",)),
         ("los", 20, 5e-4, 0.0, ("opt_state",)),
         ("decoupled_softmax", 31, 0.1, 5e-4, ("head", "opt_state")),
+        ("meta_sampler", 31, 0.1, 5e-4, ("head", "opt_state")),
         ("ncm", 1, 0.0, -1.0, ()),
     ],
 )

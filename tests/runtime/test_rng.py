@@ -71,6 +71,7 @@ def draws():
         "appended": {k: batch[k] for k in ("image", "label")},
         "params": params,
         "beta": rng.beta(key, 0.4, 2.0, (5,)),
+        "gumbel": rng.gumbel(key, (5,)),
         "split": jax.random.key_data(rng.split(key, 3)),
         **augment,
     }  # fmt: skip
@@ -116,6 +117,7 @@ def test_draws_equal_those_of_jax_with_its_defaults():
         (rng.randint(key, (7,), 2, 9), jax.random.randint(key, (7,), 2, 9)),
         (rng.permutation(key, 9), jax.random.permutation(key, 9)),
         (rng.beta(key, 0.4, 2.0, (7,)), jax.random.beta(key, 0.4, 2.0, (7,))),
+        (rng.gumbel(key, (7,)), jax.random.gumbel(key, (7,))),
         (rng.bernoulli(key, 0.7, (99,)), jax.random.bernoulli(key, 0.7, (99,))),
     ):
         assert ours.dtype == theirs.dtype and jnp.array_equal(ours, theirs)
