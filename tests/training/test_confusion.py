@@ -104,6 +104,13 @@ def test_a_file_that_is_missing_damaged_or_of_another_step_is_named(tmp_path):
     with pytest.raises(ConfigError, match="is that of step 3, and the newest evaluation that of step 4"):  # fmt: skip
         load(path, 4)
     whole = path.read_bytes()
+    with np.load(path) as arrays:
+        entries = dict(arrays)
+    for name, value in (("images", [3, 3]), ("true", [0, 0, 5]), ("count", 4), ("step", "three")):
+        with path.open("wb") as file:
+            np.savez(file, **{**entries, name: np.asarray(value)})
+        with pytest.raises(ConfigError, match=r"confusion_test\.npz is damaged"):
+            load(path, 3)
     for content in (b"", b"no archive", whole[:-30], whole.replace(b"count", b"other")):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"confusion_test\.npz is damaged"):
