@@ -9,7 +9,9 @@ import numpy as np
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
+from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.metrics import summarize
+from purenoise_jax.training.records import LISTED
 
 # Name in metrics.jsonl -> name in summary.json.
 MARKS = {"accuracy": "test_accuracy", "nll": "test_nll", "ece": "test_ece"}
@@ -25,20 +27,27 @@ def diagonal(shares: list[float], images: int = 10) -> np.ndarray:
     return confusion
 
 
-def numbers_of(confusion: np.ndarray, counts: list[int]) -> dict[str, Any]:
+def numbers_of(confusion: Confusion, counts: list[int]) -> dict[str, Any]:
     """The numbers that an evaluation records."""
-    images = confusion.sum()
-    bins = np.array([[images, 0.5 * images, np.trace(confusion)]])
-    numbers = summarize(confusion, 1.25 * images, bins, np.array(counts))
-    numbers["confusion_matrix"] = confusion.tolist()
+    results = confusion.results(top5_of(confusion))
+    images = results.images.sum()
+    bins = np.array([[images, 0.5 * images, results.correct.sum()]])
+    numbers = summarize(results, 1.25 * images, bins, np.array(counts))
+    if len(counts) <= LISTED:
+        numbers["confusion_matrix"] = confusion.dense().tolist()
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def top5_of(confusion: Confusion) -> np.ndarray:
+    """Images of each class that is among five: the right ones, and half of the others."""
+    return (confusion.by_true() + confusion.correct()) // 2
 
 
 def write_run(
     path: Path,
     *,
     counts: list[int],
-    evaluations: dict[int, np.ndarray],
+    evaluations: dict[int, np.ndarray | Confusion],
     names: list[str] | None = None,
     epochs: int = 4,
     finished: bool = True,
@@ -58,6 +67,10 @@ def write_run(
         overrides: config fields by dotted path.
     """
     path.mkdir(parents=True)
+    matrices = {
+        epoch: each if isinstance(each, Confusion) else Confusion.from_dense(each)
+        for epoch, each in evaluations.items()
+    }
     config = default_config()
     fields = {"num_epochs": epochs, "data.source": "npz", "data.path": "/nowhere.npz"}
     config.update_from_flattened_dict({**fields, **overrides})
@@ -68,12 +81,14 @@ def write_run(
         record = {"step": 3 * epoch, "epoch": epoch, "train/loss": 2 / epoch,
                   "train/learning_rate": 0.1}  # fmt: skip
         if epoch in evaluations:
-            found = numbers_of(evaluations[epoch], counts)
+            found = numbers_of(matrices[epoch], counts)
             record |= {f"test/{name}": value for name, value in found.items()}
         lines.append(record)
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
-        found = numbers_of(evaluations[epochs], counts)
+        found = numbers_of(matrices[epochs], counts)
+        last_matrix = matrices[epochs]
+        save(path / FILES["test"], last_matrix, top5_of(last_matrix), 3 * epochs)
         entries = {MARKS.get(name, name): value for name, value in found.items()}
         entries |= {
             "class_counts": counts,

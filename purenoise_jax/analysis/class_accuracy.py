@@ -1,10 +1,11 @@
-"""Accuracy of every class against its number of training images."""
+"""Accuracy of every class against its number of training images; many classes are summarised."""
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -15,10 +16,15 @@ from purenoise_jax.inference.runs import Run
 
 MARKERS = "osD^vP*X"
 NAMED = 12  # with more classes, the axis does not show their names
+SINGLE = 200  # with more classes, they are drawn as means over classes of like size
+PARTS = 30  # into which these are divided
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Draws one panel with logarithmic class sizes, a marker per class and a colour per run.
+
+    With more than SINGLE classes there is a marker for the mean of all classes of a range of sizes,
+    in a band of its standard error.
 
     Args:
         runs: at least one.
@@ -42,6 +48,9 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         axes = figure.subplots()
         for i, (label, evaluation) in enumerate(evaluations.items()):
             shares = evaluation.numbers["per_class_accuracy"]
+            if len(shares) > SINGLE:
+                _draw_parts(axes, like_sizes(evaluation.class_counts, shares), i, label)
+                continue
             order = evaluation.order
             # A class without test images has no marker and interrupts the line.
             heights = [math.nan if shares[k] is None else 100 * shares[k] for k in order]
@@ -66,6 +75,61 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     return Drawing(figure, numbers)
 
 
+def like_sizes(
+    class_counts: Sequence[int], shares: Sequence[float | None]
+) -> dict[str, list[float]]:
+    """Summarises the classes with test images in parts of like size.
+
+    Classes of equal size are in one part, so there are at most PARTS of them, and some are larger.
+
+    Args:
+        class_counts: K training images per class.
+        shares: K accuracies in [0, 1], None without test images.
+
+    Returns:
+        For each part, the smallest first: size, the geometric mean of its classes' training images;
+        classes, their number; mean, of their accuracies; error, the standard error of that mean, 0
+        for a single class.
+    """
+    there = [k for k, share in enumerate(shares) if share is not None]
+    sizes = np.array([class_counts[k] for k in there], float)
+    accuracy = np.array([shares[k] for k in there], float)
+    order = np.argsort(sizes, kind="stable")
+    sizes, accuracy = sizes[order], accuracy[order]
+    least = len(there) / PARTS
+    # A part begins where the size changes, once the part before has its share of the classes.
+    starts = [0]
+    for start in (np.flatnonzero(np.diff(sizes)) + 1).tolist():
+        if start - starts[-1] >= least:
+            starts.append(start)
+    if len(starts) > 1 and len(sizes) - starts[-1] < least:
+        starts.pop()
+    found: dict[str, list[float]] = {n: [] for n in ("size", "classes", "mean", "error")}
+    for start, end in pairwise([*starts, len(sizes)]):
+        part = accuracy[start:end]
+        found["size"].append(float(np.exp(np.log(sizes[start:end]).mean())))
+        found["classes"].append(end - start)
+        found["mean"].append(float(part.mean()))
+        spread = part.std(ddof=1) if len(part) > 1 else 0.0
+        found["error"].append(float(spread / math.sqrt(len(part))))
+    return found
+
+
+def _draw_parts(axes: Axes, parts: dict[str, list[float]], i: int, label: str) -> None:
+    mean, error = 100 * np.array(parts["mean"]), 100 * np.array(parts["error"])
+    (line,) = axes.plot(
+        parts["size"],
+        mean,
+        marker=MARKERS[i % len(MARKERS)],
+        ms=4,
+        lw=1,
+        label=literal(label),
+    )
+    axes.fill_between(
+        parts["size"], mean - error, mean + error, color=line.get_color(), alpha=0.2, lw=0
+    )
+
+
 def _label_classes(axes: Axes, evaluations: list[Evaluation]) -> None:
     """Names the classes below the axis if they are few, far enough apart, and alike in all runs."""
     first = evaluations[0]
@@ -73,7 +137,9 @@ def _label_classes(axes: Axes, evaluations: list[Evaluation]) -> None:
     far_apart = all(larger > 1.25 * smaller for larger, smaller in pairwise(sizes))
     alike = all(evaluation.class_counts == first.class_counts for evaluation in evaluations)
     if not (far_apart and alike and len(sizes) <= NAMED):
-        axes.set_xlabel("training images of the class")
+        many = len(sizes) > SINGLE
+        note = " (means over classes of like size, standard errors)" if many else ""
+        axes.set_xlabel(f"training images of the class{note}")
         return
     texts = [f"{first.class_names[k]}\n{first.class_counts[k]:,}" for k in first.order]
     long = max(len(first.class_names[k]) for k in first.order) > 8

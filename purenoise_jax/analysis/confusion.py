@@ -1,4 +1,4 @@
-"""Row-normalised confusion matrices on the test set."""
+"""Row-normalised confusion matrices on the test set; of many classes, what is in their errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,26 +7,33 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from purenoise_jax.analysis import confused_classes
 from purenoise_jax.analysis.figure_style import Drawing, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.inference.runs import Run
 
-NAMED, WRITTEN = 20, 10  # largest numbers of classes with names, and with numbers in the cells
+# Largest numbers of classes with a matrix, with names, and with numbers in the cells.
+CELLS, NAMED, WRITTEN = 200, 20, 10
 COLUMNS = 3
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Draws a matrix for each run; rows are true classes, the most frequent in training on top.
 
+    If one has more than CELLS classes, `confused_classes` draws all of them.
+
     Args:
         runs: at least one.
         options: not used.
 
     Raises:
-        ConfigError: a run has no evaluation yet.
+        ConfigError: a run has no evaluation yet, or no file with the matrix of many classes.
     """
     del options
-    numbers = {run.label: _numbers(latest_evaluation(run)) for run in runs}
+    evaluations = {run.label: latest_evaluation(run) for run in runs}
+    if any(len(evaluation.class_counts) > CELLS for evaluation in evaluations.values()):
+        return confused_classes.draw(evaluations)
+    numbers = {label: _numbers(evaluation) for label, evaluation in evaluations.items()}
     columns = min(len(runs), COLUMNS)
     rows = -(-len(runs) // columns)
     with styled():
@@ -46,7 +53,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     order = evaluation.order
-    matrix = np.asarray(evaluation.numbers["confusion_matrix"], np.int64)[np.ix_(order, order)]
+    matrix = evaluation.confusion().dense()[np.ix_(order, order)]
     totals = matrix.sum(axis=1)
     shares = [(row / n).tolist() if n else None for row, n in zip(matrix, totals, strict=True)]
     return {

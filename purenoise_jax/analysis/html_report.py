@@ -54,8 +54,9 @@ class Section:
     warning: str
     headline: list[run_tables.Row]
     pictures: list[Picture]
-    classes: list[run_tables.ClassRow]
+    classes: list[tuple[str, list[run_tables.ClassRow]]]
     folded: bool
+    accuracies: list[run_tables.Row]
     shots: list[run_tables.Row]
     shifted: list[run_tables.Row]
     phases: list[run_tables.Row]
@@ -177,7 +178,8 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
             f"{evaluation.epoch:g} of {config.num_epochs}."
         )
     changed, rest = run_tables.config_rows(run)
-    classes = run_tables.class_rows(evaluation) if evaluation else []
+    classes = run_tables.class_tables(evaluation) if evaluation else []
+    count = len(evaluation.class_counts) if evaluation else 0
     return Section(
         label=run.label,
         subtitle=subtitle,
@@ -185,7 +187,10 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
         headline=run_tables.headline(evaluation),
         pictures=_pictures([run], [*_OWN] if several else [*_SHARED, *_OWN]),
         classes=classes,
-        folded=len(classes) > MANY_CLASSES,
+        folded=MANY_CLASSES < count <= run_tables.ALL,
+        accuracies=(
+            run_tables.accuracy_rows(evaluation) if evaluation and count > MANY_CLASSES else []
+        ),
         shots=run_tables.shot_rows(evaluation) if evaluation else [],
         shifted=run_tables.shifted_rows(evaluation) if evaluation else [],
         phases=run_tables.phase_rows(run),

@@ -1,14 +1,19 @@
 """The newest evaluation of a run on the test set, also of a run that is not finished."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
+from purenoise_jax.training import confusion
 
 # In summary.json these begin with "test_", because it also has those of the validation set.
 PREFIXED = ("accuracy", "nll", "ece")
 UNPREFIXED = (
+    "top5_accuracy",
     "balanced_accuracy",
     "per_class_accuracy",
     "group_accuracy",
@@ -26,15 +31,19 @@ class Evaluation:
     """A run's newest evaluation on the test set.
 
     Attributes:
+        workdir: of the run.
         epoch: completed epochs.
+        step: completed steps.
         finished: True if that is the run's last epoch.
-        numbers: by the names of `metrics.summarize`, confusion_matrix and shifted_accuracy; numbers
-            that do not exist are left out.
+        numbers: by the names of `metrics.summarize`, confusion_matrix (of few classes) and
+            shifted_accuracy; numbers that do not exist are left out.
         class_counts: K training images per class.
         class_names: K names without control characters (see `errors.harmless`).
     """
 
+    workdir: Path
     epoch: float
+    step: int
     finished: bool
     numbers: dict[str, Any]
     class_counts: list[int]
@@ -48,6 +57,17 @@ class Evaluation:
     def number(self, name: str) -> Any:
         """Returns one of the numbers, or None if it does not exist."""
         return self.numbers.get(name)
+
+    def confusion(self) -> confusion.Confusion:
+        """Returns the confusion matrix: the recorded one, or that of the file of many classes.
+
+        Raises:
+            ConfigError: neither is there, or the file is damaged or that of another step.
+        """
+        recorded = self.number("confusion_matrix")
+        if recorded is not None:
+            return confusion.Confusion.from_dense(np.asarray(recorded, np.int64))
+        return confusion.load(self.workdir / confusion.FILES["test"], self.step)
 
 
 def latest_evaluation(run: Run) -> Evaluation:
@@ -67,17 +87,18 @@ def latest_evaluation(run: Run) -> Evaluation:
             for name, value in record.items()
             if name.startswith("test/")
         }
-        epoch, finished = record["epoch"], False
+        epoch, step, finished = record["epoch"], record["step"], False
     elif summary:
         numbers = {name: summary.get(name) for name in UNPREFIXED}
         numbers |= {name: summary.get(f"test_{name}") for name in PREFIXED}
         # A run that was started again with more epochs still has the summary of the shorter run.
         epoch, finished = ended, ended >= run.config.num_epochs
+        step = summary.get("steps", 0)
     else:
         raise ConfigError(f"{run.path} has no evaluation yet")
     counts, names = _classes(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
-    return Evaluation(epoch, finished, numbers, counts, names)
+    return Evaluation(run.path, epoch, step, finished, numbers, counts, names)
 
 
 def _classes(run: Run) -> tuple[list[int], list[str]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_gr
 from purenoise_jax.training.shifted_tests import NAMES
 
 NONE = "\N{EN DASH}"
+# The most classes in one table, and the number in each of the two that show more.
+ALL, EACH = 200, 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-    """One class of the table of classes.
+    """One class of a table of classes.
 
     Attributes:
         name: name of the class.
@@ -63,12 +66,13 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
         return [Row(name, NONE, "not evaluated yet") for name in names]
     shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
-    over = f"over the {len(shares) - absent} classes that are in the test set" if absent else ""
+    over = f"over the {len(shares) - absent:,} classes that are in the test set" if absent else ""
     missed = sum(share == 0 for share in shares)
-    zero = f"{missed} of {len(shares)} classes never recognised" if missed else ""
-    nll = evaluation.number("nll")
+    zero = f"{missed:,} of {len(shares):,} classes never recognised" if missed else ""
+    nll, top5 = evaluation.number("nll"), evaluation.number("top5_accuracy")
+    within = "" if top5 is None else f"{100 * top5:.1f} % among the top 5"
     return [
-        Row("test accuracy", *_percent(evaluation.number("accuracy"))),
+        Row("test accuracy", *_percent(evaluation.number("accuracy"), note=within)),
         Row("balanced accuracy", *_percent(evaluation.number("balanced_accuracy"), note=over)),
         _rarest(evaluation),
         Row(
@@ -138,7 +142,7 @@ def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
     if counts:
         ratio = f"imbalance ratio {max(counts) / min(counts):,.4g} (largest class over smallest)"
         rows.append(Row("training images", f"{sum(counts):,}", ratio))
-        rows.append(Row("classes", str(len(counts))))
+        rows.append(Row("classes", f"{len(counts):,}"))
     else:
         rows.append(Row("training images", NONE, missing))
     rows.append(
@@ -198,6 +202,7 @@ def provenance(run: Run) -> list[Row]:
 def class_rows(evaluation: Evaluation) -> list[ClassRow]:
     """Returns a row for every class, the most frequent first."""
     counts = evaluation.class_counts
+    largest = max(counts)
     groups = frequency_groups(np.asarray(counts))
     group_of = {int(k): str(i + 1) for i, group in enumerate(groups) for k in group}
     shares = evaluation.number("per_class_accuracy") or [None] * len(counts)
@@ -205,11 +210,54 @@ def class_rows(evaluation: Evaluation) -> list[ClassRow]:
         ClassRow(
             name=evaluation.class_names[k],
             images=counts[k],
-            width=round(100 * counts[k] / max(counts), 2),
+            width=round(100 * counts[k] / largest, 2),
             accuracy=NONE if shares[k] is None else f"{100 * shares[k]:.1f}",
             group=group_of.get(k, ""),
         )
         for k in evaluation.order
+    ]
+
+
+def class_tables(evaluation: Evaluation) -> list[tuple[str, list[ClassRow]]]:
+    """Returns the tables of classes, each with its heading.
+
+    One with all of them; of more than ALL classes, one with the EACH least accurate and one with
+    the EACH most accurate. Among equals, the first begins with the most frequent classes in
+    training, and the second with the rarest, because there the accuracy is least expected.
+    """
+    rows = class_rows(evaluation)
+    if len(rows) <= ALL:
+        return [(f"all {len(rows)} classes", rows)]
+    shares = evaluation.number("per_class_accuracy") or [None] * len(rows)
+    known = [
+        (share, row)
+        for share, row in zip([shares[k] for k in evaluation.order], rows, strict=True)
+        if share is not None
+    ]
+    worst = sorted(known, key=lambda pair: (pair[0], -pair[1].images))[:EACH]
+    best = sorted(known, key=lambda pair: (-pair[0], pair[1].images))[:EACH]
+    return [
+        (f"the {EACH} least accurate of {len(rows):,} classes", [row for _, row in worst]),
+        (f"the {EACH} most accurate of {len(rows):,} classes", [row for _, row in best]),
+    ]
+
+
+def accuracy_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns how many classes have an accuracy in each of six ranges."""
+    shares = evaluation.number("per_class_accuracy") or []
+    known = [share for share in shares if share is not None]
+    edges = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    counted = [("0 %", sum(share == 0 for share in known))]
+    counted += [
+        (
+            f"above {100 * low:.0f} to {100 * high:.0f} %",
+            sum(low < share <= high for share in known),
+        )
+        for low, high in pairwise(edges)
+    ]
+    return [
+        Row(name, f"{count:,}", f"{100 * count / max(len(known), 1):.1f} % of the classes")
+        for name, count in counted
     ]
 
 
@@ -235,7 +283,7 @@ def _rarest(evaluation: Evaluation) -> Row:
         return Row("rarest fifth of the classes", NONE, f"{count} classes; needs {NUM_GROUPS}")
     group = frequency_groups(np.asarray(evaluation.class_counts))[0]
     names = ", ".join(evaluation.class_names[k] for k in group[::-1])
-    note = names if len(group) <= 3 else f"{len(group)} classes"
+    note = names if len(group) <= 3 else f"{len(group):,} classes"
     absent = "none of its classes is in the test set"
     return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
 

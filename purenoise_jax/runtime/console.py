@@ -134,7 +134,7 @@ def percent(share: float | None) -> str:
 
 def class_counts_line(counts: Sequence[int]) -> str:
     """Formats the class counts in one line, with the middle left out if there are many."""
-    total = f"{sum(counts):,} images, {len(counts)} classes: "
+    total = f"{sum(counts):,} images, {len(counts):,} classes: "
     shown = [str(n) for n in counts]
     if len(shown) > 12:
         shown = [*shown[:6], "...", *shown[-5:]]
@@ -256,6 +256,8 @@ class Display:
         table.add_column("number")
         table.add_column("value", justify="right")
         table.add_row("test accuracy", f"{percent(test['accuracy'])} %")
+        if test.get("top5_accuracy") is not None:
+            table.add_row("top-5 accuracy", f"{percent(test['top5_accuracy'])} %")
         table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")
         for i, share in enumerate(test.get("group_accuracy") or []):
             name = {0: " (rarest classes)", 4: " (most frequent)"}.get(i, "")
@@ -266,10 +268,14 @@ class Display:
         nll = test.get("nll")
         table.add_row("negative log-likelihood", "-" if nll is None else f"{nll:.3f} nats")
         table.add_row("calibration error (ECE)", f"{percent(test.get('ece'))} %")
+        shares = test["per_class_accuracy"]
         if len(class_names) <= 12:
             table.add_section()
-            for name, share in zip(class_names, test["per_class_accuracy"], strict=True):
+            for name, share in zip(class_names, shares, strict=True):
                 table.add_row(harmless(name), f"{percent(share)} %")
+        else:
+            missed = sum(share == 0 for share in shares)
+            table.add_row("classes never recognised", f"{missed:,} of {len(shares):,}")
         self._console.print(table)
 
 

@@ -14,26 +14,41 @@ from purenoise_jax.methods.recipe import Postprocess
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.numerics import with_precision
 from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.training.metrics import TOP
 
 ECE_BINS = 15
+
+
+class Sums(NamedTuple):
+    """Sums over the images so far; none of them grows with the square of the classes.
+
+    Attributes:
+        nll: f32[], the sum of negative log-likelihoods, in nats.
+        bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
+            confidences, and the number classified correctly.
+        top5: i32[K], the number of images of each class that is among the five with their largest
+            logits, see `in_top`.
+        hits: i32[P, K], by known class frequencies of the test set the number of images of each
+            class that are classified correctly.
+    """
+
+    nll: jax.Array
+    bins: jax.Array
+    top5: jax.Array
+    hits: jax.Array
 
 
 class Counts(NamedTuple):
     """Counts from which all reported numbers are computed.
 
     Attributes:
-        confusion: i32[K, K], rows = true class, columns = predicted class.
-        nll: f32[], the sum of negative log-likelihoods, in nats.
-        bins: f32[ECE_BINS, 3], per bin of confidence the number of images, the sum of their
-            confidences, and the number classified correctly.
-        hits: i32[P, K], by known class frequencies of the test set the number of images of each
-            class that are classified correctly.
+        predicted: i32[N], the predicted class of every image; with the labels it gives the
+            confusion matrix, see `confusion.Confusion.of`.
+        sums: over the images.
     """
 
-    confusion: jax.Array
-    nll: jax.Array
-    bins: jax.Array
-    hits: jax.Array
+    predicted: np.ndarray
+    sums: Sums
 
 
 class Evaluator:
@@ -74,6 +89,7 @@ class Evaluator:
         index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
         self._data = (placement.replicate(images), placement.replicate(labels))
         self._rows = (placement.split_rows(index), placement.split_rows(valid))
+        self.labels = labels
 
         def count(
             postprocess: Postprocess,
@@ -81,22 +97,22 @@ class Evaluator:
             images: jax.Array,
             labels: jax.Array,
             *rows: jax.Array,
-        ) -> Counts:
-            def add(counts: Counts, row: tuple[jax.Array, ...]) -> tuple[Counts, None]:
+        ) -> tuple[Sums, jax.Array]:
+            def add(sums: Sums, row: tuple[jax.Array, ...]) -> tuple[Sums, jax.Array]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 label = labels[index]
                 image = batch_builder.normalize(to_float(images[index]))
                 logits, _ = model.apply(variables, image, None, valid, train=False)
                 informed = [postprocess(logits, log_prior).argmax(-1) for log_prior in log_priors]
-                return _add(counts, postprocess(logits), informed, label, valid), None
+                return _add(sums, postprocess(logits), informed, label, valid)
 
-            zero = Counts(
-                jnp.zeros((classes, classes), jnp.int32),
+            zero = Sums(
                 jnp.zeros((), jnp.float32),
                 jnp.zeros((ECE_BINS, 3), jnp.float32),
+                jnp.zeros(classes, jnp.int32),
                 jnp.zeros(log_priors.shape, jnp.int32),
             )
-            return jax.lax.scan(add, zero, rows)[0]
+            return jax.lax.scan(add, zero, rows)
 
         self._count = jax.jit(
             with_precision(count, matmul_precision),
@@ -115,31 +131,57 @@ class Evaluator:
         Returns:
             Counts on the host.
         """
-        return jax.device_get(self._count(postprocess, variables, *self._data, *self._rows))
+        results = self._count(postprocess, variables, *self._data, *self._rows)
+        sums, predicted = jax.device_get(results)
+        # The rows are in the order of the images, and padding comes last.
+        return Counts(predicted.reshape(-1)[: len(self.labels)], sums)
 
 
 def _add(
-    counts: Counts,
+    sums: Sums,
     logits: jax.Array,
     informed: Sequence[jax.Array],
     label: jax.Array,
     valid: jax.Array,
-) -> Counts:
+) -> tuple[Sums, jax.Array]:
     log_probs = jax.nn.log_softmax(logits)
     nll = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
     predicted = logits.argmax(-1)
     confidence = jnp.exp(log_probs.max(-1))
     weight = valid.astype(jnp.float32)
     per_row = jnp.stack([weight, weight * confidence, weight * (predicted == label)], axis=1)
-    none = jnp.zeros(counts.hits.shape[1], jnp.int32)
+    none = jnp.zeros(sums.hits.shape[1], jnp.int32)
     right = [(valid & (each == label)).astype(jnp.int32) for each in informed]
     hits = [none.at[label].add(each) for each in right]
-    return Counts(
-        counts.confusion.at[label, predicted].add(valid.astype(jnp.int32)),
-        counts.nll + jnp.where(valid, nll, 0).sum(),
-        counts.bins.at[confidence_bin(confidence)].add(per_row),
-        counts.hits + jnp.stack(hits) if hits else counts.hits,
+    added = Sums(
+        sums.nll + jnp.where(valid, nll, 0).sum(),
+        sums.bins.at[confidence_bin(confidence)].add(per_row),
+        sums.top5.at[label].add((valid & in_top(logits, label)).astype(jnp.int32)),
+        sums.hits + jnp.stack(hits) if hits else sums.hits,
     )
+    return added, predicted
+
+
+def in_top(logits: jax.Array, label: jax.Array, top: int = TOP) -> jax.Array:
+    """True for rows whose label is among the `top` classes with the largest logits.
+
+    Among equal logits the class with the smaller index comes first, as it does in `argmax`, so the
+    predicted class is the first of them. A logit that is not a number comes before every number.
+
+    Args:
+        logits: [B, K].
+        label: i32[B] in [0, K).
+        top: number of classes.
+
+    Returns:
+        bool[B].
+    """
+    own = jnp.take_along_axis(logits, label[:, None], axis=1)
+    earlier = jnp.arange(logits.shape[1])[None] < label[:, None]
+    odd, own_odd = jnp.isnan(logits), jnp.isnan(own)
+    before = (logits > own) | (odd & ~own_odd)
+    tied = (logits == own) | (odd & own_odd)
+    return (before | (tied & earlier)).sum(axis=1) < top
 
 
 def confidence_bin(confidence: jax.Array) -> jax.Array:

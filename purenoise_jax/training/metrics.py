@@ -1,28 +1,40 @@
-"""Every reported number, from a confusion matrix and the class counts of the training set.
+"""Every reported number, from counts by class and the class counts of the training set.
 
 A number that does not exist, such as the accuracy of a group without classes, is None.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Liu et al. 2019: many-shot classes have more than 100 training images, few-shot less than 20.
 MANY, FEW = 100, 20
 NUM_GROUPS = 5
+# Classes whose logits are the largest; an image may have its own among them.
+TOP = 5
 
 
-def recalls(confusion: np.ndarray) -> list[float | None]:
-    """Accuracy of every class, None where the test set has no image of it.
+class ClassResults(NamedTuple):
+    """Results of an evaluation by class, each int[K].
 
-    Args:
-        confusion: int[K, K], rows = true class, columns = predicted class.
+    Attributes:
+        images: test images of the class.
+        correct: those of them whose predicted class is right.
+        top5: those of them whose class is among the five with the largest logits; None = not
+            counted.
     """
-    totals = confusion.sum(axis=1)
+
+    images: np.ndarray
+    correct: np.ndarray
+    top5: np.ndarray | None = None
+
+
+def recalls(results: ClassResults) -> list[float | None]:
+    """Accuracy of every class, None where the test set has no image of it."""
     return [
         float(hit / total) if total else None
-        for hit, total in zip(np.diag(confusion), totals, strict=True)
+        for hit, total in zip(results.correct, results.images, strict=True)
     ]
 
 
@@ -69,24 +81,24 @@ def calibration_error(bins: np.ndarray) -> float:
 
 
 def summarize(
-    confusion: np.ndarray, nll: float, bins: np.ndarray, class_counts: np.ndarray
+    results: ClassResults, nll: float, bins: np.ndarray, class_counts: np.ndarray
 ) -> dict[str, Any]:
     """All numbers of one evaluation.
 
     Args:
-        confusion: int[K, K], rows = true class, columns = predicted class.
+        results: by class.
         nll: the sum of negative log-likelihoods over the images, in nats.
         bins: see `calibration_error`.
         class_counts: int[K], training images per class.
 
     Returns:
-        accuracy; balanced_accuracy (mean recall); per_class_accuracy [K]; group_accuracy [5], the
-        rarest group first, or None; many, medium and few accuracy; geometric_mean of the recalls (0
-        if any is 0); nll, mean per image in nats; ece. Shares are in [0, 1].
+        accuracy; top5_accuracy, None with five classes or fewer, of which it says nothing;
+        balanced_accuracy (mean recall); per_class_accuracy [K]; group_accuracy [5], the rarest
+        group first, or None; many, medium and few accuracy; geometric_mean of the recalls (0 if any
+        is 0); nll, mean per image in nats; ece. Shares are in [0, 1].
     """
-    confusion = np.asarray(confusion, np.int64)
-    images = int(confusion.sum())
-    by_class = recalls(confusion)
+    images = int(results.images.sum())
+    by_class = recalls(results)
     there = [r for r in by_class if r is not None]
     groups = frequency_groups(class_counts)
 
@@ -94,7 +106,12 @@ def summarize(
         return mean_of([by_class[c] for c in classes])
 
     return {
-        "accuracy": float(np.trace(confusion) / images),
+        "accuracy": float(results.correct.sum() / images),
+        "top5_accuracy": (
+            None
+            if results.top5 is None or len(by_class) <= TOP
+            else float(results.top5.sum() / images)
+        ),
         "balanced_accuracy": mean_of(by_class),
         "per_class_accuracy": by_class,
         "group_accuracy": [over(g) for g in groups] or None,

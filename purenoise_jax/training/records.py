@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,12 +12,24 @@ from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.runtime.console import class_counts_line, phases_line
 from purenoise_jax.training import metrics
 from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
 from purenoise_jax.training.throughput import StepTimer
 from purenoise_jax.training.train_step import TrainState
+
+# Up to so many classes, records and summary hold the confusion matrix as a list of its rows. That
+# of more classes is only in the file that is written at the end.
+LISTED = 100
+
+
+class Matrix(NamedTuple):
+    """The confusion matrix of a split, and int[K], its images with their class among the top 5."""
+
+    confusion: Confusion
+    top5: np.ndarray
 
 
 def header_lines(
@@ -111,8 +123,8 @@ def precision_note(options: RunOptions, platform: str) -> str:
 
 def evaluate_all(
     evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
-) -> dict[str, dict[str, Any]]:
-    """All numbers of every split, except those that do not exist.
+) -> tuple[dict[str, dict[str, Any]], dict[str, Matrix]]:
+    """All numbers of every split, except those that do not exist, and the confusion matrices.
 
     Args:
         evaluators: by split.
@@ -120,16 +132,36 @@ def evaluate_all(
         phase: that it was trained in.
         class_counts: int[K], training images per class.
     """
-    evaluated = {}
+    evaluated, matrices = {}, {}
     for split, evaluator in evaluators.items():
-        counts = evaluator(phase.recipe.evaluated(state), phase.recipe.postprocess)
-        confusion, bins = np.asarray(counts.confusion), np.asarray(counts.bins)
-        numbers = metrics.summarize(confusion, float(counts.nll), bins, class_counts)
-        numbers["confusion_matrix"] = confusion.tolist()
-        hits = np.asarray(counts.hits)
-        numbers["shifted_accuracy"] = shifted_accuracy(confusion, hits, class_counts)
+        predicted, sums = evaluator(phase.recipe.evaluated(state), phase.recipe.postprocess)
+        confusion = Confusion.of(evaluator.labels, predicted, len(class_counts))
+        top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
+        results = confusion.results(top5)
+        numbers = metrics.summarize(results, float(sums.nll), np.asarray(sums.bins), class_counts)
+        if len(class_counts) <= LISTED:
+            numbers["confusion_matrix"] = confusion.dense().tolist()
+        numbers["shifted_accuracy"] = shifted_accuracy(
+            results.images, results.correct, hits, class_counts
+        )
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
-    return evaluated
+        matrices[split] = Matrix(confusion, top5)
+    return evaluated, matrices
+
+
+def save_matrices(workdir: Path, matrices: Mapping[str, Matrix], step: int) -> None:
+    """Writes the confusion matrix of every split, see `confusion.save`.
+
+    Args:
+        workdir: of the run.
+        matrices: from `evaluate_all`.
+        step: completed steps.
+
+    Raises:
+        OSError: a file could not be written.
+    """
+    for split, (confusion, top5) in matrices.items():
+        save(workdir / FILES[split], confusion, top5, step)
 
 
 def _is_number(value: Any) -> bool:
@@ -153,7 +185,7 @@ def epoch_record(
         done: completed epochs.
         learning_rate: within it.
         timer: the rate of steps so far.
-        evaluated: from `evaluate_all`, empty where nothing was evaluated.
+        evaluated: numbers from `evaluate_all`, empty where nothing was evaluated.
     """
     sums, skipped = jax.device_get(totals)
     means = {}

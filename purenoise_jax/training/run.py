@@ -92,6 +92,7 @@ class TrainingRun:
         self.inputs = jax.tree.map(replicate, self.experiment.inputs())
         self._evaluators = self.experiment.evaluators(self._options.eval_batch_size)
         self._evaluated: dict[str, dict[str, Any]] = {}
+        self._matrices: dict[str, records.Matrix] = {}
         self._timer = StepTimer(
             self._options.batch_size,
             self._restored.measured_steps,
@@ -256,6 +257,8 @@ class TrainingRun:
             self._evaluated = self._evaluate(phase)
         selected = self._selected()
         if self._is_first_process:
+            # Before the summary, whose presence says that the run has finished.
+            records.save_matrices(self._workdir, self._matrices, self.step)
             summary = {
                 **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
                 "selected": selected,
@@ -301,7 +304,8 @@ class TrainingRun:
     ) -> dict[str, dict[str, Any]]:
         counts = self.experiment.training.stats.class_counts
         work = partial(records.evaluate_all, self._evaluators, self.state, phase, counts)
-        return self._stop.waiting(work, poll)
+        evaluated, self._matrices = self._stop.waiting(work, poll)
+        return evaluated
 
     def _seconds(self) -> float:
         """Seconds spent on the run, by this process and those before it."""

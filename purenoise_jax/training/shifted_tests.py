@@ -33,12 +33,13 @@ def class_shares(class_counts: np.ndarray) -> np.ndarray:
 
 
 def shifted_accuracy(
-    confusion: np.ndarray, hits: np.ndarray, class_counts: np.ndarray
+    images: np.ndarray, correct: np.ndarray, hits: np.ndarray, class_counts: np.ndarray
 ) -> list[list[float]] | None:
     """Accuracy on each test set of `NAMES`, from the recalls on the test set at hand.
 
     Args:
-        confusion: int[K, K], rows = true class, columns = predicted class.
+        images: int[K], test images of each class.
+        correct: int[K], those of them that are classified correctly.
         hits: int[P, K], images of each class that are classified correctly if the shares of the
             classes in the test set are known, see `recipe.Postprocess`.
         class_counts: int[K], training images per class.
@@ -47,10 +48,9 @@ def shifted_accuracy(
         For each, [accuracy if the shares are not known, accuracy if they are], in [0, 1]; None if
         the test set has no image of a class.
     """
-    totals = np.asarray(confusion).sum(axis=1)
-    if not totals.all():
+    if not images.all():
         return None
     shares = class_shares(class_counts)
-    unknown = shares @ (np.diag(confusion) / totals)
-    known = (shares * (hits / totals)).sum(axis=1)
+    unknown = shares @ (correct / images)
+    known = (shares * (hits / images)).sum(axis=1)
     return np.stack([unknown, known], axis=1).tolist()

@@ -15,6 +15,7 @@ import pytest
 
 from launch import local
 from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.training.confusion import FILES, load
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
@@ -49,6 +50,10 @@ def test_two_processes_train_like_one(npz, tmp_path, monkeypatch):
     assert (one["devices"], two["devices"]) == (1, 2)
     assert one["dataset_fingerprint"] == two["dataset_fingerprint"]
     assert two["steps"] == 12 and np.sum(two["confusion_matrix"]) == 40
+    saved = load(tmp_path / "2" / FILES["test"], 12)
+    assert saved.dense().tolist() == two["confusion_matrix"]
+    # Each class has ten images, and the parts of both processes are in their order.
+    assert saved.by_true().tolist() == [10] * 4
     assert two["test_nll"] == pytest.approx(one["test_nll"], rel=1e-3)
 
 

@@ -19,6 +19,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.compile_steps import compile_steps
+from purenoise_jax.training.confusion import Confusion
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
@@ -136,12 +137,13 @@ def test_evaluation_counts_every_image_once(devices):
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (LABELS, np.asarray(logits).argmax(-1)), 1)
     for each in (counts, other):
-        np.testing.assert_array_equal(each.confusion, expected)
-        assert each.bins[:, 0].sum() == 67
+        found = Confusion.of(LABELS, each.predicted, 3)
+        np.testing.assert_array_equal(found.dense(), expected)
+        assert each.sums.bins[:, 0].sum() == 67
     probs = np.exp(np.asarray(jax.nn.log_softmax(logits), np.float64))
     nll = -np.log(probs[np.arange(67), LABELS])
-    np.testing.assert_allclose(counts.nll, nll.sum(), rtol=1e-5)
-    np.testing.assert_allclose(counts.bins[:, 1].sum(), probs.max(-1).sum(), rtol=1e-5)
+    np.testing.assert_allclose(counts.sums.nll, nll.sum(), rtol=1e-5)
+    np.testing.assert_allclose(counts.sums.bins[:, 1].sum(), probs.max(-1).sum(), rtol=1e-5)
 
 
 def test_evaluation_shares_images_evenly_over_its_passes():

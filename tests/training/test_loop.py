@@ -17,6 +17,7 @@ from purenoise_jax.runtime import files
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.training import provenance, setup
 from purenoise_jax.training.build import build
+from purenoise_jax.training.confusion import FILES, load
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.provenance import versions
@@ -57,6 +58,9 @@ def test_summary_says_what_ran(through):
     assert len(there["per_class_accuracy"]) == 4
     confusion = np.array(there["confusion_matrix"])
     assert confusion.sum() == 40 and there["test_accuracy"] == np.trace(confusion) / 40
+    saved = load(workdir / FILES["test"], LAST)
+    np.testing.assert_array_equal(saved.dense(), confusion)
+    assert not (workdir / FILES["val"]).exists()
     assert "many_accuracy" not in there and "group_accuracy" not in there, "no such classes"
     assert there["medium_accuracy"] is not None
 
@@ -153,6 +157,9 @@ def test_validation_set_is_evaluated_when_there(npz, tmp_path):
     assert first_7 == pytest.approx(round(float(first_7))), "counted over seven images"
     last = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
     assert np.sum(last["val/confusion_matrix"]) == 7 and np.sum(last["test/confusion_matrix"]) == 40
+    for split in ("test", "val"):
+        saved = load(tmp_path / "run" / FILES[split], last["step"]).dense()
+        assert saved.tolist() == last[f"{split}/confusion_matrix"]
 
 
 def test_how_often_a_run_saves_and_evaluates_does_not_change_it(through, npz, tmp_path):

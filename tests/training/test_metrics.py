@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from purenoise_jax.training import metrics
+from purenoise_jax.training.confusion import Confusion
 
 BINS = np.array([[0, 0, 0], [4, 1.6, 3], [6, 5.4, 5]], np.float32)
 
 
+def summarize(confusion, *rest):
+    return metrics.summarize(Confusion.from_dense(confusion).results(), *rest)
+
+
 def test_accuracy_recalls_and_geometric_mean():
     confusion = np.array([[8, 2, 0], [1, 4, 0], [0, 0, 5]])
-    numbers = metrics.summarize(confusion, 10.0, BINS, np.array([200, 50, 5]))
+    numbers = summarize(confusion, 10.0, BINS, np.array([200, 50, 5]))
     assert numbers["accuracy"] == 17 / 20
     np.testing.assert_allclose(numbers["per_class_accuracy"], [0.8, 0.8, 1.0])
     assert numbers["balanced_accuracy"] == pytest.approx(2.6 / 3)
@@ -44,7 +49,7 @@ def test_shot_groups_of_the_papers_data_sets(imbalance, sizes):
 
 def test_empty_groups_are_none_and_never_nan():
     confusion = np.eye(2, dtype=int)
-    numbers = metrics.summarize(confusion, 1.0, BINS, np.array([500, 300]))
+    numbers = summarize(confusion, 1.0, BINS, np.array([500, 300]))
     assert (
         numbers["medium_accuracy"] is numbers["few_accuracy"] is numbers["group_accuracy"] is None
     )
@@ -53,14 +58,14 @@ def test_empty_groups_are_none_and_never_nan():
 
 def test_class_without_test_images_has_no_accuracy():
     confusion = np.array([[3, 1], [0, 0]])
-    numbers = metrics.summarize(confusion, 1.0, BINS, np.array([5, 5]))
+    numbers = summarize(confusion, 1.0, BINS, np.array([5, 5]))
     assert numbers["per_class_accuracy"] == [0.75, None]
     assert numbers["balanced_accuracy"] == numbers["geometric_mean"] == 0.75
 
 
 def test_geometric_mean_is_zero_when_a_class_is_lost():
     confusion = np.array([[4, 0], [4, 0]])
-    assert metrics.summarize(confusion, 1.0, BINS, np.array([5, 5]))["geometric_mean"] == 0
+    assert summarize(confusion, 1.0, BINS, np.array([5, 5]))["geometric_mean"] == 0
 
 
 def test_frequency_groups_start_with_the_rarest():

@@ -23,7 +23,7 @@ def test_shares_follow_the_order_of_the_training_set_or_the_reverse():
 def test_the_accuracy_is_that_of_a_test_set_with_these_frequencies():
     confusion = np.array([[3, 1, 0], [0, 8, 2], [1, 1, 3]])
     hits = np.tile([2, 9, 4], (11, 1))
-    found = shifted_accuracy(confusion, hits, COUNTS)
+    found = shifted_accuracy(confusion.sum(1), np.diag(confusion), hits, COUNTS)
     for share, (unknown, known) in zip(class_shares(COUNTS), found, strict=True):
         # A test set of a million images, of which each class has its share.
         drawn = share * 1e6
@@ -32,4 +32,4 @@ def test_the_accuracy_is_that_of_a_test_set_with_these_frequencies():
 
 
 def test_a_test_set_without_images_of_a_class_tells_nothing_about_such_sets():
-    assert shifted_accuracy(np.diag([1, 0, 2]), np.zeros((11, 3)), COUNTS) is None
+    assert shifted_accuracy(np.array([1, 0, 2]), np.zeros(3), np.zeros((11, 3)), COUNTS) is None
