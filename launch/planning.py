@@ -130,8 +130,8 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
     """Lists every run of a table once: all cells with the first seed, then with the next."""
     found: dict[Path, Task] = {}
     for seed in seeds:
-        for cell in table.cells:
-            for task in tasks_of(cell.config, seed, root):
+        for config in table.configs:
+            for task in tasks_of(config, seed, root):
                 other = found.setdefault(task.workdir, task)
                 if other.config.to_json() != task.config.to_json():
                     raise ConfigError(f"{task.workdir} would be the workdir of two runs")
