@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt
-from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.fields import FIELDS, config_hash
 from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
 
@@ -200,3 +200,19 @@ class Table:
     def configs(self) -> tuple[ConfigDict, ...]:
         """The configs of all cells that can be run."""
         return tuple(cell.config for cell in self.cells if cell.config is not None)
+
+    def unpublished(self) -> "Table":
+        """Returns the table without published numbers, and without cells that have only these."""
+        cells = (
+            dataclasses.replace(cell, paper="", reproduction="")
+            for cell in self.cells
+            if cell.config is not None
+        )
+        return dataclasses.replace(self, cells=tuple(cells))
+
+    def without_repeats(self) -> "Table":
+        """Returns the table without cells whose run is that of an earlier one."""
+        cells: dict[str, Cell] = {}
+        for number, cell in enumerate(self.cells):
+            cells.setdefault(config_hash(cell.config) if cell.config else str(number), cell)
+        return dataclasses.replace(self, cells=tuple(cells.values()))

@@ -81,7 +81,7 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         seed: seed of the run; the subset's seed is not changed.
         root: folder of all runs.
     """
-    config = config.copy_and_resolve_references()
+    config = _without_idle_arguments(config)
     config.seed = seed
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
@@ -96,6 +96,18 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         # Its own first stage, trained to the end.
         arguments.network = config.init_from
     return [*earlier, Task(config, _workdir(config, root), starts[-1])]
+
+
+def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
+    """A copy in which methods that no phase names have their defaults.
+
+    Of no effect, but they would make the same run of two cells look different.
+    """
+    config, default = config.copy_and_resolve_references(), default_config()
+    named = {name for phase in config.phases.values() for name in phase.methods}
+    for name in set(config.method) - named:
+        config.method[name] = default.method[name]
+    return config
 
 
 def _before(config: ConfigDict, start: int) -> ConfigDict:

@@ -5,8 +5,7 @@ accuracies in percent, as printed in the paper (Zada, Benou and Irani 2022) and 
 (Lee and Lee 2023, one run per number).
 """
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from ml_collections import ConfigDict
 from configs import cifar10, common
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
-from purenoise_jax.config.fields import config_hash
 from purenoise_jax.models.norm import NOISE_GRADS
 
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
@@ -320,37 +318,23 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "methods_cifar100": methods_cifar100,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = {"resnet32": "resnet32", "methods": "resnet32", "methods_cifar100": "resnet32"}
+NETWORKS = {
+    **dict.fromkeys(("resnet32", "methods", "methods_cifar100"), "resnet32"),
+    **dict.fromkeys(("ladder",), ""),
+}
 
 
 def make_table(name: str, plan: Plan) -> Table:
     """Makes one of `TABLES`, for the networks of a plan.
 
-    Where `plan.model` replaces the published network, the table has no published numbers, and no
-    cells that have only such a number. Runs that become the same are in it once.
+    Where `plan.model` replaces the published network, it has no published numbers and no cells that
+    have only these. Runs that become the same are in it once.
 
     Raises:
         ConfigError: the plan does not fit the table.
     """
     table = TABLES[name](plan)
-    cells = table.cells
     replaced = plan.model not in ("", NETWORKS.get(name, "wrn28_10"))
     if replaced and name not in ("norms", "balanced"):
-        cells = tuple(
-            dataclasses.replace(cell, paper="", reproduction="")
-            for cell in cells
-            if cell.config is not None
-        )
-    if plan.model or plan.quick:
-        cells = tuple(_once(cells))
-    return dataclasses.replace(table, cells=cells)
-
-
-def _once(cells: Iterable[Cell]) -> Iterator[Cell]:
-    """Leaves out cells whose run is that of an earlier one."""
-    seen: set[str] = set()
-    for cell in cells:
-        run = "" if cell.config is None else config_hash(cell.config)
-        if run not in seen:
-            yield cell
-        seen |= {run} - {""}
+        table = table.unpublished()
+    return table.without_repeats() if plan.model or plan.quick else table
