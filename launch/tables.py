@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import cifar10, common
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
+from launch.two_stage import two_stage
 from purenoise_jax.models.norm import NOISE_GRADS
 
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
@@ -316,11 +317,12 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "noise_grad": noise_grad,
     "methods": methods_cifar10,
     "methods_cifar100": methods_cifar100,
+    "two_stage": two_stage,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
 NETWORKS = {
-    **dict.fromkeys(("resnet32", "methods", "methods_cifar100"), "resnet32"),
-    **dict.fromkeys(("ladder",), ""),
+    **dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32"),
+    **dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), ""),
 }
 
 
