@@ -15,6 +15,7 @@ from configs import cifar10, common
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
 from launch.two_stage import two_stage
+from launch.zada_peers import zada_peers
 from purenoise_jax.models.norm import NOISE_GRADS
 
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
@@ -317,6 +318,7 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "noise_grad": noise_grad,
     "methods": methods_cifar10,
     "methods_cifar100": methods_cifar100,
+    "zada_peers": zada_peers,
     "two_stage": two_stage,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
