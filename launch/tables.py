@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import cifar10, common
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
+from launch.procrustean import procrustean
 from launch.two_stage import two_stage
 from launch.zada_peers import zada_peers
 from purenoise_jax.models.norm import NOISE_GRADS
@@ -319,6 +320,7 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "methods": methods_cifar10,
     "methods_cifar100": methods_cifar100,
     "zada_peers": zada_peers,
+    "procrustean": procrustean,
     "two_stage": two_stage,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
