@@ -15,6 +15,7 @@ from configs import cifar10, common
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
 from launch.procrustean import procrustean
+from launch.sam_table import sam_table
 from launch.simplifying import simplifying
 from launch.two_stage import two_stage
 from launch.zada_peers import zada_peers
@@ -323,6 +324,7 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "zada_peers": zada_peers,
     "procrustean": procrustean,
     "simplifying": simplifying,
+    "sam": sam_table,
     "two_stage": two_stage,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
