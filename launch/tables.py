@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, common
+from launch.ladder import ladder
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
 from launch.procrustean import procrustean
@@ -326,6 +327,7 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "simplifying": simplifying,
     "sam": sam_table,
     "two_stage": two_stage,
+    "ladder": ladder,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
 NETWORKS = {
