@@ -1,13 +1,15 @@
-"""Counts the FLOPs of the passes that the methods of a phase make in a step.
+"""Counts the passes that the methods of a phase make in a step, by their FLOPs.
 
-Nothing is listed by name: the step of the methods is traced around a small network, as it would
-be trained, and its convolutions and matrix products are counted. So the second pass of SAM, the
-translations of M2m, second views, rows of appended noise, and a backbone without a gradient are
-all in it.
+Nothing is listed by name: the step of the methods is traced around a network of equal layers, as
+it would be trained, and its matrix products are counted. So the second pass of SAM, the
+translations of M2m, second views, rows of appended noise, and a backbone without a gradient are all
+in it.
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,39 +22,38 @@ from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, arguments_of, build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
-from purenoise_jax.models import create_model
+from purenoise_jax.models.heads import CLASS_SCALE
+from purenoise_jax.models.places import PLACES, Mix, unmixed
 from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 
-ROWS, SIDE, NETWORK = 8, 16, "resnet8"
+ROWS, SIDE, LAYERS = 8, 4, 20
+# Unequal classes, of which one is rare and one frequent.
+COUNTS = np.array([200, 50, 10])
+LEVEL = np.full(3, 0.5, np.float32)
+STATS = DataStats(COUNTS, (SIDE, SIDE, 3), *[LEVEL] * 6)
 # Fields of a recipe that may change the number of passes or rows, or leave a gradient out.
 OF_PASSES = (
     "transforms", "generators", "objective", "gradient", "trainable", "train_mode", "frozen",
     "views",
 )  # fmt: skip
-# Unequal classes, of which one is rare and one frequent.
-COUNTS = np.array([200, 50, 10])
-LEVEL = np.full(3, 0.5, np.float32)
-STATS = DataStats(COUNTS, (SIDE, SIDE, 3), *[LEVEL] * 6)
 
 
 def passes(config: ConfigDict, methods: tuple[str, ...]) -> float:
     """Returns the FLOPs of a step with some methods over those of a step of plain training.
 
-    The small network has the head of the config, and its projector with the shortest output,
-    because a projector would be the larger part of it. Two equal passes that the compiler merges
-    into one, as in SAM-A, count twice.
+    They are those of the passes of the backbone; a projector does not count. Two equal passes that
+    the compiler merges into one, as in SAM-A, count twice.
 
     Args:
         config: with the arguments of the methods.
         methods: of a phase.
     """
     given = {name: dict(config.method.get(name, {})) for name in methods}
-    text = json.dumps(given, sort_keys=True)
-    return _passes(methods, text, config.model.head, config.model.projector)
+    return _passes(methods, json.dumps(given, sort_keys=True), config.model.head)
 
 
 @cache
-def _passes(methods: tuple[str, ...], arguments: str, head: str, projector: str) -> float:
+def _passes(methods: tuple[str, ...], arguments: str, head: str) -> float:
     given = {
         name: {
             # Paths, such as that of another run, are still to come.
@@ -64,22 +65,65 @@ def _passes(methods: tuple[str, ...], arguments: str, head: str, projector: str)
     recipe = build_recipe(methods, STATS, given)
     if all(getattr(recipe, name) == getattr(Recipe(), name) for name in OF_PASSES):
         return 1.0
-    return _step_flops(recipe, head, projector) / _plain_flops()
+    return _step_flops(recipe, head) / _plain_flops()
 
 
 @cache
 def _plain_flops() -> int:
-    return _step_flops(Recipe(), "linear", "none")
+    return _step_flops(Recipe(), "linear")
 
 
-def _step_flops(recipe: Recipe, head: str, projector: str) -> int:
-    model = create_model(
-        NETWORK,
-        num_classes=len(COUNTS),
-        head=head,
-        projector=projector,
-        projector_width=0 if projector == "none" else 1,
-    )
+class _Layers:
+    """Equal layers and a head, with the methods of a Flax module that a step uses.
+
+    Attributes:
+        places: at which `mix` is called.
+    """
+
+    places: Sequence[str] = PLACES
+
+    def __init__(self, head: str) -> None:
+        self._head = head
+
+    def init(self, key: jax.Array, image: jax.Array, *, train: bool) -> dict[str, Any]:
+        """Makes the variables, all 0."""
+        del key, train
+        width, classes = image.size, len(COUNTS)
+        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        if self._head == "scaled":
+            head[CLASS_SCALE] = jnp.ones(classes)
+        layers = {f"layer{i}": {"kernel": jnp.zeros((width, width))} for i in range(LAYERS)}
+        return {"params": {**layers, "head": head}, "batch_stats": {}}
+
+    def apply(
+        self,
+        variables: dict[str, Any],
+        images: jax.Array,
+        noise_mask: jax.Array | None = None,
+        valid: jax.Array | None = None,
+        *,
+        train: bool,
+        mutable: Sequence[str] = (),
+        rngs: Any = None,
+        mix: Mix = unmixed,
+    ) -> Any:
+        """Returns what a network of the package returns, projections included."""
+        del noise_mask, valid, train, rngs
+        params = variables["params"]
+        x = mix("input", images).reshape(len(images), -1)
+        for i in range(LAYERS):
+            # Not linear, because the gradient of a linear layer would not need the forward pass.
+            x = jnp.tanh(x @ params[f"layer{i}"]["kernel"])
+        for place in PLACES[1:]:
+            x = mix(place, x)
+        logits = x @ params["head"]["kernel"]
+        projections = dict.fromkeys(("projection", "prediction"), x[:, :1])
+        outputs = logits, {"features": x, "plain_logits": logits, **projections}
+        return (outputs, {"batch_stats": {}}) if mutable else outputs
+
+
+def _step_flops(recipe: Recipe, head: str) -> int:
+    model = _Layers(head)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=0.0)
     builder = BatchBuilder(None, LEVEL, LEVEL, len(COUNTS))
     step = make_step(model, tx, jnp.ones_like, recipe, builder, seed=0)

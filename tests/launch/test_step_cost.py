@@ -38,21 +38,18 @@ def test_noise_in_place_of_images_costs_nothing_and_appended_noise_its_share():
     assert passes(balanced, ("append",)) == pytest.approx(1.5, abs=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("method", "count"), [("sam", 2), ("imbsam", 3), ("focal_sam", 3)])
 def test_ascent_steps_are_passes(method, count):
     assert cost(method) == pytest.approx(count, abs=1e-3)
     assert cost(method, "ldam") == pytest.approx(count, abs=1e-2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["joint_ssl", "glmc"])
 def test_a_second_view_is_a_second_pass(method):
     assert cost(method) == pytest.approx(2, abs=1e-2)
     assert cost(method, "sam") == pytest.approx(4, abs=2e-2)
 
 
-@pytest.mark.slow
 def test_translations_cost_in_proportion_to_their_steps():
     config = Plan().config("CIFAR-10-LT", "m2m")
 
@@ -63,12 +60,12 @@ def test_translations_cost_in_proportion_to_their_steps():
     one, two, three = of(1), of(2), of(3)
     assert three - two == pytest.approx(two - one) and two > one > 1
     # A step goes forwards and back to the image, in both networks.
-    assert two - one == pytest.approx(2 * 2 / 3, rel=0.25)
+    assert two - one == pytest.approx(2 * 2 / 3, rel=0.05)
 
 
 def test_a_constant_backbone_has_only_its_forward_pass():
     config = Plan().config("CIFAR-10-LT", "crt", model="resnet32")
-    assert passes(config, config.phases.second_stage.methods) == pytest.approx(1 / 3, rel=0.2)
+    assert passes(config, config.phases.second_stage.methods) == pytest.approx(1 / 3, rel=0.05)
 
 
 def test_images_of_half_the_side_cost_a_quarter(tmp_path):
