@@ -7,7 +7,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt
-from purenoise_jax.config.fields import FIELDS, config_hash
+from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
 

@@ -7,7 +7,7 @@ from launch.plan import Plan
 from launch.planning import tasks_of
 from launch.procrustean import ALPHAS, BEST
 from launch.tables import make_table
-from purenoise_jax.config.fields import validate
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 
 NAMES = ("zada_peers", "procrustean", "simplifying", "sam", "two_stage", "ladder")

@@ -9,7 +9,8 @@ from launch.cells import Row, collect, entries
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of_table
 from launch.tables import TABLES, make_table
-from purenoise_jax.config.fields import default_config, validate
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
 
 ABSENT = Cell("ImageNet-LT", "ERM", None, "51.1", needs="ImageNet-LT")
 
