@@ -51,10 +51,12 @@ class Row:
         return self._counted(mean_and_error(present), len(present))
 
     def by_shots(self) -> str:
-        """As `number`, for classes with few, medium and many training images, joined by " / "."""
-        numbers = [self.number(f"{name}_accuracy") for name in SHOTS]
-        # A cell without runs says so once.
-        return numbers[0] if not self.summaries else " / ".join(numbers)
+        """Mean and standard error for classes with few, medium and many training images."""
+        if not self.summaries:
+            return MISSING
+        values = [[s.get(f"{name}_accuracy") for s in self.summaries] for name in SHOTS]
+        present = [[v for v in of_shot if v is not None] for of_shot in values]
+        return " / ".join(mean_and_error(found) if found else "-" for found in present)
 
     def difference(self, other: "Row") -> str:
         """Mean and standard error of the difference to another row, paired by seed."""

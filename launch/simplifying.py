@@ -63,7 +63,6 @@ def simplifying(plan: Plan) -> Table:
         "training routines by few / medium / many images",
         "Shwartz-Ziv et al. 2023, table 5 (five runs, ratio not stated)",
         tuple(cells),
-        published=("few / medium / many",),
-        baselines=("ERM",),
+        published=("published few / medium / many",),
         shots=True,
     )

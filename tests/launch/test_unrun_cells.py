@@ -74,7 +74,7 @@ def test_shots_stand_in_one_column():
         ),
     )
     # By hand: mean 20, standard error 10; without many-shot classes there is no number.
-    assert row.by_shots() == "20.0 ± 10.0 (n=2) / 40.0 ± 0.0 (n=2) / -"
+    assert row.by_shots() == "20.0 ± 10.0 / 40.0 ± 0.0 / -"
     shots = table(row.cell, ABSENT, shots=True)
     assert cells.columns(shots, Plan())[-1] == "few / medium / many"
     assert entries(Row(ABSENT, 2, ()), shots, Plan())[-2:] == ["missing: needs ImageNet-LT", "-"]
