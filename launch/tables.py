@@ -330,17 +330,14 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "ladder": ladder,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = {
-    **dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32"),
-    **dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), ""),
-}
+NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
+NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
 
 
 def make_table(name: str, plan: Plan) -> Table:
-    """Makes one of `TABLES`, for the networks of a plan.
+    """Makes one of `TABLES`, in which runs that a plan makes the same are once.
 
-    Where `plan.model` replaces the published network, it has no published numbers and no cells that
-    have only these. Runs that become the same are in it once.
+    Where `plan.model` replaces the network, it has no published numbers, nor cells with only these.
 
     Raises:
         ConfigError: the plan does not fit the table.
