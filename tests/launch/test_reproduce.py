@@ -74,7 +74,7 @@ def test_published_numbers_read_as_percentages(name):
     for cell in TABLES[name](Plan()).cells:
         for text in filter(None, (cell.paper, cell.reproduction)):
             # One number, or those of few, medium and many.
-            least = 30 if " / " not in text else 15
+            least = 25 if " / " not in text else 15
             for number in text.split(" / "):
                 value, _, error = number.partition(" ± ")
                 assert least < float(value) < 95 and 0 <= float(error or 0) < 1.5, cell
