@@ -18,8 +18,10 @@ from ml_collections import ConfigDict
 
 from benchmarks.chips import flops_of
 from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.sampling import by_class
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, arguments_of, build_recipe
+from purenoise_jax.methods.linear_head import kernel_of
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models.heads import CLASS_SCALE
@@ -89,7 +91,9 @@ class _Layers:
         """Makes the variables, all 0."""
         del key, train
         width, classes = image.size, len(COUNTS)
-        head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        fc = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+        # As the heads of the package hold them.
+        head: dict[str, Any] = {"fc": fc} if self._head in ("linear", "scaled") else dict(fc)
         if self._head == "scaled":
             head[CLASS_SCALE] = jnp.ones(classes)
         layers = {f"layer{i}": {"kernel": jnp.zeros((width, width))} for i in range(LAYERS)}
@@ -116,7 +120,7 @@ class _Layers:
             x = jnp.tanh(x @ params[f"layer{i}"]["kernel"])
         for place in PLACES[1:]:
             x = mix(place, x)
-        logits = x @ params["head"]["kernel"]
+        logits = x @ kernel_of(params)
         projections = dict.fromkeys(("projection", "prediction"), x[:, :1])
         outputs = logits, {"features": x, "plain_logits": logits, **projections}
         return (outputs, {"batch_stats": {}}) if mutable else outputs
@@ -134,6 +138,7 @@ def _step_flops(recipe: Recipe, head: str) -> int:
         jax.ShapeDtypeStruct((ROWS, *STATS.image_shape), np.uint8),
         jax.ShapeDtypeStruct((ROWS,), np.int32),
         dict.fromkeys(recipe.frozen, variables),
+        by_class(np.arange(ROWS, dtype=np.int32) % len(COUNTS), len(COUNTS)),
     )
     rows = Rows(jax.ShapeDtypeStruct((ROWS,), np.int32), jax.ShapeDtypeStruct((ROWS,), np.bool_))
     return flops_of(step.update, state, inputs, rows)
