@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.interpreters import partial_eval
 
 # Dense matrix products in FLOP/s and memory in byte/s, from NVIDIA's data sheets; of several forms,
 # the SXM one. In float32, XLA lets convolutions use TF32.
@@ -29,9 +30,18 @@ def peak_of(device_kind: str) -> dict[str, float]:
     return PEAKS[chip] if chip else {}
 
 
-def forward_flops(function: Any, *args: Any) -> int:
-    """FLOPs (two per multiply-add) of the convolutions and matrix products in a call."""
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+def flops_of(function: Any, *args: Any) -> int:
+    """FLOPs (two per multiply-add) of the convolutions and matrix products that a result needs.
+
+    Each pass of a loop counts if their number is known before it starts, otherwise one.
+
+    Args:
+        function: to be traced.
+        *args: its arguments, arrays or their shapes.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _count(used)
 
 
 def _count(jaxpr: Jaxpr) -> int:
@@ -50,11 +60,12 @@ def _count(jaxpr: Jaxpr) -> int:
             for axis in contracted:
                 depth *= left.shape[axis]
             total += 2 * out.size * depth
+        rounds = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         for value in eqn.params.values():
             if isinstance(value, ClosedJaxpr):
-                total += _count(value.jaxpr)
+                total += rounds * _count(value.jaxpr)
             elif isinstance(value, Jaxpr):
-                total += _count(value)
+                total += rounds * _count(value)
     return total
 
 

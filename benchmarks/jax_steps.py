@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from benchmarks.chips import forward_flops
+from benchmarks.chips import flops_of
 from benchmarks.gpu_program.roofline import predicted
 from benchmarks.timing import Program
 from purenoise_jax.data.augment.compose import make_augment
@@ -172,7 +172,7 @@ def step_program(
         {
             "batch_size": batch_size,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-            "flops": 3 * forward_flops(_forward(net, state), images[:batch_size]),
+            "flops": 3 * flops_of(_forward(net, state), images[:batch_size]),
             "compile_seconds": compile_seconds,
             "memory_bytes": _memory(compiled),
             # The compiler counts one iteration of a loop.

@@ -17,13 +17,14 @@ from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 
 MISSING = "missing"
+SHOTS = ("few", "medium", "many")
 CAVEAT = "caveat"
 # Fields of each run's summary that are written to NAME.jsonl.
 RECORDED = (
-    "test_accuracy", "balanced_accuracy", "group_accuracy", "geometric_mean", "test_nll",
-    "test_ece", "per_class_accuracy", "epochs", "steps", "seed", "config_hash",
-    "dataset_fingerprint", "state_digest", "init_from", "images_per_second", "seconds", "devices",
-    "versions",
+    "test_accuracy", "balanced_accuracy", "group_accuracy", "few_accuracy", "medium_accuracy",
+    "many_accuracy", "geometric_mean", "test_nll", "test_ece", "per_class_accuracy", "epochs",
+    "steps", "seed", "config_hash", "dataset_fingerprint", "state_digest", "init_from",
+    "images_per_second", "seconds", "devices", "versions",
 )  # fmt: skip
 
 
@@ -37,6 +38,8 @@ class Row:
 
     def number(self, name: str, index: int | None = None) -> str:
         """Mean and standard error in percent over the finished runs, and the number missing."""
+        if self.cell.needs:
+            return f"{MISSING}: needs {self.cell.needs}"
         if not self.summaries:
             return MISSING
         values = [s.get(name) for s in self.summaries]
@@ -46,6 +49,14 @@ class Row:
         if not present:
             return "-"
         return self._counted(mean_and_error(present), len(present))
+
+    def by_shots(self) -> str:
+        """Mean and standard error for classes with few, medium and many training images."""
+        if not self.summaries:
+            return MISSING
+        values = [[s.get(f"{name}_accuracy") for s in self.summaries] for name in SHOTS]
+        present = [[v for v in of_shot if v is not None] for of_shot in values]
+        return " / ".join(mean_and_error(found) if found else "-" for found in present)
 
     def difference(self, other: "Row") -> str:
         """Mean and standard error of the difference to another row, paired by seed."""
@@ -79,7 +90,8 @@ def collect(table: Table, seeds: int, root: Path) -> list[Row]:
     """Reads the summaries of all finished runs of a table."""
     rows = []
     for cell in table.cells:
-        last = [tasks_of(cell.config, seed, root)[-1] for seed in range(seeds)]
+        config = cell.config
+        last = [] if config is None else [tasks_of(config, s, root)[-1] for s in range(seeds)]
         found = tuple(s for s in (task.summary for task in last) if s is not None)
         rows.append(Row(cell, seeds, found))
     return rows
@@ -88,6 +100,7 @@ def collect(table: Table, seeds: int, root: Path) -> list[Row]:
 def columns(table: Table, plan: Plan) -> list[str]:
     """Headings of a table."""
     extra = ["rarest fifth"] if table.groups else []
+    extra += [" / ".join(SHOTS)] if table.shots else []
     extra += [f"to {name}" for name in table.baselines]
     note = [CAVEAT] if plan.caveat and not plan.mini else []
     return ["", *table.published, "here", *extra, *note]
@@ -102,13 +115,15 @@ def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> lis
         plan: of the runs.
         rows: all rows, among which are those of `table.baselines`.
     """
-    extra = [row.number("group_accuracy", 0)] if table.groups else []
+    cell = row.cell
+    can_run = not cell.needs
+    extra = [row.number("group_accuracy", 0) if can_run else "-"] if table.groups else []
+    extra += [row.by_shots() if can_run else "-"] if table.shots else []
     for name in table.baselines:
-        found = [r for r in rows if (r.cell.method, r.cell.setting) == (name, row.cell.setting)]
+        found = [r for r in rows if (r.cell.method, r.cell.setting) == (name, cell.setting)]
         extra.append(row.difference(found[0]) if found else "-")
     note = [plan.caveat] if plan.caveat and not plan.mini else []
-    cell = row.cell
-    published = [cell.paper or "-", cell.reproduction or "-"]
+    published = [n or "-" for n in (cell.paper, cell.reproduction)[: len(table.published)]]
     return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
 
 

@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt
 from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.identity import config_hash
+from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
 
 EPOCHS = 200
@@ -34,7 +36,7 @@ class Plan:
 
     Attributes:
         preset: preset of the configs.
-        epochs: epochs of every run, to which the papers' schedule is scaled.
+        epochs: epochs of every run that has 200 in its source, to which all schedules are scaled.
         model: replaces every network of the table; "" = as published.
         quick: shrink data and networks so that the table finishes in minutes, as a smoke test; the
             numbers mean nothing.
@@ -64,7 +66,7 @@ class Plan:
         if self.mini:
             changes.append(f"mini: {MINI_MODEL} on images of {MINI_SIZE} x {MINI_SIZE}")
         if self.shortened:
-            changes.append(f"{self.epochs} epochs instead of {EPOCHS}, drops of 0.1")
+            changes.append(f"{self.epochs} epochs for every {EPOCHS}, drops of 0.1")
         if self.model and not self.mini:
             changes.append(f"{self.model} throughout")
         changes += [
@@ -78,6 +80,10 @@ class Plan:
         """The networks of a table: those published, unless `model` replaces them."""
         return (self.model,) if self.model else published
 
+    def scaled(self, epochs: float) -> int:
+        """The length in this plan of a part of a run that has `epochs` epochs in its source."""
+        return round(epochs * self.epochs / EPOCHS)
+
     def config(
         self,
         dataset: str,
@@ -87,6 +93,8 @@ class Plan:
         augment: str = "",
         ir: float = 100,
         start: int | None = None,
+        epochs: int = EPOCHS,
+        second_epochs: int = 0,
         **overrides: Any,
     ) -> ConfigDict:
         """Builds the config of a cell.
@@ -98,12 +106,16 @@ class Plan:
             augment: a key of `common.AUGMENTS`; "" = the config file's.
             ir: imbalance ratio, for long-tailed data.
             start: first epoch with noise, for balanced data.
+            epochs: of the training in its source.
+            second_epochs: of the second stage in its source; 0 = as many as its method usually has.
+                A stage with drops of the learning rate has no other length.
             **overrides: config fields, with "__" for a dot.
         """
         model = self.model or model
         if self.quick:
             model = "wrn10_1" if model.startswith("wrn") else "resnet8"
-        args = {"method": method, "preset": self.preset, "epochs": self.epochs, "model": model}
+        length = max(self.scaled(epochs), 1)
+        args = {"method": method, "preset": self.preset, "epochs": length, "model": model}
         if augment:
             args["augment"] = augment
         if dataset.endswith("-LT"):
@@ -112,13 +124,17 @@ class Plan:
             args["start"] = start
         text = ",".join(f"{name}={value}" for name, value in args.items())
         config = MODULES[dataset].get_config(text)
-        if self.shortened:
+        fields = {name.replace("__", "."): value for name, value in overrides.items()}
+        if second_epochs:
+            fields["num_epochs"] = length + max(self.scaled(second_epochs), 1)
+        if self.shortened and fields.get("optimizer.schedule", STEP) == STEP:
             # At a hundredth of the rate a few epochs would change almost nothing.
             config.optimizer.gamma = 0.1
-        fields = {name.replace("__", "."): value for name, value in overrides.items()}
         if self.mini:
-            # Half the size of the images, so half the shift.
+            # Half the size of the images, so half the shift, and half the hole where there is one.
             fields |= {"data.image_size": MINI_SIZE, "data.crop_padding": 2}
+            if "cutout" in fields.get("data.augment", config.data.augment):
+                fields["data.cutout_size"] = MINI_SIZE // 2
             fields |= {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]
         if wrong:
@@ -138,17 +154,23 @@ class Cell:
     Attributes:
         setting: name of the group of rows that it belongs to.
         method: name of the row within the group.
-        config: config of its runs, except the seed.
+        config: config of its runs, except the seed; None = it cannot be run here.
         paper: number published by Zada et al., or in the first column of `Table.published`, as
-            printed there; "" = none.
+            printed there; "" = none. A table with `shots` has three, joined by " / ".
         reproduction: number published by Lee and Lee, or in the second column; "" = none.
+        needs: the data, network or method that a cell without a config waits for.
     """
 
     setting: str
     method: str
-    config: ConfigDict
+    config: ConfigDict | None
     paper: str = ""
     reproduction: str = ""
+    needs: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.config is None) != bool(self.needs):
+            raise ValueError(f"{self.setting}, {self.method}: either a config, or what it needs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +182,38 @@ class Table:
         source: publication of its numbers.
         cells: the cells in order.
         groups: also show the accuracy of the rarest fifth of the classes.
-        published: headings of the columns of the two published numbers.
+        published: headings of the columns of published numbers, at most two.
         baselines: names of rows; the difference of every row to each of them in the same setting is
             shown, paired by seed.
+        shots: show the accuracies of classes with few (below 20), medium and many (above 100)
+            training images.
     """
 
     title: str
     source: str
     cells: tuple[Cell, ...]
     groups: bool = False
-    published: tuple[str, str] = ("paper", "reproduction")
+    published: tuple[str, ...] = ("paper", "reproduction")
     baselines: tuple[str, ...] = ()
+    shots: bool = False
+
+    @property
+    def configs(self) -> tuple[ConfigDict, ...]:
+        """The configs of all cells that can be run."""
+        return tuple(cell.config for cell in self.cells if cell.config is not None)
+
+    def unpublished(self) -> "Table":
+        """Returns the table without published numbers, and without cells that have only these."""
+        cells = (
+            dataclasses.replace(cell, paper="", reproduction="")
+            for cell in self.cells
+            if cell.config is not None
+        )
+        return dataclasses.replace(self, cells=tuple(cells))
+
+    def without_repeats(self) -> "Table":
+        """Returns the table without cells whose run is that of an earlier one."""
+        cells: dict[str, Cell] = {}
+        for number, cell in enumerate(self.cells):
+            cells.setdefault(config_hash(cell.config) if cell.config else str(number), cell)
+        return dataclasses.replace(self, cells=tuple(cells.values()))

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from benchmarks.chips import forward_flops
+from benchmarks.chips import flops_of
 from launch.plan import Table
+from launch.step_cost import passes
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
@@ -80,7 +81,7 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         seed: seed of the run; the subset's seed is not changed.
         root: folder of all runs.
     """
-    config = config.copy_and_resolve_references()
+    config = _without_idle_arguments(config)
     config.seed = seed
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
@@ -95,6 +96,18 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         # Its own first stage, trained to the end.
         arguments.network = config.init_from
     return [*earlier, Task(config, _workdir(config, root), starts[-1])]
+
+
+def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
+    """A copy in which methods that no phase names have their defaults.
+
+    Of no effect, but they would make the same run of two cells look different.
+    """
+    config, default = config.copy_and_resolve_references(), default_config()
+    named = {name for phase in config.phases.values() for name in phase.methods}
+    for name in set(config.method) - named:
+        config.method[name] = default.method[name]
+    return config
 
 
 def _before(config: ConfigDict, start: int) -> ConfigDict:
@@ -130,8 +143,8 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
     """Lists every run of a table once: all cells with the first seed, then with the next."""
     found: dict[Path, Task] = {}
     for seed in seeds:
-        for cell in table.cells:
-            for task in tasks_of(cell.config, seed, root):
+        for config in table.configs:
+            for task in tasks_of(config, seed, root):
                 other = found.setdefault(task.workdir, task)
                 if other.config.to_json() != task.config.to_json():
                     raise ConfigError(f"{task.workdir} would be the workdir of two runs")
@@ -139,7 +152,11 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
 
 
 def training_pflop(task: Task) -> float:
-    """PFLOP of all steps of a run: for each row three times those of a forward pass."""
+    """PFLOP of all steps of a run.
+
+    Plain training has for each row three times those of a forward pass; a step of other methods is
+    counted in such steps, see `step_cost.passes`. The projector of a network does not count.
+    """
     config = resolved(task.config)
     classes = 100 if config.data.name == "cifar100" else 10
     largest = 50_000 // classes
@@ -156,19 +173,21 @@ def training_pflop(task: Task) -> float:
         thinner = 0 < limit < largest
         images = sum(max(int(n) * limit // largest, 1) if thinner else int(n) for n in counts)
     rows = 0.0
-    for epoch in range(task.first_epoch, config.num_epochs):
-        phases = [p for p in config.phases.values() if p.start_epoch <= epoch]
-        methods = max(phases, key=lambda p: p.start_epoch).methods
-        rows += images * (1 + (config.method.append.share if "append" in methods else 0))
-    return 3e-15 * rows * _image_flops(config.model.name, classes)
+    phases = sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
+    ends = [*(phase.start_epoch for phase in phases[1:]), config.num_epochs]
+    for phase, end in zip(phases, ends, strict=True):
+        epochs = max(end - max(phase.start_epoch, task.first_epoch), 0)
+        if epochs:
+            rows += epochs * images * passes(config, phase.methods)
+    return 3e-15 * rows * _image_flops(config.model.name, classes, config.data.image_size or 32)
 
 
 @cache
-def _image_flops(name: str, classes: int) -> int:
+def _image_flops(name: str, classes: int, side: int) -> int:
     model = create_model(name, num_classes=classes)
-    image = jnp.zeros((1, 32, 32, 3))
+    image = jnp.zeros((1, side, side, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    return forward_flops(lambda v: model.apply(v, image, train=False)[0], variables)
+    return flops_of(lambda v: model.apply(v, image, train=False)[0], variables)
 
 
 def _is_plain(config: ConfigDict) -> bool:

@@ -5,7 +5,6 @@ accuracies in percent, as printed in the paper (Zada, Benou and Irani 2022) and 
 (Lee and Lee 2023, one run per number).
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,14 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import cifar10, common
+from launch.ladder import ladder
 from launch.method_tables import methods_cifar10, methods_cifar100
 from launch.plan import Cell, Plan, Table
+from launch.procrustean import procrustean
+from launch.sam_table import sam_table
+from launch.simplifying import simplifying
+from launch.two_stage import two_stage
+from launch.zada_peers import zada_peers
 from purenoise_jax.models.norm import NOISE_GRADS
 
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
@@ -317,21 +322,28 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "noise_grad": noise_grad,
     "methods": methods_cifar10,
     "methods_cifar100": methods_cifar100,
+    "zada_peers": zada_peers,
+    "procrustean": procrustean,
+    "simplifying": simplifying,
+    "sam": sam_table,
+    "two_stage": two_stage,
+    "ladder": ladder,
 }
-# Tables with ResNet-32 as published; the others have WRN-28-10.
-WITH_RESNET32 = ("resnet32", "methods", "methods_cifar100")
+# Networks of tables that have others than WRN-28-10; "" = several.
+NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
+NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
 
 
 def make_table(name: str, plan: Plan) -> Table:
-    """Makes one of `TABLES`, without published numbers where `plan.model` replaces their network.
+    """Makes one of `TABLES`, in which runs that a plan makes the same are once.
+
+    Where `plan.model` replaces the network, it has no published numbers, nor cells with only these.
 
     Raises:
         ConfigError: the plan does not fit the table.
     """
     table = TABLES[name](plan)
-    if plan.model:
-        published = "resnet32" if name in WITH_RESNET32 else "wrn28_10"
-        if plan.model != published and name not in ("norms", "balanced"):
-            cells = (dataclasses.replace(c, paper="", reproduction="") for c in table.cells)
-            table = dataclasses.replace(table, cells=tuple(cells))
-    return table
+    replaced = plan.model not in ("", NETWORKS.get(name, "wrn28_10"))
+    if replaced and name not in ("norms", "balanced"):
+        table = table.unpublished()
+    return table.without_repeats() if plan.model or plan.quick else table

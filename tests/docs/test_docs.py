@@ -112,9 +112,14 @@ def test_the_defaults_that_differ_from_flax_are_those_it_names():
     assert said in " ".join((DOCS / "flax_program.md").read_text().split())
 
 
-def test_the_papers_tables_are_those_of_the_command_and_cost_what_the_page_says(tmp_path):
+def test_the_papers_tables_are_those_of_the_command():
     rows = table(DOCS / "reproduce.md", "`TABLE`")
     assert [names_of(cells[0]) for cells in rows] == [[name] for name in TABLES]
+
+
+@pytest.mark.slow
+def test_the_papers_tables_cost_what_the_page_says(tmp_path):
+    rows = table(DOCS / "reproduce.md", "`TABLE`")
     for (name, make), cells in zip(TABLES.items(), rows, strict=True):
         # Every seed costs the same.
         tasks = tasks_of_table(make(Plan()), range(1), tmp_path)
