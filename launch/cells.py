@@ -14,17 +14,20 @@ from rich.table import Table as Grid
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of
 from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import write_atomically
+from purenoise_jax.training.selection import LAST
 
 MISSING = "missing"
 SHOTS = ("few", "medium", "many")
 CAVEAT = "caveat"
+BEST = "best on test"
 # Fields of each run's summary that are written to NAME.jsonl.
 RECORDED = (
     "test_accuracy", "balanced_accuracy", "group_accuracy", "few_accuracy", "medium_accuracy",
     "many_accuracy", "geometric_mean", "test_nll", "test_ece", "per_class_accuracy", "epochs",
     "steps", "seed", "config_hash", "dataset_fingerprint", "state_digest", "init_from",
-    "images_per_second", "seconds", "devices", "versions",
+    "images_per_second", "seconds", "devices", "versions", "selected",
 )  # fmt: skip
 
 
@@ -49,6 +52,12 @@ class Row:
         if not present:
             return "-"
         return self._counted(mean_and_error(present), len(present))
+
+    def best_on_test(self) -> str:
+        """Mean and standard error of the best epochs on the test set; "-" if not all are known."""
+        found = [s.get("selected", {}).get("test_best", {}) for s in self.summaries]
+        known = [each["test_accuracy"] for each in found if each.get("evaluations", 0) > 1]
+        return mean_and_error(known) if known and len(known) == len(found) else "-"
 
     def by_shots(self) -> str:
         """Mean and standard error for classes with few, medium and many training images."""
@@ -86,24 +95,54 @@ def mean_and_error(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {error:.1f}"
 
 
-def collect(table: Table, seeds: int, root: Path) -> list[Row]:
-    """Reads the summaries of all finished runs of a table."""
+def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Row]:
+    """Reads the summaries of all finished runs of a table.
+
+    Args:
+        table: whose runs.
+        seeds: runs of a cell.
+        root: folder of all runs.
+        select: the epoch that is reported, one of `SELECT`.
+    """
     rows = []
     for cell in table.cells:
         config = cell.config
         last = [] if config is None else [tasks_of(config, s, root)[-1] for s in range(seeds)]
-        found = tuple(s for s in (task.summary for task in last) if s is not None)
+        found = tuple(of_epoch(s, select) for s in (t.summary for t in last) if s is not None)
         rows.append(Row(cell, seeds, found))
     return rows
 
 
-def columns(table: Table, plan: Plan) -> list[str]:
-    """Headings of a table."""
+def of_epoch(summary: dict[str, Any], select: str) -> dict[str, Any]:
+    """Returns a summary with the accuracy of the epoch that a rule chooses.
+
+    Of other epochs than the last only the accuracy is known, and all else is left out.
+
+    Args:
+        summary: of a finished run.
+        select: one of `SELECT`.
+
+    Raises:
+        ConfigError: the run has no such epoch.
+    """
+    if select == LAST:
+        return summary
+    chosen = summary.get("selected", {}).get(select)
+    if chosen is None or chosen["evaluations"] < 2:
+        wanted = "evaluations along the run" + (" of validation images" if select == "val" else "")
+        raise ConfigError(f"--select {select}: a run of seed {summary['seed']} has no {wanted}")
+    of_last = {name: None for name in summary if name.endswith("_accuracy")}
+    return {**summary, **of_last, "test_accuracy": chosen["test_accuracy"]}
+
+
+def columns(table: Table, plan: Plan, rows: Sequence[Row] = ()) -> list[str]:
+    """Headings of a table; the best epochs on the test set have a column if any are known."""
     extra = ["rarest fifth"] if table.groups else []
     extra += [" / ".join(SHOTS)] if table.shots else []
     extra += [f"to {name}" for name in table.baselines]
     note = [CAVEAT] if plan.caveat and not plan.mini else []
-    return ["", *table.published, "here", *extra, *note]
+    best = [BEST] if any(row.best_on_test() != "-" for row in rows) else []
+    return ["", *table.published, "here", *best, *extra, *note]
 
 
 def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> list[str]:
@@ -124,13 +163,14 @@ def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> lis
         extra.append(row.difference(found[0]) if found else "-")
     note = [plan.caveat] if plan.caveat and not plan.mini else []
     published = [n or "-" for n in (cell.paper, cell.reproduction)[: len(table.published)]]
-    return [cell.method, *published, row.number("test_accuracy"), *extra, *note]
+    best = [row.best_on_test()] if any(r.best_on_test() != "-" for r in rows) else []
+    return [cell.method, *published, row.number("test_accuracy"), *best, *extra, *note]
 
 
 def show(table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole) -> None:
     """Prints a table: a grid for each setting, aligned."""
     console.print(f"\n{_title(table, plan)}", style="bold")
-    heads = columns(table, plan)
+    heads = columns(table, plan, rows)
     lines = {id(row): entries(row, table, plan, rows) for row in rows}
     widths = [max(map(len, column)) for column in zip(heads, *lines.values(), strict=True)]
     settings = list(dict.fromkeys(row.cell.setting for row in rows))
@@ -153,7 +193,7 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
         The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    heads = columns(table, plan)
+    heads = columns(table, plan, rows)
     lines = [f"# {_title(table, plan)}", ""]
     setting = None
     for row in rows:

@@ -33,6 +33,7 @@ from purenoise_jax.runtime.errors import CheckpointError, ConfigError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.training.selection import LAST, SELECT
 
 FAILED = 1
 QUICK_EPOCHS = 5
@@ -110,6 +111,13 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument(
         "--status", action="store_true", help="only list the runs that are done, running, failed"
+    )
+    parse.add_argument(
+        "--select",
+        choices=SELECT,
+        default=LAST,
+        help="the epoch whose accuracy is reported: the last, the best on validation images, or "
+        "the best on the test set, as most of the field has it",
     )
     parse.add_argument("--run", metavar="WORKDIR", help="only the run with this workdir; no table")
     parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
@@ -244,7 +252,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     elif not args.only_table:
         compilation_cache.enable()
         broken = in_turn.run(tasks, console, args.quick)
-    rows = cells.collect(table, seeds, root)
+    rows = cells.collect(table, seeds, root, args.select)
     cells.show(table, rows, plan, console)
     for path in cells.write(table, rows, plan, root / "tables", args.table):
         console.print(str(path))

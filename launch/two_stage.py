@@ -57,10 +57,17 @@ MISLAS_ELSEWHERE = {
     "iNaturalist 2018, ResNet-50": ("66.9", "71.6"),
     "Places-LT, ResNet-152": ("29.4", "40.4"),
 }
-# Plain softmax, balanced softmax, decoupled, with the meta sampler; epochs of 13,000 iterations.
+# Plain softmax, balanced softmax, decoupled, with the meta sampler.
 BALANCED = {
-    "CIFAR-10-LT": (("74.0", "79.8", "81.8", "82.2"), 591, 36),
-    "CIFAR-100-LT": (("41.2", "46.7", "47.2", "48.0"), 684, 42),
+    "CIFAR-10-LT": ("74.0", "79.8", "81.8", "82.2"),
+    "CIFAR-100-LT": ("41.2", "46.7", "47.2", "48.0"),
+}
+# Epochs of 13,000 iterations, and of the 800 of the warm-up, by data set and ratio.
+ITERATIONS = {
+    ("CIFAR-10-LT", 200): (591, 36),
+    ("CIFAR-100-LT", 200): (684, 42),
+    ("CIFAR-10-LT", 100): (520, 32),
+    ("CIFAR-100-LT", 100): (591, 36),
 }
 # MaxNorm: paper, last epoch of the log.
 MAXNORM = {100: ("53.35", "51.83"), 50: ("57.71", ""), 10: ("68.67", "")}
@@ -78,6 +85,24 @@ def mislas_config(plan: Plan, dataset: str, ir: int, method: str = "mixup+mislas
             "method__mislas__bn": "frozen" if dataset == "CIFAR-10-LT" else "shifted",
         }
     return plan.config(dataset, method, model="resnet32", augment="flip_crop", ir=ir, **fields)
+
+
+def balanced_config(plan: Plan, dataset: str, ir: int, method: str) -> ConfigDict:
+    """Makes the config of a method of Ren et al.; `ITERATIONS` has the ratios that it is for."""
+    epochs, warmup = ITERATIONS[dataset, ir]
+    return plan.config(
+        dataset,
+        method,
+        model="resnet32",
+        ir=ir,
+        epochs=epochs,
+        batch_size=512,
+        data__augment=STRONG,
+        optimizer__schedule="cosine",
+        optimizer__milestones=(),
+        optimizer__warmup_epochs=plan.scaled(warmup),
+        optimizer__weight_decay=5e-4,
+    )
 
 
 def two_stage(plan: Plan) -> Table:
@@ -125,28 +150,15 @@ def _mislas(plan: Plan) -> list[Cell]:
 
 def _balanced(plan: Plan) -> list[Cell]:
     cells = []
-    for dataset, (numbers, epochs, warmup) in BALANCED.items():
+    for dataset, numbers in BALANCED.items():
         setting = f"{dataset}, ratio 200, ResNet-32, AutoAugment (balanced softmax)"
         for method, name, number in (
             ("erm", "ERM", numbers[0]),
             ("balanced_softmax", "balanced softmax", numbers[1]),
             ("decoupled_softmax", "decoupled balanced softmax", numbers[2]),
+            ("meta_sampler", "BALMS", numbers[3]),
         ):
-            config = plan.config(
-                dataset,
-                method,
-                model="resnet32",
-                ir=200,
-                epochs=epochs,
-                batch_size=512,
-                data__augment=STRONG,
-                optimizer__schedule="cosine",
-                optimizer__milestones=(),
-                optimizer__warmup_epochs=plan.scaled(warmup),
-                optimizer__weight_decay=5e-4,
-            )
-            cells.append(Cell(setting, name, config, number))
-        cells.append(Cell(setting, "BALMS", None, numbers[3], needs="its meta sampler"))
+            cells.append(Cell(setting, name, balanced_config(plan, dataset, 200, method), number))
     return cells
 
 

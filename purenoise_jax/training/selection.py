@@ -9,7 +9,8 @@ from typing import Any
 
 from purenoise_jax.runtime.console import percent
 
-SELECT = ("last", "val", "test_best")
+LAST = "last"
+SELECT = (LAST, "val", "test_best")
 
 
 def selected_epochs(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -30,7 +31,7 @@ def selected_epochs(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[str,
     with_val = [r for r in evaluated if r.get("val/balanced_accuracy") is not None]
     chosen = {}
     if evaluated:
-        chosen["last"] = evaluated[-1]
+        chosen[LAST] = evaluated[-1]
     if with_val:
         chosen["val"] = max(with_val, key=lambda r: r["val/balanced_accuracy"])
     if evaluated:
