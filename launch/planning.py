@@ -215,6 +215,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     parts = [config_hash(unseeded)]
     if data.indices:
         parts.append(hashlib.sha256(read_bytes(expand(data.indices, "data.indices"))).hexdigest())
+    if config.model.pretrained:
+        content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
+        parts.append(hashlib.sha256(content).hexdigest())
     if config.model.norm == "aux_bn":
         parts.append(config.init_aux_bn)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()

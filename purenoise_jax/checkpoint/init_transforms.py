@@ -1,4 +1,4 @@
-"""Init transforms: make a checkpoint of another run the first state of this one, and reset parts.
+"""Init transforms: make a checkpoint or a file of weights the first state of a run; reset parts.
 
 A phase without noise never touches the auxiliary layers, so a checkpoint of plain training is the
 same for all norms; only the parameters and statistics of the noise rows are missing from it. Plain
@@ -116,6 +116,46 @@ def new_memory(memory: Mapping[str, Callable[[Any], Any]]) -> InitTransform:
         return begin_memories(state, memory)
 
     return InitTransform(applies, without, add)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportedWeights:
+    """Weights of a file, with which a run starts instead of with random parameters.
+
+    Attributes:
+        arrays: name, such as "params/conv0/kernel" -> array on the host. What is not among them
+            keeps its value before the first step.
+        aux: start of auxiliary layers, which the file lacks: `how` of `add_aux_norm`.
+        note: the file and the start of the head, in words.
+    """
+
+    arrays: Mapping[str, Any]
+    aux: str = "fresh"
+    note: str = ""
+
+    def into(
+        self,
+        initial: Any,
+        place: Callable[[Any], jax.Array],
+        memory: Mapping[str, Callable[[Any], Any]],
+    ) -> Any:
+        """Returns a state before the first step with the weights, and memories made from them.
+
+        Args:
+            initial: `TrainState` with random parameters. The state of an optimiser does not depend
+                on them.
+            place: (array) -> the same on all devices, a new one with every call.
+            memory: as that of `new_memory`.
+        """
+
+        def leaf(name: str, first: Any) -> Any:
+            copied = _is_aux(name) and self.aux == "copy"
+            source = name.replace(f"/{AUX_PREFIX}", "/") if copied else name
+            return place(self.arrays[source]) if source in self.arrays else first
+
+        leaves = [leaf(name, first) for name, first in by_name(initial).items()]
+        state = jax.tree.unflatten(jax.tree.structure(initial), leaves)
+        return begin_memories(state, memory)
 
 
 def begin_memories(state: Any, memory: Mapping[str, Callable[[Any], Any]]) -> Any:

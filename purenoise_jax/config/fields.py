@@ -100,7 +100,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "init_aux_bn": Field(
         "fresh",
-        "with init_from a run without aux_bn: noise layers are fresh, or copies of the others",
+        "with init_from a run without aux_bn, or model.pretrained: noise layers are fresh, or "
+        "copies of the others",
         OneOf(AUX_STARTS),
         fixed=False,
     ),
@@ -222,6 +223,13 @@ _STATIC_FIELDS: dict[str, Field] = {
         "gradients of noise rows that the norms stop; auto = affine_stop with dar_bn, otherwise "
         "none (no gradient is stopped)",
         OneOf(("auto", *NOISE_GRADS)),
+    ),
+    "model.pretrained": Field(
+        "",
+        "safetensors file with weights of torchvision or timm to start from instead of from "
+        "random parameters",
+        Text(),
+        fixed=False,
     ),
     "optimizer.name": Field("sgd", "optimiser", OneOf(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "learning rate after the warm-up", Real(0, above=True)),

@@ -55,6 +55,8 @@ class Run:
         # The run may have had more devices than this machine has.
         config = self.config.copy_and_resolve_references()
         config.num_devices = 1
+        # Its state comes from a checkpoint.
+        config.model.pretrained = ""
         return build(config)
 
     @property
@@ -94,7 +96,8 @@ class Run:
             if step is None:
                 what = "checkpoint" if epoch is None else f"checkpoint after epoch {epoch}"
                 raise CheckpointError(f"{self.path} has no {what}")
-            here = self.experiment.identity
+            identity = self.experiment.identity
+            here = {name: value for name, value in identity.items() if name != "pretrained"}
             check_same(checkpoints.record(step), here, str(self.path))
             return checkpoints.restore(step, self.experiment.target())
         finally:

@@ -23,6 +23,7 @@ LARGE: dict[str, Callable[..., nn.Module]] = {
     "resnet18": partial(ResNet, blocks=(2, 2, 2, 2)),
     "resnet34": partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "resnet101": partial(ResNet, blocks=(3, 4, 23, 3), bottleneck=True),
     "resnet152": partial(ResNet, blocks=(3, 8, 36, 3), bottleneck=True),
     "resnext50_32x4d": partial(
         ResNet, blocks=(3, 4, 6, 3), bottleneck=True, groups=32, group_width=4

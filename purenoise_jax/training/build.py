@@ -10,7 +10,9 @@ import optax
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
+from purenoise_jax.checkpoint.init_transforms import ImportedWeights
 from purenoise_jax.checkpoint.tree_names import collections
+from purenoise_jax.checkpoint.weights_file import read_weights
 from purenoise_jax.config.fields import FIELDS, phase_values
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
@@ -25,6 +27,7 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
 from purenoise_jax.models import create_model
+from purenoise_jax.models.pretrained import fit, shapes_of
 from purenoise_jax.runtime.constraints import MAX_INT
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.paths import expand, workdir_path
@@ -183,10 +186,11 @@ def build(config: ConfigDict) -> Experiment:
             "dataset_content": training.content,
             "normalize_mean": stats.normalize_mean.tolist(),
             "normalize_std": stats.normalize_std.tolist(),
+            "pretrained": None,
         },
         matmul_precision=config.matmul_precision,
     )
-    return _with_frozen_networks(experiment, config)
+    return _with_frozen_networks(_with_pretrained(experiment, config), config)
 
 
 def _model(config: ConfigDict, num_classes: int) -> Any:
@@ -254,6 +258,22 @@ def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
             f"{' + '.join(phase.methods)} from epoch {phase.start} mixes activations; its places: "
             f"{', '.join(places) or 'none'}"
         )
+
+
+def _with_pretrained(experiment: Experiment, config: ConfigDict) -> Experiment:
+    """Reads the file of weights that the run starts with; its sha256 is in the run's identity."""
+    path = config.model.pretrained
+    if not path:
+        return experiment
+    file = read_weights(path, "model.pretrained")
+    shapes = shapes_of(experiment.model, experiment.training.stats.image_shape)
+    fitted = fit(experiment.model, shapes, file.arrays, f"model.pretrained={path}")
+    note = f"{Path(path).name}, sha256 {file.sha256[:12]}; {fitted.head}"
+    return dataclasses.replace(
+        experiment,
+        pretrained=ImportedWeights(fitted.arrays, config.init_aux_bn, note),
+        identity={**experiment.identity, "pretrained": file.sha256},
+    )
 
 
 def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experiment:

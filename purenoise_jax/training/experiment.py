@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purenoise_jax.checkpoint.init_transforms import begin_memories, reset
+from purenoise_jax.checkpoint.init_transforms import ImportedWeights, begin_memories, reset
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sampling import EpochSampler
@@ -70,6 +70,7 @@ class Experiment:
         matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
         frozen: name -> variables, on the host, of networks that methods use and do not train.
         frozen_models: name -> the model of such a network.
+        pretrained: weights with which the run starts; None = random parameters.
     """
 
     seed: int
@@ -86,6 +87,7 @@ class Experiment:
     matmul_precision: str = "default"
     frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained: ImportedWeights | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,7 +105,9 @@ class Experiment:
             out_shardings=self.placement.replicated,
             compiler_options=compiler_options(once=True),
         )
-        return make()
+        if self.pretrained is None:
+            return make()
+        return self.pretrained.into(make(), self.placement.replicate, self.memory)
 
     def enter(self, phase: Phase, state: TrainState) -> TrainState:
         """The state with which a phase begins, made from the last state before it."""

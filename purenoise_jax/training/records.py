@@ -49,11 +49,13 @@ def header_lines(
     if val_labels is not None:
         held_out = np.bincount(val_labels, minlength=len(counts))
         validation["validation"] = validation_line(held_out, options.val_per_class)
+    weights = {} if experiment.pretrained is None else {"weights": experiment.pretrained.note}
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
         "model": f"{model}, {parameters:,} parameters, {options.dtype}"
         f"{precision_note(options, device.platform)}",
+        **weights,
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
             options, len(experiment.training.labels), len(experiment.dataset.train_labels)

@@ -141,7 +141,10 @@ def find_restore_point(
             f"init_from={init_from}: no checkpoint after epoch {init_epoch} (init_epoch); "
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
-    check_same(records[found[0]], identity, f"init_from={init_from}")
+    # A run may start from one that began with a file of weights, and not need the file itself.
+    optional = {"pretrained"} if identity["pretrained"] is None else set()
+    same = {name: value for name, value in identity.items() if name not in optional}
+    check_same(records[found[0]], same, f"init_from={init_from}")
     step, target = found[0], experiment.target()
     add_aux = aux_norm(init_aux_bn)
     transforms = [new_projector(), add_aux, class_scale(), new_memory(experiment.memory)]

@@ -34,7 +34,7 @@ from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint
 
 # Paths, which may differ from machine to machine; the files found there are compared instead.
-LOCAL_FIELDS = ("data.path", "data.indices", "init_from")
+LOCAL_FIELDS = ("data.path", "data.indices", "init_from", "model.pretrained")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from purenoise_jax.analysis.__main__ import parser as analysis_parser
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.chaos.__main__ import parser as chaos_parser
 from purenoise_jax.checkpoint.__main__ import parser as checkpoint_parser
+from purenoise_jax.checkpoint.convert_weights import parser as weights_parser
 from purenoise_jax.config.fields import field_of
 from purenoise_jax.config.validation import validate
 from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
@@ -90,6 +91,9 @@ PROGRAMS = {
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
     "python -m purenoise_jax.checkpoint": lambda given: checkpoint_parser().parse_args(given),
+    "python -m purenoise_jax.checkpoint.convert_weights": lambda given: weights_parser().parse_args(
+        given
+    ),
     "python -m purenoise_jax.main": train,
     "sbatch": run_batch_script,
     "tests/local_slurm.sh": run_with_slurm,

@@ -282,6 +282,7 @@ REAL: dict[str, Callable[[NormMaker], Classifier]] = {
     "resnet18_cifar": lambda n: ResNet(n, 1000, (2, 2, 2, 2), cifar=True),
     "resnet34": lambda n: ResNet(n, 1000, (3, 4, 6, 3)),
     "resnet50": lambda n: ResNet(n, 1000, (3, 4, 6, 3), True),
+    "resnet101": lambda n: ResNet(n, 1000, (3, 4, 23, 3), True),
     "resnet152": lambda n: ResNet(n, 1000, (3, 8, 36, 3), True),
     "resnext50_32x4d": lambda n: ResNet(n, 1000, (3, 4, 6, 3), True, 64, 32, 4),
     "densenet121": lambda n: DenseNet(n, 1000, (6, 12, 24, 16)),

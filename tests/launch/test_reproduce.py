@@ -369,6 +369,12 @@ def test_fields_that_change_a_result_change_the_workdir(tmp_path):
     assert folder(one) != folder(two)
     files[1].write_text("0\n")
     assert folder(one) == folder(two), "the path does not matter"
+    weights = {"model__pretrained": str(files[0])}
+    taken = Plan().config("CIFAR-10-LT", "erm", **weights)
+    first = folder(taken)
+    assert first != folder(Plan().config("CIFAR-10-LT", "erm"))
+    files[0].write_text("1\n")
+    assert folder(taken) != first
 
 
 def test_two_runs_in_one_workdir_are_refused(tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ from purenoise_jax.models.densenet import DenseNet
 from purenoise_jax.models.resnet import ResNet
 from purenoise_jax.models.resnet12 import ResNet12
 from purenoise_jax.models.resnet_cifar import BBNResNetCifar, ResNetCifar
+from purenoise_jax.models.torchvision_names import torch_name
 from tests.models.golden_values import QUICK, from_torch, probe, recipe, to_torch
-from tests.models.torchvision_names import densenet_name, torch_name
 
 HERE = Path(__file__).parents[1] / "goldens"
 GOLDENS = dict(np.load(HERE / "networks.npz"))
@@ -66,7 +66,7 @@ def images(case: str) -> np.ndarray:
 
 
 def name_of(network: nn.Module, path: tuple[str, ...]) -> str:
-    return (densenet_name if isinstance(network, DenseNet) else torch_name)(path)
+    return torch_name(network, path)
 
 
 def shapes_of(network: nn.Module, size: int) -> dict[tuple[str, ...], Any]:

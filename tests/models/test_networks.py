@@ -175,6 +175,7 @@ def test_parameter_counts_are_the_published_ones():
         "resnet18": 11_689_512,
         "resnet34": 21_797_672,
         "resnet50": 25_557_032,
+        "resnet101": 44_549_160,
         "resnet152": 60_192_808,
         "resnext50_32x4d": 25_028_904,
         "densenet121": 7_978_856,
