@@ -199,14 +199,19 @@ def of_kind(kind: type[TrainStep], step: TrainStep) -> TrainStep:
     return kind(**{field.name: getattr(step, field.name) for field in dataclasses.fields(step)})
 
 
-def network(model: str | nn.Module, norm: Any, dtype: str, num_classes: int) -> Any:
+def network(
+    model: str | nn.Module, norm: Any, dtype: str, num_classes: int, remat: str = "none"
+) -> Any:
     """Creates a network by its name and the name or class of its norm; a module stays as it is."""
     if not isinstance(model, str):
         return model
     if isinstance(norm, str):
-        return create_model(model, num_classes=num_classes, norm=norm, dtype=dtype)
+        return create_model(model, num_classes=num_classes, norm=norm, dtype=dtype, remat=remat)
     return MODELS[model](
-        num_classes=num_classes, norm=partial(norm, dtype=DTYPES[dtype]), dtype=DTYPES[dtype]
+        num_classes=num_classes,
+        norm=partial(norm, dtype=DTYPES[dtype]),
+        dtype=DTYPES[dtype],
+        remat=remat,
     )
 
 

@@ -27,7 +27,7 @@ from benchmarks.gpu_program.absent_gpu import CHIPS, CannotCompileError
 from benchmarks.gpu_program.programs import Compiled, Line, compile_line
 from benchmarks.gpu_program.roofline import GRAPH_US, LAUNCH_US, bounds
 from benchmarks.run import positive, to_text
-from purenoise_jax.models import MODELS, NORMS
+from purenoise_jax.models import MODELS, NORMS, REMATS
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.provenance import versions
@@ -63,6 +63,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--pixels", type=positive, default=32, help="height and width of the images (default 32)")
     add("--classes", type=positive, default=10, help="number of classes (default 10)")
+    add("--remat", choices=REMATS, default="none", help="activations that are computed again")
     add("--no_references", action="store_true", help="leave out the steps to compare with")
     add("--launch_us", type=float, default=LAUNCH_US, help="microseconds of a launch by the host")
     add("--graph_us", type=float, default=GRAPH_US, help="of a launch within a CUDA graph")
@@ -86,6 +87,7 @@ def lines(options: argparse.Namespace) -> Iterator[Line]:
                 "devices": options.devices,
                 "pixels": options.pixels,
                 "classes": options.classes,
+                "remat": options.remat,
             }
             if not options.no_references:
                 yield Line(norm="flax", methods=("erm",), **common)

@@ -1,6 +1,8 @@
 """The steps whose programs are read, and the steps that they are compared with."""
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -48,6 +50,7 @@ class Line:
         pixels: height and width of the images; large ones have the augmentations of the papers for
             them.
         classes: K.
+        remat: activations that the backward pass computes again.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Line:
     guard: bool = True
     pixels: int = 32
     classes: int = 10
+    remat: str = "none"
 
     @property
     def name(self) -> str:
@@ -67,6 +71,8 @@ class Line:
         words = [self.model, self.dtype, self.norm, "+".join(self.methods)]
         if self.pixels != Line.pixels:
             words.append(f"{self.pixels} px")
+        if self.remat != Line.remat:
+            words.append(f"remat {self.remat}")
         if self.devices > 1:
             words.append(f"{self.devices} devices")
         return " ".join(words + ["unlooped"] * (not self.looped) + ["no guard"] * (not self.guard))
@@ -116,16 +122,26 @@ def compile_line(line: Line, chip: str) -> Compiled:
         line.batch_size, line.devices, absent_gpu.devices(chip, max(line.devices, 1))
     )
     with absent_gpu.traced_for_gpu():
-        program, shapes = _program(line, placement)
+        program, shapes = training_program(line, placement)
         compiled = program.lower(*shapes).compile()
     text = compiled.as_text()
     return Compiled(text, kernels(hlo.parse(text)), compiled.memory_analysis().temp_size_in_bytes)
 
 
-def _program(line: Line, placement: Placement) -> tuple[Any, tuple[Any, ...]]:
+def training_program(
+    line: Line, placement: Placement, options: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Any, tuple[Any, ...]]:
+    """Returns the program of a step, not compiled, and the shapes of its arguments.
+
+    Args:
+        line: the step.
+        placement: of its batch.
+        options: of the compiler.
+    """
     stats = data_stats(line.pixels, line.classes)
     plain = line.norm == "flax"
-    model = network(line.model, FlaxBatchNorm if plain else line.norm, line.dtype, line.classes)
+    norm = FlaxBatchNorm if plain else line.norm
+    model = network(line.model, norm, line.dtype, line.classes, line.remat)
     tx = make_optimizer("sgd", momentum=0.9, weight_decay=WEIGHT_DECAY)
     rates = learning_rates(
         200, learning_rate=0.1, warmup_epochs=5, milestones=(160, 180), gamma=0.01
@@ -158,5 +174,5 @@ def _program(line: Line, placement: Placement) -> tuple[Any, tuple[Any, ...]]:
     number = jax.ShapeDtypeStruct((), np.int32, sharding=placement.replicated)
     totals = jax.eval_shape(lambda: EpochMetrics.zero(steps))
     shapes = (*map(on_all, (state, totals, inputs)), Rows(*rows))
-    program = step_program(step, placement, looped=line.looped, options={})
+    program = step_program(step, placement, looped=line.looped, options=dict(options))
     return program, (*shapes, *[number] * (2 if line.looped else 1))

@@ -19,7 +19,7 @@ from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
 from purenoise_jax.methods.schedules import SCHEDULES
-from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS, PROJECTORS
+from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS, PROJECTORS, REMATS
 from purenoise_jax.models.norm import AUX_STARTS, NOISE_GRADS
 from purenoise_jax.runtime.constraints import (
     ALWAYS,
@@ -223,6 +223,13 @@ _STATIC_FIELDS: dict[str, Field] = {
         "gradients of noise rows that the norms stop; auto = affine_stop with dar_bn, otherwise "
         "none (no gradient is stopped)",
         OneOf(("auto", *NOISE_GRADS)),
+    ),
+    "model.remat": Field(
+        "none",
+        "activations that the backward pass computes again instead of keeping them in memory: "
+        "those within each norm, or within each block",
+        OneOf(REMATS),
+        absent="none",
     ),
     "model.pretrained": Field(
         "",

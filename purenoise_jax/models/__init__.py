@@ -11,6 +11,7 @@ from purenoise_jax.models.densenet import DenseNet
 from purenoise_jax.models.heads import HEADS
 from purenoise_jax.models.norm import NOISE_GRADS, AuxBatchNorm, BatchNorm, DARBatchNorm
 from purenoise_jax.models.projectors import PROJECTORS
+from purenoise_jax.models.rematerialization import REMATS
 from purenoise_jax.models.resnet import ResNet
 from purenoise_jax.models.resnet12 import ResNet12
 from purenoise_jax.models.resnet_cifar import BBNResNetCifar, ResNetCifar
@@ -63,6 +64,7 @@ def create_model(
     head: str = "linear",
     projector: str = "none",
     projector_width: int = 0,
+    remat: str = "none",
 ) -> nn.Module:
     """Creates a model.
 
@@ -88,6 +90,8 @@ def create_model(
         head: one of `HEADS`.
         projector: one of `PROJECTORS`; the outputs beside the features are those of the projector.
         projector_width: length of the projection; 0 = the projector's default.
+        remat: activations that the backward pass computes again to save memory, one of `REMATS`:
+            "none", those within the norms, or those within the blocks of all stages.
 
     Raises:
         ConfigError: a name is unknown, `num_classes` is below 1, or a width is given without a
@@ -100,6 +104,7 @@ def create_model(
         ("dtype", dtype, DTYPES),
         ("model.head", head, HEADS),
         ("model.projector", projector, PROJECTORS),
+        ("model.remat", remat, REMATS),
     ):
         if value not in legal:
             raise unknown(field, value, legal)
@@ -110,6 +115,8 @@ def create_model(
         arguments["noise_grad"] = noise_grad
     # Only passed if they are not the defaults, because some networks have no such choice.
     chosen: dict[str, Any] = {} if head == "linear" else {"head": HEADS[head]}
+    if remat != "none":
+        chosen["remat"] = remat
     make_projector = PROJECTORS[projector]
     if make_projector is not None:
         width = {"width": projector_width} if projector_width else {}
@@ -132,6 +139,7 @@ __all__ = [
     "MODELS",
     "NORMS",
     "PROJECTORS",
+    "REMATS",
     "AuxBatchNorm",
     "BatchNorm",
     "DARBatchNorm",

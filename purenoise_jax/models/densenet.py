@@ -92,8 +92,10 @@ class DenseNet(Network, kw_only=True):
             x = large_stem(x, width, rows, conv, norm)
         for stage, count in enumerate(self.blocks, start=1):
             if stage > 1:
-                x = Transition(conv, norm, name=f"transition{stage - 1}")(x, rows)
+                transition = self.block(Transition)
+                x = transition(conv, norm, name=f"transition{stage - 1}")(x, rows)
             for i in range(count):
-                x = DenseLayer(self.growth, conv, norm, name=f"stage{stage}_block{i}")(x, rows)
+                layer = self.block(DenseLayer)
+                x = layer(self.growth, conv, norm, name=f"stage{stage}_block{i}")(x, rows)
             x = mix(f"stage{stage}", x)
         return norm(name="bn_final", relu=True)(x, *rows)

@@ -12,7 +12,8 @@ times NaN is NaN.
 
 The derivatives are written by hand as forward derivatives, which JAX transposes into gradients. In
 the form that JAX would find by itself, a layer's gradient takes eleven kernels on a GPU instead of
-three to five, and computes terms that cancel.
+three to five, and computes terms that cancel. All arrays that such a function reads are its
+arguments: `jax.checkpoint` calls the derivative when others would no longer exist.
 """
 
 import functools
@@ -54,6 +55,48 @@ class Affine(NamedTuple):
     mean: jax.Array
     gain: jax.Array
     bias: jax.Array
+
+
+class _Groups(NamedTuple):
+    """The constants of the moments of G groups of B images.
+
+    Attributes:
+        members: bool[G, B], True for the images of a group.
+        counted: bool[B, P, C], True = the element counts; None = all do.
+        reference: [1, C], around which the sums are taken; None = elements of the groups.
+        positions: f32[G, 1] or [G, C], their number on all devices.
+        local_positions: the number on this device.
+        share: 1 / `positions`, of the dtype of the images.
+        local_share: 1 / `local_positions`.
+    """
+
+    members: jax.Array
+    counted: jax.Array | None
+    reference: jax.Array | None
+    positions: jax.Array
+    local_positions: jax.Array
+    share: jax.Array
+    local_share: jax.Array
+
+    def by_row(self, table: jax.Array) -> jax.Array:
+        """The numbers [G, C] of the group of each image, [B, 1, C] or [1, 1, C]."""
+        second = self.members[1] if len(table) > 1 else None
+        return _by_row(second, list(table))[:, None]
+
+    def sums(self, per_image: Sequence[jax.Array]) -> list[jax.Array]:
+        """Sums over the images of each group, [G, C], of arrays [B, C]."""
+        transposed = (each.T[None] for each in per_image)
+        return [jnp.where(self.members[:, None], each, 0).sum(axis=-1) for each in transposed]
+
+    def around(self, reference: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Local mean and variance of [B, P, C], from the sums around a reference [G, C]."""
+        away = rows - self.by_row(reference)
+        if self.counted is not None:
+            away = jnp.where(self.counted, away, 0)
+        first, second = self.sums([away.sum(axis=1), jnp.square(away).sum(axis=1)])
+        first, second = first * self.local_share, second * self.local_share
+        mean = jnp.where(self.local_positions > 0, reference + first, 0)
+        return mean, jnp.maximum(second - jnp.square(first), 0)
 
 
 def on_one_device(local: jax.Array) -> jax.Array:
@@ -115,33 +158,16 @@ def group_moments(
     )
     share, local_share = share * (1 / elements), local_share * (1 / elements)
 
-    def by_row(table: jax.Array) -> jax.Array:
-        second = members[1] if len(table) > 1 else None
-        return _by_row(second, list(table))[:, None]
-
-    def sums(per_image: Sequence[jax.Array]) -> list[jax.Array]:
-        """Sums over the images of each group, [G, C], of arrays [B, C]."""
-        transposed = (each.T[None] for each in per_image)
-        return [jnp.where(members[:, None], each, 0).sum(axis=-1) for each in transposed]
-
-    def around(reference: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Local mean and variance, from the sums around a reference [G, C]."""
-        away = rows - by_row(reference)
-        if counted is not None:
-            away = jnp.where(counted, away, 0)
-        first, second = sums([away.sum(axis=1), jnp.square(away).sum(axis=1)])
-        first, second = first * local_share, second * local_share
-        mean = jnp.where(local_count > 0, reference + first, 0)
-        return mean, jnp.maximum(second - jnp.square(first), 0)
-
     @jax.custom_jvp
-    def moments(rows: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        near = _reference(rows, members) if reference is None else reference[None]
-        mean, var = around(near, rows)
+    def moments(rows: jax.Array, groups: _Groups) -> tuple[jax.Array, jax.Array, jax.Array]:
+        near = groups.reference
+        if near is None:
+            near = _reference(rows, groups.members)
+        mean, var = groups.around(near, rows)
         if not fast:
-            mean, var = around(mean, rows)
+            mean, var = groups.around(mean, rows)
         if sum_over_devices is not on_one_device:
-            part = (local_count / jnp.maximum(count, 1)).astype(x.dtype)
+            part = (groups.local_positions / jnp.maximum(groups.positions, 1)).astype(rows.dtype)
             local_mean, mean = mean, sum_over_devices(part * mean)
             var = sum_over_devices(part * (var + jnp.square(local_mean - mean)))
         inv_std = jax.lax.rsqrt(var + epsilon)
@@ -150,25 +176,29 @@ def group_moments(
 
     @moments.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
-        (rows,), (tangent,) = primals, tangents
-        mean, var, inv_std = moments(rows)
-        if counted is not None:
-            tangent = jnp.where(counted, tangent, 0)
+        (rows, groups), (tangent, _) = primals, tangents
+        mean, var, inv_std = moments(rows, groups)
+        if groups.counted is not None:
+            tangent = jnp.where(groups.counted, tangent, 0)
         # The mean's own change adds nothing to the variance, as the deviations sum to zero.
-        away = rows - by_row(mean)
+        away = rows - groups.by_row(mean)
         per_image = optimization_barrier_on_cpu(
             (tangent.sum(axis=1), (2 * away * tangent).sum(axis=1))
         )
         d_mean, d_var = (
             sum_over_devices(
-                share
-                * jnp.stack([jnp.where(group[:, None], each, 0).sum(axis=0) for group in members])
+                groups.share
+                * jnp.stack(
+                    [jnp.where(group[:, None], each, 0).sum(axis=0) for group in groups.members]
+                )
             )
             for each in per_image
         )
         return (mean, var, inv_std), (d_mean, d_var, -0.5 * inv_std * inv_std * inv_std * d_var)
 
-    return Moments(*moments(rows), count)
+    near = None if reference is None else reference[None]
+    constants = _Groups(members, counted, near, count, local_count, share, local_share)
+    return Moments(*moments(rows, constants), count)
 
 
 def _reference(rows: jax.Array, members: jax.Array) -> jax.Array:
@@ -224,7 +254,7 @@ def standardize(
     def broadcastable(row: jax.Array) -> jax.Array:
         return row.reshape(row.shape[0], *(1,) * (x.ndim - 2), row.shape[-1])
 
-    def by_row(affines: Sequence[Affine]) -> Affine:
+    def by_row(noise: jax.Array | None, affines: Sequence[Affine]) -> Affine:
         # Written to memory, because otherwise XLA on a CPU recomputes the selection by row,
         # including the draw of the mask, for every activation. Broadcast to rows even if all rows
         # share them, because otherwise the reduction of their gradients runs on one thread.
@@ -233,22 +263,29 @@ def standardize(
             rows=x.shape[0],
         )
 
-    def affine_map(x: jax.Array, affines: Sequence[Affine]) -> jax.Array:
-        mean, gain, bias = map(broadcastable, by_row(affines))
+    def affine_map(x: jax.Array, noise: jax.Array | None, affines: Sequence[Affine]) -> jax.Array:
+        mean, gain, bias = map(broadcastable, by_row(noise, affines))
         return (x - mean) * gain + bias
 
     @jax.custom_jvp
-    def apply(x: jax.Array, natural: Affine, for_noise: Affine) -> jax.Array:
-        y = affine_map(x, (natural, for_noise))
+    def apply(
+        x: jax.Array,
+        natural: Affine,
+        for_noise: Affine,
+        noise: jax.Array | None,
+        members: jax.Array,
+    ) -> jax.Array:
+        del members
+        y = affine_map(x, noise, (natural, for_noise))
         if not relu:
             return y.astype(dtype)
         return optimization_barrier_on_accelerators(jnp.maximum(y, 0).astype(dtype))
 
     @apply.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
-        x, *affines = primals
-        d_x, *d_affines = tangents
-        mean, gain, _ = map(broadcastable, by_row(affines))
+        x, *affines, noise, members = primals
+        d_x, *d_affines, _, _ = tangents
+        mean, gain, _ = map(broadcastable, by_row(noise, affines))
         # Bias and mean need one sum over the positions, as they differ by a factor.
         d_gain = [d.gain for d in d_affines]
         d_bias = [
@@ -266,11 +303,11 @@ def standardize(
         if relu:
             # The same sign in two ways, because XLA would otherwise write the gradient below the
             # ReLU to memory, for both of its readers.
-            own = jnp.where(affine_map(x, affines) > 0, own, 0)
+            own = jnp.where(affine_map(x, noise, affines) > 0, own, 0)
             of_affine = jnp.where(y > 0, of_affine, 0)
         return y, (own + of_affine).astype(dtype)
 
-    return apply(x, natural, for_noise)
+    return apply(x, natural, for_noise, noise, members)
 
 
 def _by_row(second: jax.Array | None, tables: Sequence[jax.Array]) -> jax.Array:

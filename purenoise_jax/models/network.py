@@ -13,6 +13,7 @@ from purenoise_jax.models.heads import TORCH_UNIFORM, Linear
 from purenoise_jax.models.places import Mix, unmixed
 from purenoise_jax.models.pooling import global_average
 from purenoise_jax.models.projectors import PROJECTOR
+from purenoise_jax.models.rematerialization import rematerialized
 
 # noise_mask and valid of a batch, the arguments of a norm after its input.
 Rows = tuple[jax.Array | None, jax.Array | None]
@@ -29,6 +30,7 @@ class Network(nn.Module, kw_only=True):
         head_init: initialiser of the classifier's weights.
         projector: makes a `projectors.Projector`; called with `head` and `name`. None = there is
             none.
+        remat: activations that the backward pass computes again, of `rematerialization.REMATS`.
         places: the places at which `mix` is called, of `places.PLACES`.
     """
 
@@ -38,6 +40,7 @@ class Network(nn.Module, kw_only=True):
     head: Callable[..., nn.Module] = Linear
     head_init: Initializer = TORCH_UNIFORM
     projector: Callable[..., nn.Module] | None = None
+    remat: str = "none"
     places: ClassVar[Sequence[str]] = ("input", "stage1", "stage2", "stage3", "stage4", "features")
 
     @nn.compact
@@ -67,7 +70,8 @@ class Network(nn.Module, kw_only=True):
         Raises:
             ConfigError: the images are too small for the network.
         """
-        norm = partial(self.norm, use_running_average=not train)
+        norm = rematerialized(self.norm) if self.remat == "norm" else self.norm
+        norm = partial(norm, use_running_average=not train)
         x = mix("input", images).astype(self.dtype)
         x = self.stages(x, (noise_mask, valid), norm, train=train, mix=mix)
         features = mix("features", global_average(x))
@@ -78,6 +82,10 @@ class Network(nn.Module, kw_only=True):
             natural = _natural(len(features), noise_mask, valid)
             outputs |= projector(features, natural, train=train)
         return logits, outputs
+
+    def block(self, kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        """Returns the class of a block, or a partial of one, as `remat` has it."""
+        return rematerialized(kind) if self.remat == "block" else kind
 
     def stages(
         self,

@@ -6,6 +6,7 @@ import jax
 from flax import linen as nn
 
 from purenoise_jax.models.norm import BatchNorm
+from purenoise_jax.models.rematerialization import without_remat
 
 
 def norm_inputs(
@@ -41,7 +42,8 @@ def norm_inputs(
         return call(*args, **kwargs)
 
     with nn.intercept_methods(capture):
-        model.apply(
+        # Within a layer that is computed again, nothing can be captured.
+        without_remat(model).apply(
             variables,
             images,
             noise_mask,

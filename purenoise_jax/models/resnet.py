@@ -138,10 +138,10 @@ class ResNet(Network, kw_only=True):
         stem = small_stem if self.small_images else large_stem
         x = stem(x, self.width, rows, conv, norm)
         for stage, count in enumerate(self.blocks):
-            block: Callable[..., nn.Module] = BasicBlock
+            block = self.block(BasicBlock)
             if self.bottleneck:
                 inner = self.groups * self.group_width or self.width
-                block = partial(Bottleneck, groups=self.groups, inner=inner * 2**stage)
+                block = partial(self.block(Bottleneck), groups=self.groups, inner=inner * 2**stage)
             for i in range(count):
                 stride = 2 if stage and not i else 1
                 name = f"stage{stage + 1}_block{i}"

@@ -66,6 +66,7 @@ class ResNet12(Network, kw_only=True):
             Conv, padding="VALID", use_bias=False, dtype=self.dtype, kernel_init=HE_FAN_OUT
         )
         for stage, width in enumerate(self.widths, start=1):
-            x = ResNet12Block(width, conv, norm, name=f"stage{stage}_block0")(x, rows)
+            block = self.block(ResNet12Block)
+            x = block(width, conv, norm, name=f"stage{stage}_block0")(x, rows)
             x = mix(f"stage{stage}", x)
         return x

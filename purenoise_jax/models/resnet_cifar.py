@@ -83,7 +83,7 @@ class ResNetCifar(Network, kw_only=True):
         for stage, width in enumerate((self.width, 2 * self.width, 4 * self.width), start=1):
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
-                block = partial(BasicBlock, width, stride, conv, norm)
+                block = partial(self.block(BasicBlock), width, stride, conv, norm)
                 if stage == 3 and i == count - 1:
                     x = self.last_block(x, rows, block)
                 else:

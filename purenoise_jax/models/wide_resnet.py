@@ -72,7 +72,7 @@ class WideResNet(Network, kw_only=True):
         for stage, width in enumerate((16, 32, 64), start=1):
             for block in range((self.depth - 4) // 6):
                 stride = 2 if stage > 1 and block == 0 else 1
-                x = WideBlock(
+                x = self.block(WideBlock)(
                     width * self.widen,
                     stride,
                     self.dropout_rate,

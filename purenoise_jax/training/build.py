@@ -204,6 +204,7 @@ def _model(config: ConfigDict, num_classes: int) -> Any:
         head=model.head,
         projector=model.projector,
         projector_width=model.projector_width,
+        remat=model.remat,
     )
 
 

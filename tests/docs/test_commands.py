@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from benchmarks import run
+from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import reproduce
 from launch.tables import TABLES
@@ -85,6 +85,7 @@ PROGRAMS = {
     "purenoise-jax": train,
     "pytest": run_tests,
     "python -m benchmarks.gpu_program": lambda arguments: gpu_program.parse(list(arguments)),
+    "python -m benchmarks.memory": lambda arguments: memory.parse(list(arguments)),
     "python -m benchmarks.run": lambda arguments: run.parse(list(arguments)),
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
