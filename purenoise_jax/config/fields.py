@@ -240,6 +240,13 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "optimizer.name": Field("sgd", "optimiser", OneOf(OPTIMIZERS)),
     "optimizer.learning_rate": Field(0.1, "learning rate after the warm-up", Real(0, above=True)),
+    "optimizer.head_learning_rate": Field(
+        0.0,
+        "learning rate of the head after the warm-up, with the schedule of the run; 0 = "
+        "learning_rate",
+        Real(0),
+        absent=0.0,
+    ),
     "optimizer.momentum": Field(0.9, "momentum of sgd", Real(0, 1, below=True)),
     "optimizer.nesterov": Field(
         False, "sgd has Nesterov's momentum instead of heavy-ball momentum", Switch(), absent=False
@@ -344,6 +351,12 @@ PHASE_FIELDS: dict[str, Field] = {
     "learning_rate": Field(
         0.0,
         "0 = the schedule of the run continues; above 0 = the phase has its own, with this rate",
+        Real(0),
+        absent=0.0,
+    ),
+    "head_learning_rate": Field(
+        0.0,
+        "learning rate of the head in the phase's own schedule; 0 = learning_rate of the phase",
         Real(0),
         absent=0.0,
     ),

@@ -79,7 +79,8 @@ def _validate_phases(phases: Any, num_epochs: int) -> None:
 
 def _validate_schedule(path: str, phase: Mapping[str, Any], num_epochs: int) -> None:
     """Refuses a phase's own schedule that is not used, or goes beyond the phase."""
-    own = {name: phase[name] for name in ("schedule", "warmup_epochs", "milestones", "gamma")}
+    names = ("head_learning_rate", "schedule", "warmup_epochs", "milestones", "gamma")
+    own = {name: phase[name] for name in names}
     if not phase["learning_rate"]:
         for name, value in own.items():
             if value != PHASE_FIELDS[name].default:

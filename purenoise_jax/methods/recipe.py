@@ -291,6 +291,15 @@ class Recipe:
         weights = 1 if self.class_weights is None else self.class_weights
         return dataclasses.replace(self, class_weights=class_factors * weights)
 
+    def with_head_factor(self, factor: float) -> "Recipe":
+        """Returns the recipe with the factor of the head's learning rate multiplied by a number."""
+        if factor == 1:
+            return self
+        own = self.lr_factor
+        return dataclasses.replace(
+            self, lr_factor=lambda path: own(path) * (factor if path[0] == "head" else 1.0)
+        )
+
     def evaluated(self, state: Any) -> dict[str, Any]:
         """Returns the variables {"params", "batch_stats"} to evaluate a `TrainState` with."""
         variables = self.eval_variables(state)

@@ -134,7 +134,7 @@ def build(config: ConfigDict) -> Experiment:
         Phase(
             p["start_epoch"],
             p["methods"],
-            build_recipe(p["methods"], stats, arguments),
+            build_recipe(p["methods"], stats, arguments).with_head_factor(_head_factor(opt, p)),
             p["reset"],
             _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
         )
@@ -238,6 +238,12 @@ def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]
             start = phase["start_epoch"]
             rates[start:end] = schedule(end - start, phase)
     return rates
+
+
+def _head_factor(opt: ConfigDict, phase: Mapping[str, Any]) -> float:
+    """The learning rate of the head over that of the rest, in the schedule that a phase has."""
+    of = phase if phase["learning_rate"] else opt
+    return of["head_learning_rate"] / of["learning_rate"] if of["head_learning_rate"] else 1.0
 
 
 def _check_requirements(phase: Phase, model: ConfigDict) -> None:

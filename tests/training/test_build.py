@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import make_augment
+from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import NORMS
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training import build as build_module
@@ -220,4 +222,69 @@ def test_held_out_images_are_evaluated_and_named_in_header_and_summary(tmp_path)
 def test_two_rules_for_validation_images_are_refused(tmp_path):
     config = tiny_config(tmp_path, **{"data.val_per_class": 3, "data.val_fraction": 0.1})
     with pytest.raises(ConfigError, match=r"val_fraction=0.1 and data.val_per_class=3 are two"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("run", "own", "factors"),
+    [
+        ({}, {}, (1, 1)),
+        ({"head_learning_rate": 5.0}, {}, (50, 50)),
+        # A phase with a schedule of its own has a ratio of its own.
+        ({"head_learning_rate": 5.0}, {"learning_rate": 0.2}, (50, 1)),
+        ({}, {"learning_rate": 0.2, "head_learning_rate": 0.05}, (1, 0.25)),
+    ],
+)
+def test_the_head_trains_at_a_ratio_to_the_rate_of_the_rest(npz, run, own, factors):
+    fields = {f"optimizer.{name}": value for name, value in run.items()}
+    config = tiny_config(npz, **fields)
+    config.phases.deferred.update(own)
+    experiment = build(config)
+    for phase, factor in zip(experiment.phases, factors, strict=True):
+        step, state = experiment.step_fn(phase), experiment.init()
+        # The first step whose rate is not that of the warm-up.
+        first = max(phase.start, 1) * experiment.steps_per_epoch
+        state = state.replace(step=jnp.asarray(first, jnp.int32))
+        grads = jax.tree.map(jnp.ones_like, state.params)
+        params, _ = step._optimize(state, grads, {"noise_mask": np.zeros(1, bool)})
+        rate = experiment.rates[max(phase.start, 1)]
+        for name, (new, old) in by_name(zip_trees(params, state.params)).items():
+            expected = rate * (factor if name.startswith("head/") else 1) * (1 + 2e-4 * old)
+            np.testing.assert_allclose(old - new, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def zip_trees(*trees):
+    return jax.tree.map(Pair, *trees)
+
+
+class Pair:
+    """Two arrays, as a leaf of a tree."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def __iter__(self):
+        return iter(self.arrays)
+
+
+def test_a_factor_of_a_method_and_that_of_the_head_are_multiplied():
+    recipe = Recipe(lr_factor=lambda path: 0.5 if path[-1] == "bias" else 1.0).with_head_factor(4)
+    paths = {
+        ("head", "bias"): 2,
+        ("head", "fc", "kernel"): 4,
+        ("conv", "bias"): 0.5,
+        ("conv", "kernel"): 1,
+    }
+    assert {path: recipe.lr_factor(path) for path in paths} == paths
+    plain = Recipe()
+    assert plain.with_head_factor(1.0) is plain
+    assert plain.with_head_factor(3).lr_factor(("projector", "plain_head", "fc", "kernel")) == 1
+
+
+def test_a_head_rate_of_a_phase_without_a_schedule_is_refused(npz):
+    config = tiny_config(npz)
+    config.phases.deferred.head_learning_rate = 0.1
+    with pytest.raises(
+        ConfigError, match=r"phases\.deferred\.head_learning_rate=0\.1 is used only"
+    ):
         validate(config)
