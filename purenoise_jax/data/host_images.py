@@ -6,11 +6,13 @@ Beside it are the functions that the rest of the package uses for arrays and arr
 import abc
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.threads import cores
 
 # Bytes that are read at a time where all images are looked at in turn.
 CHUNK_BYTES = 1 << 24
@@ -85,8 +87,11 @@ def chunks(images: Any) -> Iterator[np.ndarray]:
         yield images
         return
     count = _chunk_length(images)
-    for first in range(0, len(images), count):
-        yield images[first : first + count]
+    with ThreadPoolExecutor(cores()) as pool:
+        for first in range(0, len(images), count):
+            rows = np.arange(first, min(first + count, len(images)))
+            parts = [part for part in np.array_split(rows, cores()) if part.size]
+            yield np.concatenate(list(pool.map(images.__getitem__, parts)))
 
 
 def num_chunks(images: Any) -> int:

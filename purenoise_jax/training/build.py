@@ -102,6 +102,7 @@ def build(config: ConfigDict) -> Experiment:
         data.feed,
         data.source,
         placement.memory,
+        skips_bad=data.on_bad == "skip",
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,

@@ -9,17 +9,21 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.mapped_images import MappedImages, stored
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
+from purenoise_jax.data.sources.folder import folder_bytes, load_decoded
 from purenoise_jax.data.sources.npz import load_npz, npz_bytes
 from purenoise_jax.runtime.errors import ConfigError
 
 
-def load_for(feed: str, source: str, room: int | None = None, **options: Any) -> Dataset:
+def load_for(
+    feed: str, source: str, room: int | None = None, *, skips_bad: bool = False, **options: Any
+) -> Dataset:
     """Loads a data set, with its images where a feed reads them.
 
     Args:
         feed: one of `data.feed.FEEDS`. "auto" is "resident" if all images fit.
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
+        skips_bad: see `DecodedImages`.
         **options: of `registry.load`.
 
     Raises:
@@ -33,7 +37,7 @@ def load_for(feed: str, source: str, room: int | None = None, **options: Any) ->
     if feed == "auto" and in_file is not None:
         feed = "resident" if in_file.size(options) <= most else in_file.feed
     if in_file is not None and feed in in_file.loaders:
-        return in_file.loaders[feed](options)
+        return in_file.loaders[feed]({**options, "skips_bad": skips_bad})
     if feed == "decoded":
         legal = ", ".join(name for name, form in IN_FILES.items() if "decoded" in form.loaders)
         raise ConfigError(
@@ -77,7 +81,8 @@ class InFiles:
     Attributes:
         size: (options of `registry.load`) -> bytes of all images in memory, without reading them.
         feed: what it is read with if that is too much.
-        loaders: feed -> (options) -> data set; other feeds load by `registry.load`.
+        loaders: feed -> (options, and `skips_bad`) -> data set; other feeds load by
+            `registry.load`.
     """
 
     size: Callable[[dict[str, Any]], int]
@@ -86,13 +91,32 @@ class InFiles:
 
 
 def _mapped_npz(options: dict[str, Any]) -> Dataset:
+    options.pop("skips_bad")
     if options.get("image_size"):
         return in_cache(registry.load("npz", **options))
     return in_cache(load_npz(name="", path=options["path"], mapped=True))
 
 
+def _decoded_folder(options: dict[str, Any]) -> Dataset:
+    return load_decoded(**{k: v for k, v in options.items() if k != "name"})
+
+
+def _mapped_folder(options: dict[str, Any]) -> Dataset:
+    """Decodes each image once, into the cache."""
+    dataset = _decoded_folder({**options, "skips_bad": False})
+    name = f"{dataset.content}-{options.get('image_size', 0)}"
+    return dataclasses.replace(in_cache(dataset, name), content="")
+
+
+def _folder_bytes(options: dict[str, Any]) -> int:
+    return folder_bytes(**{k: v for k, v in options.items() if k != "name"})
+
+
 IN_FILES = {
     "npz": InFiles(lambda options: npz_bytes(options["path"]), "mapped", {"mapped": _mapped_npz}),
+    "folder": InFiles(
+        _folder_bytes, "decoded", {"mapped": _mapped_folder, "decoded": _decoded_folder}
+    ),
 }
 
 
