@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.resolve import AUTO
+from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
@@ -186,7 +187,7 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "augmentations, applied in this order in pixel space",
-        Names(AUGMENTATIONS),
+        Names((*AUGMENTATIONS, original_crop.NAME)),
     ),
     "data.crop_padding": Field(
         4, "pixels of zero padding around the image before a crop", Integer(0, MAX_SIDE)

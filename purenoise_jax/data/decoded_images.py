@@ -9,6 +9,7 @@ import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, channel_histograms
 from purenoise_jax.data.manifest import Entry, Manifest, write_kept
+from purenoise_jax.data.original_crop import Draws, crop
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import decode_image, depth_fault
 from purenoise_jax.data.sources.resize import resize_square
@@ -26,9 +27,11 @@ class DecodedImages(HostImages):
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         skips_bad: images that cannot be read are left out of the statistics.
+        crops: with random numbers, images are crops of those in the files; see `original_crop`.
+        image_shape: (H, W, 3); None = that of the first image, or of the first that can be read.
 
     Raises:
-        DataError: `image_size` is 0 and the first image cannot be read.
+        DataError: the shape is to be that of an image which cannot be read.
     """
 
     def __init__(
@@ -37,19 +40,24 @@ class DecodedImages(HostImages):
         entries: Sequence[Entry],
         image_size: int = 0,
         skips_bad: bool = False,
+        crops: bool = False,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         self._manifest, self._entries = manifest, entries
-        self._image_size, self._skips_bad = image_size, skips_bad
-        side = (image_size, image_size, 3)
-        shape = side if image_size else self._decoded(entries[0])[0].shape
-        super().__init__((len(entries), *shape))
+        self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
+        if image_size:
+            image_shape = (image_size, image_size, 3)
+        super().__init__((len(entries), *(image_shape or self._first_shape())))
 
-    def read(self, index: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
+    def read(
+        self, index: np.ndarray, out: np.ndarray, draws: Draws | None = None
+    ) -> list[tuple[int, str]]:
         """Reads and decodes images; see `HostImages.read`."""
         faults = []
         for row, place in enumerate(index.tolist()):
             try:
-                out[row] = self._read_one(self._entries[place])[0]
+                generator = draws.of(row) if draws is not None and self._crops else None
+                out[row] = self._read_one(self._entries[place], generator)[0]
             except DataError as error:
                 out[row] = 0
                 faults.append((row, str(error)))
@@ -58,7 +66,8 @@ class DecodedImages(HostImages):
     def subset(self, index: np.ndarray) -> "DecodedImages":
         """These images in this order; see `HostImages.subset`."""
         entries = [self._entries[i] for i in index.tolist()]
-        return DecodedImages(self._manifest, entries, self._image_size, self._skips_bad)
+        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:])
+        return DecodedImages(self._manifest, entries, *settings)
 
     def histograms(self) -> np.ndarray:
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
@@ -89,6 +98,12 @@ class DecodedImages(HostImages):
             raise all_faults(self._manifest.root, faults)
         return total
 
+    def _first_shape(self) -> tuple[int, int, int]:
+        for entry in self._entries[:-1] if self._skips_bad else ():
+            with contextlib.suppress(DataError):
+                return self._decoded(entry)[0].shape
+        return self._decoded(self._entries[-1 if self._skips_bad else 0])[0].shape
+
     def _measured(self, entry: Entry) -> tuple[np.ndarray, int | None, str]:
         """Histograms of an image, its largest sample if it has 16 bits, and its fault, or ""."""
         try:
@@ -97,8 +112,10 @@ class DecodedImages(HostImages):
             return np.zeros((3, 256), np.int64), None, str(error)
         return channel_histograms(pixels[None]), largest, ""
 
-    def _read_one(self, entry: Entry) -> tuple[np.ndarray, int | None]:
-        pixels, largest = self._decoded(entry)
+    def _read_one(
+        self, entry: Entry, generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int | None]:
+        pixels, largest = self._decoded(entry, generator)
         if pixels.shape != self.shape[1:]:
             size, first = (" x ".join(map(str, s[:2])) for s in (pixels.shape, self.shape[1:]))
             raise DataError(
@@ -107,12 +124,17 @@ class DecodedImages(HostImages):
             )
         return pixels, largest
 
-    def _decoded(self, entry: Entry) -> tuple[np.ndarray, int | None]:
+    def _decoded(
+        self, entry: Entry, generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int | None]:
         data = self._manifest.read(entry)
         try:
             decoded = decode_image(data)
         except DataError as error:
             raise DataError(f"{self._manifest.root / entry.path}: {error}") from error
-        size = self._image_size
-        pixels = resize_square(decoded.pixels, size) if size else decoded.pixels
+        pixels, size = decoded.pixels, self._image_size
+        if generator is not None:
+            pixels = crop(pixels, size or self.shape[1], generator)
+        elif size:
+            pixels = resize_square(pixels, size)
         return pixels, decoded.largest

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from purenoise_jax.data.host_images import HostImages
+from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.data.rows import Rows, StreamedRows
 from purenoise_jax.runtime.errors import DataError, PureNoiseError
 from purenoise_jax.runtime.sharding import Placement
@@ -63,6 +64,7 @@ class StreamingFeed:
         workers: number of threads.
         skip: called with a line about each image that cannot be read, whose row then is padding;
             None = such an image ends the run.
+        seed: of random changes to the images; an evaluation has none.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class StreamingFeed:
         placement: Placement,
         workers: int = 1,
         skip: Callable[[str], None] | None = None,
+        seed: int = 0,
     ) -> None:
         self.images, self.labels, self.placement = images, labels, placement
-        self.workers, self.skip = workers, skip
+        self.workers, self.skip, self.seed = workers, skip, seed
         self.pool = ThreadPoolExecutor(workers, "feed")
         self._reading: ReadAhead | None = None
 
@@ -182,9 +185,11 @@ class ReadAhead:
 
     def _fill(self, row: int, part: np.ndarray, images: np.ndarray, valid: np.ndarray) -> None:
         where = "in an evaluation" if self._step is None else f"for step {self._step + row}"
-        rows = slice(part[0], part[-1] + 1)
+        rows, draws = slice(part[0], part[-1] + 1), None
+        if self._step is not None:
+            draws = Draws(self._feed.seed, self._step + row, self._local[rows])
         try:
-            faults = self._feed.images.read(self._index[row, rows], images[rows])
+            faults = self._feed.images.read(self._index[row, rows], images[rows], draws)
         except PureNoiseError as error:
             raise DataError(f"{error} (read {where})") from error
         except Exception as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.threads import cores
 
@@ -52,12 +53,15 @@ class HostImages(abc.ABC):
         return out.reshape(*rows.shape, *self.shape[1:])
 
     @abc.abstractmethod
-    def read(self, index: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
+    def read(
+        self, index: np.ndarray, out: np.ndarray, draws: Draws | None = None
+    ) -> list[tuple[int, str]]:
         """Reads images; several threads may do so at once.
 
         Args:
             index: int[M] in [0, N).
             out: uint8[M, H, W, C], written to.
+            draws: random numbers for images that are changed at random; None = they are not.
 
         Returns:
             The faults: the place in `index` of each image that cannot be read, whose row of `out`

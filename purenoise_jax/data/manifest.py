@@ -20,7 +20,7 @@ from purenoise_jax.runtime.threads import cores
 FOLDER = "manifests"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """One file of a manifest.
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, chunks, num_chunks
+from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.data.progress import progress
 from purenoise_jax.runtime.errors import DataError, StorageError
 from purenoise_jax.runtime.files import create, open_plain
@@ -58,7 +59,9 @@ class MappedImages(HostImages):
         if size < offset + math.prod(shape):
             raise DataError(f"{path}: has {size:,} bytes, expected {offset + math.prod(shape):,}")
 
-    def read(self, index: np.ndarray, out: np.ndarray) -> list[tuple[int, str]]:
+    def read(
+        self, index: np.ndarray, out: np.ndarray, draws: Draws | None = None
+    ) -> list[tuple[int, str]]:
         """Reads images; see `HostImages.read`."""
         places = index if self._chosen is None else self._chosen[index]
         faults = []

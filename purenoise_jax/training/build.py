@@ -15,6 +15,7 @@ from purenoise_jax.config.fields import FIELDS, phase_values
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
+from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import limit_test
@@ -103,6 +104,7 @@ def build(config: ConfigDict) -> Experiment:
         data.source,
         placement.memory,
         skips_bad=data.on_bad == "skip",
+        crops=original_crop.NAME in data.augment,
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
@@ -144,9 +146,11 @@ def build(config: ConfigDict) -> Experiment:
         for p in fields
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
-    check_sizes(data.augment, *stats.image_shape[:2], **sizes)
+    # Those of the device; the others come with the images.
+    augmentations = tuple(name for name in data.augment if name != original_crop.NAME)
+    check_sizes(augmentations, *stats.image_shape[:2], **sizes)
     augment = make_augment(
-        data.augment,
+        augmentations,
         **sizes,
         rotation_degrees=data.rotation_degrees,
         randaugment_ops=data.randaugment_ops,

@@ -166,7 +166,7 @@ class Experiment:
         if not isinstance(images, HostImages):
             return ResidentFeed(placement)
         skip = note if self.skips_bad else None
-        return StreamingFeed(images, labels, placement, self.workers, skip)
+        return StreamingFeed(images, labels, placement, self.workers, skip, self.seed)
 
     def step_shapes(self) -> tuple[Any, ...]:
         """Shapes, dtypes and shardings of the arguments of a compiled step."""

@@ -29,7 +29,7 @@ class InMemory(HostImages):
         super().__init__(images.shape)
         self.images, self.bad, self.gate, self.seen = images, bad, gate, []
 
-    def read(self, index, out):
+    def read(self, index, out, draws=None):
         if self.gate is not None:
             self.gate.wait()
         self.seen += index.tolist()
@@ -122,7 +122,7 @@ def test_a_damaged_image_that_is_skipped_is_padding_and_is_listed():
 
 def test_a_thread_that_raises_ends_the_run_with_one_line():
     class Broken(InMemory):
-        def read(self, index, out):
+        def read(self, index, out, draws=None):
             raise ZeroDivisionError("by\nzero")
 
     ahead = stream(Broken(), workers=2).epoch(INDEX, VALID, step=None)

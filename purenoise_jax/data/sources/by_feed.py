@@ -7,6 +7,7 @@ from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.mapped_images import MappedImages, stored
+from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.folder import folder_bytes, load_decoded
@@ -15,7 +16,13 @@ from purenoise_jax.runtime.errors import ConfigError
 
 
 def load_for(
-    feed: str, source: str, room: int | None = None, *, skips_bad: bool = False, **options: Any
+    feed: str,
+    source: str,
+    room: int | None = None,
+    *,
+    skips_bad: bool = False,
+    crops: bool = False,
+    **options: Any,
 ) -> Dataset:
     """Loads a data set, with its images where a feed reads them.
 
@@ -24,6 +31,7 @@ def load_for(
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
         skips_bad: see `DecodedImages`.
+        crops: the training images are random crops of the stored ones, which need "decoded".
         **options: of `registry.load`.
 
     Raises:
@@ -31,13 +39,22 @@ def load_for(
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
+    if crops:
+        if feed not in ("auto", "decoded"):
+            raise ConfigError(
+                f"data.augment has {NAME}, which crops images where they are decoded, but "
+                f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
+            )
+        if not options.get("image_size"):
+            raise ConfigError(f"data.augment has {NAME}, so data.image_size=0 is not legal")
+        feed = "decoded"
     # Half, because parameters and activations need room as well.
     most = (_memory() if room is None else room) // 2
     in_file = IN_FILES.get(source)
     if feed == "auto" and in_file is not None:
         feed = "resident" if in_file.size(options) <= most else in_file.feed
     if in_file is not None and feed in in_file.loaders:
-        return in_file.loaders[feed]({**options, "skips_bad": skips_bad})
+        return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
     if feed == "decoded":
         legal = ", ".join(name for name, form in IN_FILES.items() if "decoded" in form.loaders)
         raise ConfigError(
@@ -81,7 +98,7 @@ class InFiles:
     Attributes:
         size: (options of `registry.load`) -> bytes of all images in memory, without reading them.
         feed: what it is read with if that is too much.
-        loaders: feed -> (options, and `skips_bad`) -> data set; other feeds load by
+        loaders: feed -> (options, `skips_bad` and `crops`) -> data set; other feeds load by
             `registry.load`.
     """
 
@@ -91,9 +108,9 @@ class InFiles:
 
 
 def _mapped_npz(options: dict[str, Any]) -> Dataset:
-    options.pop("skips_bad")
     if options.get("image_size"):
-        return in_cache(registry.load("npz", **options))
+        resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
+        return in_cache(registry.load("npz", **resized))
     return in_cache(load_npz(name="", path=options["path"], mapped=True))
 
 

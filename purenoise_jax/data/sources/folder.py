@@ -76,6 +76,7 @@ def load_decoded(
     train_split: str = "",
     test_split: str = "",
     skips_bad: bool = False,
+    crops: bool = False,
 ) -> Dataset:
     """Loads what `load_folder` does, but leaves the images in their files, as `DecodedImages`.
 
@@ -88,6 +89,7 @@ def load_decoded(
         train_split: see `load_folder`.
         test_split: see `load_folder`.
         skips_bad: see `DecodedImages`.
+        crops: see `DecodedImages`; only of the training images.
 
     Raises:
         ConfigError: see `load_folder`.
@@ -101,7 +103,7 @@ def load_decoded(
     manifest = find_manifest(root, labelled, cache_folder())
     splits = {
         split: (
-            DecodedImages(manifest, entries, image_size, skips_bad),
+            DecodedImages(manifest, entries, image_size, skips_bad, crops and split == train),
             np.array([entry.label for entry in entries], np.int32),
         )
         for split, entries in manifest.splits.items()
