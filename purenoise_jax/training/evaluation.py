@@ -45,8 +45,8 @@ class Counts(NamedTuple):
     """Counts from which all reported numbers are computed.
 
     Attributes:
-        predicted: i32[N], the predicted class of every image, -1 of one that was left out; with the labels it gives the
-            confusion matrix, see `confusion.Confusion.of`.
+        predicted: i32[N], the predicted class of every image, -1 of one that was left out; with the
+            labels it gives the confusion matrix, see `confusion.Confusion.of`.
         sums: over the images.
     """
 
