@@ -199,12 +199,14 @@ class Experiment:
             self.sampler.by_class if draws else None,
         )
 
-    def evaluators(self, batch_size: int, note: Callable[[str], None]) -> dict[str, Evaluator]:
+    def evaluators(
+        self, batch_size: int, note: Callable[[str], None] | None = None
+    ) -> dict[str, Evaluator]:
         """An evaluator for the test set, and one for the validation set if there is one.
 
         Args:
             batch_size: the most images of a forward pass.
-            note: see `feed`.
+            note: see `feed`; None = no image is left out.
         """
         dataset = self.dataset
         splits = {

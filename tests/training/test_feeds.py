@@ -16,7 +16,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.mapped_images import MappedImages
 from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.inference.runs import load_runs
-from purenoise_jax.runtime.errors import DataError, Stopped
+from purenoise_jax.runtime.errors import ConfigError, DataError, Stopped
 from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
@@ -224,3 +224,10 @@ def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path):
     np.testing.assert_array_equal(images[:5], plain)
     images.read(np.arange(5), plain, Draws(0, 0, np.arange(5)))
     assert (images[:5] != plain).any((1, 2, 3)).all()
+
+
+def test_a_method_that_draws_images_within_a_step_needs_them_on_the_devices(npz):
+    config = tiny_config(npz, **{"data.feed": "mapped"})
+    config.phases.deferred.methods = ("meta_sampler",)
+    with pytest.raises(ConfigError, match=r"meta_sampler .* legal: data.feed=resident"):
+        build(config)

@@ -11,7 +11,7 @@ from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.folder import folder_bytes, load_decoded
-from purenoise_jax.data.sources.npz import load_npz, npz_bytes
+from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
 from purenoise_jax.runtime.errors import ConfigError
 
 
@@ -111,7 +111,7 @@ def _mapped_npz(options: dict[str, Any]) -> Dataset:
     if options.get("image_size"):
         resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
         return in_cache(registry.load("npz", **resized))
-    return in_cache(load_npz(name="", path=options["path"], mapped=True))
+    return in_cache(load_mapped_npz(options["path"]))
 
 
 def _decoded_folder(options: dict[str, Any]) -> Dataset:

@@ -21,7 +21,7 @@ _REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = ("val_images", "val_labels")
 
 
-def load_npz(*, name: str, path: str, image_size: int = 0, mapped: bool = False) -> Dataset:
+def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     """Loads a data set from one .npz file.
 
     The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is a
@@ -33,7 +33,6 @@ def load_npz(*, name: str, path: str, image_size: int = 0, mapped: bool = False)
         name: unused; the data set is named after its file.
         path: the .npz file.
         image_size: unused; the images keep their stored size.
-        mapped: leave images in the file, as `MappedImages`, unless they are compressed.
 
     Returns:
         The checked data set.
@@ -44,6 +43,15 @@ def load_npz(*, name: str, path: str, image_size: int = 0, mapped: bool = False)
             dtype or shape. Object arrays are refused without being read.
     """
     del image_size
+    return _load(path, mapped=False)
+
+
+def load_mapped_npz(path: str) -> Dataset:
+    """Loads what `load_npz` does, but leaves images in the file, unless they are compressed."""
+    return _load(path, mapped=True)
+
+
+def _load(path: str, mapped: bool) -> Dataset:
     if not path:
         raise ConfigError("data.path is empty: give the .npz file to read")
     file = expand(path, "data.path")
