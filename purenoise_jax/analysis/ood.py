@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.analysis.figure_style import Options
+from purenoise_jax.data.host_images import Images
 from purenoise_jax.data.sources.cifar import LAYOUTS
 from purenoise_jax.data.sources.registry import load
 from purenoise_jax.inference.runs import Run
@@ -18,7 +19,7 @@ HOLDS_CIFAR = ("auto", "cifar_dir", "tfds")
 NONE = "none"
 
 
-def ood_images(run: Run, options: Options) -> np.ndarray:
+def ood_images(run: Run, options: Options) -> Images:
     """Reads the test images of the out-of-distribution data set of a figure.
 
     Without `options.ood_name` this is the other CIFAR, as in the papers. It is read like the run's
@@ -49,7 +50,7 @@ def ood_images(run: Run, options: Options) -> np.ndarray:
     return images
 
 
-def _load(run: Run, options: Options) -> np.ndarray:
+def _load(run: Run, options: Options) -> Images:
     data = run.config.data
     size: dict[str, Any] = {"image_size": data.image_size}
     default = OTHER.get(data.name, "") if data.source in HOLDS_CIFAR else ""

@@ -12,7 +12,9 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.resolve import AUTO
+from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
+from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.training_set import NORMALIZE
@@ -38,6 +40,7 @@ from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
 MAX_OPS = 100
+MAX_WORKERS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +161,34 @@ _STATIC_FIELDS: dict[str, Field] = {
         Integer(0),
         absent=0,
     ),
+    "data.feed": Field(
+        "auto",
+        "images lie on the devices, in a file on the host, or are decoded as they are needed; "
+        "auto = on the devices if they fit; does not change results",
+        OneOf(FEEDS),
+        fixed=False,
+        absent="auto",
+    ),
+    "data.workers": Field(
+        0,
+        "threads that read images with feed=mapped or decoded; 0 = one per core; does not change "
+        "results",
+        Integer(0, MAX_WORKERS),
+        fixed=False,
+        absent=0,
+    ),
+    "data.on_bad": Field(
+        "stop",
+        "with feed=mapped or decoded, an image that cannot be read or has changed: stop the run, "
+        "or skip the image and list it",
+        OneOf(ON_BAD),
+        fixed=False,
+        absent="stop",
+    ),
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "augmentations, applied in this order in pixel space",
-        Names(AUGMENTATIONS),
+        Names((*AUGMENTATIONS, original_crop.NAME)),
     ),
     "data.crop_padding": Field(
         4, "pixels of zero padding around the image before a crop", Integer(0, MAX_SIDE)

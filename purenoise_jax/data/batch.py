@@ -56,7 +56,7 @@ class BatchBuilder:
         key: jax.Array,
         images: jax.Array,
         labels: jax.Array,
-        index: jax.Array,
+        index: jax.Array | None,
         valid: jax.Array,
         views: int = 1,
     ) -> Batch:
@@ -66,11 +66,13 @@ class BatchBuilder:
             key: typed key for the augmentation.
             images: uint8[N, H, W, C], the data set.
             labels: int[N] in [0, K).
-            index: int[B], the rows of the data set.
+            index: int[B], the rows of the data set; None if `images` and `labels` are these rows.
             valid: bool[B], False = padding.
             views: 1, or 2 for two independently augmented versions of each image.
         """
-        image, label = to_float(images[index], self.dtype), labels[index]
+        if index is not None:
+            images, labels = images[index], labels[index]
+        image, label = to_float(images, self.dtype), labels
         keys = [key] if views == 1 else [rng.at(key, view) for view in range(views)]
         seen = [image if self.augment is None else self.augment(each, image) for each in keys]
         return {

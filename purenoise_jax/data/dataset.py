@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from purenoise_jax.data.host_images import HostImages, Images, subset
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.runtime.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A labelled image data set held in memory.
+    """A labelled image data set, in memory or, as `HostImages`, in files.
 
     Attributes:
         name: name for messages and logs, for example `"cifar10"`.
@@ -22,16 +23,18 @@ class Dataset:
         class_names: the K class names in label order.
         val_images: `uint8[V, H, W, C]`, or None if the source has no validation split.
         val_labels: `int32[V]`, or None if the source has no validation split.
+        content: sha256, in hex, that identifies images and labels; "" = computed from the pixels.
     """
 
     name: str
-    train_images: np.ndarray
+    train_images: Images
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: Images
     test_labels: np.ndarray
     class_names: tuple[str, ...]
-    val_images: np.ndarray | None = None
+    val_images: Images | None = None
     val_labels: np.ndarray | None = None
+    content: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -87,7 +90,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
 
 def _check_images(where: str, images: Any) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+    if not isinstance(images, np.ndarray | HostImages) or images.dtype != np.uint8:
         seen = getattr(images, "dtype", type(images).__name__)
         raise DataError(f"{where}: images must be a uint8 array, got {seen}")
     if images.ndim != 4:
@@ -98,7 +101,7 @@ def _check_images(where: str, images: Any) -> None:
         raise DataError(f"{where}: there are no images, shape {images.shape}")
 
 
-def _shape(images: np.ndarray) -> str:
+def _shape(images: Images) -> str:
     return " x ".join(str(size) for size in images.shape[1:])
 
 
@@ -107,10 +110,10 @@ def limit_test(dataset: Dataset, limit: int) -> Dataset:
     if not limit:
         return dataset
 
-    def first(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def first(images: Images, labels: np.ndarray) -> tuple[Images, np.ndarray]:
         kept = [np.flatnonzero(labels == k)[:limit] for k in range(dataset.num_classes)]
         index = np.sort(np.concatenate(kept))
-        return images[index], labels[index]
+        return subset(images, index), labels[index]
 
     test_images, test_labels = first(dataset.test_images, dataset.test_labels)
     smaller = dataclasses.replace(dataset, test_images=test_images, test_labels=test_labels)

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from purenoise_jax.data.host_images import Images, channel_histograms
+
 
 @dataclasses.dataclass(frozen=True)
 class DataStats:
@@ -32,7 +34,7 @@ class DataStats:
         return len(self.class_counts)
 
 
-def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_moments(images: Images) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, pixels in [0, 1].
 
     Exact, because they are computed from the histogram of each channel.
@@ -47,8 +49,8 @@ def channel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in np.moveaxis(images, -1, 0):
-        share = np.bincount(channel.ravel(), minlength=256) / channel.size
+    for count in channel_histograms(images):
+        share = count / count.sum()
         mean.append(share @ values)
         std.append(np.sqrt(share @ np.square(values - mean[-1])))
     return np.array(mean, np.float32), np.array(std, np.float32)

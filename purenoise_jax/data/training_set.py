@@ -8,6 +8,7 @@ import numpy as np
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.held_out import hold_out
+from purenoise_jax.data.host_images import Images, chunks, subset
 from purenoise_jax.data.longtail import (
     count_classes,
     fingerprint,
@@ -30,17 +31,18 @@ class TrainingSet:
         labels: int32[N] in [0, K).
         stats: see `DataStats`.
         fingerprint: sha256 of the chosen indices, see `longtail.fingerprint`.
-        content: sha256 over these images and labels and those of the other splits.
+        content: sha256 over these images and labels and those of the other splits, or
+            `Dataset.content`.
         val_images: uint8[V, H, W, C], held out for validation; None = none are.
         val_labels: int32[V]; None = none are held out.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     stats: DataStats
     fingerprint: str
     content: str
-    val_images: np.ndarray | None = None
+    val_images: Images | None = None
     val_labels: np.ndarray | None = None
 
 
@@ -101,7 +103,7 @@ def make_training_set(
     val = np.zeros(0, np.int64)
     if val_fraction or val_per_class:
         chosen, val = _without_validation(dataset, chosen, val_fraction, val_per_class, seed)
-    images, labels = dataset.train_images[chosen], dataset.train_labels[chosen]
+    images, labels = subset(dataset.train_images, chosen), dataset.train_labels[chosen]
     class_counts = count_classes(labels, dataset.num_classes)
     empty = np.flatnonzero(class_counts == 0)
     if empty.size:
@@ -146,11 +148,11 @@ def make_training_set(
     )
     val_images, val_labels = dataset.val_images, dataset.val_labels
     if val.size:
-        val_images, val_labels = dataset.train_images[val], dataset.train_labels[val]
+        val_images, val_labels = subset(dataset.train_images, val), dataset.train_labels[val]
     splits = [(images, labels), (dataset.test_images, dataset.test_labels)]
     if val_images is not None and val_labels is not None:
         splits.append((val_images, val_labels))
-    content = content_digest(splits)
+    content = dataset.content or content_digest(splits)
     held_out = (val_images, val_labels) if val.size else (None, None)
     return TrainingSet(images, labels, stats, fingerprint(chosen), content, *held_out)
 
@@ -172,7 +174,7 @@ def _without_validation(
     return chosen[~held_out], chosen[held_out]
 
 
-def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+def content_digest(splits: Iterable[tuple[Images, np.ndarray]]) -> str:
     """Returns the sha256, in hex, of every pixel and label.
 
     A run compares it before it continues, so that it only continues with the same data.
@@ -183,6 +185,7 @@ def content_digest(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
     digest = hashlib.sha256()
     for images, labels in splits:
         digest.update(f"{images.shape}".encode())
-        digest.update(np.ascontiguousarray(images))
+        for chunk in chunks(images):
+            digest.update(np.ascontiguousarray(chunk))
         digest.update(np.ascontiguousarray(labels, "<i4"))
     return digest.hexdigest()

@@ -61,8 +61,8 @@ class Placement:
         if self.memory is not None and needed > self.memory:
             raise DataError(
                 f"all images together take {needed / 2**30:,.1f} GiB, but a device, which must "
-                f"hold them all, has {self.memory / 2**30:,.1f} GiB; use a smaller "
-                "data.image_size or fewer images"
+                f"hold them all, has {self.memory / 2**30:,.1f} GiB; use data.feed=mapped, a "
+                "smaller data.image_size or fewer images"
             )
 
     def replicate(self, array: ArrayLike) -> jax.Array:
@@ -72,6 +72,22 @@ class Placement:
     def split_rows(self, array: ArrayLike) -> jax.Array:
         """Splits the batch axis of an array [steps, B] over the devices."""
         return self._place(array, self.rows)
+
+    def local_rows(self, batch_size: int) -> np.ndarray:
+        """The rows of a batch that lie on devices of this process, sorted int[b]."""
+        parts = self.batch.addressable_devices_indices_map((batch_size,)).values()
+        rows = [np.arange(batch_size)[part] for part in parts if part is not None]
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *rows]))
+
+    def split_batch(self, local: np.ndarray, batch_size: int) -> jax.Array:
+        """Makes an array [B, ...] that is split over the devices of all processes.
+
+        Args:
+            local: its rows of this process, in the order of `local_rows`.
+            batch_size: B.
+        """
+        shape = (batch_size, *local.shape[1:])
+        return jax.make_array_from_process_local_data(self.batch, local, shape)
 
     @staticmethod
     def _place(array: ArrayLike, sharding: NamedSharding) -> jax.Array:

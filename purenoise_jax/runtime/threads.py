@@ -62,6 +62,13 @@ class Background(Generic[T]):
         _running.discard(self._done)
 
 
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def skip_atexit() -> None:
     """Makes `exit_process` skip the functions that are registered for the interpreter's exit.
 

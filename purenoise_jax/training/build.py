@@ -17,11 +17,13 @@ from purenoise_jax.config.fields import FIELDS, phase_values
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
+from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import limit_test
+from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.sampling import EpochSampler
-from purenoise_jax.data.sources import registry
+from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.training_set import make_training_set
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
@@ -32,6 +34,7 @@ from purenoise_jax.runtime.constraints import MAX_INT
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.paths import expand, workdir_path
 from purenoise_jax.runtime.sharding import Placement
+from purenoise_jax.runtime.threads import cores
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
 
@@ -99,8 +102,12 @@ def build(config: ConfigDict) -> Experiment:
     config = resolved(config)
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
-    dataset = registry.load(
+    dataset = load_for(
+        data.feed,
         data.source,
+        placement.memory,
+        skips_bad=data.on_bad == "skip",
+        crops=original_crop.NAME in data.augment,
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
@@ -126,7 +133,8 @@ def build(config: ConfigDict) -> Experiment:
         dataset = dataclasses.replace(
             dataset, val_images=training.val_images, val_labels=training.val_labels
         )
-    placement.check_fits([training.images, dataset.test_images, dataset.val_images])
+    splits = [training.images, dataset.test_images, dataset.val_images]
+    placement.check_fits(images for images in splits if not isinstance(images, HostImages))
     stats = training.stats
     arguments = config.method.to_dict()
     fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
@@ -141,9 +149,11 @@ def build(config: ConfigDict) -> Experiment:
         for p in fields
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
-    check_sizes(data.augment, *stats.image_shape[:2], **sizes)
+    # Those of the device; the others come with the images.
+    augmentations = tuple(name for name in data.augment if name != original_crop.NAME)
+    check_sizes(augmentations, *stats.image_shape[:2], **sizes)
     augment = make_augment(
-        data.augment,
+        augmentations,
         **sizes,
         rotation_degrees=data.rotation_degrees,
         randaugment_ops=data.randaugment_ops,
@@ -158,6 +168,11 @@ def build(config: ConfigDict) -> Experiment:
         )
     for phase in phases:
         _check_requirements(phase, config.model)
+        if phase.recipe.class_draw is not None and isinstance(training.images, HostImages):
+            raise ConfigError(
+                f"the phase of {' + '.join(phase.methods)} from epoch {phase.start} draws its "
+                "images within a step, so they must lie on the devices; legal: data.feed=resident"
+            )
     model = _model(config, stats.num_classes)
     for phase in phases:
         _check_places(phase, config.model.name, getattr(model, "places", ()))
@@ -189,6 +204,8 @@ def build(config: ConfigDict) -> Experiment:
             "pretrained": None,
         },
         matmul_precision=config.matmul_precision,
+        workers=data.workers or cores(),
+        skips_bad=data.on_bad == "skip",
     )
     return _with_frozen_networks(_with_pretrained(experiment, config), config)
 

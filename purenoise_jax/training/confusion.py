@@ -38,9 +38,11 @@ class Confusion:
 
         Args:
             labels: int[N] in [0, K), the true class of every image.
-            predicted: int[N] in [0, K).
+            predicted: int[N] in [0, K), or -1 of an image that was left out and is not counted.
             classes: K.
         """
+        labels, predicted = np.asarray(labels), np.asarray(predicted)
+        labels, predicted = labels[predicted >= 0], predicted[predicted >= 0]
         # 64 bits, because K * K exceeds 32 from 46,341 classes on.
         pairs = np.asarray(labels, np.int64) * classes + np.asarray(predicted, np.int64)
         found, count = np.unique(pairs, return_counts=True)

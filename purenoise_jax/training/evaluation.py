@@ -1,6 +1,6 @@
 """Exact evaluation of a data set in batches of fixed shape: every image counts once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax.data.batch import BatchBuilder
+from purenoise_jax.data.feed import StreamingFeed
+from purenoise_jax.data.host_images import HostImages, Images
 from purenoise_jax.data.pixels import to_float
+from purenoise_jax.data.rows import StreamedRows
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.methods.recipe import Postprocess
 from purenoise_jax.runtime.compiler import compiler_options
@@ -42,8 +45,8 @@ class Counts(NamedTuple):
     """Counts from which all reported numbers are computed.
 
     Attributes:
-        predicted: i32[N], the predicted class of every image; with the labels it gives the
-            confusion matrix, see `confusion.Confusion.of`.
+        predicted: i32[N], the predicted class of every image, -1 of one that was left out; with the
+            labels it gives the confusion matrix, see `confusion.Confusion.of`.
         sums: over the images.
     """
 
@@ -56,7 +59,7 @@ class Evaluator:
 
     Args:
         model: from `create_model`.
-        images: uint8[N, H, W, C].
+        images: uint8[N, H, W, C]; `HostImages` are read batch by batch in every evaluation.
         labels: int32[N] in [0, K).
         batch_builder: how images enter the network; its augmentation is not used.
         placement: over which devices.
@@ -65,12 +68,14 @@ class Evaluator:
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
         class_shares: f64[P, K], frequencies of the classes in test sets where these are known, such
             as `shifted_tests.class_shares`; None = there are none.
+        workers: number of threads that read `HostImages`.
+        skip: see `data.feed.StreamingFeed`.
     """
 
     def __init__(
         self,
         model: Any,
-        images: np.ndarray,
+        images: Images,
         labels: np.ndarray,
         *,
         batch_builder: BatchBuilder,
@@ -78,6 +83,8 @@ class Evaluator:
         batch_size: int,
         matmul_precision: str = "default",
         class_shares: np.ndarray | None = None,
+        workers: int = 1,
+        skip: Callable[[str], None] | None = None,
     ) -> None:
         classes = batch_builder.num_classes
         shares = np.ones((0, classes)) if class_shares is None else class_shares
@@ -87,9 +94,28 @@ class Evaluator:
         # 10,000 images are 20 passes of 500, not 19 of 512 and one that is half padding.
         batch_size = -(-len(images) // (passes * devices)) * devices
         index, valid = pad_rows(np.arange(len(images), dtype=np.int32), batch_size)
-        self._data = (placement.replicate(images), placement.replicate(labels))
-        self._rows = (placement.split_rows(index), placement.split_rows(valid))
         self.labels = labels
+        self._feed: StreamingFeed | None = None
+        if isinstance(images, HostImages):
+            self._feed = StreamingFeed(images, labels, placement, workers, skip)
+            self._rows: Any = (index, valid)
+        else:
+            self._data = (placement.replicate(images), placement.replicate(labels))
+            self._rows = (placement.split_rows(index), placement.split_rows(valid))
+        zero = Sums(
+            jnp.zeros((), jnp.float32),
+            jnp.zeros((ECE_BINS, 3), jnp.float32),
+            jnp.zeros(classes, jnp.int32),
+            jnp.zeros(log_priors.shape, jnp.int32),
+        )
+
+        def add_rows(
+            postprocess: Postprocess, variables: Any, sums: Sums, rows: StreamedRows
+        ) -> tuple[Sums, jax.Array]:
+            image = batch_builder.normalize(to_float(rows.images))
+            logits, _ = model.apply(variables, image, None, rows.valid, train=False)
+            informed = [postprocess(logits, log_prior).argmax(-1) for log_prior in log_priors]
+            return _add(sums, postprocess(logits), informed, rows.labels, rows.valid)
 
         def count(
             postprocess: Postprocess,
@@ -100,20 +126,18 @@ class Evaluator:
         ) -> tuple[Sums, jax.Array]:
             def add(sums: Sums, row: tuple[jax.Array, ...]) -> tuple[Sums, jax.Array]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
-                label = labels[index]
-                image = batch_builder.normalize(to_float(images[index]))
-                logits, _ = model.apply(variables, image, None, valid, train=False)
-                informed = [postprocess(logits, log_prior).argmax(-1) for log_prior in log_priors]
-                return _add(sums, postprocess(logits), informed, label, valid)
+                taken = StreamedRows(images[index], labels[index], valid)
+                return add_rows(postprocess, variables, sums, taken)
 
-            zero = Sums(
-                jnp.zeros((), jnp.float32),
-                jnp.zeros((ECE_BINS, 3), jnp.float32),
-                jnp.zeros(classes, jnp.int32),
-                jnp.zeros(log_priors.shape, jnp.int32),
-            )
             return jax.lax.scan(add, zero, rows)
 
+        self._zero, self._placement = zero, placement
+        self._add_rows = jax.jit(
+            with_precision(add_rows, matmul_precision),
+            static_argnums=0,
+            out_shardings=placement.replicated,
+            compiler_options=compiler_options(),
+        )
         self._count = jax.jit(
             with_precision(count, matmul_precision),
             static_argnums=0,
@@ -131,10 +155,31 @@ class Evaluator:
         Returns:
             Counts on the host.
         """
-        results = self._count(postprocess, variables, *self._data, *self._rows)
+        if self._feed is None:
+            results = self._count(postprocess, variables, *self._data, *self._rows)
+        else:
+            results = self._streamed(postprocess, variables)
         sums, predicted = jax.device_get(results)
         # The rows are in the order of the images, and padding comes last.
-        return Counts(predicted.reshape(-1)[: len(self.labels)], sums)
+        return Counts(np.reshape(predicted, -1)[: len(self.labels)], sums)
+
+    def _streamed(self, postprocess: Postprocess, variables: Any) -> tuple[Sums, list[jax.Array]]:
+        assert self._feed is not None, "images are on the host"
+        index, valid = self._rows
+        sums, predicted = jax.tree.map(self._placement.replicate, self._zero), []
+        ahead = self._feed.epoch(index, valid, step=None)
+        for row in range(len(index)):
+            rows = ahead.take(row)
+            sums, classes = self._add_rows(postprocess, variables, sums, rows)
+            predicted.append(classes)
+            # Otherwise the batches of passes that wait for the device would fill the memory.
+            jax.block_until_ready(predicted[max(row - 1, 0)])
+        return sums, predicted
+
+    def close(self) -> None:
+        """Ends reading; see `data.feed.StreamingFeed.close`."""
+        if self._feed is not None:
+            self._feed.close()
 
 
 def _add(
@@ -159,7 +204,7 @@ def _add(
         sums.top5.at[label].add((valid & in_top(logits, label)).astype(jnp.int32)),
         sums.hits + jnp.stack(hits) if hits else sums.hits,
     )
-    return added, predicted
+    return added, jnp.where(valid, predicted, -1)
 
 
 def in_top(logits: jax.Array, label: jax.Array, top: int = TOP) -> jax.Array:

@@ -12,6 +12,9 @@ import optax
 from purenoise_jax.checkpoint.init_transforms import ImportedWeights, begin_memories, reset
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.feed import ResidentFeed, StreamingFeed, row_shapes
+from purenoise_jax.data.host_images import HostImages
+from purenoise_jax.data.rows import Rows
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.training_set import TrainingSet
 from purenoise_jax.methods.recipe import Recipe
@@ -23,7 +26,6 @@ from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.shifted_tests import class_shares
 from purenoise_jax.training.train_step import (
     Inputs,
-    Rows,
     TrainState,
     TrainStep,
     init_state,
@@ -68,6 +70,8 @@ class Experiment:
         batch_builder: turns images into a batch.
         identity: JSON values that identify the model and the data in a checkpoint.
         matmul_precision: of steps and evaluation, one of `MATMUL_PRECISIONS`.
+        workers: number of threads that read images that are not on the devices.
+        skips_bad: images that cannot be read are left out; otherwise the first ends the run.
         frozen: name -> variables, on the host, of networks that methods use and do not train.
         frozen_models: name -> the model of such a network.
         pretrained: weights with which the run starts; None = random parameters.
@@ -85,6 +89,8 @@ class Experiment:
     batch_builder: BatchBuilder
     identity: dict[str, Any]
     matmul_precision: str = "default"
+    workers: int = 1
+    skips_bad: bool = False
     frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     frozen_models: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pretrained: ImportedWeights | None = None
@@ -149,6 +155,23 @@ class Experiment:
         first, steps = phase.start * self.steps_per_epoch, epochs * self.steps_per_epoch
         return lambda step: ((step - first) / steps).astype(jnp.float32)
 
+    @property
+    def streams(self) -> bool:
+        """True if images stay on the host, and every step gets its own."""
+        return isinstance(self.training.images, HostImages)
+
+    def feed(self, note: Callable[[str], None]) -> ResidentFeed | StreamingFeed:
+        """The feed of the training set; see `StreamingFeed`.
+
+        Args:
+            note: called with a line about each image that is left out.
+        """
+        images, labels, placement = self.training.images, self.training.labels, self.placement
+        if not isinstance(images, HostImages):
+            return ResidentFeed(placement)
+        skip = note if self.skips_bad else None
+        return StreamingFeed(images, labels, placement, self.workers, skip, self.seed)
+
     def step_shapes(self) -> tuple[Any, ...]:
         """Shapes, dtypes and shardings of the arguments of a compiled step."""
         placement, rows = self.placement, (self.sampler.steps, self.sampler.batch_size)
@@ -160,7 +183,9 @@ class Experiment:
             self.target(),
             jax.tree.map(on_all, jax.eval_shape(lambda: EpochMetrics.zero(rows[0]))),
             jax.tree.map(on_all, self.inputs()),
-            Rows(
+            row_shapes(placement, rows[1], self.training.stats.image_shape)
+            if self.streams
+            else Rows(
                 jax.ShapeDtypeStruct(rows, np.int32, sharding=placement.rows),
                 jax.ShapeDtypeStruct(rows, np.bool_, sharding=placement.rows),
             ),
@@ -168,6 +193,8 @@ class Experiment:
 
     def inputs(self) -> Inputs:
         """All that every step reads, on the host."""
+        if self.streams:
+            return Inputs(None, None, dict(self.frozen))
         draws = any(phase.recipe.class_draw is not None for phase in self.phases)
         return Inputs(
             self.training.images,
@@ -176,8 +203,15 @@ class Experiment:
             self.sampler.by_class if draws else None,
         )
 
-    def evaluators(self, batch_size: int) -> dict[str, Evaluator]:
-        """An evaluator for the test set, and one for the validation set if there is one."""
+    def evaluators(
+        self, batch_size: int, note: Callable[[str], None] | None = None
+    ) -> dict[str, Evaluator]:
+        """An evaluator for the test set, and one for the validation set if there is one.
+
+        Args:
+            batch_size: the most images of a forward pass.
+            note: see `feed`; None = no image is left out.
+        """
         dataset = self.dataset
         splits = {
             "test": (dataset.test_images, dataset.test_labels),
@@ -193,6 +227,8 @@ class Experiment:
                 batch_size=batch_size,
                 matmul_precision=self.matmul_precision,
                 class_shares=class_shares(self.training.stats.class_counts),
+                workers=self.workers,
+                skip=note if self.skips_bad else None,
             )
             for split, (images, labels) in splits.items()
             if images is not None and labels is not None

@@ -191,7 +191,8 @@ def epoch_record(
     """
     sums, skipped = jax.device_get(totals)
     means = {}
-    if sums.steps:
+    # All images of an epoch may have been left out.
+    if sums.steps and sums.natural + sums.noise:
         means = {
             "train/loss": float(sums.row_loss / (sums.natural + sums.noise)),
             "train/accuracy": float(sums.correct / max(int(sums.natural), 1)),

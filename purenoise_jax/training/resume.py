@@ -23,7 +23,7 @@ from purenoise_jax.checkpoint.record_fields import check_fields
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime import files, workdir_lock
 from purenoise_jax.runtime.errors import CheckpointError
-from purenoise_jax.training import confusion, metric_writer, nonfinite_steps
+from purenoise_jax.training import bad_images, confusion, metric_writer, nonfinite_steps
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.train_step import TrainState
 
@@ -34,6 +34,7 @@ RESULTS = (
     metric_writer.METRICS,
     nonfinite_steps.FILE,
     *confusion.FILES.values(),
+    bad_images.FILE,
     "summary.json",
     "report.html",
     "tensorboard",

@@ -10,12 +10,15 @@ from typing import Any
 import jax
 
 from purenoise_jax.config.run_record import CONFIG_FILE
+from purenoise_jax.data.feed import ReadAhead
+from purenoise_jax.data.rows import Rows
 from purenoise_jax.runtime import files, multihost
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training import records
 from purenoise_jax.training.accumulators import EpochMetrics
+from purenoise_jax.training.bad_images import BadImages
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
@@ -23,7 +26,6 @@ from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
 from purenoise_jax.training.selection import selected_epochs, selected_lines
 from purenoise_jax.training.setup import RunSetup
 from purenoise_jax.training.throughput import StepTimer
-from purenoise_jax.training.train_step import Rows
 
 # Steps of one call on an accelerator, unless the config says how many: at most so many, and at most
 # about a second's worth, because a signal is only seen between calls. Several processes run the
@@ -69,7 +71,8 @@ class TrainingRun:
         self._device = jax.devices()[0]
         most = STEPS_PER_CALL if jax.process_count() == 1 else STEPS_PER_CALL_TOGETHER
         default = 1 if self._device.platform == "cpu" else most
-        self._steps_per_call = self._options.steps_per_call or default
+        streams = self.experiment.streams
+        self._steps_per_call = 1 if streams else self._options.steps_per_call or default
 
         # In the background, while the parameters are drawn and the data are sent to the devices.
         self._compiled: dict[int, CompiledSteps] = {}
@@ -90,7 +93,12 @@ class TrainingRun:
 
         replicate = self.experiment.placement.replicate
         self.inputs = jax.tree.map(replicate, self.experiment.inputs())
-        self._evaluators = self.experiment.evaluators(self._options.eval_batch_size)
+        bad = BadImages(workdir, display)
+        self._feed = self.experiment.feed(bad.note)
+        self._evaluators = self.experiment.evaluators(self._options.eval_batch_size, bad.note)
+        for reader in (self._feed, *self._evaluators.values()):
+            cleanup.callback(reader.close)
+        self._ahead: ReadAhead | None = None
         self._evaluated: dict[str, dict[str, Any]] = {}
         self._matrices: dict[str, records.Matrix] = {}
         self._timer = StepTimer(
@@ -135,7 +143,7 @@ class TrainingRun:
         self._timed_phase = phase.start
         return self._compiled[phase.start]
 
-    def begin_epoch(self, epoch: int, phase: Phase) -> Rows:
+    def begin_epoch(self, epoch: int, phase: Phase) -> Rows | ReadAhead:
         """Prepares an epoch, and returns the rows of all its steps, [steps, B]."""
         index, valid = self.experiment.sampler.epoch(epoch, phase.recipe.class_probs)
         self._check_finite = partial(self._nonfinite.check, epoch=epoch, index=index, valid=valid)
@@ -146,7 +154,10 @@ class TrainingRun:
         placement = self.experiment.placement
         self.metrics = jax.tree.map(placement.replicate, self.metrics)
         self._count = 0
-        return Rows(placement.split_rows(index), placement.split_rows(valid))
+        start = epoch * self._steps_per_epoch
+        rows = self._feed.epoch(index, valid, self.step - start, start)
+        self._ahead = rows if isinstance(rows, ReadAhead) else None
+        return rows
 
     def next_steps(self, epoch: int) -> tuple[int, int]:
         """The next step, counted within the epoch, and how many steps a call runs; 0 at its end."""
@@ -154,6 +165,10 @@ class TrainingRun:
         if first == self._steps_per_epoch:
             return first, 0
         self.stop_if_requested()
+        if self._ahead is not None:
+            # Several processes stop together, and cannot ask each other while one of them waits.
+            alone = jax.process_count() == 1
+            self._ahead.wait(first, self.stop_if_requested if alone else None)
         self._display.doing(f"epoch {epoch + 1}/{self._options.num_epochs}")
         count = min(self._steps_per_call, self._steps_per_epoch - first)
         if not self._options.steps_per_call and jax.process_count() == 1:
@@ -290,6 +305,7 @@ class TrainingRun:
             self.experiment.step_fn(phase),
             self.experiment.placement,
             looped=self._steps_per_call > 1,
+            streamed=self.experiment.streams,
             shapes=self.experiment.step_shapes(),
         )
         self._compiled = {phase.start: steps}

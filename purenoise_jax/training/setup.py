@@ -5,7 +5,6 @@ A run that cannot finish is refused here, before it computes anything.
 
 import contextlib
 import dataclasses
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.runtime.paths import workdir_path
 from purenoise_jax.runtime.preemption import PreemptionHandler
+from purenoise_jax.runtime.threads import cores
 from purenoise_jax.runtime.workdir_lock import WorkdirLock
 from purenoise_jax.training import provenance, resume
 from purenoise_jax.training.build import build, init_workdir, run_options
@@ -33,8 +33,9 @@ from purenoise_jax.training.metric_writer import METRICS, read_metrics
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.resume import RestorePoint
 
-# Paths, which may differ from machine to machine; the files found there are compared instead.
-LOCAL_FIELDS = ("data.path", "data.indices", "init_from", "model.pretrained")
+# Paths, which may differ from machine to machine; the files found there are compared instead. So
+# may the number of threads.
+LOCAL_FIELDS = ("data.path", "data.indices", "data.workers", "init_from", "model.pretrained")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ class RunSetup:
         }
         if jax.default_backend() == "cpu":
             # Sums are divided over the cores.
-            found["cores"] = _cores()
+            found["cores"] = cores()
         return found
 
     def messages(self) -> list[str]:
@@ -170,6 +171,8 @@ def set_up(
         {
             "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
             "data": experiment.identity,
+            # With data.feed=auto, machines of different memory could differ.
+            "streams": experiment.streams,
             "versions": versions,
             "settings": numeric_settings(),
         }
@@ -253,13 +256,6 @@ def _is_local(path: str) -> bool:
         return True
     field = field_of(path)
     return path.startswith("method.") and field is not None and not field.fixed
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _has_metrics(workdir: Path) -> bool:

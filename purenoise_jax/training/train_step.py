@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from purenoise_jax.data.batch import Batch, BatchBuilder, natural_rows
+from purenoise_jax.data.rows import Rows, StreamedRows
 from purenoise_jax.data.sampling import ByClass, images_of
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Aux, Observed, Outcome, Params, Recipe
@@ -54,8 +55,8 @@ class Inputs:
     """Arrays that every step reads and none changes.
 
     Attributes:
-        images: uint8[N, H, W, C], the training set.
-        labels: i32[N].
+        images: uint8[N, H, W, C], the training set; None if the steps get the images themselves.
+        labels: i32[N], or None.
         frozen: name -> variables of the networks that `Recipe.frozen` names.
         by_class: the training set by class; None = no recipe draws classes, see
             `Recipe.class_draw`.
@@ -65,19 +66,6 @@ class Inputs:
     labels: Any
     frozen: Any = flax.struct.field(default_factory=dict)
     by_class: ByClass | None = None
-
-
-@flax.struct.dataclass
-class Rows:
-    """Images that a step takes, by index; of a whole epoch with a first axis of steps.
-
-    Attributes:
-        index: i32[B], into the training set.
-        valid: bool[B], False for padding.
-    """
-
-    index: Any
-    valid: Any
 
 
 @rng.fixed_bits
@@ -142,7 +130,7 @@ class TrainStep:
         state: TrainState,
         metrics: EpochMetrics,
         inputs: Inputs,
-        rows: Rows,
+        rows: Rows | StreamedRows,
         packing: StatePacking | None = None,
     ) -> tuple[TrainState, EpochMetrics]:
         """Trains on one batch; the result is kept only if it is finite.
@@ -173,17 +161,16 @@ class TrainStep:
         """The way to hold the state while steps are looped; None = as it is."""
         return StatePacking.of(state)
 
-    def batch(self, step: jax.Array, inputs: Inputs, rows: Rows) -> Batch:
+    def batch(self, step: jax.Array, inputs: Inputs, rows: Rows | StreamedRows) -> Batch:
         """The batch of a step after the transforms; see `data.batch.Batch`."""
         with jax.named_scope("augment"):
             keys = self.keys_at(step)
+            if isinstance(rows, StreamedRows):
+                images, labels, index = rows.images, rows.labels, None
+            else:
+                images, labels, index = inputs.images, inputs.labels, rows.index
             batch = self.batch_builder.make_batch(
-                keys["augment"],
-                inputs.images,
-                inputs.labels,
-                rows.index,
-                rows.valid,
-                views=self.recipe.views,
+                keys["augment"], images, labels, index, rows.valid, views=self.recipe.views
             )
         with jax.named_scope("transforms"):
             for i, transform in enumerate(self.recipe.transforms):
@@ -191,14 +178,15 @@ class TrainStep:
         return batch
 
     def draw(
-        self, state: TrainState, inputs: Inputs, rows: Rows
-    ) -> tuple[Rows, dict[str, jax.Array]]:
+        self, state: TrainState, inputs: Inputs, rows: Rows | StreamedRows
+    ) -> tuple[Rows | StreamedRows, dict[str, jax.Array]]:
         """The rows that the recipe draws in place of those given, and what this adds to the batch.
 
         See `Recipe.class_draw`.
         """
         if self.recipe.class_draw is None:
             return rows, {}
+        assert isinstance(rows, Rows), "images that are drawn within a step are on the devices"
         assert inputs.by_class is not None, "a recipe that draws classes needs the images by class"
         with jax.named_scope("draw"):
             keys = rng.split(self.keys_at(state.step)["draws"], 3)
@@ -277,14 +265,15 @@ class TrainStep:
         return mean, Aux(batch_stats, outcome.logits, dict(outcome.outputs))
 
     def update(
-        self, state: TrainState, inputs: Inputs, rows: Rows
+        self, state: TrainState, inputs: Inputs, rows: Rows | StreamedRows
     ) -> tuple[TrainState, StepMetrics, Params]:
         """Trains on one batch, whether or not the result is finite.
 
         Returns:
             The next state, the `StepMetrics` of this step alone, and the gradient.
         """
-        chex.assert_equal_shape([rows.index, rows.valid])
+        taken = rows.labels if isinstance(rows, StreamedRows) else rows.index
+        chex.assert_equal_shape([taken, rows.valid])
         drawn, added = self.draw(state, inputs, rows)
         batch: Batch = {**self.batch(state.step, inputs, drawn), **added}
         batch = optimization_barrier_on_cpu(self.generate(state, inputs, batch))

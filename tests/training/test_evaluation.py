@@ -11,6 +11,7 @@ from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.confusion import Confusion
 from purenoise_jax.training.evaluation import ECE_BINS, Evaluator, confidence_bin, in_top
 from purenoise_jax.training.metrics import calibration_error
+from tests.data.test_feed import InMemory
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (37, 4, 4, 3), np.uint8)
@@ -178,3 +179,44 @@ def test_pairs_of_very_many_classes_do_not_overflow():
     found = Confusion.of(labels, labels[::-1], 100_000)
     assert (found.true.tolist(), found.predicted.tolist()) == ([0, 99_999], [99_999, 0])
     assert found.correct().sum() == 0
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("bad", [(), (3, 30)])
+def test_images_on_the_host_are_counted_as_those_on_the_devices(devices, bad):
+    """Those that are left out are counted nowhere."""
+    kept = np.setdiff1d(np.arange(37), bad)
+    lines = []
+    streamed, resident = (
+        Evaluator(
+            MeanColour,
+            images,
+            labels,
+            batch_builder=BatchBuilder(no_augmentation, MEAN, STD, 3),
+            placement=Placement(8, devices),
+            batch_size=10,
+            class_shares=np.array([[0.2, 0.3, 0.5]]),
+            skip=lines.append,
+        )
+        for images, labels in ((InMemory(IMAGES, bad), LABELS), (IMAGES[kept], LABELS[kept]))
+    )
+    variables = {"params": jnp.float32(0), "batch_stats": {}}
+
+    def informed(logits, log_prior=None):
+        return logits if log_prior is None else logits + log_prior[None]
+
+    for _ in range(2):
+        got, wanted = streamed(variables, informed), resident(variables, informed)
+        np.testing.assert_array_equal(got.predicted[kept], wanted.predicted)
+        assert (got.predicted[list(bad)] == -1).all()
+        matrices = (
+            Confusion.of(labels, counts.predicted, 3).dense()
+            for counts, labels in ((got, LABELS), (wanted, LABELS[kept]))
+        )
+        np.testing.assert_array_equal(*matrices)
+        np.testing.assert_array_equal(got.sums.top5, wanted.sums.top5)
+        np.testing.assert_array_equal(got.sums.hits, wanted.sums.hits)
+        np.testing.assert_allclose(got.sums.nll, wanted.sums.nll, rtol=1e-6)
+        np.testing.assert_allclose(got.sums.bins, wanted.sums.bins, rtol=1e-6)
+    assert len(lines) == 2 * len(bad)
+    streamed.close()

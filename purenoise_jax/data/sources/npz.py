@@ -1,13 +1,17 @@
 """Reads a data set from one .npz file with MedMNIST's key names."""
 
+import math
 import os
 import pathlib
+import struct
 import zipfile
+from typing import IO, Any
 
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.labels import as_labels
+from purenoise_jax.data.mapped_images import MappedImages
 from purenoise_jax.data.npy import DAMAGE, read_array
 from purenoise_jax.runtime.errors import ConfigError, DataError, StorageError, all_faults
 from purenoise_jax.runtime.files import open_plain
@@ -39,12 +43,21 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
             dtype or shape. Object arrays are refused without being read.
     """
     del image_size
+    return _load(path, mapped=False)
+
+
+def load_mapped_npz(path: str) -> Dataset:
+    """Loads what `load_npz` does, but leaves images in the file, unless they are compressed."""
+    return _load(path, mapped=True)
+
+
+def _load(path: str, mapped: bool) -> Dataset:
     if not path:
         raise ConfigError("data.path is empty: give the .npz file to read")
     file = expand(path, "data.path")
-    arrays = _read_arrays(file)
+    arrays, images = _read_arrays(file, mapped)
 
-    images = {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
+    images |= {key: _with_channel(array) for key, array in arrays.items() if "images" in key}
     labels, faults = {}, []
     for key, array in arrays.items():
         if "labels" in key:
@@ -72,7 +85,17 @@ def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     )
 
 
-def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
+def npz_bytes(path: str) -> int:
+    """Bytes that the images of an .npz file take in memory; 0 if it cannot be read."""
+    try:
+        with open_plain(expand(path, "data.path")) as opened, zipfile.ZipFile(opened) as bundle:
+            return sum(i.file_size for i in bundle.infolist() if i.filename.endswith("images.npy"))
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return 0
+
+
+def _read_arrays(file: pathlib.Path, mapped: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads arrays by name, and finds images that are left in the file."""
     try:
         with open_plain(file) as opened, zipfile.ZipFile(opened) as bundle:
             names = bundle.namelist()
@@ -83,6 +106,13 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
             twice = [key for key in keys if names.count(f"{key}.npy") > 1]
             if twice:
                 raise DataError(f"{file}: holds {twice[0]} more than once")
+            there = {
+                key: _in_place(file, opened, bundle, key)
+                for key in keys
+                if mapped and key.endswith("images")
+            }
+            there = {key: images for key, images in there.items() if images is not None}
+            keys = [key for key in keys if key not in there]
             # Checked before unpacking: a few kilobytes can expand to any number of zeros.
             size = sum(bundle.getinfo(f"{key}.npy").file_size for key in keys)
             if size > _memory():
@@ -90,7 +120,7 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
                     f"{file}: unpacks to {size / 2**30:,.1f} GiB, more than the "
                     f"{_memory() / 2**30:,.1f} GiB of memory that this machine has"
                 )
-            return {key: _read_array(bundle, key) for key in keys}
+            return {key: _read_array(bundle, key) for key in keys}, there
     except DataError:
         raise
     except StorageError as error:
@@ -99,6 +129,32 @@ def _read_arrays(file: pathlib.Path) -> dict[str, np.ndarray]:
         raise DataError(
             f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
         ) from error
+
+
+def _in_place(
+    file: pathlib.Path, opened: IO[bytes], bundle: zipfile.ZipFile, key: str
+) -> MappedImages | None:
+    """Finds images in the file, and compares their checksum; None if they are no plain bytes."""
+    info = bundle.getinfo(f"{key}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        return None
+    with bundle.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version != (1, 0):
+            return None
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(member)
+        shape = (*shape, 1) if len(shape) == 3 else shape
+        if dtype != np.uint8 or by_column or len(shape) != 4:
+            return None
+        header, left = member.tell(), math.prod(shape)
+        if info.file_size - header != left:
+            raise ValueError(f"{key} holds other than the {left} bytes that its header says")
+        # zipfile compares the checksum when the end is read.
+        while member.read(1 << 20):
+            pass
+    opened.seek(info.header_offset)
+    name, extra = struct.unpack_from("<HH", opened.read(30), 26)
+    return MappedImages(file, shape, info.header_offset + 30 + name + extra + header)
 
 
 def _memory() -> int:

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.host_images import Images
 from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
 from purenoise_jax.data.sources.digits import load_digits
 from purenoise_jax.data.sources.download import ARCHIVES, cached_archive
@@ -151,10 +152,10 @@ def resized(dataset: Dataset, side: int) -> Dataset:
         side: height and width in pixels, at least 1.
     """
 
-    def square(images: np.ndarray) -> np.ndarray:
+    def square(images: Images) -> Images:
         if images.shape[1:3] == (side, side):
             return images
-        return np.stack([resize_square(image, side) for image in images])
+        return np.stack([resize_square(images[i], side) for i in range(len(images))])
 
     val_images = dataset.val_images
     return dataclasses.replace(

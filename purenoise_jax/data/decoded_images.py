@@ -1,0 +1,140 @@
+"""Images that are decoded from their files where a step needs them."""
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from purenoise_jax.data.host_images import HostImages, channel_histograms
+from purenoise_jax.data.manifest import Entry, Manifest, write_kept
+from purenoise_jax.data.original_crop import Draws, crop
+from purenoise_jax.data.progress import progress
+from purenoise_jax.data.sources.decode import decode_image, depth_fault
+from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.runtime.errors import DataError, all_faults
+from purenoise_jax.runtime.files import read_json
+from purenoise_jax.runtime.threads import cores
+
+
+class DecodedImages(HostImages):
+    """Images `uint8[N, H, W, 3]` of one size in files that a manifest lists.
+
+    Args:
+        manifest: with which every file is compared when it is read.
+        entries: the files, in the order of the images, at least one.
+        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
+            same for all images.
+        skips_bad: images that cannot be read are left out of the statistics.
+        crops: with random numbers, images are crops of those in the files; see `original_crop`.
+        image_shape: (H, W, 3); None = that of the first image, or of the first that can be read.
+
+    Raises:
+        DataError: the shape is to be that of an image which cannot be read.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        entries: Sequence[Entry],
+        image_size: int = 0,
+        skips_bad: bool = False,
+        crops: bool = False,
+        image_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        self._manifest, self._entries = manifest, entries
+        self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
+        if image_size:
+            image_shape = (image_size, image_size, 3)
+        super().__init__((len(entries), *(image_shape or self._first_shape())))
+
+    def read(
+        self, index: np.ndarray, out: np.ndarray, draws: Draws | None = None
+    ) -> list[tuple[int, str]]:
+        """Reads and decodes images; see `HostImages.read`."""
+        faults = []
+        for row, place in enumerate(index.tolist()):
+            try:
+                generator = draws.of(row) if draws is not None and self._crops else None
+                out[row] = self._read_one(self._entries[place], generator)[0]
+            except DataError as error:
+                out[row] = 0
+                faults.append((row, str(error)))
+        return faults
+
+    def subset(self, index: np.ndarray) -> "DecodedImages":
+        """These images in this order; see `HostImages.subset`."""
+        entries = [self._entries[i] for i in index.tolist()]
+        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:])
+        return DecodedImages(self._manifest, entries, *settings)
+
+    def histograms(self) -> np.ndarray:
+        """See `HostImages.histograms`; measured once, and kept beside the manifest.
+
+        Raises:
+            DataError: images cannot be read; the message names the first few.
+        """
+        names = [str(self._image_size), *(entry.sha256 for entry in self._entries)]
+        key = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        file = self._manifest.file.with_suffix(f".{key[:32]}.json")
+        with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
+            kept = np.array(read_json(file), np.int64)
+            if kept.shape == (3, 256) and (kept.sum(1) == self.size // 3).all():
+                return kept
+        total, faults = np.zeros((3, 256), np.int64), []
+        samples: list[int] = []
+        with ThreadPoolExecutor(cores()) as pool:
+            measured = pool.map(self._measured, self._entries)
+            for counts, largest, fault in progress(measured, "channel statistics", len(self)):
+                total += counts
+                faults += [fault] if fault else []
+                samples += [] if largest is None else [largest]
+        if samples and (fault := depth_fault(max(samples))):
+            raise DataError(f"{self._manifest.root}: {fault}")
+        if not faults:
+            write_kept(file, total.tolist())
+        elif not self._skips_bad:
+            raise all_faults(self._manifest.root, faults)
+        return total
+
+    def _first_shape(self) -> tuple[int, int, int]:
+        for entry in self._entries[:-1] if self._skips_bad else ():
+            with contextlib.suppress(DataError):
+                return self._decoded(entry)[0].shape
+        return self._decoded(self._entries[-1 if self._skips_bad else 0])[0].shape
+
+    def _measured(self, entry: Entry) -> tuple[np.ndarray, int | None, str]:
+        """Histograms of an image, its largest sample if it has 16 bits, and its fault, or ""."""
+        try:
+            pixels, largest = self._read_one(entry)
+        except DataError as error:
+            return np.zeros((3, 256), np.int64), None, str(error)
+        return channel_histograms(pixels[None]), largest, ""
+
+    def _read_one(
+        self, entry: Entry, generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int | None]:
+        pixels, largest = self._decoded(entry, generator)
+        if pixels.shape != self.shape[1:]:
+            size, first = (" x ".join(map(str, s[:2])) for s in (pixels.shape, self.shape[1:]))
+            raise DataError(
+                f"{self._manifest.root / entry.path}: is {size} but the first image is {first}; "
+                "set data.image_size to resize all images"
+            )
+        return pixels, largest
+
+    def _decoded(
+        self, entry: Entry, generator: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int | None]:
+        data = self._manifest.read(entry)
+        try:
+            decoded = decode_image(data)
+        except DataError as error:
+            raise DataError(f"{self._manifest.root / entry.path}: {error}") from error
+        pixels, size = decoded.pixels, self._image_size
+        if generator is not None:
+            pixels = crop(pixels, size or self.shape[1], generator)
+        elif size:
+            pixels = resize_square(pixels, size)
+        return pixels, decoded.largest

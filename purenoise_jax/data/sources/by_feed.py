@@ -1,0 +1,141 @@
+"""Loads a data set in the form that a feed needs: in memory, in one file, or as encoded files."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.mapped_images import MappedImages, stored
+from purenoise_jax.data.original_crop import NAME
+from purenoise_jax.data.sources import registry
+from purenoise_jax.data.sources.download import cache_folder
+from purenoise_jax.data.sources.folder import folder_bytes, load_decoded
+from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
+from purenoise_jax.runtime.errors import ConfigError
+
+
+def load_for(
+    feed: str,
+    source: str,
+    room: int | None = None,
+    *,
+    skips_bad: bool = False,
+    crops: bool = False,
+    **options: Any,
+) -> Dataset:
+    """Loads a data set, with its images where a feed reads them.
+
+    Args:
+        feed: one of `data.feed.FEEDS`. "auto" is "resident" if all images fit.
+        source: a key of `SOURCES`.
+        room: bytes that images may take on a device; None = it shares the memory of this machine.
+        skips_bad: see `DecodedImages`.
+        crops: the training images are random crops of the stored ones, which need "decoded".
+        **options: of `registry.load`.
+
+    Raises:
+        ConfigError: a field is not legal, or the source has no files that can be decoded.
+        DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
+        StorageError: a file of the cache cannot be written.
+    """
+    if crops:
+        if feed not in ("auto", "decoded"):
+            raise ConfigError(
+                f"data.augment has {NAME}, which crops images where they are decoded, but "
+                f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
+            )
+        if not options.get("image_size"):
+            raise ConfigError(f"data.augment has {NAME}, so data.image_size=0 is not legal")
+        feed = "decoded"
+    # Half, because parameters and activations need room as well.
+    most = (_memory() if room is None else room) // 2
+    in_file = IN_FILES.get(source)
+    if feed == "auto" and in_file is not None:
+        feed = "resident" if in_file.size(options) <= most else in_file.feed
+    if in_file is not None and feed in in_file.loaders:
+        return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
+    if feed == "decoded":
+        legal = ", ".join(name for name, form in IN_FILES.items() if "decoded" in form.loaders)
+        raise ConfigError(
+            f"data.feed=decoded reads image files, which data.source={source} has not; legal: "
+            f"auto, resident or mapped, or one of the sources {legal}"
+        )
+    dataset = registry.load(source, **options)
+    splits = (dataset.train_images, dataset.test_images, dataset.val_images)
+    if feed == "auto":
+        size = sum(images.nbytes for images in splits if images is not None)
+        feed = "resident" if size <= most else "mapped"
+    return in_cache(dataset) if feed == "mapped" else dataset
+
+
+def in_cache(dataset: Dataset, name: str = "") -> Dataset:
+    """The same data set with its images in files of the cache; see `mapped_images.stored`.
+
+    Args:
+        dataset: with images anywhere.
+        name: identifies its images; "" = the sha256 of those of each split.
+    """
+
+    def of(split: str, images: Any) -> Any:
+        if isinstance(images, MappedImages):
+            return images
+        return stored(images, cache_folder(), f"{name}-{split}" if name else "")
+
+    val = dataset.val_images
+    return dataclasses.replace(
+        dataset,
+        train_images=of("train", dataset.train_images),
+        test_images=of("test", dataset.test_images),
+        val_images=None if val is None else of("val", val),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class InFiles:
+    """A source that can leave its images in files.
+
+    Attributes:
+        size: (options of `registry.load`) -> bytes of all images in memory, without reading them.
+        feed: what it is read with if that is too much.
+        loaders: feed -> (options, `skips_bad` and `crops`) -> data set; other feeds load by
+            `registry.load`.
+    """
+
+    size: Callable[[dict[str, Any]], int]
+    feed: str
+    loaders: dict[str, Callable[[dict[str, Any]], Dataset]]
+
+
+def _mapped_npz(options: dict[str, Any]) -> Dataset:
+    if options.get("image_size"):
+        resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
+        return in_cache(registry.load("npz", **resized))
+    return in_cache(load_mapped_npz(options["path"]))
+
+
+def _decoded_folder(options: dict[str, Any]) -> Dataset:
+    return load_decoded(**{k: v for k, v in options.items() if k != "name"})
+
+
+def _mapped_folder(options: dict[str, Any]) -> Dataset:
+    """Decodes each image once, into the cache."""
+    dataset = _decoded_folder({**options, "skips_bad": False})
+    name = f"{dataset.content}-{options.get('image_size', 0)}"
+    return dataclasses.replace(in_cache(dataset, name), content="")
+
+
+def _folder_bytes(options: dict[str, Any]) -> int:
+    return folder_bytes(**{k: v for k, v in options.items() if k != "name"})
+
+
+IN_FILES = {
+    "npz": InFiles(lambda options: npz_bytes(options["path"]), "mapped", {"mapped": _mapped_npz}),
+    "folder": InFiles(
+        _folder_bytes, "decoded", {"mapped": _mapped_folder, "decoded": _decoded_folder}
+    ),
+}
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

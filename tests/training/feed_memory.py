@@ -1,0 +1,56 @@
+"""Trains and evaluates for an epoch, and prints the largest resident set of the process in MB.
+
+`python -m tests.training.feed_memory FOLDER IMAGES FEED`
+"""
+
+import resource
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from purenoise_jax.models import MODELS
+from purenoise_jax.training.loop import train_and_evaluate
+from tests.tiny import TinyNet, tiny_config
+
+SHAPE = (32, 32, 3)
+
+
+def write_images(path: Path, count: int) -> Path:
+    """Writes random images of two classes piece by piece; one test image for every hundred."""
+    with zipfile.ZipFile(path, "w") as bundle:
+        for split, number in (("train", count), ("test", count // 100)):
+            labels = np.arange(number) % 2
+            with bundle.open(f"{split}_labels.npy", "w") as file:
+                np.lib.format.write_array(file, labels)
+            header = {"descr": "|u1", "fortran_order": False, "shape": (number, *SHAPE)}
+            with bundle.open(f"{split}_images.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for label in labels:
+                    image = np.full(SHAPE, 60 + 100 * label, np.uint8)
+                    image[label * 9 : label * 9 + 9] += 30
+                    file.write(image.tobytes())
+    return path
+
+
+class Coarse(TinyNet):
+    """Looks at every fourth pixel only, so that the images cost more to read than to train on."""
+
+    def __call__(self, images, *rows, **options):
+        return super().__call__(images[:, ::4, ::4], *rows, **options)
+
+
+if __name__ == "__main__":
+    folder, count, feed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    folder.mkdir()
+    MODELS["tiny"] = Coarse
+    config = tiny_config(
+        write_images(folder / "images.npz", count),
+        num_epochs=1,
+        batch_size=250,
+        **{"data.feed": feed, "data.workers": 2, "data.augment": (), "eval.batch_size": 250},
+    )
+    del config.phases["deferred"]
+    train_and_evaluate(config, folder / "run")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)

@@ -1,0 +1,233 @@
+"""Whole runs with each feed: the same state to the last bit, and one line where data fail."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from purenoise_jax.checkpoint.digest import state_digest
+from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.data.mapped_images import MappedImages
+from purenoise_jax.data.original_crop import Draws
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.runtime.errors import ConfigError, DataError, Stopped
+from purenoise_jax.training.build import build
+from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
+from purenoise_jax.training.run import TrainingRun
+from tests.notes import Notes
+from tests.tiny import tiny_config, write_npz
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_npz(tmp_path_factory.mktemp("data") / "tiny.npz")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PURENOISE_JAX_CACHE", str(tmp_path_factory.getbasetemp() / "feeds_cache"))
+
+
+@pytest.fixture(scope="module")
+def tree(npz, tmp_path_factory):
+    """The images of the file as PNGs."""
+    root, arrays = tmp_path_factory.mktemp("tree"), np.load(npz)
+    for split in ("train", "test"):
+        labels = arrays[f"{split}_labels"]
+        for i, image in enumerate(arrays[f"{split}_images"]):
+            path = root / split / f"class{labels[i]}" / f"{i:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return root
+
+
+def train(config, workdir, notes=None):
+    state = train_and_evaluate(config, workdir, notes)
+    return state_digest(jax.device_get(state))
+
+
+def numbers(workdir):
+    """All that was recorded, without the speed."""
+    return [
+        {k: v for k, v in record.items() if "per_second" not in k}
+        for record in read_metrics(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def resident(npz, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("resident") / "run"
+    return train(tiny_config(npz), workdir), workdir
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_mapped_run_is_the_resident_run(npz, resident, tmp_path, workers):
+    config = tiny_config(npz, **{"data.feed": "mapped", "data.workers": workers})
+    assert isinstance(build(config).training.images, MappedImages)
+    assert train(config, tmp_path / "run") == resident[0]
+    assert numbers(tmp_path / "run") == numbers(resident[1])
+    mine, other = (
+        json.loads((w / "summary.json").read_text()) for w in (tmp_path / "run", resident[1])
+    )
+    for volatile in ("seconds", "images_per_second"):
+        mine.pop(volatile), other.pop(volatile)
+    assert mine == other
+
+
+@pytest.mark.parametrize("feed", ["mapped", "decoded"])
+def test_a_run_of_files_is_the_resident_run(tree, tmp_path, feed):
+    same = {"data.source": "folder", "data.augment": ("flip", "crop")}
+    one = train(tiny_config(tree, **same), tmp_path / "resident")
+    config = tiny_config(tree, **same, **{"data.feed": feed, "data.workers": 3})
+    assert train(config, tmp_path / "run") == one
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "resident")
+
+
+class Stop(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_run_continues_with_either_feed(npz, resident, tmp_path, monkeypatch):
+    """Killed within epochs; nothing about the position of a loader is saved."""
+    advance = TrainingRun.advance
+
+    def killed_at(step):
+        def until(self, count, metrics_before):
+            advance(self, count, metrics_before)
+            if self.step == step:
+                raise Stop
+
+        return until
+
+    every = {"checkpoint.every_steps": 1, "checkpoint.keep": 100}
+    for step, feed in ((2, "mapped"), (7, "resident"), (10, "mapped")):
+        monkeypatch.setattr(TrainingRun, "advance", killed_at(step))
+        with pytest.raises(Stop):
+            train(tiny_config(npz, **every, **{"data.feed": feed}), tmp_path / "run")
+    monkeypatch.setattr(TrainingRun, "advance", advance)
+    config = tiny_config(npz, **every, **{"data.feed": "mapped"})
+    assert train(config, tmp_path / "run") == resident[0]
+    assert numbers(tmp_path / "run") == numbers(resident[1])
+
+
+@pytest.mark.slow
+def test_a_mapped_run_on_two_devices_is_the_resident_run(npz, tmp_path):
+    one, two = (
+        train(tiny_config(npz, num_devices=2, **{"data.feed": feed}), tmp_path / feed)
+        for feed in ("resident", "mapped")
+    )
+    assert one == two
+
+
+def spoil(file):
+    """Other pixels in a whole PNG of the same size, so that any decoder accepts it."""
+    size = file.stat().st_size
+    image = np.asarray(Image.open(file))
+    for change in range(1, 255):
+        Image.fromarray(image ^ np.uint8(change)).save(file)
+        if file.stat().st_size == size:
+            return
+    file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+
+
+@pytest.fixture
+def own_tree(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def test_a_file_that_changes_ends_the_run_with_file_and_step(own_tree, tmp_path, monkeypatch):
+    options = {"data.source": "folder", "data.feed": "decoded", "checkpoint.every_steps": 1}
+    config = tiny_config(own_tree, **options)
+    file = sorted((own_tree / "train").rglob("*.png"))[5]
+    advance = TrainingRun.advance
+
+    def spoiled(self, count, metrics_before):
+        advance(self, count, metrics_before)
+        if self.step == 3:
+            spoil(file)
+
+    monkeypatch.setattr(TrainingRun, "advance", spoiled)
+    with pytest.raises(DataError, match=r"is damaged or has changed.*read for step \d+\)") as end:
+        train(config, tmp_path / "run")
+    assert str(file) in str(end.value) and "\n" not in str(end.value)
+    kept = Checkpoints(tmp_path / "run").steps()
+    assert kept and load_runs([tmp_path / "run"])[0].state().step == kept[-1]
+
+
+def test_an_image_that_is_skipped_is_counted_and_listed(own_tree, tmp_path):
+    options = {"data.source": "folder", "data.feed": "decoded", "data.on_bad": "skip"}
+    config = tiny_config(own_tree, **options, num_epochs=1)
+    del config.phases["deferred"]
+    file = sorted((own_tree / "train").rglob("*.png"))[5]
+    whole = train(config, tmp_path / "whole")
+    spoil(file)
+    notes = Notes()
+    assert train(config, tmp_path / "run", notes) != whole
+    (line,) = (tmp_path / "run/bad_images.txt").read_text().splitlines()
+    assert str(file) in line and "(read for step " in line
+    assert notes.warnings == [f"left out, 1 so far: {line}"]
+    assert not (tmp_path / "whole/bad_images.txt").exists()
+
+
+def test_a_run_that_waits_for_a_hanging_disk_stops_at_a_signal(npz, tmp_path, monkeypatch):
+    """A read that takes a minute; the run does not wait for it."""
+    read, gate = MappedImages.read, threading.Event()
+    calls = []
+
+    def hanging(self, index, *more):
+        calls.append(1)
+        if len(calls) == 4:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        if len(calls) >= 4:
+            gate.wait(60)
+        return read(self, index, *more)
+
+    config = tiny_config(npz, **{"data.feed": "mapped", "data.workers": 1})
+    build(config)
+    monkeypatch.setattr(
+        MappedImages,
+        "read",
+        lambda self, i, *more: (hanging if len(i) == 16 else read)(self, i, *more),
+    )
+    with pytest.raises(Stopped, match="saved at step 3 of 12"):
+        train(config, tmp_path / "run")
+    gate.set()
+    assert Checkpoints(tmp_path / "run").steps()[-1] == 3
+
+
+def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path):
+    options = {
+        "data.source": "folder",
+        "data.image_size": 8,
+        "data.augment": ("original_crop", "flip"),
+        "num_epochs": 1,
+    }
+    config = tiny_config(tree, **options)
+    del config.phases["deferred"]
+    digests = []
+    for workers in (1, 3):
+        config.data.workers = workers
+        digests.append(train(config, tmp_path / f"run{workers}"))
+    config.data.augment = ("flip",)
+    assert digests[0] == digests[1] != train(config, tmp_path / "whole")
+    images = build(tiny_config(tree, **options)).training.images
+    plain = np.empty((5, 8, 8, 3), np.uint8)
+    images.read(np.arange(5), plain)
+    np.testing.assert_array_equal(images[:5], plain)
+    images.read(np.arange(5), plain, Draws(0, 0, np.arange(5)))
+    assert (images[:5] != plain).any((1, 2, 3)).all()
+
+
+def test_a_method_that_draws_images_within_a_step_needs_them_on_the_devices(npz):
+    config = tiny_config(npz, **{"data.feed": "mapped"})
+    config.phases.deferred.methods = ("meta_sampler",)
+    with pytest.raises(ConfigError, match=r"meta_sampler .* legal: data.feed=resident"):
+        build(config)
