@@ -6,6 +6,7 @@ on a GPU.
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 # A script starts its background commands with Ctrl-C switched off, and then nothing here could be
@@ -26,6 +27,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Initialises the devices now, because a test may change the environment for its subprocesses before
@@ -53,6 +55,16 @@ LONGEST = (
 )
 
 
+# Before pytest leaves out the slow ones.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
+    seen = Counter()
+    for item in items:
+        every = item.get_closest_marker("every")
+        if every is not None:
+            function = (item.path, item.originalname)
+            if seen[function] % every.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[function] += 1
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))

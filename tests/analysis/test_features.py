@@ -39,6 +39,7 @@ def other(tmp_path_factory):
     return write_npz(tmp_path_factory.mktemp("other") / "other.npz", counts=(5, 4, 3))
 
 
+@pytest.mark.slow
 def test_features_and_logits_are_those_of_the_model(run, network, monkeypatch):
     # 40 images: two full passes and a padded one.
     monkeypatch.setattr(inference_network, "BATCH_SIZE", 16)
@@ -104,6 +105,7 @@ def test_raw_noise_enters_the_network_as_drawn(run):
     np.testing.assert_allclose(noise.std(axis=(0, 1, 2)), [0.05, 0.1, 0.02], rtol=0.02)
 
 
+@pytest.mark.slow
 def test_batches_with_and_without_noise_share_their_natural_rows(run):
     without, with_noise = (training_batches(run, (m,), 4, seed=3) for m in ("rs", "open"))
     assert len(without) == len(with_noise) == 4  # more than the three of an epoch

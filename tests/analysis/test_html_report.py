@@ -182,6 +182,7 @@ def test_a_run_that_has_just_begun(tmp_path):
     assert reader.tags.count("img") == 1, "only the curves, still empty"
 
 
+@pytest.mark.slow
 def test_a_comparison_leaves_out_a_run_without_evaluation(run, tmp_path):
     path = write_run(tmp_path / "begun", counts=COUNTS, evaluations={}, finished=False)
     text, reader = read(html_report.render(load_runs([path, run])))

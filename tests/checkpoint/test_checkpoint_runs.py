@@ -83,6 +83,7 @@ def rewind(run, step):
     (run / "summary.json").unlink()
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("step", "kept", "message"),
     [
@@ -106,6 +107,7 @@ def test_lost_metrics_are_reported(finished, run_copy, step, kept, message):
     assert bool(found) == bool(message) and all(message in line for line in found)
 
 
+@pytest.mark.slow
 def test_metrics_of_the_run_in_init_from_are_not_reported_as_lost(finished, tmp_path):
     config, first, _ = finished
     second = config.copy_and_resolve_references()

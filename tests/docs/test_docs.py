@@ -73,6 +73,7 @@ def test_the_phase_of_the_page_is_legal():
     assert config.phases.retraining.start_epoch == 200
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_runs():
     (code,) = blocks(DOCS / "flax_program.md", "python")
     head, tail = code.split("probs = ")

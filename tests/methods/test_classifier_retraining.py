@@ -143,6 +143,7 @@ def test_contradictory_schedules_are_refused(npz, tmp_path, own, message):
         train_and_evaluate(retraining(npz, **own), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4])
 def test_a_run_with_a_reset_resumes_bitwise(npz, tmp_path, stop):
     """The first stop is exactly the step at which the phase starts."""

@@ -48,6 +48,7 @@ def test_all_mixing_methods_are_tested_here():
     assert named == {name for name, _ in CASES.values()}
 
 
+@pytest.mark.every(3)
 @every_case
 def test_a_row_is_mixed_with_one_of_its_kind(case):
     of_images, of_labels = shares(recipe_of(case), LABELS, VALID, NOISE)
@@ -64,6 +65,7 @@ def test_a_row_is_mixed_with_one_of_its_kind(case):
     assert not (new_labels & ~others)[:, VALID].any(), "labels are those of the two rows"
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case", ["mixup", "mixup, weights", "manifold_mixup", "cutmix"])
 def test_labels_are_mixed_as_images_are(case):
     of_images, of_labels = shares(recipe_of(case))
@@ -82,6 +84,7 @@ def test_with_alpha_zero_nothing_is_mixed(case, others):
     assert np.abs(mixed[2] - plain[2]).max() > 1e-4
 
 
+@pytest.mark.every(3)
 @every_case
 def test_values_of_padding_have_no_effect(case):
     images, labels, kernel = data(len(LABELS))
@@ -100,6 +103,7 @@ def test_values_of_padding_have_no_effect(case):
     assert found[0] > 0
 
 
+@pytest.mark.every(3)
 @every_case
 def test_noise_and_natural_rows_have_no_effect_on_each_other(case):
     images, labels, kernel = data(len(LABELS))
@@ -115,6 +119,7 @@ def test_noise_and_natural_rows_have_no_effect_on_each_other(case):
         assert (np.isfinite(losses(rng.root(i), ~NOISE)) == NOISE).all()
 
 
+@pytest.mark.every(3)
 @every_case
 def test_a_step_is_the_same_compiled_or_not(case):
     images, labels, kernel = data()
@@ -143,6 +148,7 @@ def test_a_batch_of_only_padding_has_a_zero_gradient(case, others):
     assert sums.row_loss == 0 and not grads.any()
 
 
+@pytest.mark.every(3)
 @every_case
 @pytest.mark.parametrize("counts", [(5,), (10**6, 3, 1)])
 def test_degenerate_classes_and_extreme_logits_are_finite(case, counts):

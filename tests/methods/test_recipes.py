@@ -147,6 +147,7 @@ def test_methods_that_extend_a_field_or_leave_it_unchanged_may_be_combined():
     assert build_recipe(["rs", "open"], STATS, {}).class_probs.tolist() == [np.float32(1 / 3)] * 3
 
 
+@pytest.mark.slow
 def test_methods_train_together(npz, tmp_path):
     methods = ("ldam", "drw", "sam", "ema")
     config = tiny_config(

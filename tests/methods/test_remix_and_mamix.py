@@ -36,6 +36,7 @@ def remixed(s, n, m, kappa, tau):
     return s
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("kappa", "tau"), [(3.0, 0.5), (3.0, 0.8), (2.9, 0.25), (3.0, 0.0)])
 @pytest.mark.parametrize("weight_fn", ["none", "constant"])
 def test_labels_of_remix_against_the_rule(kappa, tau, weight_fn):

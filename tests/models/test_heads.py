@@ -26,6 +26,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_head_of_a_bfloat16_network_computes_in_float32(name):
     model = NETWORKS[name]
@@ -162,6 +163,7 @@ def test_nothing_is_left_of_the_mean_feature_itself():
     np.testing.assert_allclose(found, 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_zero_features_and_zero_weights_have_finite_gradients_in_a_causal_head():
     def total(x, w):
         return Causal(3).apply(causal(w, np.ones(4), alpha=1.0), x).sum()

@@ -171,6 +171,7 @@ def test_gradient(name: str, variant: str) -> None:
         assert actual == pytest.approx(projection, rel=1e-4, abs=5e-4 * norm), key
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("name", "variant"),
     # The deeper network, which compiles for long, in one variant of the fast tests.

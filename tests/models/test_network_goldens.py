@@ -134,6 +134,7 @@ def assert_training_pass_equals_golden(case: str, norm: str) -> None:
     np.testing.assert_allclose(means, GOLDENS[f"{case}/{norm}/stats/mean"], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case", NARROW)
 def test_evaluation_equals_pytorch(case: str) -> None:
     network, variables = filled(case, "dar_bn")
@@ -181,6 +182,7 @@ def test_gradients_equal_those_of_pytorch(case: str, norm: str) -> None:
         assert actual == pytest.approx(projection, rel=2e-4, abs=5e-4 * size + rounding), name
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", REAL)
 def test_real_networks_have_the_variables_of_pytorch(name: str) -> None:
     """Compares all names and shapes, so that weights made with PyTorch can be read."""

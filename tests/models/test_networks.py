@@ -40,6 +40,7 @@ def trace(network, size=64, rows=ROWS, masks=True, **kwargs):
     return jax.eval_shape(call, {"params": KEY, "dropout": KEY}, image, *flags)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_mix_sees_the_places_in_forward_order_and_what_it_returns_goes_on(name):
     network, seen = NETWORKS[name](num_classes=5, norm=BatchNorm), []
@@ -76,6 +77,7 @@ def test_every_norm_knows_which_rows_are_noise_and_which_are_padding(name):
         assert noise_mask is not valid and layer.use_running_average is False
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_bfloat16_network_convolves_in_bfloat16_and_classifies_in_float32(name):
     dtypes = set()
@@ -142,6 +144,7 @@ DRAWN = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", DRAWN)
 def test_initialisers(name):
     network = DRAWN[name](num_classes=50, norm=BatchNorm)

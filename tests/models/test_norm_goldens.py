@@ -116,6 +116,7 @@ def compare(
         close(g_params[prefix + "bias"], GOLDENS[f"{grads}/{prefix}gb"], atol=2e-4)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("mode", RUNNERS)
 @pytest.mark.parametrize("noise_grad", NOISE_GRADS)
 @pytest.mark.parametrize("mask", MASKS)
@@ -216,6 +217,7 @@ def test_aux_bn_eval() -> None:
     compare(result, "aux_bn_eval/some", "aux_bn_eval/some", ("", "aux_"))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("mode", RUNNERS)
 @pytest.mark.parametrize("train", [True, False])
 def test_plain_bn(train: bool, mode: str) -> None:
@@ -235,6 +237,7 @@ layers = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.every(4)
 @layers
 def test_no_mask_is_a_mask_without_noise(module: nn.Module) -> None:
     without = call(module, None)
@@ -243,6 +246,7 @@ def test_no_mask_is_a_mask_without_noise(module: nn.Module) -> None:
     close(without[3], with_false[3], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.every(4)
 @layers
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("mask", MASKS)
@@ -267,6 +271,7 @@ def test_padding_has_no_influence(mask: str, train: bool, module: nn.Module) -> 
     assert not np.any(padded[3][rows:])
 
 
+@pytest.mark.every(4)
 @layers
 def test_a_batch_of_padding_changes_nothing(module: nn.Module) -> None:
     _, stats, g_params, g_x = call(
@@ -335,6 +340,7 @@ def test_the_gradient_from_noise_rows_follows_noise_grad(norm: type[BatchNorm]) 
     assert learns("full_stop") == (dict.fromkeys(names, False), False)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     "mask", [np.zeros(7, bool), np.zeros(8, int), np.zeros((8, 1), bool), [0.0] * 8]
 )

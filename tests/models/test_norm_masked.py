@@ -80,6 +80,7 @@ def filled(rows, fill):
     return x
 
 
+@pytest.mark.every(3)
 @modes
 @dtypes
 @pytest.mark.parametrize(
@@ -155,6 +156,7 @@ LABELS = np.arange(12, dtype=np.int32) % 3
 REAL = np.arange(12) < 9
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_training_step_does_not_depend_on_padding(norm):
     """With OPeN, so that padding, noise and natural rows are in one batch."""
@@ -180,6 +182,7 @@ def test_a_training_step_does_not_depend_on_padding(norm):
         assert_finite_and_equal(after(fill), clean)
 
 
+@pytest.mark.slow
 def test_logits_and_loss_of_a_network_with_nan_padding_are_finite():
     """In a user's own step, only the gradient of the first weights needs finite padding."""
     model = create_model("resnet8", num_classes=3)
@@ -208,6 +211,7 @@ def test_logits_and_loss_of_a_network_with_nan_padding_are_finite():
     assert not np.isfinite(first["kernel"]).all()
 
 
+@pytest.mark.every(3)
 @norms
 def test_the_form_for_accelerators_is_that_for_a_cpu(norm, monkeypatch):
     """Only rounding differs; nothing here is compiled, so the CPU's own form is not needed."""
@@ -233,6 +237,7 @@ def test_the_form_for_accelerators_is_that_for_a_cpu(norm, monkeypatch):
     chex.assert_trees_all_close(here, there, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("noise_grad", ["none", "affine_stop", "full_stop"])
 @norms
 def test_a_relu_within_the_layer_is_one_after_it(norm, noise_grad):

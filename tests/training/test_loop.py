@@ -90,6 +90,7 @@ def test_it_learns(npz, tmp_path):
     assert summary(tmp_path)["test_accuracy"] > 0.8
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("step", range(1, LAST + 1))
 def test_resume_from_any_step_is_bitwise(through, tmp_path, step):
     config, workdir, state = through
@@ -107,6 +108,7 @@ def test_resume_from_any_step_is_bitwise(through, tmp_path, step):
     assert [r["step"] for r in records] == [3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_other_seed_other_state(through, npz, tmp_path):
     state = train_and_evaluate(tiny_config(npz, seed=1), tmp_path)
     assert state_digest(state) != state_digest(through[2])
@@ -213,6 +215,7 @@ def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, 
     assert Checkpoints(tmp_path / "erm").steps() == [3, 6], "source untouched"
 
 
+@pytest.mark.slow
 def test_where_a_run_began_may_be_spelled_another_way(through, npz, tmp_path, monkeypatch):
     start = {"init_from": str(through[1]), "init_epoch": 2, "num_epochs": 3}
     train_and_evaluate(tiny_config(npz, **start), tmp_path / "open")
@@ -258,6 +261,7 @@ def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
     assert int(state.step) == LAST
 
 
+@pytest.mark.slow
 def test_auxiliary_layers_do_not_change_before_there_is_noise(through, npz, tmp_path):
     """So that plain training is the same with any norm, and may be shared by all."""
     erm = tiny_config(npz, num_epochs=2, **{"model.norm": "aux_bn"})
@@ -272,6 +276,7 @@ def test_auxiliary_layers_do_not_change_before_there_is_noise(through, npz, tmp_
     chex.assert_trees_all_close(without_aux_norm(state).params, other.params, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["fresh", "copy"])
 def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path, how):
     """The noise rows' layers are new, or copies; all else goes on from the checkpoint."""
@@ -303,6 +308,7 @@ def test_stage_one_without_auxiliary_layers_serves_aux_bn(through, npz, tmp_path
     assert summary(tmp_path / "run")["init_from"] == origin
 
 
+@pytest.mark.slow
 def test_an_average_starts_from_a_run_without_one_and_the_other_way_round(through, npz, tmp_path):
     """The memory of a method that a checkpoint lacks begins with the variables that are read."""
     averaged = {"phases.initial.methods": ("ema",), "phases.deferred.methods": ("open", "ema")}
@@ -347,6 +353,7 @@ def test_checkpoint_of_something_else_is_refused(through, npz, tmp_path, overrid
     assert not (tmp_path / "new").exists(), "nothing is written"
 
 
+@pytest.mark.slow
 def test_lines_in_the_metrics_that_are_no_records_cost_nothing(npz, tmp_path):
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     path = tmp_path / "metrics.jsonl"

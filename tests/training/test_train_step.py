@@ -13,7 +13,7 @@ import pytest
 
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize, to_float
-from purenoise_jax.data.sampling import pad_rows
+from purenoise_jax.data.sampling import by_class, pad_rows
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
@@ -116,6 +116,7 @@ def test_batch_of_noise_only_leaves_statistics_and_is_finite(state):
     assert (new.params["head"]["kernel"] != state.params["head"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_open_without_noise_is_balanced_resampling(state):
     none, _ = run(state, build_recipe(["open"], STATS, {"open": {"delta": 0.0}}))
     balanced, _ = run(state, build_recipe(["rs"], STATS, {}))
@@ -251,6 +252,7 @@ def test_the_learning_rate_is_that_of_the_step_itself():
         assert int(after.step) == step + 1
 
 
+@pytest.mark.slow
 def test_an_epochs_loss_weighs_rows_not_batches(state):
     """Three batches of 12 rows and one of 4."""
     index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
@@ -322,11 +324,8 @@ def test_steps_in_a_loop_are_the_same_steps(state):
     chex.assert_trees_all_close(one_by_one, in_a_loop, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "method",
-    # Every fourth in the fast tests.
-    [pytest.param(m, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, m in enumerate(METHODS)],
-)
+@pytest.mark.every(8)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_makes_steps(method, state):
     recipe, model = build_recipe([method], STATS, ARGUMENTS), MODEL
     if recipe.requires:
@@ -339,12 +338,14 @@ def test_every_method_makes_steps(method, state):
     extra = {name: entry.init(current_variables(state)) for name, entry in recipe.memory.items()}
     state = state.replace(extra=extra)
     frozen = {name: current_variables(state) for name in recipe.frozen}
-    new, totals = run(state, recipe, model=model, steps=2, data=DATA.replace(frozen=frozen))
+    data = DATA.replace(frozen=frozen, by_class=by_class(np.asarray(DATA.labels), CLASSES))
+    new, totals = run(state, recipe, model=model, steps=2, data=data)
     chex.assert_tree_all_finite(new)
     chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
     assert not totals.skipped.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "norm", "dtype"),
     [
