@@ -14,7 +14,6 @@ from rich.table import Table as Grid
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of
 from purenoise_jax.runtime.console import SafeConsole
-from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.selection import LAST
 
@@ -22,6 +21,17 @@ MISSING = "missing"
 SHOTS = ("few", "medium", "many")
 CAVEAT = "caveat"
 BEST = "best on test"
+TITLES = {
+    LAST: "",
+    "val": "best epochs on validation images",
+    "test_best": "best epochs on the test set, which is too high, as the test set chose them",
+}
+# Fields of a summary that belong to the last epoch.
+OF_LAST = {
+    "test_accuracy", "balanced_accuracy", "group_accuracy", "few_accuracy", "medium_accuracy",
+    "many_accuracy", "geometric_mean", "test_nll", "test_ece", "per_class_accuracy",
+    "top5_accuracy", "state_digest",
+}  # fmt: skip
 # Fields of each run's summary that are written to NAME.jsonl.
 RECORDED = (
     "test_accuracy", "balanced_accuracy", "group_accuracy", "few_accuracy", "medium_accuracy",
@@ -69,10 +79,11 @@ class Row:
 
     def difference(self, other: "Row") -> str:
         """Mean and standard error of the difference to another row, paired by seed."""
-        there = {s["seed"]: s["test_accuracy"] for s in other.summaries}
-        pairs = [
-            s["test_accuracy"] - there[s["seed"]] for s in self.summaries if s["seed"] in there
-        ]
+        there, here = (
+            {s["seed"]: s["test_accuracy"] for s in row.summaries if s["test_accuracy"] is not None}
+            for row in (other, self)
+        )
+        pairs = [here[seed] - there[seed] for seed in here if seed in there]
         if other.cell is self.cell or not pairs:
             return "-"
         text = mean_and_error(pairs)
@@ -116,23 +127,19 @@ def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Ro
 def of_epoch(summary: dict[str, Any], select: str) -> dict[str, Any]:
     """Returns a summary with the accuracy of the epoch that a rule chooses.
 
-    Of other epochs than the last only the accuracy is known, and all else is left out.
+    Of other epochs than the last only the accuracy is known, and all else is left out. Where there
+    was no choice, as in a second stage of one epoch, the accuracy is left out, too.
 
     Args:
         summary: of a finished run.
         select: one of `SELECT`.
-
-    Raises:
-        ConfigError: the run has no such epoch.
     """
     if select == LAST:
         return summary
-    chosen = summary.get("selected", {}).get(select)
-    if chosen is None or chosen["evaluations"] < 2:
-        wanted = "evaluations along the run" + (" of validation images" if select == "val" else "")
-        raise ConfigError(f"--select {select}: a run of seed {summary['seed']} has no {wanted}")
-    of_last = {name: None for name in summary if name.endswith("_accuracy")}
-    return {**summary, **of_last, "test_accuracy": chosen["test_accuracy"]}
+    chosen = summary.get("selected", {}).get(select, {})
+    accuracy = chosen["test_accuracy"] if chosen.get("evaluations", 0) > 1 else None
+    kept = {name: value for name, value in summary.items() if name not in OF_LAST}
+    return {**kept, "test_accuracy": accuracy}
 
 
 def columns(table: Table, plan: Plan, rows: Sequence[Row] = ()) -> list[str]:
@@ -167,9 +174,11 @@ def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> lis
     return [cell.method, *published, row.number("test_accuracy"), *best, *extra, *note]
 
 
-def show(table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole) -> None:
+def show(
+    table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole, select: str = LAST
+) -> None:
     """Prints a table: a grid for each setting, aligned."""
-    console.print(f"\n{_title(table, plan)}", style="bold")
+    console.print(f"\n{_title(table, plan, select)}", style="bold")
     heads = columns(table, plan, rows)
     lines = {id(row): entries(row, table, plan, rows) for row in rows}
     widths = [max(map(len, column)) for column in zip(heads, *lines.values(), strict=True)]
@@ -186,15 +195,24 @@ def show(table: Table, rows: Sequence[Row], plan: Plan, console: SafeConsole) ->
     console.print(_legend(table))
 
 
-def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str) -> list[Path]:
+def write(
+    table: Table,
+    rows: Sequence[Row],
+    plan: Plan,
+    folder: Path,
+    name: str,
+    select: str = LAST,
+) -> list[Path]:
     """Writes NAME.md, and NAME.jsonl with a line for every run behind the table.
+
+    The files of tables with other epochs than the last are named after the rule, too.
 
     Returns:
         The paths written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     heads = columns(table, plan, rows)
-    lines = [f"# {_title(table, plan)}", ""]
+    lines = [f"# {_title(table, plan, select)}", ""]
     setting = None
     for row in rows:
         if row.cell.setting != setting:
@@ -221,15 +239,17 @@ def write(table: Table, rows: Sequence[Row], plan: Plan, folder: Path, name: str
                 record["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
             note = {"caveat": plan.caveat} if plan.caveat else {}
+            note |= {"select": select} if select != LAST else {}
             records.append(json.dumps({**head, **note, **record}, allow_nan=False) + "\n")
-    paths = [folder / f"{name}.md", folder / f"{name}.jsonl"]
+    stem = name if select == LAST else f"{name}-{select}"
+    paths = [folder / f"{stem}.md", folder / f"{stem}.jsonl"]
     write_atomically(paths[0], "\n".join(lines))
     write_atomically(paths[1], "".join(records))
     return paths
 
 
-def _title(table: Table, plan: Plan) -> str:
-    parts = [table.title, f"preset {plan.preset}", plan.caveat]
+def _title(table: Table, plan: Plan, select: str) -> str:
+    parts = [table.title, f"preset {plan.preset}", plan.caveat, TITLES[select]]
     return "; ".join(filter(None, parts))
 
 

@@ -64,7 +64,8 @@ class Plan:
             return "quick, means nothing"
         changes = []
         if self.mini:
-            changes.append(f"mini: {MINI_MODEL} on images of {MINI_SIZE} x {MINI_SIZE}")
+            model = self.model or MINI_MODEL
+            changes.append(f"mini: {model} on images of {MINI_SIZE} x {MINI_SIZE}")
         if self.shortened:
             changes.append(f"{self.epochs} epochs for every {EPOCHS}, drops of 0.1")
         if self.model and not self.mini:
@@ -75,6 +76,10 @@ class Plan:
             if FIELDS[name].fixed or name in STARTS
         ]
         return ", ".join(changes)
+
+    def field(self, name: str) -> Any:
+        """The value of a config field in the runs, unless the table decides it."""
+        return self.overrides.get(name, FIELDS[name].default)
 
     def models(self, *published: str) -> tuple[str, ...]:
         """The networks of a table: those published, unless `model` replaces them."""

@@ -9,6 +9,7 @@ runs that start from it. Each run has a folder under --out; the table is made fr
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,10 +21,10 @@ import jax
 from launch import cells
 from launch.engines import in_turn, side_by_side, slurm
 from launch.engines.one_run import train
-from launch.local import WITH_PARENT, end_with_parent
+from launch.local import SIGNALS, WITH_PARENT, end_with_parent
 from launch.plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import Task, tasks_of_table, training_pflop
-from launch.run_states import in_use, show_states
+from launch.run_states import show_states
 from launch.tables import TABLES, make_table
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
@@ -33,7 +34,9 @@ from purenoise_jax.runtime.errors import CheckpointError, ConfigError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.runtime.workdir_lock import in_use
 from purenoise_jax.training.selection import LAST, SELECT
+from purenoise_jax.training.setup import LOCAL_FIELDS
 
 FAILED = 1
 QUICK_EPOCHS = 5
@@ -213,6 +216,17 @@ def _reproduce(argv: Sequence[str]) -> int:
         raise ConfigError("--seeds and --epochs must be at least 1")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs={args.jobs} must be at least 1")
+    every, val = (plan.field(name) for name in ("eval.every_epochs", "data.val_fraction"))
+    if args.select != LAST and (every == 0 or plan.mini or plan.quick):
+        raise ConfigError(
+            f"--select {args.select} chooses among evaluations along the run, of which "
+            f"--tier mini, --quick and eval.every_epochs=0 have none; legal: {LAST}"
+        )
+    if args.select == "val" and not val and not plan.field("data.val_per_class"):
+        raise ConfigError(
+            "--select val needs validation images: --set data.val_fraction=0.1 or "
+            "--set data.val_per_class=3"
+        )
     if args.sbatch and args.engine != "slurm":
         raise ConfigError("--sbatch is used only with --engine slurm")
     apart = not args.run and (args.engine == "slurm" or (args.jobs or 1) > 1)
@@ -236,7 +250,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     if args.run:
         return _run_one(args.run, tasks, args.quick, console)
     arguments = arguments_for_a_run(args, seeds)
-    if args.engine == "slurm":
+    if args.engine == "slurm" and not args.only_table:
         slurm.submit(
             tasks,
             arguments,
@@ -253,8 +267,8 @@ def _reproduce(argv: Sequence[str]) -> int:
         compilation_cache.enable()
         broken = in_turn.run(tasks, console, args.quick)
     rows = cells.collect(table, seeds, root, args.select)
-    cells.show(table, rows, plan, console)
-    for path in cells.write(table, rows, plan, root / "tables", args.table):
+    cells.show(table, rows, plan, console, args.select)
+    for path in cells.write(table, rows, plan, root / "tables", args.table, args.select):
         console.print(str(path))
     return FAILED if broken else 0
 
@@ -262,6 +276,8 @@ def _reproduce(argv: Sequence[str]) -> int:
 def _run_one(workdir: str, tasks: Sequence[Task], quick: bool, console: SafeConsole) -> int:
     """Trains one run of the table, unless it is finished or trains elsewhere."""
     if os.environ.get(WITH_PARENT):
+        # Signals were blocked when this process was started.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         end_with_parent()
     found = [task for task in tasks if task.workdir == Path(workdir)]
     if not found:
@@ -294,7 +310,11 @@ def arguments_for_a_run(args: argparse.Namespace, seeds: int) -> list[str]:
     }
     parts = [args.table]
     parts += [f"{name}={value}" for name, value in given.items() if value is not None]
-    parts += [f"--set={text}" for text in args.set]
+    # The paths among them would otherwise be looked for where a job starts.
+    for text in args.set:
+        name, _, value = text.partition("=")
+        local = name in LOCAL_FIELDS and value and isinstance(FIELDS[name].default, str)
+        parts.append(f"--set={name}={expand(value, name).resolve() if local else value}")
     return parts + ["--quick"] * args.quick + ["--debug"] * args.debug
 
 

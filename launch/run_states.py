@@ -8,8 +8,7 @@ from launch.engines.one_run import failure
 from launch.planning import Task
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.console import SafeConsole, percent
-from purenoise_jax.runtime.errors import InUseError
-from purenoise_jax.runtime.workdir_lock import WorkdirLock
+from purenoise_jax.runtime.workdir_lock import in_use
 
 DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO = (
     "done", "running", "queued", "failed", "stopped", "to do",
@@ -49,17 +48,6 @@ def state_of(task: Task, queued: Collection[Path] = ()) -> RunState:
     if record:
         return RunState(FAILED, record["error"])
     return RunState(STOPPED, progress) if steps else RunState(TO_DO)
-
-
-def in_use(workdir: Path) -> bool:
-    """True if a process, of this machine or another, trains in a workdir."""
-    if not workdir.is_dir():
-        return False
-    try:
-        with WorkdirLock(workdir):
-            return False
-    except InUseError:
-        return True
 
 
 def show_states(

@@ -12,11 +12,11 @@ import jax
 from launch.planning import Task
 from purenoise_jax.main import write_report
 from purenoise_jax.runtime.console import Display
-from purenoise_jax.runtime.errors import PureNoiseError, exit_code, one_line
+from purenoise_jax.runtime.errors import InUseError, exit_code, one_line
 from purenoise_jax.runtime.files import read_json, write_json
 from purenoise_jax.training.loop import train_and_evaluate
 
-# In the workdir of a run that has failed, until it is started again.
+# In the workdir of a run that has failed, until it is finished after all.
 FAILURE = "failed.json"
 
 
@@ -31,21 +31,25 @@ def train(task: Task, quick: bool) -> dict[str, Any]:
         Its summary.
 
     Raises:
-        PureNoiseError: the run failed; the reason is in FAILURE, too.
+        Exception: the run failed; the reason is in FAILURE, too.
     """
-    with contextlib.suppress(OSError):
-        (task.workdir / FAILURE).unlink(missing_ok=True)
     display = Display(active=not quick)
     at_end = partial(write_report, task.workdir, display, False) if task.config.report else None
     try:
         train_and_evaluate(task.config, task.workdir, display, at_end)
-    except (PureNoiseError, OSError) as error:
+    except InUseError:
+        # The folder belongs to the process that trains there.
+        raise
+    except Exception as error:
         record = {"error": one_line(error), "exit_code": exit_code(error), "time": time.time()}
         # The disk may be what failed.
         with contextlib.suppress(OSError):
             task.workdir.mkdir(parents=True, exist_ok=True)
             write_json(task.workdir / FAILURE, record)
         raise
+    else:
+        with contextlib.suppress(OSError):
+            (task.workdir / FAILURE).unlink(missing_ok=True)
     finally:
         # Frees compiled programs and their constants, which the next run does not use.
         jax.clear_caches()

@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from launch.local import SIGNALS, WITH_PARENT, stop
 from launch.planning import Task
-from launch.run_states import DONE, state_of
+from launch.run_states import DONE, RUNNING, state_of
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import Stopped
 
@@ -44,7 +44,7 @@ def run(
         console: where the outcome of each run is shown.
 
     Returns:
-        The workdirs of failed runs.
+        The workdirs of runs that failed, that another process trains, or that start from these.
 
     Raises:
         Stopped: a signal ended the command, after all processes have saved and ended.
@@ -53,6 +53,7 @@ def run(
     known = {task.workdir for task in waiting}
     running: dict[int, tuple[Task, subprocess.Popen]] = {}
     broken: list[Path] = []
+    gpus = _gpus()
     (root / LOGS).mkdir(parents=True, exist_ok=True)
     with _passing_on(running) as received:
         try:
@@ -62,12 +63,20 @@ def run(
                 for task in [t for t in waiting if any(w in broken for w in t.starts_from)]:
                     waiting.remove(task)
                     broken.append(task.workdir)
-                    console.print(f"{_name(task)}: skipped, the run that it starts from failed")
+                    console.print(f"{_name(task)}: skipped, what it starts from is not done")
                 free = [place for place in range(jobs) if place not in running]
                 ready = [t for t in waiting if not any(w in known for w in t.starts_from)]
                 for place, task in zip(free, ready, strict=False):
-                    waiting.remove(task)
-                    running[place] = task, _start(task, arguments, place, jobs, root)
+                    # Blocked, so that no signal arrives between the start and the entry.
+                    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+                    try:
+                        if received:
+                            break
+                        waiting.remove(task)
+                        own = _gpu_of(place, jobs, gpus)
+                        running[place] = task, _start(task, arguments, place, jobs, root, own)
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                     console.print(f"{_name(task)}: started")
                 for place, (task, process) in list(running.items()):
                     if process.poll() is None:
@@ -76,7 +85,10 @@ def run(
                     known.discard(task.workdir)
                     state = state_of(task)
                     console.print(f"{_name(task)}: {state.name} {state.detail}".rstrip())
-                    if state.name != DONE and not received:
+                    if state.name == RUNNING:
+                        broken.append(task.workdir)
+                        console.print("  another process trains it; give the command again later")
+                    elif state.name != DONE and not received:
                         broken.append(task.workdir)
                         log = _log(task, root)
                         console.print(f"  exit code {process.returncode}; its output is in {log}")
@@ -99,7 +111,12 @@ def _log(task: Task, root: Path) -> Path:
 
 
 def _start(
-    task: Task, arguments: Sequence[str], place: int, jobs: int, root: Path
+    task: Task,
+    arguments: Sequence[str],
+    place: int,
+    jobs: int,
+    root: Path,
+    environment: Mapping[str, str],
 ) -> subprocess.Popen:
     command = [*COMMAND, *arguments, "--run", str(task.workdir)]
     with open(_log(task, root), "ab") as log:
@@ -108,7 +125,7 @@ def _start(
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, WITH_PARENT: "1", **_gpu_of(place, jobs, _gpus())},
+            env={**os.environ, WITH_PARENT: "1", **environment},
             # A group of its own: otherwise Ctrl-C would reach it twice.
             process_group=0,
         )

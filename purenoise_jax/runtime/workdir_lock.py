@@ -1,6 +1,7 @@
 """One run at a time in a workdir."""
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -15,6 +16,8 @@ from purenoise_jax.runtime.errors import InUseError, StorageError
 from purenoise_jax.runtime.files import open_plain, refuse_odd
 
 NAME = "run.lock"
+# A look at the lock by `in_use` holds it for an instant.
+TRIES, TRY_SECONDS = 3, 0.1
 
 
 class WorkdirLock:
@@ -46,6 +49,13 @@ class WorkdirLock:
         )
 
     def __enter__(self) -> "WorkdirLock":
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(InUseError):
+                return self._enter()
+            time.sleep(TRY_SECONDS)
+        return self._enter()
+
+    def _enter(self) -> "WorkdirLock":
         # A link is refused by filelock, which does lock other things than files.
         refuse_odd(self._path.parent, [NAME], [])
         try:
@@ -73,6 +83,19 @@ class WorkdirLock:
         traceback: TracebackType | None,
     ) -> None:
         self._lock.release()
+
+
+def in_use(workdir: Path) -> bool:
+    """Returns True if a process, of this machine or another, holds a workdir; changes nothing."""
+    try:
+        with open_plain(workdir / NAME) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # There is no such file, or the file system has no locks.
+        return False
+    return False
 
 
 def _sign(handle: int) -> None:

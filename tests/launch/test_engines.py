@@ -16,10 +16,10 @@ from launch.engines import side_by_side, slurm
 from launch.engines.one_run import FAILURE
 from launch.engines.side_by_side import cores_of
 from launch.planning import tasks_of_table
-from launch.run_states import FAILED, QUEUED, RUNNING, STOPPED, TO_DO, in_use, state_of
+from launch.run_states import FAILED, QUEUED, RUNNING, STOPPED, TO_DO, state_of
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.runtime.workdir_lock import WorkdirLock
+from purenoise_jax.runtime.workdir_lock import WorkdirLock, in_use
 from tests.launch import tiny_table
 from tests.tiny import write_npz
 
@@ -142,7 +142,7 @@ def test_a_failed_run_is_named_with_its_reason(tiny_command, tmp_path, capsys):
     ]
     assert reproduce.main([*argv, "--jobs", "2"]) == 1
     text = capsys.readouterr().out
-    assert text.count("skipped, the run that it starts from failed") == 2
+    assert text.count("skipped, what it starts from is not done") == 2
     assert "exit code 6" in text or "exit code" in text
     assert reproduce.main([*argv, "--status"]) == 0
     status = capsys.readouterr().out

@@ -1,10 +1,12 @@
 """Tables with the accuracy of other epochs than the last."""
 
+import json
+
 import pytest
 
-from launch.cells import BEST, Row, columns, entries, of_epoch
+from launch import reproduce
+from launch.cells import BEST, Row, columns, entries, of_epoch, write
 from launch.plan import Cell, Plan, Table
-from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import tiny_config
 
 
@@ -17,6 +19,8 @@ def summary(last, best, val=None, evaluations=5):
         "test_accuracy": last,
         "balanced_accuracy": last,
         "group_accuracy": [0.1],
+        "geometric_mean": last,
+        "test_nll": 1.0,
         "selected": selected,
     }
 
@@ -27,13 +31,41 @@ def test_the_accuracy_of_the_chosen_epoch_replaces_all_of_the_last():
     for rule, accuracy in (("val", 0.6), ("test_best", 0.7)):
         found = of_epoch(given, rule)
         assert (found["test_accuracy"], found["seed"]) == (accuracy, 0)
-        assert found["balanced_accuracy"] is None and found["group_accuracy"] is None
+        assert not {"balanced_accuracy", "group_accuracy", "geometric_mean", "test_nll"} & {*found}
 
 
 @pytest.mark.parametrize("given", [{"seed": 7}, {**summary(0.5, 0.7, 0.6, 1), "seed": 7}])
-def test_runs_without_a_choice_are_refused(given):
-    with pytest.raises(ConfigError, match="--select val: a run of seed 7 has no evaluations"):
-        of_epoch(given, "val")
+def test_runs_without_a_choice_have_no_accuracy(given):
+    assert of_epoch(given, "val")["test_accuracy"] is None
+    row = Row(Cell("setting", "OPeN", tiny_config("x")), 1, (of_epoch(given, "val"),))
+    assert row.number("test_accuracy") == "-" and row.difference(row) == "-"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--tier", "mini", "--select", "val"], "chooses among evaluations along the run"),
+        (["--set", "eval.every_epochs=0", "--select", "test_best"], "chooses among evaluations"),
+        (["--select", "val"], "--select val needs validation images"),
+    ],
+)
+def test_a_choice_that_no_run_can_have_is_refused_first(more, message, capsys, tmp_path):
+    assert reproduce.main(["resnet32", "--out", str(tmp_path / "out"), *more]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_and_title_name_the_rule(tmp_path):
+    table = Table("title", "nowhere", (), published=("paper",))
+    cell = Cell("setting", "OPeN", tiny_config("x"), "60.0")
+    rows = [Row(cell, 1, (of_epoch(summary(0.5, 0.7), "test_best"),))]
+    paths = write(table, rows, Plan(), tmp_path, "main", "test_best")
+    assert [path.name for path in paths] == ["main-test_best.md", "main-test_best.jsonl"]
+    assert "too high" in paths[0].read_text().splitlines()[0]
+    record = json.loads(paths[1].read_text())
+    assert (record["select"], record["test_accuracy"]) == ("test_best", 0.7)
+    assert not {"group_accuracy", "geometric_mean", "test_nll"} & set(record)
 
 
 def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
