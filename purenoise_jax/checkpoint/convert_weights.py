@@ -103,8 +103,12 @@ def convert(source: Path, target: Path, key: str) -> None:
     if target.exists():
         raise ConfigError(f"{target} exists; legal: a new path")
     arrays = read_tensors(source, key)
-    with target.open("xb") as file:
-        file.write(save(arrays))
+    try:
+        with target.open("xb") as file:
+            file.write(save(arrays))
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def main(argv: Sequence[str]) -> int:

@@ -164,7 +164,7 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.feed": Field(
         "auto",
         "images lie on the devices, in a file on the host, or are decoded as they are needed; "
-        "auto = on the devices if they fit; does not change results",
+        "auto = on the devices if they fit, otherwise in a file; does not change results",
         OneOf(FEEDS),
         fixed=False,
         absent="auto",

@@ -64,7 +64,10 @@ class Manifest:
             data = read_bytes(path)
         except OSError as error:
             why = error.strerror or error
-            raise DataError(f"{path}: cannot be read ({why}), but {self.file} lists it") from error
+            raise DataError(
+                f"{path}: cannot be read ({why}), but {self.file} lists it (if it was removed on "
+                "purpose, remove that file, too)"
+            ) from error
         if len(data) != entry.size:
             found = f"has {len(data):,} bytes instead of {entry.size:,}"
         elif hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -80,7 +83,7 @@ class Manifest:
 def find_manifest(
     root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path
 ) -> Manifest:
-    """Returns the manifest that is kept, or makes one if the files are not those that it lists.
+    """Returns the manifest that is kept, or makes one if there are files that it does not list.
 
     Args:
         root: the data set's folder.
@@ -93,39 +96,31 @@ def find_manifest(
     """
     place = hashlib.sha256(f"{root.resolve()} {sorted(splits)}".encode("utf-8", "surrogateescape"))
     file = folder / FOLDER / f"{place.hexdigest()[:32]}.json"
-    with ThreadPoolExecutor(cores()) as pool:
-
-        def facts(files: Sequence[tuple[Path, int]]) -> list[tuple[str, int, int]]:
-            sizes = pool.map(_size, (path for path, _ in files))
-            names = (path.relative_to(root).as_posix() for path, _ in files)
-            return list(zip(names, sizes, (label for _, label in files), strict=True))
-
-        listed = {split: facts(files) for split, files in splits.items()}
-        kept = _kept(file, listed)
-        if kept is None:
-            total = sum(map(len, splits.values()))
-            paths = (path for files in splits.values() for path, _ in files)
-            digests = progress(pool.map(_sha256, paths), "checksums", total)
-            kept = {
-                split: tuple(Entry(*row, next(digests)) for row in rows)
-                for split, rows in listed.items()
-            }
-            _keep(file, root, kept)
+    listed = {
+        split: [(path.relative_to(root).as_posix(), label) for path, label in files]
+        for split, files in splits.items()
+    }
+    kept = _kept(file, listed)
+    if kept is None:
+        total = sum(map(len, splits.values()))
+        paths = (path for files in splits.values() for path, _ in files)
+        with ThreadPoolExecutor(cores()) as pool:
+            facts = progress(pool.map(_facts, paths), "checksums", total)
+            kept = {}
+            for split, rows in listed.items():
+                found = [(path, *next(facts), label) for path, label in rows]
+                kept[split] = tuple(Entry(p, size, label, sha) for p, size, sha, label in found)
+        _keep(file, root, kept)
     return Manifest(root, file, kept, _digest(kept))
 
 
-def _size(path: Path) -> int:
+def _facts(path: Path) -> tuple[int, str]:
+    """The size of a file and the sha256 of its content."""
     try:
-        return path.stat().st_size
+        data = read_bytes(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return len(data), hashlib.sha256(data).hexdigest()
 
 
 def _rows(splits: dict[str, tuple[Entry, ...]]) -> dict[str, Any]:
@@ -137,18 +132,25 @@ def _digest(splits: dict[str, tuple[Entry, ...]]) -> str:
 
 
 def _kept(
-    file: Path, listed: dict[str, list[tuple[str, int, int]]]
+    file: Path, listed: Mapping[str, Sequence[tuple[str, int]]]
 ) -> dict[str, tuple[Entry, ...]] | None:
-    """The entries of the manifest that is kept; None if there is none, or of other files."""
+    """The entries of the manifest that is kept; None if there is none, or if files were added.
+
+    Files that are gone or have another size stay listed, so that damage is named where they are
+    read.
+    """
     try:
         found = read_json(file)
         splits = {s: tuple(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
         if found["digest"] != _digest(splits):
             return None
-        same = {s: [(e.path, e.size, e.label) for e in rows] for s, rows in splits.items()}
+        known = {split: {e.path: e.label for e in rows} for split, rows in splits.items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
-    return splits if same == listed else None
+    same = known.keys() == listed.keys() and all(
+        known[split].get(path) == label for split, rows in listed.items() for path, label in rows
+    )
+    return splits if same else None
 
 
 def _keep(file: Path, root: Path, splits: dict[str, tuple[Entry, ...]]) -> None:

@@ -1,7 +1,6 @@
 """One run at a time in a workdir."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -86,7 +85,15 @@ class WorkdirLock:
 
 
 def in_use(workdir: Path) -> bool:
-    """Returns True if a process, of this machine or another, holds a workdir; changes nothing."""
+    """Returns True if a process, of this machine or another, holds a workdir; changes nothing.
+
+    On Windows it is not known, and False.
+    """
+    if os.name != "posix":
+        return False
+    # Not at the top, because Windows has no such module.
+    import fcntl
+
     try:
         with open_plain(workdir / NAME) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -9,6 +9,8 @@ from purenoise_jax.runtime.console import Display
 from purenoise_jax.runtime.files import append_whole
 
 FILE = "bad_images.txt"
+# Files of all processes but the first.
+OF_PROCESSES = "bad_images.*.txt"
 
 
 class BadImages:

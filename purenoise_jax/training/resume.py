@@ -199,6 +199,7 @@ def set_aside(checkpoints: Checkpoints, workdir: Path, fresh: bool) -> None:
     paths = [checkpoints.folder / str(step) for step in to_set_aside(checkpoints, fresh)]
     if fresh:
         paths += [workdir / name for name in RESULTS if (workdir / name).exists()]
+        paths += workdir.glob(bad_images.OF_PROCESSES)
     checkpoints.quarantine(*paths)
     if fresh and job():
         files.write_json(workdir / FRESH_FILE, {"job": job()})

@@ -68,6 +68,12 @@ def test_decoded_and_mapped_images_are_those_of_the_folder_source(tree):
             np.testing.assert_array_equal(got, expected)
 
 
+def manifest_in(tmp_path):
+    """The manifest; the other files beside it hold statistics."""
+    (file,) = [p for p in (tmp_path / "cache/manifests").glob("*.json") if "." not in p.stem]
+    return file
+
+
 def test_manifest_and_statistics_are_made_once(tree, monkeypatch):
     first = load(tree)
     moments = channel_moments(first.train_images)
@@ -75,7 +81,7 @@ def test_manifest_and_statistics_are_made_once(tree, monkeypatch):
     def again(*_):
         raise AssertionError("is made a second time")
 
-    monkeypatch.setattr(manifests, "_sha256", again)
+    monkeypatch.setattr(manifests, "_facts", again)
     monkeypatch.setattr(DecodedImages, "_measured", again)
     second = load(tree)
     assert second.content == first.content
@@ -86,7 +92,7 @@ def test_manifest_and_statistics_are_made_once(tree, monkeypatch):
 
 def test_the_manifest_lists_path_size_label_and_sha256(tree, tmp_path):
     content = load(tree).content
-    (file,) = (tmp_path / "cache/manifests").glob("*.json")
+    file = manifest_in(tmp_path)
     kept = json.loads(file.read_text())
     assert kept["digest"] == content
     path, size, label, sha256 = kept["splits"]["train"][-1]
@@ -105,7 +111,7 @@ def test_another_tree_has_another_manifest(tree):
 
 def test_a_manifest_that_is_damaged_is_made_again(tree, tmp_path):
     before = load(tree).content
-    (file,) = (tmp_path / "cache/manifests").glob("*.json")
+    file = manifest_in(tmp_path)
     text = file.read_text()
     sha256 = json.loads(text)["splits"]["train"][0][3]
     for content in ("", "[]", text.replace(sha256, sha256[::-1])):
@@ -161,11 +167,40 @@ def test_images_of_several_sizes_need_a_size(tree):
         channel_moments(load(tree, image_size=0).train_images)
 
 
-def test_large_folders_are_decoded_and_small_ones_are_read(tree):
+def test_large_folders_are_mapped_and_small_ones_are_read_and_both_are_the_same_data(tree):
     size = 13 * 8 * 8 * 3
-    for room, kind in ((2 * size, np.ndarray), (2 * size - 2, DecodedImages)):
+    found = []
+    for room, kind in ((2 * size, np.ndarray), (2 * size - 2, MappedImages)):
         dataset = load_for("auto", "folder", room, path=str(tree), **OPTIONS)
-        assert isinstance(dataset.train_images, kind)
+        assert isinstance(dataset.train_images, kind) and not dataset.content
+        found.append(dataset.train_images[:])
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("spoil", [lambda f: f.write_bytes(f.read_bytes()[:-4]), os.unlink])
+def test_damage_keeps_the_identity_of_the_data(tree, spoil):
+    before = load(tree)
+    file = tree / "train/a/4.jpg"
+    spoil(file)
+    after = load(tree, skips_bad=True)
+    assert after.content == before.content and len(after.train_images) == len(before.train_images)
+    with pytest.raises(DataError, match=r"train/a/4.jpg: .*remove"):
+        load(tree).train_images[:]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("feed", ["decoded", "mapped"])
+def test_images_that_hold_fewer_bits_are_refused_in_every_split(tmp_path, monkeypatch, feed, split):
+    monkeypatch.setenv("PURENOISE_JAX_CACHE", str(tmp_path / "cache"))
+    for folder in ("train", "test"):
+        for label in "ab":
+            place = tmp_path / "tree" / folder / label
+            place.mkdir(parents=True)
+            bits = np.uint16 if folder == split else np.uint8
+            image = np.arange(64, dtype=bits).reshape(8, 8)
+            Image.fromarray(image).save(place / "0.png")
+    with pytest.raises(DataError, match="bits"):
+        load_for(feed, "folder", path=str(tmp_path / "tree"), **{**OPTIONS, "image_size": 0})
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tree, tmp_path):

@@ -17,6 +17,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, StorageError
 from tests.tiny import write_npz
 
 IMAGES = np.random.default_rng(0).integers(0, 200, (23, 4, 5, 3), np.uint8)
+NPZ = dict(name="", train_split="", test_split="")
 
 
 @pytest.fixture(autouse=True)
@@ -120,14 +121,27 @@ def test_an_npz_with_a_wrong_checksum_is_refused(tmp_path):
     content[1000] ^= 1
     npz.write_bytes(content)
     with pytest.raises(DataError, match="Bad CRC-32"):
-        load_for("mapped", "npz", name="", path=str(npz))
+        load_for("mapped", "npz", **NPZ, path=str(npz))
+
+
+def test_an_npz_that_is_resized_is_judged_by_its_size_in_memory(tmp_path):
+    npz = write_npz(tmp_path / "a.npz")
+    dataset = load_for("auto", "npz", 4 * npz_bytes(str(npz)), **NPZ, path=str(npz), image_size=64)
+    assert isinstance(dataset.train_images, MappedImages)
+
+
+def test_splits_are_refused_as_in_memory(tmp_path):
+    npz = write_npz(tmp_path / "a.npz")
+    for feed in ("resident", "mapped"):
+        with pytest.raises(ConfigError, match=r"data.train_split=.foo. is not read"):
+            load_for(feed, "npz", name="", path=str(npz), train_split="foo", test_split="")
 
 
 def test_images_that_do_not_fit_stay_on_the_host(tmp_path):
     npz = write_npz(tmp_path / "a.npz")
     size = npz_bytes(str(npz))
     for room, mapped in ((2 * size, False), (2 * size - 2, True)):
-        dataset = load_for("auto", "npz", room, name="", path=str(npz))
+        dataset = load_for("auto", "npz", room, **NPZ, path=str(npz))
         assert isinstance(dataset.train_images, MappedImages) == mapped
         digits = load_for("auto", "digits", 2 * 1797 * 256 - 2 * mapped, name="digits", path="")
         assert isinstance(digits.train_images, MappedImages) == mapped

@@ -79,13 +79,18 @@ def test_the_mean_position_is_the_middle():
     [
         ({"data.feed": "mapped"}, "data.feed=mapped; legal: auto, decoded"),
         ({"data.image_size": 0}, "data.image_size=0"),
-        ({}, "data.source=npz has not"),
+        ({"data.source": "npz"}, "data.source=npz has no image files"),
     ],
 )
 def test_crops_of_originals_need_originals(tmp_path, options, words):
     config = tiny_config(
         write_npz(tmp_path / "a.npz"),
-        **{"data.augment": ("original_crop", "flip"), "data.image_size": 8, **options},
+        **{
+            "data.source": "folder",
+            "data.augment": ("original_crop", "flip"),
+            "data.image_size": 8,
+            **options,
+        },
     )
     with pytest.raises(ConfigError, match=words):
         build(config)

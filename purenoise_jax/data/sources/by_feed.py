@@ -27,7 +27,8 @@ def load_for(
     """Loads a data set, with its images where a feed reads them.
 
     Args:
-        feed: one of `data.feed.FEEDS`. "auto" is "resident" if all images fit.
+        feed: one of `data.feed.FEEDS`. "auto" is "resident" if all images fit, otherwise "mapped",
+            which are the same run; "decoded" is another.
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
         skips_bad: see `DecodedImages`.
@@ -40,6 +41,13 @@ def load_for(
         StorageError: a file of the cache cannot be written.
     """
     if crops:
+        decodable = [name for name, form in IN_FILES.items() if "decoded" in form.loaders]
+        if source not in decodable:
+            raise ConfigError(
+                f"data.augment has {NAME}, which crops images where they are decoded, but "
+                f"data.source={source} has no image files; legal: data.source="
+                f"{' or '.join(decodable)}, or resized_crop in its place"
+            )
         if feed not in ("auto", "decoded"):
             raise ConfigError(
                 f"data.augment has {NAME}, which crops images where they are decoded, but "
@@ -52,7 +60,9 @@ def load_for(
     most = (_memory() if room is None else room) // 2
     in_file = IN_FILES.get(source)
     if feed == "auto" and in_file is not None:
-        feed = "resident" if in_file.size(options) <= most else in_file.feed
+        size = in_file.size(options)
+        if size is not None:
+            feed = "resident" if size <= most else "mapped"
     if in_file is not None and feed in in_file.loaders:
         return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
     if feed == "decoded":
@@ -96,14 +106,13 @@ class InFiles:
     """A source that can leave its images in files.
 
     Attributes:
-        size: (options of `registry.load`) -> bytes of all images in memory, without reading them.
-        feed: what it is read with if that is too much.
+        size: (options of `registry.load`) -> bytes of all images in memory, without reading them;
+            None = not known.
         loaders: feed -> (options, `skips_bad` and `crops`) -> data set; other feeds load by
             `registry.load`.
     """
 
-    size: Callable[[dict[str, Any]], int]
-    feed: str
+    size: Callable[[dict[str, Any]], int | None]
     loaders: dict[str, Callable[[dict[str, Any]], Dataset]]
 
 
@@ -111,7 +120,12 @@ def _mapped_npz(options: dict[str, Any]) -> Dataset:
     if options.get("image_size"):
         resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
         return in_cache(registry.load("npz", **resized))
+    registry.refuse_splits("data.source=npz", options["train_split"], options["test_split"])
     return in_cache(load_mapped_npz(options["path"]))
+
+
+def _npz_bytes(options: dict[str, Any]) -> int | None:
+    return None if options.get("image_size") else npz_bytes(options["path"])
 
 
 def _decoded_folder(options: dict[str, Any]) -> Dataset:
@@ -130,10 +144,8 @@ def _folder_bytes(options: dict[str, Any]) -> int:
 
 
 IN_FILES = {
-    "npz": InFiles(lambda options: npz_bytes(options["path"]), "mapped", {"mapped": _mapped_npz}),
-    "folder": InFiles(
-        _folder_bytes, "decoded", {"mapped": _mapped_folder, "decoded": _decoded_folder}
-    ),
+    "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
+    "folder": InFiles(_folder_bytes, {"mapped": _mapped_folder, "decoded": _decoded_folder}),
 }
 
 

@@ -60,7 +60,7 @@ def load_auto(
         DataError: the data set cannot be found or is damaged.
     """
     if name == "digits" or name in LAYOUTS:
-        _refuse_splits(f"data.name={name}", train_split, test_split)
+        refuse_splits(f"data.name={name}", train_split, test_split)
     if name == "digits":
         return load_digits(name=name, path=path, image_size=image_size)
     if name not in LAYOUTS:
@@ -138,7 +138,7 @@ def load(
             test_split=test_split,
         )
     else:
-        _refuse_splits(f"data.source={source}", train_split, test_split)
+        refuse_splits(f"data.source={source}", train_split, test_split)
         dataset = SOURCES[source](name=name, path=path, image_size=image_size)
     dataset = check_dataset(dataset)
     return resized(dataset, image_size) if image_size else dataset
@@ -166,7 +166,12 @@ def resized(dataset: Dataset, side: int) -> Dataset:
     )
 
 
-def _refuse_splits(what: str, train_split: str, test_split: str) -> None:
+def refuse_splits(what: str, train_split: str, test_split: str) -> None:
+    """Refuses splits of a source that has none to choose.
+
+    Raises:
+        ConfigError: a split is named.
+    """
     for field, split in (("data.train_split", train_split), ("data.test_split", test_split)):
         if split:
             raise ConfigError(
