@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from purenoise_jax.data.progress import progress
-from purenoise_jax.runtime.errors import DataError, StorageError
+from purenoise_jax.runtime.errors import DataError, StorageError, all_faults
 from purenoise_jax.runtime.files import read_bytes, read_json, write_atomically
 from purenoise_jax.runtime.threads import cores
 
@@ -78,7 +78,7 @@ class Manifest:
 
 
 def find_manifest(
-    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path
+    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
 ) -> Manifest:
     """Returns the manifest that is kept, or makes one if the files are not those that it lists.
 
@@ -86,21 +86,32 @@ def find_manifest(
         root: the data set's folder.
         splits: name -> the files below it and their labels.
         folder: of the cache.
+        key: tells data sets below one root with splits of the same names apart.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: files cannot be read; the message names the first few.
         StorageError: the manifest cannot be written.
     """
-    place = hashlib.sha256(f"{root.resolve()} {sorted(splits)}".encode("utf-8", "surrogateescape"))
+    kind = f"{root.resolve()} {sorted(splits)}{key}"
+    place = hashlib.sha256(kind.encode("utf-8", "surrogateescape"))
     file = folder / FOLDER / f"{place.hexdigest()[:32]}.json"
     with ThreadPoolExecutor(cores()) as pool:
 
         def facts(files: Sequence[tuple[Path, int]]) -> list[tuple[str, int, int]]:
-            sizes = pool.map(_size, (path for path, _ in files))
-            names = (path.relative_to(root).as_posix() for path, _ in files)
-            return list(zip(names, sizes, (label for _, label in files), strict=True))
+            names = [path.relative_to(root).as_posix() for path, _ in files]
+            sizes = []
+            for name, size in zip(names, pool.map(_size, (p for p, _ in files)), strict=True):
+                if isinstance(size, str):
+                    missing.append(f"{name}: {size}")
+                else:
+                    sizes.append(size)
+            labels = [label for _, label in files]
+            return [] if missing else list(zip(names, sizes, labels, strict=True))
 
+        missing: list[str] = []
         listed = {split: facts(files) for split, files in splits.items()}
+        if missing:
+            raise all_faults(root, missing)
         kept = _kept(file, listed)
         if kept is None:
             total = sum(map(len, splits.values()))
@@ -114,11 +125,12 @@ def find_manifest(
     return Manifest(root, file, kept, _digest(kept))
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | str:
+    """The size of a file in bytes, or its fault."""
     try:
         return path.stat().st_size
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return f"cannot be read ({error.strerror or error})"
 
 
 def _sha256(path: Path) -> str:
