@@ -12,7 +12,9 @@ from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files
 from purenoise_jax.data.sources.folder import folder_files
+from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
+from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.runtime.errors import ConfigError
 
 
@@ -144,9 +146,15 @@ def _of_folder(options: dict[str, Any]) -> FileSplits:
     return folder_files(options["path"], options["train_split"], options["test_split"])
 
 
+def _of_list(options: dict[str, Any]) -> FileSplits:
+    refuse_chosen_splits("data.source=list", options["train_split"], options["test_split"])
+    return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
+
+
 IN_FILES = {
     "npz": InFiles(lambda options: npz_bytes(options["path"]), "mapped", {"mapped": _mapped_npz}),
     "folder": _from_files(_of_folder),
+    "list": _from_files(_of_list),
 }
 
 
