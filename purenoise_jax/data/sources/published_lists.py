@@ -28,7 +28,7 @@ class Published:
         return f"{self.images:,} images of {self.classes:,} classes{sizes}"
 
 
-# By `data.name`. Sources: Liu et al. 2019, section 5 (the first two); Van Horn et al. 2018.
+# By `data.name`. Sources: the lists of Liu et al. 2019 (the first two); Van Horn et al. 2018.
 PUBLISHED = {
     "imagenet_lt": Published(115_846, 1_000, 1_280, 5),
     "places_lt": Published(62_500, 365, 4_980, 5),
