@@ -45,8 +45,8 @@ def read_rows(
     if is_table:
         return _read_table(text, path_column, label_columns)
     rows, faults = [], []
-    # Only these end a line; other separators of Unicode can be part of a name.
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+    # Not `splitlines`, because other separators of Unicode can be part of a name.
+    for number, line in enumerate(text.split("\n"), 1):
         parts = line.rsplit(None, 1)
         if len(parts) == 2:
             rows.append(Row(number, *parts))
