@@ -213,8 +213,10 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     unseeded.seed = 0
     # These change a result, but are not in the config hash, because a run may change them later.
     parts = [config_hash(unseeded)]
-    if data.indices:
-        parts.append(hashlib.sha256(read_bytes(expand(data.indices, "data.indices"))).hexdigest())
+    for field in ("indices", "train_list", "val_list", "test_list"):
+        if data[field]:
+            content = read_bytes(expand(data[field], f"data.{field}"))
+            parts.append(hashlib.sha256(content).hexdigest())
     if config.model.pretrained:
         content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
         parts.append(hashlib.sha256(content).hexdigest())

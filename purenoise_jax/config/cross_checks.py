@@ -3,11 +3,14 @@
 Checks that need the data as well are in `training/build.py`.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.data.sources.lists import NO_LISTS
+from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.methods import check_arguments
 from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.constraints import refuse_idle_statistics
@@ -34,6 +37,12 @@ def check_fields_agree(config: ConfigDict) -> None:
         data.normalize,
         {"data.normalize_mean": data.normalize_mean, "data.normalize_std": data.normalize_std},
     )
+    for name, unused in dataclasses.asdict(NO_LISTS).items():
+        if data[name] != unused and data.source not in LIST_SOURCES:
+            raise ConfigError(
+                f"data.{name}={data[name]} is used only with data.source=list, but data.source="
+                f"{data.source}; legal: {unused!r}"
+            )
     if data.val_fraction and data.val_per_class:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction:g} and data.val_per_class={data.val_per_class} "

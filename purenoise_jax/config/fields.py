@@ -120,6 +120,30 @@ _STATIC_FIELDS: dict[str, Field] = {
         Text(),
         absent="",
     ),
+    "data.train_list": Field(
+        "",
+        "of source=list: training images, as lines 'path label' or a .csv table",
+        Text(),
+        fixed=False,
+        absent="",
+    ),
+    "data.val_list": Field(
+        "", "of source=list: validation images; '' = none", Text(), fixed=False, absent=""
+    ),
+    "data.test_list": Field("", "of source=list: test images", Text(), fixed=False, absent=""),
+    "data.path_column": Field(
+        "path", "column of .csv lists with the paths below data.path", Text(), absent="path"
+    ),
+    "data.label_column": Field(
+        "label",
+        "column of .csv lists with the label, an integer or a name; or several with commas, of "
+        "which an image has one: 1 and not 0 or -1",
+        Text(),
+        absent="label",
+    ),
+    "data.path_suffix": Field(
+        "", "appended to every path of the lists, for example .png", Text(), absent=""
+    ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
     ),

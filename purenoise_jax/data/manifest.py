@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from purenoise_jax.data.progress import progress
-from purenoise_jax.runtime.errors import DataError, StorageError
+from purenoise_jax.runtime.errors import DataError, StorageError, all_faults
 from purenoise_jax.runtime.files import read_bytes, read_json, write_atomically
 from purenoise_jax.runtime.threads import cores
 
@@ -81,7 +81,7 @@ class Manifest:
 
 
 def find_manifest(
-    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path
+    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
 ) -> Manifest:
     """Returns the manifest that is kept, or makes one if there are files that it does not list.
 
@@ -89,12 +89,14 @@ def find_manifest(
         root: the data set's folder.
         splits: name -> the files below it and their labels.
         folder: of the cache.
+        key: tells data sets below one root with splits of the same names apart.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: files cannot be read; the message names the first few.
         StorageError: the manifest cannot be written.
     """
-    place = hashlib.sha256(f"{root.resolve()} {sorted(splits)}".encode("utf-8", "surrogateescape"))
+    kind = f"{root.resolve()} {sorted(splits)}{key}"
+    place = hashlib.sha256(kind.encode("utf-8", "surrogateescape"))
     file = folder / FOLDER / f"{place.hexdigest()[:32]}.json"
     listed = {
         split: [(path.relative_to(root).as_posix(), label) for path, label in files]
@@ -104,23 +106,28 @@ def find_manifest(
     if kept is None:
         total = sum(map(len, splits.values()))
         paths = (path for files in splits.values() for path, _ in files)
+        kept, missing = {}, []
         with ThreadPoolExecutor(cores()) as pool:
             facts = progress(pool.map(_facts, paths), "checksums", total)
-            kept = {}
             for split, rows in listed.items():
-                found = [(path, *next(facts), label) for path, label in rows]
-                kept[split] = tuple(Entry(p, size, label, sha) for p, size, sha, label in found)
+                entries = []
+                for (path, label), (size, sha256, fault) in zip(rows, facts, strict=False):
+                    entries.append(Entry(path, size, label, sha256))
+                    missing += [f"{path}: {fault}"] if fault else []
+                kept[split] = tuple(entries)
+        if missing:
+            raise all_faults(root, missing)
         _keep(file, root, kept)
     return Manifest(root, file, kept, _digest(kept))
 
 
-def _facts(path: Path) -> tuple[int, str]:
-    """The size of a file and the sha256 of its content."""
+def _facts(path: Path) -> tuple[int, str, str]:
+    """The size of a file, the sha256 of its content, and its fault, or ""."""
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return len(data), hashlib.sha256(data).hexdigest()
+        return 0, "", f"cannot be read ({error.strerror or error})"
+    return len(data), hashlib.sha256(data).hexdigest(), ""
 
 
 def _rows(splits: dict[str, tuple[Entry, ...]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from purenoise_jax.data.dataset import limit_test
 from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import make_training_set
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
@@ -113,6 +114,7 @@ def build(config: ConfigDict) -> Experiment:
         image_size=data.image_size,
         train_split=data.train_split,
         test_split=data.test_split,
+        lists=Lists(**{name: data[name] for name in dataclasses.asdict(NO_LISTS)}),
     )
     dataset = limit_test(dataset, data.limit)
     training = make_training_set(

@@ -35,7 +35,10 @@ from purenoise_jax.training.resume import RestorePoint
 
 # Paths, which may differ from machine to machine; the files found there are compared instead. So
 # may the number of threads.
-LOCAL_FIELDS = ("data.path", "data.indices", "data.workers", "init_from", "model.pretrained")
+LOCAL_FIELDS = (
+    *("data.path", "data.train_list", "data.val_list", "data.test_list", "data.indices"),
+    *("data.workers", "init_from", "model.pretrained"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

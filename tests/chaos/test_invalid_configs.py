@@ -146,6 +146,15 @@ CONTRADICTIONS = {
         {"data.normalize_mean": (0.5,) * 3},
         r"data\.normalize_mean=.* is used only with data\.normalize=explicit, but",
     ),
+    "lists that are not used": (
+        {"data.source": "folder", "data.val_list": "val.txt"},
+        r"data\.val_list=val\.txt is used only with data\.source=list, but data\.source=folder; "
+        r"legal: ''$",
+    ),
+    "a column that is not used": (
+        {"data.label_column": "target"},
+        r"data\.label_column=target is used only with data\.source=list, .*; legal: 'label'$",
+    ),
     "deviations that are not used": (
         {"phases.initial.methods": ("open",), "method.open.std": (0.5,) * 3},
         r"method\.open\.std=.* is used only with method\.open\.noise_stats=explicit",

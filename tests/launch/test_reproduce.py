@@ -365,10 +365,13 @@ def test_fields_that_change_a_result_change_the_workdir(tmp_path):
     for number, file in enumerate(files):
         file.parent.mkdir()
         file.write_text(f"{number}\n")
-    one, two = (Plan().config("CIFAR-10-LT", "erm", data__indices=str(file)) for file in files)
-    assert folder(one) != folder(two)
-    files[1].write_text("0\n")
-    assert folder(one) == folder(two), "the path does not matter"
+    for field in ("indices", "train_list", "val_list", "test_list"):
+        files[1].write_text("1\n")
+        named = ({f"data__{field}": str(file)} for file in files)
+        one, two = (Plan().config("CIFAR-10-LT", "erm", **given) for given in named)
+        assert folder(one) != folder(two)
+        files[1].write_text("0\n")
+        assert folder(one) == folder(two), "the path does not matter"
     weights = {"model__pretrained": str(files[0])}
     taken = Plan().config("CIFAR-10-LT", "erm", **weights)
     first = folder(taken)

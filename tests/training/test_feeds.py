@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.data.mapped_images import MappedImages
 from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.inference.runs import load_runs
-from purenoise_jax.runtime.errors import ConfigError, DataError, Stopped
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, DataError, Stopped
 from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
@@ -88,6 +89,40 @@ def test_a_run_of_files_is_the_resident_run(tree, tmp_path, feed):
     config = tiny_config(tree, **same, **{"data.feed": feed, "data.workers": 3})
     assert train(config, tmp_path / "run") == one
     assert numbers(tmp_path / "run") == numbers(tmp_path / "resident")
+
+
+@pytest.fixture(scope="module")
+def lists(tree, tmp_path_factory):
+    """Lists of the tree, in an order that is not that of its names."""
+    folder, given = tmp_path_factory.mktemp("lists"), {}
+    for split in ("train", "test"):
+        files = sorted((tree / split).rglob("*.png"), key=lambda file: file.name)
+        lines = [f"{file.relative_to(tree)} {file.parent.name[-1]}\n" for file in files]
+        (folder / f"{split}.txt").write_text("".join(lines))
+        given[f"data.{split}_list"] = str(folder / f"{split}.txt")
+    return given
+
+
+@pytest.mark.parametrize("feed", ["mapped", "decoded"])
+def test_a_run_of_listed_files_is_the_resident_run(tree, lists, resident, tmp_path, feed):
+    same = {"data.source": "list", **lists}
+    config = tiny_config(tree, **same, **{"data.feed": feed, "data.workers": 3})
+    # The lists have the order of the .npz file.
+    assert train(config, tmp_path / "run") == resident[0]
+    assert numbers(tmp_path / "run") == numbers(resident[1])
+
+
+def test_a_run_continues_with_moved_lists_but_not_with_others(tree, lists, tmp_path):
+    options = {"data.source": "list", "data.feed": "decoded", **lists}
+    train(tiny_config(tree, **options, num_epochs=4), tmp_path / "run")
+    text = Path(lists["data.train_list"]).read_text()
+    moved = options | {"data.train_list": str(tmp_path / "moved.txt"), "num_epochs": 5}
+    (tmp_path / "moved.txt").write_text(text.replace("class0", "./class0"))
+    train(tiny_config(tree, **moved), tmp_path / "run")
+    first, second, *others = text.splitlines(keepends=True)
+    (tmp_path / "moved.txt").write_text("".join([second, first, *others]))
+    with pytest.raises(CheckpointError, match="dataset_content"):
+        train(tiny_config(tree, **moved | {"num_epochs": 6}), tmp_path / "run")
 
 
 class Stop(Exception):

@@ -36,7 +36,9 @@ from purenoise_jax.runtime.files import read_json, write_json
 # from another path are told by their content and the choice of images.
 FREE = {
     "num_epochs", "num_devices", "steps_per_call", "init_from", "init_epoch", "init_aux_bn",
-    "data.path", "data.indices", "model.pretrained", "checkpoint.epochs", "checkpoint.every_epochs",
+    "data.path", "data.train_list", "data.val_list", "data.test_list", "data.indices",
+    "data.feed", "data.workers", "data.on_bad",
+    "model.pretrained", "checkpoint.epochs", "checkpoint.every_epochs",
     "method.m2m.network", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
 }  # fmt: skip
 

@@ -10,8 +10,11 @@ from purenoise_jax.data.mapped_images import MappedImages, stored
 from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.folder import folder_bytes, load_decoded
+from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files
+from purenoise_jax.data.sources.folder import folder_files
+from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
+from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.runtime.errors import ConfigError
 
 
@@ -120,7 +123,7 @@ def _mapped_npz(options: dict[str, Any]) -> Dataset:
     if options.get("image_size"):
         resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
         return in_cache(registry.load("npz", **resized))
-    registry.refuse_splits("data.source=npz", options["train_split"], options["test_split"])
+    refuse_chosen_splits("data.source=npz", options["train_split"], options["test_split"])
     return in_cache(load_mapped_npz(options["path"]))
 
 
@@ -128,24 +131,44 @@ def _npz_bytes(options: dict[str, Any]) -> int | None:
     return None if options.get("image_size") else npz_bytes(options["path"])
 
 
-def _decoded_folder(options: dict[str, Any]) -> Dataset:
-    return load_decoded(**{k: v for k, v in options.items() if k != "name"})
+def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
+    """A source of image files: (options) -> the files."""
+
+    def size(options: dict[str, Any]) -> int:
+        # At their stored size, it is not known without reading them.
+        side = options.get("image_size", 0)
+        return listed(options).num_bytes(side) if side and options["path"] else 0
+
+    def decoded(options: dict[str, Any]) -> Dataset:
+        return leave_in_files(
+            listed(options),
+            options.get("image_size", 0),
+            options.get("skips_bad", False),
+            options.get("crops", False),
+        )
+
+    def mapped(options: dict[str, Any]) -> Dataset:
+        """Decodes each image once, into the cache."""
+        dataset = decoded({**options, "skips_bad": False})
+        name = f"{dataset.content}-{options.get('image_size', 0)}"
+        return dataclasses.replace(in_cache(dataset, name), content="")
+
+    return InFiles(size, {"mapped": mapped, "decoded": decoded})
 
 
-def _mapped_folder(options: dict[str, Any]) -> Dataset:
-    """Decodes each image once, into the cache."""
-    dataset = _decoded_folder({**options, "skips_bad": False})
-    name = f"{dataset.content}-{options.get('image_size', 0)}"
-    return dataclasses.replace(in_cache(dataset, name), content="")
+def _of_folder(options: dict[str, Any]) -> FileSplits:
+    return folder_files(options["path"], options["train_split"], options["test_split"])
 
 
-def _folder_bytes(options: dict[str, Any]) -> int:
-    return folder_bytes(**{k: v for k, v in options.items() if k != "name"})
+def _of_list(options: dict[str, Any]) -> FileSplits:
+    refuse_chosen_splits("data.source=list", options["train_split"], options["test_split"])
+    return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
 
 
 IN_FILES = {
     "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
-    "folder": InFiles(_folder_bytes, {"mapped": _mapped_folder, "decoded": _decoded_folder}),
+    "folder": _from_files(_of_folder),
+    "list": _from_files(_of_list),
 }
 
 

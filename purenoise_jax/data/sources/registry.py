@@ -12,10 +12,12 @@ from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
 from purenoise_jax.data.sources.digits import load_digits
 from purenoise_jax.data.sources.download import ARCHIVES, cached_archive
 from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists, load_list
 from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.data.sources.tfds import has_readable, load_tfds
-from purenoise_jax.runtime.errors import ConfigError, shown, unknown
+from purenoise_jax.runtime.errors import ConfigError, unknown
 
 
 class Source(Protocol):
@@ -33,6 +35,14 @@ class SplitSource(Protocol):
         self, *, name: str, path: str, image_size: int, train_split: str, test_split: str
     ) -> Dataset:
         """Loads like a `Source`, with chosen splits; an empty name means the default split."""
+        ...
+
+
+class ListSource(Protocol):
+    """Signature of the entries of `LIST_SOURCES`."""
+
+    def __call__(self, *, name: str, path: str, image_size: int, lists: Lists) -> Dataset:
+        """Loads like a `Source`, with the images that lists name."""
         ...
 
 
@@ -60,7 +70,7 @@ def load_auto(
         DataError: the data set cannot be found or is damaged.
     """
     if name == "digits" or name in LAYOUTS:
-        refuse_splits(f"data.name={name}", train_split, test_split)
+        refuse_chosen_splits(f"data.name={name}", train_split, test_split)
     if name == "digits":
         return load_digits(name=name, path=path, image_size=image_size)
     if name not in LAYOUTS:
@@ -87,6 +97,7 @@ SOURCES: dict[str, Source] = {
     "cifar_dir": load_cifar,
     "npz": load_npz,
     "folder": load_folder,
+    "list": load_list,
     "digits": load_digits,
 }
 # The sources whose splits a config may choose.
@@ -95,6 +106,8 @@ SPLIT_SOURCES: dict[str, SplitSource] = {
     "tfds": load_tfds,
     "folder": load_folder,
 }
+# The sources that read lists.
+LIST_SOURCES: dict[str, ListSource] = {"list": load_list}
 
 
 def load(
@@ -105,6 +118,7 @@ def load(
     image_size: int = 0,
     train_split: str = "",
     test_split: str = "",
+    lists: Lists = NO_LISTS,
 ) -> Dataset:
     """Loads a data set.
 
@@ -116,6 +130,7 @@ def load(
             resized.
         train_split: name of the training split or folder; empty for the default.
         test_split: name of the test split or folder; empty for the default.
+        lists: files that list the images of each split; other sources do not read them.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]` and labels `int32[N]`.
@@ -138,8 +153,11 @@ def load(
             test_split=test_split,
         )
     else:
-        refuse_splits(f"data.source={source}", train_split, test_split)
-        dataset = SOURCES[source](name=name, path=path, image_size=image_size)
+        refuse_chosen_splits(f"data.source={source}", train_split, test_split)
+        if source in LIST_SOURCES:
+            dataset = LIST_SOURCES[source](name=name, path=path, image_size=image_size, lists=lists)
+        else:
+            dataset = SOURCES[source](name=name, path=path, image_size=image_size)
     dataset = check_dataset(dataset)
     return resized(dataset, image_size) if image_size else dataset
 
@@ -164,16 +182,3 @@ def resized(dataset: Dataset, side: int) -> Dataset:
         test_images=square(dataset.test_images),
         val_images=None if val_images is None else square(val_images),
     )
-
-
-def refuse_splits(what: str, train_split: str, test_split: str) -> None:
-    """Refuses splits of a source that has none to choose.
-
-    Raises:
-        ConfigError: a split is named.
-    """
-    for field, split in (("data.train_split", train_split), ("data.test_split", test_split)):
-        if split:
-            raise ConfigError(
-                f"{field}={shown(split)} is not read: {what} has no splits to choose; legal: ''"
-            )

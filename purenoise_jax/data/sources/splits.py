@@ -1,6 +1,6 @@
-"""Checks the names of the splits that a config chooses for training and test."""
+"""Checks the splits that a config chooses for training and test."""
 
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError, shown
 
 
 def refuse_odd_splits(train: str, test: str) -> None:
@@ -23,3 +23,21 @@ def refuse_odd_splits(train: str, test: str) -> None:
             f"data.train_split and data.test_split are both {train!r}, so the test would use "
             "training images; set one of them to another split"
         )
+
+
+def refuse_chosen_splits(what: str, train_split: str, test_split: str) -> None:
+    """Refuses splits that a config chooses where there are none to choose.
+
+    Args:
+        what: the field, with its value, whose data have no splits to choose.
+        train_split: name of the training split; "" = none is chosen.
+        test_split: name of the test split; "" = none is chosen.
+
+    Raises:
+        ConfigError: a split is chosen.
+    """
+    for field, split in (("data.train_split", train_split), ("data.test_split", test_split)):
+        if split:
+            raise ConfigError(
+                f"{field}={shown(split)} is not read: {what} has no splits to choose; legal: ''"
+            )

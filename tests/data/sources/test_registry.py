@@ -14,24 +14,33 @@ from tests import cifar_files as files
 
 
 def test_every_loader_has_the_same_signature() -> None:
-    assert list(registry.SOURCES) == ["auto", "tfds", "cifar_dir", "npz", "folder", "digits"]
+    assert list(registry.SOURCES) == [
+        "auto",
+        "tfds",
+        "cifar_dir",
+        "npz",
+        "folder",
+        "list",
+        "digits",
+    ]
     for name, loader in registry.SOURCES.items():
         parameters = inspect.signature(loader).parameters
         splits = ["train_split", "test_split"] if name in registry.SPLIT_SOURCES else []
-        assert list(parameters) == ["name", "path", "image_size", *splits]
+        lists = ["lists"] if name in registry.LIST_SOURCES else []
+        assert list(parameters) == ["name", "path", "image_size", *splits, *lists]
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
 
 
 def test_unknown_source_names_the_legal_ones_and_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"auto, tfds, cifar_dir, npz, folder, digits.*'cifar_dir'"
+        ConfigError, match=r"auto, tfds, cifar_dir, npz, folder, list, digits.*'cifar_dir'"
     ):
         registry.load("cifar-dir", name="cifar10", path="")
     with pytest.raises(ConfigError, match=r"digits$"):
         registry.load("zzz", name="cifar10", path="")
 
 
-@pytest.mark.parametrize("source", ["cifar_dir", "npz", "folder"])
+@pytest.mark.parametrize("source", ["cifar_dir", "npz", "folder", "list"])
 def test_path_is_required(source: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.path is empty"):
         registry.load(source, name="cifar10", path="")

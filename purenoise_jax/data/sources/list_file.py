@@ -1,0 +1,92 @@
+"""Reads one file that lists images with their labels: lines `path label`, or a CSV table."""
+
+import csv
+import dataclasses
+import io
+
+# Values of a column of attributes, which say if an image has the attribute.
+_ATTRIBUTES = {"1": True, "0": False, "-1": False}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a list.
+
+    Attributes:
+        line: its place in the file, counted from 1.
+        path: as it is written.
+        label: as it is written; of columns of attributes, the name of the only one it has.
+    """
+
+    line: int
+    path: str
+    label: str
+
+
+def read_rows(
+    content: bytes, is_table: bool, path_column: str, label_columns: tuple[str, ...]
+) -> tuple[list[Row], list[str]]:
+    """Reads all rows of a list.
+
+    In lines, the label is what follows the last blank, so paths may hold blanks. Empty lines are
+    passed over, and so are images of a table with none or several of the attributes.
+
+    Args:
+        content: of the file, in UTF-8; other bytes can be part of a path.
+        is_table: it is a CSV table with a header; otherwise it has lines `path label`.
+        path_column: of a table.
+        label_columns: of a table: one that holds the label, or several attributes, which are 1 if
+            an image has them, otherwise 0 or -1.
+
+    Returns:
+        The rows, and one line for each fault.
+    """
+    text = content.decode("utf-8-sig", "surrogateescape")
+    if is_table:
+        return _read_table(text, path_column, label_columns)
+    rows, faults = [], []
+    # Not `splitlines`, because other separators of Unicode can be part of a name.
+    for number, line in enumerate(text.split("\n"), 1):
+        parts = line.rsplit(None, 1)
+        if len(parts) == 2:
+            rows.append(Row(number, *parts))
+        elif parts:
+            faults.append(f"line {number}: wanted 'path label', got {line[:80]!r}")
+    return rows, faults
+
+
+def _read_table(
+    text: str, path_column: str, label_columns: tuple[str, ...]
+) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    faults: list[str] = []
+    table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    try:
+        header = [name.strip() for name in next(table, [])]
+        for name in (path_column, *label_columns):
+            if header.count(name) != 1:
+                found = ", ".join(map(repr, header[:20])) or "none"
+                return [], [f"wanted one column {name!r}; its columns: {found}"]
+        place, *labels = (header.index(name) for name in (path_column, *label_columns))
+        for cells in table:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                faults.append(
+                    f"line {table.line_num}: has {len(cells)} cells, but {len(header)} columns"
+                )
+                continue
+            values = [cells[i].strip() for i in labels]
+            if len(values) > 1:
+                odd = [value for value in values if value not in _ATTRIBUTES]
+                if odd:
+                    faults.append(f"line {table.line_num}: {odd[0]!r} is none of 1, 0 and -1")
+                    continue
+                pairs = zip(label_columns, values, strict=True)
+                values = [name for name, value in pairs if _ATTRIBUTES[value]]
+                if len(values) != 1:
+                    continue
+            rows.append(Row(table.line_num, cells[place].strip(), values[0]))
+    except csv.Error as error:
+        faults.append(f"line {table.line_num}: {error}")
+    return rows, faults

@@ -1,0 +1,191 @@
+"""Reads image files that one list per split names, with their labels, below one folder."""
+
+import dataclasses
+import hashlib
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.sources.file_splits import FileSplits, read_all
+from purenoise_jax.data.sources.list_file import Row, read_rows
+from purenoise_jax.data.sources.published_lists import check_published
+from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
+from purenoise_jax.runtime.files import read_bytes
+from purenoise_jax.runtime.paths import expand
+
+_INTEGER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """The lists of a data set, named as the fields of `data`.
+
+    Attributes:
+        train_list: file with lines `path label`, or a table whose name ends with `.csv`.
+        val_list: as `train_list`; "" = there are no validation images.
+        test_list: as `train_list`.
+        path_column: column of a table with the paths.
+        label_column: column of a table with the labels; or several with commas between them, which
+            are attributes: the class of an image is the only one that it has.
+        path_suffix: is appended to every path, for tables that name images without it.
+    """
+
+    train_list: str = ""
+    val_list: str = ""
+    test_list: str = ""
+    path_column: str = "path"
+    label_column: str = "label"
+    path_suffix: str = ""
+
+
+NO_LISTS = Lists()
+
+
+def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LISTS) -> Dataset:
+    """Loads the images that lists name, in the order of the lists.
+
+    Labels are integers from 0, and every class up to the largest has a training image. If a label
+    of a training table is no integer, labels are names: the classes are the sorted names of the
+    training table. Images are converted to RGB, by the rules of `decode_image`; one message lists
+    all faults.
+
+    Args:
+        name: a key of `PUBLISHED`, with which the training list is compared; others are unused.
+        path: the folder below which the images lie.
+        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
+            same for all images.
+        lists: one for each split.
+
+    Returns:
+        The checked data set, images `uint8[N, H, W, 3]`.
+
+    Raises:
+        ConfigError: `path`, the training list or the test list is not given.
+        DataError: a list cannot be read, is empty, or names an image twice, a training image to
+            test with, a path that leaves the folder or a label that is not legal; an image is
+            missing or damaged; the sizes differ while `image_size` is 0; or the training list
+            differs from the published one.
+    """
+    return read_all(list_files(name, path, lists), image_size)
+
+
+def list_files(name: str, path: str, lists: Lists) -> FileSplits:
+    """Reads the lists, by the rules of `load_list`; no image is looked for.
+
+    Args:
+        name: see `load_list`.
+        path: see `load_list`.
+        lists: see `load_list`.
+
+    Raises:
+        ConfigError: see `load_list`.
+        DataError: a list has a fault; the message names the first few.
+    """
+    if not path:
+        raise ConfigError("data.path is empty: give the folder below which the listed images lie")
+    root = expand(path, "data.path")
+    chosen = {split: getattr(lists, f"{split}_list") for split in ("train", "test", "val")}
+    for split in ("train", "test"):
+        if not chosen[split]:
+            raise ConfigError(
+                f"data.{split}_list is empty: give a file with lines 'path label', or a .csv table"
+            )
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder (data.path)")
+    columns = tuple(name.strip() for name in lists.label_column.split(","))
+    key = hashlib.sha256(repr(dataclasses.astuple(lists)[3:]).encode("utf-8", "backslashreplace"))
+    rows: dict[str, list[Row]] = {}
+    faults: list[str] = []
+    for split, file in chosen.items():
+        if not file:
+            continue
+        field = f"data.{split}_list"
+        try:
+            content = read_bytes(expand(file, field))
+        except OSError as error:
+            faults.append(f"{field}={file}: cannot be read ({error.strerror or error})")
+            continue
+        rows[split], more = read_rows(content, _is_table(file), lists.path_column, columns)
+        faults += [f"{field}={file}: {fault}" for fault in more]
+        if not rows[split] and not more:
+            faults.append(f"{field}={file}: lists no image")
+        key.update(f"{split} {hashlib.sha256(content).hexdigest()}".encode())
+    if faults:
+        raise all_faults(root, faults)
+
+    classes = _classes(rows["train"], columns if _is_table(chosen["train"]) else ())
+    by_label = {label: place for place, label in enumerate(classes)}
+    files: dict[str, list[tuple[pathlib.Path, int]]] = {}
+    training: dict[str, str] = {}
+    for split, found in rows.items():
+        seen: dict[str, str] = {}
+        files[split] = []
+        for row in found:
+            place = pathlib.PurePosixPath(row.path + lists.path_suffix)
+            label = _label(row, by_label)
+            where = f"data.{split}_list, line {row.line}"
+            before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
+            if not row.path or "\0" in row.path:
+                faults.append(f"{where}: {shown(row.path)} is no path")
+            elif place.is_absolute() or ".." in place.parts:
+                faults.append(f"{where}: {shown(row.path)} leads out of data.path")
+            elif before:
+                faults.append(f"{where}: {place} is listed before, in {before}")
+            elif label is None:
+                faults.append(f"{where}: label {shown(row.label)} is not legal; {_legal(classes)}")
+            else:
+                files[split].append((root / place, label))
+            seen.setdefault(str(place), where)
+        training = seen if split == "train" else training
+    if faults:
+        raise all_faults(root, faults)
+    labels = np.array([label for _, label in files["train"]], np.int32)
+    check_published(name, labels, len(classes))
+    return FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+
+
+def _is_table(file: str) -> bool:
+    return file.lower().endswith(".csv")
+
+
+def _classes(rows: list[Row], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The class names of a training list, which is a table if it has columns.
+
+    Raises:
+        DataError: labels are integers, and there is one below the largest that no image has.
+    """
+    if len(columns) > 1:
+        return columns
+    found = {row.label for row in rows}
+    if columns and not all(_INTEGER.fullmatch(label) for label in found):
+        return tuple(sorted(found - {""}))
+    present = {int(label) for label in found if _INTEGER.fullmatch(label)}
+    # The first number that is not there; it lies at most one beyond the number of labels.
+    first = next(k for k in range(len(present) + 1) if k not in present)
+    if present and first <= max(present):
+        raise DataError(
+            f"data.train_list has no image of class {first}, although its labels go up to "
+            f"{max(present)}; every class needs one, and labels count from 0"
+        )
+    return tuple(map(str, range(len(present))))
+
+
+def _label(row: Row, by_label: Mapping[str, int]) -> int | None:
+    """The class of a row, None if there is no such class."""
+    if row.label in by_label:
+        return by_label[row.label]
+    # Leading zeros, of integers only.
+    plain = row.label.lstrip("0") or "0"
+    return by_label.get(plain) if _INTEGER.fullmatch(row.label) else None
+
+
+def _legal(classes: tuple[str, ...]) -> str:
+    if not classes:
+        return "legal: integers from 0"
+    if classes == tuple(map(str, range(len(classes)))):
+        return f"legal: integers in 0 .. {len(classes) - 1}"
+    more = ", ..." if len(classes) > 5 else ""
+    return f"legal: the classes of data.train_list, {', '.join(classes[:5])}{more}"
