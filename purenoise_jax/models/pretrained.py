@@ -17,6 +17,7 @@ from purenoise_jax.models.norm import AUX_PREFIX
 from purenoise_jax.models.projectors import PROJECTOR
 from purenoise_jax.models.resnet import ResNet
 from purenoise_jax.models.torchvision_names import current_name, torch_name
+from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
 
 # Counters that PyTorch's norms have and do not use with a momentum.
@@ -125,4 +126,4 @@ def shapes_of(network: Any, image_shape: tuple[int, int, int]) -> Any:
         image_shape: (H, W, C).
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), image)
+    return jax.eval_shape(lambda x: network.init(rng.root(0), x, train=False), image)

@@ -25,11 +25,17 @@ from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
 safetensors = pytest.importorskip("safetensors.numpy", reason="needs the extra weights")
-MODELS["narrow"] = partial(ResNet, blocks=(1,), width=4, small_images=True)
+NARROW = partial(ResNet, blocks=(1,), width=4, small_images=True)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """A network of these tests alone."""
+    monkeypatch.setitem(MODELS, "narrow", NARROW)
 
 
 def write_weights(path, classes=4, shift=0):
-    network = MODELS["narrow"](num_classes=classes, norm=NORMS["bn"])
+    network = NARROW(num_classes=classes, norm=NORMS["bn"])
     shapes = flatten_dict(shapes_of(network, (8, 8, 3)))
     state = {}
     for variable, leaf in shapes.items():
