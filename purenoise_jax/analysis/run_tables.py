@@ -157,7 +157,7 @@ def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
     )
     for name, key, note in (
         ("fingerprint", "dataset_fingerprint", "sha256 of the chosen indices"),
-        ("content", "dataset_content", "sha256 of the labels and a sample of the images"),
+        ("content", "dataset_content", "sha256 of all labels and images"),
     ):
         value = recorded.get(key)
         rows.append(Row(name, value, note) if value else Row(name, NONE, missing))
