@@ -35,7 +35,7 @@ PLANS = {
 
 
 # Epochs of training in the sources.
-LENGTHS = (200, 300, 320, 400, 591, 684)
+LENGTHS = (200, 300, 320, 400, 520, 591, 684)
 
 
 def in_second_stage(phase):
