@@ -211,7 +211,8 @@ def network(
         num_classes=num_classes,
         norm=partial(norm, dtype=DTYPES[dtype]),
         dtype=DTYPES[dtype],
-        remat=remat,
+        # A network of a test has no such argument.
+        **({} if remat == "none" else {"remat": remat}),
     )
 
 

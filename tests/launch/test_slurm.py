@@ -204,8 +204,13 @@ def test_a_table_is_run_by_two_arrays_and_nothing_twice(table, tmp_path):
 
 def test_a_stopped_job_of_an_array_goes_back_into_the_queue_alone(table, tmp_path):
     number, *_ = re.findall(r"array (\d+)", table(*SUBMIT, "--epochs=4000"))
+
     # Both have ended an epoch.
-    wait_until(lambda: len([*tmp_path.glob("out/quick/*/*/metrics.jsonl")]) == 2, tmp_path)
+    def trained() -> bool:
+        files = [*tmp_path.glob("out/quick/*/*/metrics.jsonl")]
+        return sum(file.stat().st_size > 0 for file in files) == 2
+
+    wait_until(trained, tmp_path)
     subprocess.run(["scancel", "--signal=USR1", f"{number}_0"], check=True)
     wait_until(lambda: "back into the queue" in log_of(tmp_path, number, 0), tmp_path)
     assert "stopped at a checkpoint of step" in log_of(tmp_path, number, 0)

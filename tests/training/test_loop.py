@@ -404,7 +404,7 @@ def test_a_run_says_what_has_changed_since(npz, tmp_path, monkeypatch):
         config.num_epochs = epochs
         if changes:
             monkeypatch.setattr(provenance, "versions", lambda: {**versions(), "jax": "9.9"})
-            monkeypatch.setattr(setup, "_cores", lambda: 99)
+            monkeypatch.setattr(setup, "cores", lambda: 99)
             config.num_devices = 2
         notes = Notes()
         train_and_evaluate(config, tmp_path, notes)
