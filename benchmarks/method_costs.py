@@ -22,8 +22,6 @@ from purenoise_jax.training.train_step import Rows
 CLASSES, STEPS = 10, 8
 # Enough for every method to have a phase of its own.
 EPOCHS = 10
-# Methods that take effect only beside another, and the ones they are timed with.
-BESIDE = {"tla": "vs"}
 
 
 def write_images(path: Path, batch_size: int, size: int = 32) -> Path:
@@ -55,8 +53,8 @@ def method_config(
         network: workdir of the run whose network a method uses beside its own.
     """
     config = cifar10_lt.get_config(f"method=erm,model={model},augment=flip_crop")
-    names = (*filter(None, (BESIDE.get(method),)), method)
-    lay_out(config, names, EPOCHS)
+    # A method that ends another one begins from it.
+    lay_out(config, (*as_method(METHODS[method]).replaces, method), EPOCHS)
     config.data.update({"source": "npz", "path": str(images), "profile": "natural"})
     config.batch_size, config.num_devices = batch_size, 1
     if "network" in arguments_of(METHODS[method]):

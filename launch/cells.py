@@ -170,7 +170,7 @@ def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> lis
         extra.append(row.difference(found[0]) if found else "-")
     note = [plan.caveat] if plan.caveat and not plan.mini else []
     published = [n or "-" for n in (cell.paper, cell.reproduction)[: len(table.published)]]
-    best = [row.best_on_test()] if any(r.best_on_test() != "-" for r in rows) else []
+    best = [row.best_on_test()] if BEST in columns(table, plan, rows) else []
     return [cell.method, *published, row.number("test_accuracy"), *best, *extra, *note]
 
 
@@ -225,7 +225,7 @@ def write(
         lines.append("| " + " | ".join(entries(row, table, plan, rows)) + " |")
     lines += [
         "",
-        f"Test accuracy in percent, mean ± standard error. Published: {table.source}.",
+        _legend(table),
         "",
     ]
     records = []
@@ -254,5 +254,6 @@ def _title(table: Table, plan: Plan, select: str) -> str:
 
 
 def _legend(table: Table) -> str:
-    published = "" if table.source == "new" else f" Published: {table.source}."
+    shown = table.published and table.source != "new"
+    published = f" Published: {table.source}." if shown else ""
     return f"Test accuracy in percent, mean ± standard error over seeds.{published}"

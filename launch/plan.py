@@ -208,13 +208,13 @@ class Table:
         return tuple(cell.config for cell in self.cells if cell.config is not None)
 
     def unpublished(self) -> "Table":
-        """Returns the table without published numbers, and without cells that have only these."""
+        """Returns the table without published numbers, their columns and cells that need them."""
         cells = (
             dataclasses.replace(cell, paper="", reproduction="")
             for cell in self.cells
             if cell.config is not None
         )
-        return dataclasses.replace(self, cells=tuple(cells))
+        return dataclasses.replace(self, cells=tuple(cells), published=())
 
     def without_repeats(self) -> "Table":
         """Returns the table without cells whose run is that of an earlier one."""

@@ -40,6 +40,11 @@ class Task:
     first_epoch: int = 0
 
     @property
+    def name(self) -> str:
+        """Its folder below the root of all runs, for people."""
+        return f"{self.workdir.parent.name}/{self.workdir.name}"
+
+    @property
     def starts_from(self) -> tuple[Path, ...]:
         """The workdirs of other runs whose checkpoints it needs."""
         wanted = [self.config.init_from, *(a.network for a in _wanting_networks(self.config))]

@@ -173,10 +173,7 @@ def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
         epochs = f"epochs {task.first_epoch} .. {config.num_epochs}"
         state = "done" if task.summary else "to do"
         left += 0 if task.summary else cost
-        console.print(
-            f"{state:>5}  {cost:9.3g} PFLOP  {epochs:<18} {task.workdir.parent.name}/"
-            f"{task.workdir.name}"
-        )
+        console.print(f"{state:>5}  {cost:9.3g} PFLOP  {epochs:<18} {task.name}")
     undone = sum(not task.summary for task in tasks)
     console.print(f"{len(tasks)} runs, {undone} to do, {left:,.5g} PFLOP of training steps left")
     rate = _rate(tasks)

@@ -62,8 +62,7 @@ def show_states(
     for task in tasks:
         state = state_of(task, queued)
         counts[state.name] += 1
-        name = f"{task.workdir.parent.name}/{task.workdir.name}"
-        console.print(f"{state.name:<8} {name}  {state.detail}".rstrip())
+        console.print(f"{state.name:<8} {task.name}  {state.detail}".rstrip())
     there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     console.print(f"{len(tasks)} runs: {there}")
     return counts

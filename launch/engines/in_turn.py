@@ -21,7 +21,7 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     broken: list[Path] = []
     note = f"  ({MEANS_NOTHING})" if quick else ""
     for number, task in enumerate(tasks, start=1):
-        name = f"[{number}/{len(tasks)}] {task.workdir.parent.name}/{task.workdir.name}"
+        name = f"[{number}/{len(tasks)}] {task.name}"
         if task.summary:
             before = percent(task.summary["test_accuracy"])
             console.print(f"{name}: already done, {before} %{note}")

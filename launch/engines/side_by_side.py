@@ -20,13 +20,11 @@ from launch.local import SIGNALS, WITH_PARENT, stop
 from launch.planning import Task
 from launch.run_states import DONE, RUNNING, state_of
 from purenoise_jax.runtime.console import SafeConsole
-from purenoise_jax.runtime.errors import Stopped
+from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, Stopped
 
 COMMAND = (sys.executable, "-m", "launch.reproduce")
 # Beside the folders of the runs: the output of each process.
 LOGS = "logs"
-# Exit codes after Ctrl-C, and after other signals.
-INTERRUPTED, STOPPED = 130, 143
 # Of a GPU's memory, shared by the processes on it.
 MEMORY = 0.9
 
@@ -63,7 +61,7 @@ def run(
                 for task in [t for t in waiting if any(w in broken for w in t.starts_from)]:
                     waiting.remove(task)
                     broken.append(task.workdir)
-                    console.print(f"{_name(task)}: skipped, what it starts from is not done")
+                    console.print(f"{task.name}: skipped, what it starts from is not done")
                 free = [place for place in range(jobs) if place not in running]
                 ready = [t for t in waiting if not any(w in known for w in t.starts_from)]
                 for place, task in zip(free, ready, strict=False):
@@ -77,14 +75,14 @@ def run(
                         running[place] = task, _start(task, arguments, place, jobs, root, own)
                     finally:
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-                    console.print(f"{_name(task)}: started")
+                    console.print(f"{task.name}: started")
                 for place, (task, process) in list(running.items()):
                     if process.poll() is None:
                         continue
                     del running[place]
                     known.discard(task.workdir)
                     state = state_of(task)
-                    console.print(f"{_name(task)}: {state.name} {state.detail}".rstrip())
+                    console.print(f"{task.name}: {state.name} {state.detail}".rstrip())
                     if state.name == RUNNING:
                         broken.append(task.workdir)
                         console.print("  another process trains it; give the command again later")
@@ -97,17 +95,13 @@ def run(
             stop([process for _, process in running.values()])
     if received:
         name = signal.Signals(received[0]).name
-        code = INTERRUPTED if received[0] == signal.SIGINT else STOPPED
+        code = INTERRUPTED if received[0] == signal.SIGINT else TERMINATED
         raise Stopped(f"stopped by {name}; the same command continues where it stopped", code)
     return broken
 
 
-def _name(task: Task) -> str:
-    return f"{task.workdir.parent.name}/{task.workdir.name}"
-
-
 def _log(task: Task, root: Path) -> Path:
-    return root / LOGS / f"{task.workdir.parent.name}-{task.workdir.name}.txt"
+    return root / LOGS / f"{task.name.replace('/', '-')}.txt"
 
 
 def _start(

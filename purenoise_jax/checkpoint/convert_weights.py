@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +77,8 @@ def read_tensors(path: Path, key: str = "") -> dict[str, np.ndarray]:
     return {str(name): _to_numpy(tensor) for name, tensor in found.items()}
 
 
-def _to_numpy(tensor: "torch.Tensor") -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
-    # NumPy has no bfloat16.
+def _to_numpy(tensor: Any) -> np.ndarray:
+    """The values of a PyTorch tensor; those of bfloat16, which NumPy lacks, as float32."""
     wide = tensor.float() if tensor.is_floating_point() else tensor
     return wide.detach().contiguous().numpy()
 

@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from purenoise_jax.data.host_images import HostImages, chunks, num_chunks
 from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.data.progress import progress
 from purenoise_jax.runtime.errors import DataError, StorageError
-from purenoise_jax.runtime.files import create, open_plain
+from purenoise_jax.runtime.files import open_plain, replacing
 
 FOLDER = "mapped"
 
@@ -109,12 +108,12 @@ def stored(images: Any, folder: Path, name: str = "") -> MappedImages:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         seen = hashlib.sha256(f"{images.shape}".encode())
-        with _replacing(path) as file:
+        with replacing(path) as file:
             for chunk in progress(chunks(images), "writing the cache", num_chunks(images)):
                 data = np.ascontiguousarray(chunk)
                 seen.update(data)
                 file.write(data)
-        with _replacing(recorded) as file:
+        with replacing(recorded) as file:
             file.write(f"{seen.hexdigest()}\n".encode())
     except OSError as error:
         if isinstance(error, StorageError):
@@ -132,19 +131,3 @@ def image_digest(images: Any) -> str:
     for chunk in chunks(images):
         digest.update(np.ascontiguousarray(chunk))
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Any]:
-    """A file to write, which takes the place of `path` once it is complete."""
-    temporary, file = create(path.parent, path.name)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -64,7 +64,7 @@ class Observed(NamedTuple):
         batch: of the step.
         outputs: those of the `Outcome`.
         before: {"params", "batch_stats"} before the step.
-        learning_rate: f32[], of the step.
+        learning_rate: f32[], of the head in the step.
     """
 
     variables: Any

@@ -99,11 +99,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "backslashreplace")
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a file to write, which takes the place of `path` once it is complete.
+
+    Raises:
+        OSError: it could not be written; the error names it.
+    """
     with _naming(path):
         temporary, file = create(path.parent, path.name)
         try:
             with file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

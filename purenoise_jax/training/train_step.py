@@ -300,7 +300,7 @@ class TrainStep:
             batch,
             aux.outputs,
             {"params": state.params, "batch_stats": state.batch_stats},
-            self.lr_fn(state.step),
+            self.recipe.lr_factor(("head",)) * self.lr_fn(state.step),
         )
         extra = {
             name: self.recipe.memory[name].update(tree, observed)
