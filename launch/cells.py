@@ -24,7 +24,7 @@ BEST = "best on test"
 TITLES = {
     LAST: "",
     "val": "best epochs on validation images",
-    "test_best": "best epochs on the test set, which is too high, as the test set chose them",
+    "test_best": "best epochs on the test set, too high because they were chosen there",
 }
 # Fields of a summary that belong to the last epoch.
 OF_LAST = {

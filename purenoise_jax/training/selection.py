@@ -1,7 +1,7 @@
 """Accuracy of a run by the rules that choose the epoch that is reported.
 
 The last epoch is the number of this package. Most of the field reports the epoch that is best on
-the test set, which is too high, because the test set has chosen it.
+the test set, which is too high, because the epoch was chosen on the images that measure it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ def selected_lines(selected: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """
     titles = {
         "val": "best on validation",
-        "test_best": "best on the test set (too high, as the test set chose it)",
+        "test_best": "best on the test set (too high, because it was chosen there)",
     }
     return [
         f"{title}: {percent(chosen['test_accuracy'])} % on the test set after epoch "

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import make_phase
@@ -36,6 +37,16 @@ def test_a_memory_sees_the_features_and_labels_of_the_step():
     pixels = images.reshape(6, -1) / 255
     expected = np.stack([pixels[valid & (labels == k)].sum(axis=0) for k in range(3)])
     np.testing.assert_allclose(state.extra["sums"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_memory_sees_the_learning_rate_of_the_head(factor):
+    memory = Memory(
+        lambda variables: jnp.float32(0), lambda tree, observed: tree + observed.learning_rate
+    )
+    recipe = Recipe(memory={"rate": memory}).with_head_factor(factor)
+    state, *_ = run(recipe, *data(), lr=0.5)
+    np.testing.assert_allclose(state.extra["rate"], factor * 0.5)
 
 
 def test_a_projection_follows_the_update_and_sees_the_memories():
