@@ -81,3 +81,13 @@ def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
     assert entries(partly, table, Plan(), rows)[-1] == "-"
     assert BEST not in columns(table, Plan(), [partly])
     assert len(entries(partly, table, Plan(), [partly])) == 3
+
+
+def test_a_table_without_published_numbers_has_no_columns_for_them():
+    cell = Cell("setting", "OPeN", tiny_config("x"), "60.0", "61")
+    table = Table("title", "nowhere", (cell, Cell("setting", "LADE", None, "9", needs="it")))
+    bare = table.unpublished()
+    row = Row(bare.cells[0], 1, (summary(0.5, 0.7, evaluations=1),))
+    assert columns(bare, Plan(), [row]) == ["", "here"]
+    assert entries(row, bare, Plan(), [row]) == ["OPeN", "50.0 (n=1)"]
+    assert [c.method for c in bare.cells] == ["OPeN"]
