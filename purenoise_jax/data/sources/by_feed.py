@@ -43,8 +43,8 @@ def load_for(
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
+    decodable = [name for name, form in IN_FILES.items() if "decoded" in form.loaders]
     if crops:
-        decodable = [name for name, form in IN_FILES.items() if "decoded" in form.loaders]
         if source not in decodable:
             raise ConfigError(
                 f"data.augment has {NAME}, which crops images where they are decoded, but "
@@ -69,10 +69,9 @@ def load_for(
     if in_file is not None and feed in in_file.loaders:
         return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
     if feed == "decoded":
-        legal = ", ".join(name for name, form in IN_FILES.items() if "decoded" in form.loaders)
         raise ConfigError(
             f"data.feed=decoded reads image files, which data.source={source} has not; legal: "
-            f"auto, resident or mapped, or one of the sources {legal}"
+            f"auto, resident or mapped, or one of the sources {', '.join(decodable)}"
         )
     dataset = registry.load(source, **options)
     splits = (dataset.train_images, dataset.test_images, dataset.val_images)
