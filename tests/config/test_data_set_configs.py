@@ -5,6 +5,7 @@ import itertools
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,6 +35,7 @@ from purenoise_jax.data.sources.where import WHERE
 from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.build import build
+from purenoise_jax.training.compile_steps import step_program
 from purenoise_jax.training.loop import train_and_evaluate
 from tests import tiny  # noqa: F401  (adds the network)
 from tests.trees import TREES
@@ -250,8 +252,23 @@ def test_its_data_are_read_from_its_layout(name, tmp_path, monkeypatch):
     assert isinstance(training.images, DecodedImages) == bool(crops)
 
 
-@pytest.mark.slow
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", MODULES)
+def test_a_step_of_each_phase_fits_its_data(name, tmp_path, monkeypatch):
+    """Traced, not compiled."""
+    experiment = build(small(name, tmp_path, monkeypatch))
+    shapes, streamed = experiment.step_shapes(), experiment.streams
+    for phase in experiment.phases:
+        step = experiment.step_fn(phase)
+        program = step_program(step, experiment.placement, looped=False, streamed=streamed)
+        number = () if streamed else (jax.ShapeDtypeStruct((), np.int32),)
+        state, _ = jax.eval_shape(program, *shapes, *number)
+        assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, shapes[0])
+
+
+# Decoded and cropped with lists; grey and resident; a share to test on.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["inaturalist18", "fashion_mnist_lt", "eurosat_lt"])
 def test_it_trains_from_its_layout_to_the_end(name, tmp_path, monkeypatch):
     config = small(name, tmp_path, monkeypatch)
     train_and_evaluate(config, tmp_path / "run")
