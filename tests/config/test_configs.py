@@ -160,9 +160,11 @@ def test_the_hash_depends_only_on_fields_that_define_the_result():
         ("randaugment_ops", 3),
         ("randaugment_magnitude", 10),
         ("augmix_severity", 1),
+        ("resize_shorter", 256),
+        ("test_fraction", 0.2),
     ],
 )
-def test_settings_of_newer_augmentations_are_hashed_only_if_changed(name, value):
+def test_newer_settings_of_data_are_hashed_only_if_changed(name, value):
     config = default_config()
     assert f"data.{name}" not in fixed_fields(config)
     config.data[name] = value

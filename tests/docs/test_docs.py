@@ -24,6 +24,7 @@ from purenoise_jax.config.fields import default_config, make_phase
 from purenoise_jax.config.flags import USAGE
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
+from purenoise_jax.data.sources.published_lists import PUBLISHED, Published
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.sources.where import WHERE
 from purenoise_jax.methods import METHODS, build_recipe
@@ -177,3 +178,12 @@ def test_the_page_has_every_published_data_set_with_the_place_of_its_files():
         config = cli.parse(["main", f"--config={name}"]).config
         assert cells[1] == WHERE[config.data.name]
         assert config.data.source in names_of(cells[2])
+
+
+def test_the_counts_of_published_lists_are_those_that_are_compared():
+    found = {}
+    for name, images, classes, sizes in table(DOCS / "data.md", "`data.name`"):
+        numbers = re.findall(r"[\d,]+\d|\d", sizes)
+        both = [int(number.replace(",", "")) for number in (images, classes, *numbers)]
+        found[name.strip("`")] = Published(*both)
+    assert found == PUBLISHED
