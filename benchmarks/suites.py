@@ -12,7 +12,6 @@ from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
 from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
-from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.compiler import CPU_OPTIONS
 
 try:
@@ -439,7 +438,7 @@ def costs_of_methods(bench: Bench) -> None:
             return method_costs.method_program(config, method, bench.steps_per_call)
 
         makers: dict[str, Callable[[], Program]] = {
-            method: partial(make, method) for method in METHODS
+            method: partial(make, method) for method in bench.options.methods
         }
         rows = bench.time("methods", group, bench.prepare(makers, group))
     plain = next((row for row in rows if row["name"] == "erm"), None)
