@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks import convolutions, method_costs, norms, overhead, profile, saving, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
+from benchmarks.feed_suites import large_trees, rates_of_feeds
 from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
 from purenoise_jax.runtime.compiler import CPU_OPTIONS
@@ -465,4 +466,6 @@ SUITES = {
     "memory": memories,
     "profile": profiles,
     "methods": costs_of_methods,
+    "feeds": rates_of_feeds,
+    "large_trees": large_trees,
 }
