@@ -25,7 +25,6 @@ from purenoise_jax.training.run import TrainingRun
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
-
 SLOW = pytest.mark.slow
 
 
