@@ -76,8 +76,8 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
         ConfigError: `path`, the training list or the test list is not given.
         DataError: a list cannot be read, is empty, or names an image twice or a training image to
             test with (unless repeats are kept), a path that leaves the folder or a label that is
-            not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or the training list
-            differs from the published one.
+            not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or
+            the training list differs from the published one.
     """
     return read_all(list_files(name, path, lists), View(image_size))
 
