@@ -29,7 +29,7 @@ exit codes: 0 done, 2 usage, 4 checkpoint, 5 storage, or the file does not agree
 
 examples:
   python -m purenoise_jax.export runs/mine --to stablehlo
-  python -m purenoise_jax.export runs/mine --to safetensors --out model.safetensors
+  python -m purenoise_jax.export runs/mine --to safetensors --out classifier.safetensors
 """
 
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("run", metavar="RUN", help="workdir of a run")
     parse.add_argument("--to", required=True, choices=KINDS, help="kind of file, see below")
-    parse.add_argument("--out", metavar="FILE", help="default: RUN/export/model.KIND")
+    parse.add_argument("--out", metavar="FILE", help="default: RUN/export/classifier.KIND")
     parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
     add_deployment(parse)
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -60,7 +60,7 @@ def _export(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     # Orbax logs every step of a restore.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    run, default = expand(args.run, "RUN"), f"model{KINDS[args.to].suffix}"
+    run, default = expand(args.run, "RUN"), f"classifier{KINDS[args.to].suffix}"
     out = expand(args.out, "--out") if args.out else run / "export" / default
     compilation_cache.enable()
     classifier = load(run, epoch=args.epoch, prior=args.prior, costs=args.costs)

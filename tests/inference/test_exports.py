@@ -20,6 +20,9 @@ from purenoise_jax.models import MODELS, create_model
 from purenoise_jax.runtime.errors import StorageError
 from tests.tiny import COUNTS
 
+# ONNX has a file of tests of its own, because its packages may not be there.
+KINDS = ("stablehlo", "safetensors")
+
 
 @pytest.fixture(scope="module")
 def exported(finished, tmp_path_factory):
@@ -30,10 +33,11 @@ def exported(finished, tmp_path_factory):
     return classifier, {
         kind: write.export(classifier, kind, folder / f"model{made.suffix}")
         for kind, made in write.KINDS.items()
+        if kind in KINDS
     }
 
 
-@pytest.mark.parametrize("kind", write.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_files_agree_with_the_run_at_any_number_of_images(kind, exported, finished):
     classifier, written = exported
     assert written[kind].difference <= 1e-5
@@ -96,7 +100,7 @@ def test_weights_are_those_of_the_network_and_their_steps_are_written_out(export
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", write.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_description_says_what_goes_in_and_out(kind, exported, finished):
     path, description, _ = exported[1][kind].files
     told = json.loads(description.read_text())

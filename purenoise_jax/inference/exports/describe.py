@@ -76,5 +76,5 @@ def _config_hash(classifier: Classifier) -> str | None:
 
 
 def beside(path: Path, ending: str) -> Path:
-    """Returns the path of a file that belongs to an export, such as `model.onnx.json`."""
+    """Returns the path of a file that belongs to an export, such as `classifier.onnx.json`."""
     return path.with_name(path.name + ending)

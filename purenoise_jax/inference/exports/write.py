@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
-from purenoise_jax.inference.exports import stablehlo, weights
+from purenoise_jax.inference.exports import onnx, stablehlo, weights
 from purenoise_jax.inference.exports.agreement import largest_difference
 from purenoise_jax.inference.exports.card import card
 from purenoise_jax.inference.exports.describe import beside, described
@@ -42,6 +42,13 @@ KINDS = {
         lambda content, _: stablehlo.reader(content),
         lambda _: {"platforms": list(stablehlo.PLATFORMS), "read_with": "jax.export.deserialize"},
         "a program for JAX without this package: images in, probabilities out",
+    ),
+    "onnx": Kind(
+        onnx.SUFFIX,
+        onnx.serialized,
+        lambda content, _: onnx.reader(content),
+        onnx.description,
+        "a model for ONNX Runtime and others: images in, probabilities out",
     ),
     "safetensors": Kind(
         weights.SUFFIX,
