@@ -177,7 +177,7 @@ def build(config: ConfigDict) -> Experiment:
                 f"the phase of {' + '.join(phase.methods)} from epoch {phase.start} draws its "
                 "images within a step, so they must lie on the devices; legal: data.feed=resident"
             )
-    model = _model(config, stats.num_classes)
+    model = make_model(config, stats.num_classes)
     for phase in phases:
         _check_places(phase, config.model.name, getattr(model, "places", ()))
     experiment = Experiment(
@@ -214,7 +214,13 @@ def build(config: ConfigDict) -> Experiment:
     return _with_frozen_networks(_with_pretrained(experiment, config), config)
 
 
-def _model(config: ConfigDict, num_classes: int) -> Any:
+def make_model(config: ConfigDict, num_classes: int) -> Any:
+    """The network of a config, from `create_model`.
+
+    Args:
+        config: validated.
+        num_classes: K.
+    """
     model = config.model
     return create_model(
         model.name,
@@ -314,7 +320,7 @@ def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experim
     classes = experiment.training.stats.num_classes
     models, frozen = {}, {}
     for name, run in wanted.items():
-        models[name] = _model(_with_model_of(config, name, run), classes)
+        models[name] = make_model(_with_model_of(config, name, run), classes)
         target = collections(dataclasses.replace(experiment, model=models[name]).target())
         target = {part: target[part] for part in ("params", "batch_stats") if part in target}
         frozen[name] = load_frozen(name, run, target, identity)
