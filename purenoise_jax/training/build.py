@@ -17,7 +17,6 @@ from purenoise_jax.config.fields import FIELDS, phase_values
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
-from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import limit_test
@@ -26,6 +25,7 @@ from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import make_training_set
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
@@ -108,7 +108,9 @@ def build(config: ConfigDict) -> Experiment:
         data.source,
         placement.memory,
         skips_bad=data.on_bad == "skip",
-        crops=original_crop.NAME in data.augment,
+        crop=next((name for name in data.augment if name in CROPS), ""),
+        resize_shorter=data.resize_shorter,
+        test_fraction=data.test_fraction,
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
@@ -152,7 +154,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     # Those of the device; the others come with the images.
-    augmentations = tuple(name for name in data.augment if name != original_crop.NAME)
+    augmentations = tuple(name for name in data.augment if name not in CROPS)
     check_sizes(augmentations, *stats.image_shape[:2], **sizes)
     augment = make_augment(
         augmentations,

@@ -84,6 +84,11 @@ def run_with_slurm(arguments):
     check(arguments)
 
 
+def apply_to_cluster(arguments):
+    assert arguments[:-1] == ["apply", "-f"]
+    run_script(arguments[-1:])
+
+
 def build_pages(arguments):
     assert arguments in (["serve"], ["build", "--strict"])
     assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
@@ -91,6 +96,7 @@ def build_pages(arguments):
 
 PROGRAMS = {
     "bash": run_script,
+    "kubectl": apply_to_cluster,
     "mkdocs": build_pages,
     "pip": install,
     "purenoise-jax": run_installed,

@@ -12,6 +12,9 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.published_lists import check_published
+from purenoise_jax.data.sources.unsplit import with_test_share
+from purenoise_jax.data.sources.where import where
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -69,16 +72,18 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
             missing or damaged; the sizes differ while `image_size` is 0; or the training list
             differs from the published one.
     """
-    return read_all(list_files(name, path, lists), image_size)
+    return read_all(list_files(name, path, lists), View(image_size))
 
 
-def list_files(name: str, path: str, lists: Lists) -> FileSplits:
+def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -> FileSplits:
     """Reads the lists, by the rules of `load_list`; no image is looked for.
 
     Args:
         name: see `load_list`.
         path: see `load_list`.
         lists: see `load_list`.
+        test_fraction: share of the training images to test on instead of a list; see
+            `with_test_share`.
 
     Raises:
         ConfigError: see `load_list`.
@@ -88,10 +93,11 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         raise ConfigError("data.path is empty: give the folder below which the listed images lie")
     root = expand(path, "data.path")
     chosen = {split: getattr(lists, f"{split}_list") for split in ("train", "test", "val")}
-    for split in ("train", "test"):
+    for split in ("train",) if test_fraction else ("train", "test"):
         if not chosen[split]:
             raise ConfigError(
                 f"data.{split}_list is empty: give a file with lines 'path label', or a .csv table"
+                f"{where(name)}"
             )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
@@ -126,25 +132,26 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         for row in found:
             place = pathlib.PurePosixPath(row.path + lists.path_suffix)
             label = _label(row, by_label)
-            where = f"data.{split}_list, line {row.line}"
+            origin = f"data.{split}_list, line {row.line}"
             before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
             if not row.path or "\0" in row.path:
-                faults.append(f"{where}: {shown(row.path)} is no path")
+                faults.append(f"{origin}: {shown(row.path)} is no path")
             elif place.is_absolute() or ".." in place.parts:
-                faults.append(f"{where}: {shown(row.path)} leads out of data.path")
+                faults.append(f"{origin}: {shown(row.path)} leads out of data.path")
             elif before:
-                faults.append(f"{where}: {place} is listed before, in {before}")
+                faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
-                faults.append(f"{where}: label {shown(row.label)} is not legal; {_legal(classes)}")
+                faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")
             else:
                 files[split].append((root / place, label))
-            seen.setdefault(str(place), where)
+            seen.setdefault(str(place), origin)
         training = seen if split == "train" else training
     if faults:
         raise all_faults(root, faults)
     labels = np.array([label for _, label in files["train"]], np.int32)
     check_published(name, labels, len(classes))
-    return FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+    listed = FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+    return with_test_share(listed, test_fraction) if test_fraction else listed
 
 
 def _is_table(file: str) -> bool:
