@@ -139,7 +139,8 @@ def test_class_names_are_those_of_the_data(finished):
 
 @pytest.mark.slow
 def test_averaged_parameters_and_scaled_logits_are_those_of_evaluation(tmp_path):
-    run = train_tiny(tmp_path, **{"phases.deferred.methods": ("ema", "ldam")})
+    fields = {"model.head": "cosine", "phases.deferred.methods": ("ema", "ldam")}
+    run = train_tiny(tmp_path, **fields)
     network, images = Network(run), run.experiment.dataset.test_images
     expected = softmax(network.evaluate(network.images(images)).logits)
     (tmp_path / "tiny.npz").unlink()
