@@ -41,8 +41,8 @@ class Trained:
         step: completed steps.
         model: from `create_model`.
         variables: "params", "batch_stats" and others that evaluation uses, on the host.
-        methods: names of the methods of the phase that it was trained in.
-        recipe: of that phase.
+        phases: first epoch, counted from 0, and names of the methods of each phase so far.
+        recipe: of the last of them.
         class_names: K names in label order.
         class_counts: int64[K], training images per class.
         image_shape: (H, W, C) of the network's input.
@@ -55,7 +55,7 @@ class Trained:
     step: int
     model: Any
     variables: Mapping[str, Any]
-    methods: tuple[str, ...]
+    phases: tuple[tuple[int, tuple[str, ...]], ...]
     recipe: Recipe
     class_names: tuple[str, ...]
     class_counts: np.ndarray
@@ -130,14 +130,15 @@ def load_trained(run: Run, epoch: int | None = None) -> Trained:
     finally:
         checkpoints.close()
     last = max(step // record["steps_per_epoch"] - 1, 0)
-    methods, recipe = [phase[1:] for phase in phases if phase[0] <= last][-1]
+    begun = [phase for phase in phases if phase[0] <= last]
+    recipe = begun[-1][2]
     return Trained(
         run=run,
         epoch=record["epoch"],
         step=step,
         model=model,
         variables=jax.device_get(recipe.evaluated(state)),
-        methods=methods,
+        phases=tuple((start, methods) for start, methods, _ in begun),
         recipe=recipe,
         class_names=names,
         class_counts=counts,

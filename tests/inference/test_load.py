@@ -45,7 +45,10 @@ def test_it_has_the_facts_of_the_training_set(finished, classifier):
     assert classifier.class_names == ("0", "1", "2", "3")
     assert classifier.image_shape == (8, 8, 3)
     assert classifier.trained.class_counts.tolist() == list(COUNTS)
-    assert classifier.trained.epoch == 2 and classifier.trained.methods == ("open",)
+    assert classifier.trained.epoch == 2 and classifier.trained.phases == (
+        (0, ("erm",)),
+        (1, ("open",)),
+    )
 
 
 def test_paths_images_and_arrays_give_the_same(finished, classifier, monkeypatch):
@@ -119,7 +122,7 @@ def test_all_images_that_cannot_be_read_are_named(classifier, finished, tmp_path
 
 def test_another_epoch_has_its_own_checkpoint_and_phase(finished, classifier):
     first = purenoise_jax.load(finished.run.path, epoch=1)
-    assert first.trained.epoch == 1 and first.trained.methods == ("erm",)
+    assert first.trained.epoch == 1 and first.trained.phases == ((0, ("erm",)),)
     seen = first.predict_proba(finished.images)
     assert np.abs(seen - classifier.predict_proba(finished.images)).max() > 1e-3
     with pytest.raises(CheckpointError, match="no checkpoint after epoch 7; legal: 1, 2"):
@@ -161,7 +164,8 @@ def test_class_names_are_those_of_the_data(finished):
 
 @pytest.mark.slow
 def test_averaged_parameters_and_scaled_logits_are_those_of_evaluation(tmp_path):
-    run = train_tiny(tmp_path, **{"phases.deferred.methods": ("ema", "ldam")})
+    fields = {"model.head": "cosine", "phases.deferred.methods": ("ema", "ldam")}
+    run = train_tiny(tmp_path, **fields)
     network, images = Network(run), run.experiment.dataset.test_images
     expected = softmax(network.evaluate(network.images(images)).logits)
     (tmp_path / "tiny.npz").unlink()

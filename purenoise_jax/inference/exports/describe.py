@@ -51,7 +51,10 @@ def described(classifier: Classifier, kind: str, content: bytes) -> dict[str, An
             "config_hash": _config_hash(classifier),
             "epoch": trained.epoch,
             "step": trained.step,
-            "methods": list(trained.methods),
+            "phases": [
+                {"start_epoch": start, "methods": list(methods)}
+                for start, methods in trained.phases
+            ],
             **{name: record.get(name) for name in ("dataset_fingerprint", "dataset_content")},
         },
         "versions": {
