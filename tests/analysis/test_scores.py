@@ -77,14 +77,15 @@ def test_the_calibration_error_is_the_mean_gap_of_fifteen_bins(known):
     logits, labels = known
     shares = np.exp(log_probabilities(logits))
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
-    gaps = 0.0
+    gaps, images = 0.0, []
     for i in range(15):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        images.append(inside.sum())
         if inside.any():
             gaps += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
     found = reliability(logits, labels)
     assert found.ece == pytest.approx(gaps, rel=1e-6)
-    assert found.bins[:, 0].sum() == 300 and found.bins[:, 2].sum() == right.sum()
+    assert found.bins[:, 0].tolist() == images and found.bins[:, 2].sum() == right.sum()
 
 
 def test_extreme_logits_have_finite_scores():
