@@ -43,11 +43,18 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"data.{name}={data[name]} is used only with data.source=list, but data.source="
                 f"{data.source}; legal: {unused!r}"
             )
-    if data.val_fraction and data.val_per_class:
+    names = ("val_fraction", "val_per_class", "folds")
+    rules = [f"data.{name}={data[name]:g}" for name in names if data[name]]
+    if len(rules) > 1:
         raise ConfigError(
-            f"data.val_fraction={data.val_fraction:g} and data.val_per_class={data.val_per_class} "
-            "are two rules for the validation images; legal: 0 for one of them"
+            f"{rules[0]} and {rules[1]} are two rules for the validation images; legal: 0 for one "
+            "of them"
         )
+    if data.folds == 1:
+        raise ConfigError("data.folds=1 would leave no image to train with; legal: 0, 2 or more")
+    if data.fold >= max(data.folds, 1):
+        legal = f"0 .. {data.folds - 1}" if data.folds else "0, because data.folds=0"
+        raise ConfigError(f"data.fold={data.fold} is not legal; legal: {legal}")
     for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
         check_arguments(name, config.method.get(name, {}), config.batch_size)
     if opt.nesterov and opt.name != "sgd":

@@ -130,7 +130,9 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.val_list": Field(
         "", "of source=list: validation images; '' = none", Text(), fixed=False, absent=""
     ),
-    "data.test_list": Field("", "of source=list: test images", Text(), fixed=False, absent=""),
+    "data.test_list": Field(
+        "", "of source=list: test images; '' = none", Text(), fixed=False, absent=""
+    ),
     "data.path_column": Field(
         "path", "column of .csv lists with the paths below data.path", Text(), absent="path"
     ),
@@ -162,7 +164,9 @@ _STATIC_FIELDS: dict[str, Field] = {
         "cao", "images kept of a class: shuffled (Cao et al.) or the first n", OneOf(RULES)
     ),
     "data.seed": Field(
-        0, "seed of the cao rule, and of the draw of validation images", Integer(0, MAX_SEED)
+        0,
+        "seed of the cao rule, and of the draw of validation and test images",
+        Integer(0, MAX_SEED),
     ),
     "data.indices": Field(
         "", "file with the indices of the subset, instead of the rule", Text(), fixed=False
@@ -184,6 +188,21 @@ _STATIC_FIELDS: dict[str, Field] = {
         "instead of a share: images of each class held out; classes without more keep all",
         Integer(0),
         absent=0,
+    ),
+    "data.folds": Field(
+        0,
+        "instead of a share: parts that the training images are divided into, one of which is for "
+        "validation; 0 = none",
+        Integer(0),
+        absent=0,
+    ),
+    "data.fold": Field(0, "with folds: the part for validation, from 0", Integer(0), absent=0),
+    "data.test_fraction": Field(
+        0.0,
+        "share of each class held out of the training images to test with, of data without a test "
+        "set, before any validation images",
+        Real(0, 1, below=True),
+        absent=0.0,
     ),
     "data.feed": Field(
         "auto",

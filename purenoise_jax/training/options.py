@@ -31,7 +31,9 @@ class RunOptions:
         data_profile: imbalance profile of the subset.
         imbalance_ratio: images of the largest class over those of the smallest.
         data_limit: images that the largest class keeps; 0 = all.
-        val_per_class: images of each class held out for validation; 0 = none, or a share.
+        val_rule: rule by which validation images were held out, in words; "" = none were.
+        image_size: side that images are resized to; 0 = as stored.
+        augment: names of augmentations.
     """
 
     config_hash: str
@@ -57,4 +59,6 @@ class RunOptions:
     data_profile: str
     imbalance_ratio: float
     data_limit: int
-    val_per_class: int
+    val_rule: str
+    image_size: int
+    augment: tuple[str, ...]

@@ -90,6 +90,8 @@ class TrainingRun:
         display.header(records.header_lines(self._options, workdir, self.experiment, self.state))
         for line in setup.messages():
             display.note(line)
+        for line in self.experiment.training.shared:
+            display.warn(line)
 
         replicate = self.experiment.placement.replicate
         self.inputs = jax.tree.map(replicate, self.experiment.inputs())
@@ -212,9 +214,8 @@ class TrainingRun:
         rate = float(self.experiment.rates[epoch])
         record = records.epoch_record(self.metrics, phase, done, rate, self._timer, self._evaluated)
         if self._evaluated:
-            loss, test = record.get("train/loss"), self._evaluated["test"]
-            val = self._evaluated.get("val")
-            self._display.evaluated(done, options.num_epochs, loss, test, val)
+            loss = record.get("train/loss")
+            self._display.evaluated(done, options.num_epochs, loss, self._evaluated)
         if self._log is not None:
             self._log.write(self.step, record)
         self._epoch_ended = True
@@ -286,7 +287,11 @@ class TrainingRun:
             }
             files.write_json(self._workdir / "summary.json", summary)
         title = f"{self._workdir}, epoch {self._options.num_epochs}"
-        self._display.table(title, self._evaluated["test"], self.experiment.dataset.class_names)
+        dataset, others = self.experiment.dataset, {**self._evaluated}
+        numbers = others.pop(dataset.shown)
+        self._display.table(
+            title, numbers, dataset.class_names, shown=dataset.shown, val=others.get("val")
+        )
         for line in selected_lines(selected):
             self._display.note(line)
         if self._is_first_process and at_end is not None:

@@ -90,7 +90,7 @@ def in_cache(dataset: Dataset, name: str = "") -> Dataset:
     """
 
     def of(split: str, images: Any) -> Any:
-        if isinstance(images, MappedImages):
+        if isinstance(images, MappedImages) or not len(images):
             return images
         return stored(images, cache_folder(), f"{name}-{split}" if name else "")
 

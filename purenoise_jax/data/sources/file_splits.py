@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.decoded_images import DecodedImages
 from purenoise_jax.data.manifest import find_manifest
 from purenoise_jax.data.sources.decode import decode_image
@@ -27,8 +27,8 @@ class FileSplits:
     Attributes:
         root: the folder below which all files lie.
         train: name of the training split.
-        test: name of the test split.
-        splits: name -> files and labels, in the order of the images; a third split is validation.
+        test: name of the test split, which need not be there.
+        splits: name -> files and labels, in the order of the images; a further split is validation.
         classes: the class names in label order.
         faults: split -> one line for each fault that was found without reading images.
         key: tells data sets below one root with splits of the same names apart; "" = there is one.
@@ -108,13 +108,15 @@ def _dataset(files: FileSplits, splits: Mapping[str, Any]) -> Dataset:
     """The checked data set of splits (images, labels) by name."""
     others = [split for split in splits if split not in (files.train, files.test)]
     val_images, val_labels = splits[others[0]] if others else (None, None)
+    none = no_images(splits[files.train][0]), np.zeros(0, np.int32)
+    test_images, test_labels = splits.get(files.test, none)
     return check_dataset(
         Dataset(
             name=str(files.root),
             train_images=splits[files.train][0],
             train_labels=splits[files.train][1],
-            test_images=splits[files.test][0],
-            test_labels=splits[files.test][1],
+            test_images=test_images,
+            test_labels=test_labels,
             class_names=files.classes,
             val_images=val_images,
             val_labels=val_labels,

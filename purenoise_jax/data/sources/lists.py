@@ -26,7 +26,7 @@ class Lists:
     Attributes:
         train_list: file with lines `path label`, or a table whose name ends with `.csv`.
         val_list: as `train_list`; "" = there are no validation images.
-        test_list: as `train_list`.
+        test_list: as `val_list`.
         path_column: column of a table with the paths.
         label_column: column of a table with the labels; or several with commas between them, which
             are attributes: the class of an image is the only one that it has.
@@ -63,7 +63,7 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
         The checked data set, images `uint8[N, H, W, 3]`.
 
     Raises:
-        ConfigError: `path`, the training list or the test list is not given.
+        ConfigError: `path` or the training list is not given.
         DataError: a list cannot be read, is empty, or names an image twice, a training image to
             test with, a path that leaves the folder or a label that is not legal; an image is
             missing or damaged; the sizes differ while `image_size` is 0; or the training list
@@ -88,11 +88,10 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         raise ConfigError("data.path is empty: give the folder below which the listed images lie")
     root = expand(path, "data.path")
     chosen = {split: getattr(lists, f"{split}_list") for split in ("train", "test", "val")}
-    for split in ("train", "test"):
-        if not chosen[split]:
-            raise ConfigError(
-                f"data.{split}_list is empty: give a file with lines 'path label', or a .csv table"
-            )
+    if not lists.train_list:
+        raise ConfigError(
+            "data.train_list is empty: give a file with lines 'path label', or a .csv table"
+        )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
     columns = tuple(name.strip() for name in lists.label_column.split(","))

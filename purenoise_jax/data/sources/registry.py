@@ -173,6 +173,8 @@ def resized(dataset: Dataset, side: int) -> Dataset:
     def square(images: Images) -> Images:
         if images.shape[1:3] == (side, side):
             return images
+        if not len(images):
+            return np.zeros((0, side, side, images.shape[3]), np.uint8)
         return np.stack([resize_square(images[i], side) for i in range(len(images))])
 
     val_images = dataset.val_images
