@@ -21,7 +21,8 @@ STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 
 def test_this_file_tests_every_config_file():
     files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
+    # The config of own images has a file of tests for itself, test_own_images.py.
+    assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt", "images"}
 
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])

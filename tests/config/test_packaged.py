@@ -16,6 +16,7 @@ from purenoise_jax import main as cli
 from purenoise_jax.config import packaged, parts
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
+from tests.tiny import write_npz
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -36,17 +37,22 @@ def parsed(*argv):
 
 
 def test_names_are_those_of_the_config_files():
-    assert packaged.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
+    assert packaged.names() == [
+        "cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt", "images",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", packaged.names())
 def test_every_spelling_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
     """The hash depends neither on the spelling of the path nor on the current folder."""
-    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
+    args = "epochs=7"
+    if name == "images":
+        args += f",path={write_npz(tmp_path / 'own.npz')}"
+    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:{args}"))
     monkeypatch.chdir(tmp_path)
     for given in (name, f"configs/{name}.py", f"./configs/{name}.py"):
-        assert config_hash(parsed(f"--config={given}:epochs=7")) == expected
-        assert config_hash(parsed("--config", f"{given}:epochs=7")) == expected
+        assert config_hash(parsed(f"--config={given}:{args}")) == expected
+        assert config_hash(parsed("--config", f"{given}:{args}")) == expected
 
 
 def test_a_file_of_the_user_takes_precedence_over_the_package(tmp_path, monkeypatch):
@@ -73,7 +79,7 @@ def test_a_message_names_the_file_that_is_used_if_it_is_not_the_given_one(tmp_pa
     ("given", "message"),
     [
         ("digit_lt:epochs=3", "--config=digit_lt: there is no such file; by name: cifar10, cifar100, "
-         "cifar100_lt, cifar10_lt, digits_lt; did you mean 'digits_lt'?"),
+         "cifar100_lt, cifar10_lt, digits_lt, images; did you mean 'digits_lt'?"),
         ("configs/cifar_10lt.py", "did you mean 'cifar10_lt'?"),
         ("digits_lt.py", "did you mean 'digits_lt'?"),
         ("other/digits_lt.py", "--config=other/digits_lt.py: there is no such file"),
