@@ -108,7 +108,8 @@ def latest_evaluation(run: Run) -> Evaluation:
         numbers = {name: summary.get(name) for name in UNPREFIXED}
         numbers |= {name: summary.get(f"{run.shown}_{name}") for name in PREFIXED}
         # A run that was started again with more epochs still has the summary of the shorter run.
-        epoch, finished = ended, ended >= run.config.num_epochs
+        planned = ended if summary.get("ended_early") else run.config.num_epochs
+        epoch, finished = ended, ended >= planned
         step = summary.get("steps", 0)
         validation = {name: summary.get(f"val_{name}") for name in VALIDATION}
     else:

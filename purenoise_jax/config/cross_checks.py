@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config.fields import NONE
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.methods import check_arguments
@@ -55,6 +56,11 @@ def check_fields_agree(config: ConfigDict) -> None:
     if data.fold >= max(data.folds, 1):
         legal = f"0 .. {data.folds - 1}" if data.folds else "0, because data.folds=0"
         raise ConfigError(f"data.fold={data.fold} is not legal; legal: {legal}")
+    if config.eval.patience and config.checkpoint.best == NONE:
+        raise ConfigError(
+            f"eval.patience={config.eval.patience} counts evaluations without a better one, but "
+            f"checkpoint.best={NONE} names no metric; legal: 0, or a metric"
+        )
     for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
         check_arguments(name, config.method.get(name, {}), config.batch_size)
     if opt.nesterov and opt.name != "sgd":

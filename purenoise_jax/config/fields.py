@@ -41,6 +41,10 @@ MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
 MAX_OPS = 100
 MAX_WORKERS = 1024
+EVAL_TEST = ("always", "end")
+# Metrics of `checkpoint.best`; the best of "nll" is the smallest.
+NONE = "none"
+BEST = (NONE, "balanced_accuracy", "accuracy", "geometric_mean", "nll")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +364,14 @@ _STATIC_FIELDS: dict[str, Field] = {
         0, "steps between rolling checkpoints within epochs; 0 = none", Integer(0), fixed=False
     ),
     "checkpoint.keep": Field(2, "number of rolling checkpoints to keep", Integer(1), fixed=False),
+    "checkpoint.best": Field(
+        "balanced_accuracy",
+        "metric of the validation images by which the best checkpoint is kept as well; without "
+        "validation images there is none",
+        OneOf(BEST),
+        fixed=False,
+        absent=NONE,
+    ),
     "fresh": Field(
         False,
         "start from scratch and move existing checkpoints to quarantine/; a job that SLURM "
@@ -370,6 +382,21 @@ _STATIC_FIELDS: dict[str, Field] = {
     "report": Field(True, "write report.html at the end", Switch(), fixed=False),
     "eval.every_epochs": Field(
         5, "epochs between evaluations; 0 = only at the end", Integer(0), fixed=False
+    ),
+    "eval.test": Field(
+        "always",
+        "the test set is evaluated whenever the validation images are, or only at the end",
+        OneOf(EVAL_TEST),
+        fixed=False,
+        absent="always",
+    ),
+    "eval.patience": Field(
+        0,
+        "evaluations of the last phase in a row without a better one by checkpoint.best, after "
+        "which the run ends; 0 = it never ends early",
+        Integer(0),
+        fixed=False,
+        absent=0,
     ),
     "eval.batch_size": Field(
         512,

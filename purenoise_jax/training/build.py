@@ -61,6 +61,9 @@ def run_options(config: ConfigDict) -> RunOptions:
         checkpoint_epochs=checkpoint.epochs,
         checkpoint_every_epochs=checkpoint.every_epochs,
         checkpoint_every_steps=checkpoint.every_steps,
+        checkpoint_best=checkpoint.best,
+        eval_test=config.eval.test,
+        eval_patience=config.eval.patience,
         checkpoint_keep=checkpoint.keep,
         init_epoch=config.init_epoch,
         init_aux_bn=config.init_aux_bn,
@@ -138,6 +141,11 @@ def build(config: ConfigDict) -> Experiment:
         held_out = {f"{split}_{part}": getattr(training, f"{split}_{part}") for part in PARTS}
         if held_out[f"{split}_images"] is not None:
             dataset = dataclasses.replace(dataset, **held_out)
+    if config.eval.patience and dataset.val_images is None:
+        raise ConfigError(
+            f"eval.patience={config.eval.patience} counts evaluations on validation images, of "
+            f"which {dataset.name} has none; legal: 0, or data.val_fraction above 0"
+        )
     splits = [training.images, dataset.test_images, dataset.val_images]
     placement.check_fits(images for images in splits if not isinstance(images, HostImages))
     stats = training.stats

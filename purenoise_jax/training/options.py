@@ -18,6 +18,9 @@ class RunOptions:
         checkpoint_epochs: completed epochs whose checkpoints are never deleted.
         checkpoint_every_epochs: epochs between checkpoints; 0 = none.
         checkpoint_every_steps: steps between checkpoints; 0 = none.
+        checkpoint_best: metric of the validation images by which the best checkpoint is kept.
+        eval_test: "always" evaluates the test set whenever the others, "end" only at the end.
+        eval_patience: evaluations without a better one after which the run ends; 0 = none.
         checkpoint_keep: how many of the checkpoints made every so many epochs or steps are kept.
         init_epoch: completed epochs of the checkpoint that `init_from` gives.
         init_aux_bn: how auxiliary layers that this checkpoint lacks begin; see `init_transforms`.
@@ -46,6 +49,9 @@ class RunOptions:
     checkpoint_epochs: tuple[int, ...]
     checkpoint_every_epochs: int
     checkpoint_every_steps: int
+    checkpoint_best: str
+    eval_test: str
+    eval_patience: int
     checkpoint_keep: int
     init_epoch: int
     init_aux_bn: str

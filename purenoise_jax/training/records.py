@@ -284,7 +284,7 @@ def make_summary(
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Summary of a finished run, without its origin, time and versions.
+    """Summary of a finished run, without its epochs, origin, time and versions.
 
     Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`.
     """
@@ -301,7 +301,6 @@ def make_summary(
         "shown": shown,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
-        "epochs": options.num_epochs,
         "steps": int(state.step),
         "seed": options.seed,
         "config_hash": options.config_hash,
