@@ -10,7 +10,7 @@ Arguments after a colon, separated by commas:
         without root they lie in the folder of the list; test and val may be left out)
     folds=5,fold=0 (validation images are one of so many parts of the training images)
     method=open (any of docs/methods.md, or several joined by +)   epochs=60
-    model=resnet18   size=128 (side that images are resized to)
+    model=resnet18   size=128 (side that images are resized to)   resize=squash|crop|pad
     augment=simclr|cutout|flip_crop|autoaugment
 
 Every image is kept. Without test and validation images a fifth of each class is for validation.
@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.config import parts as common
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.own_images import find_images, fit
+from purenoise_jax.data.sources.resize import RESIZES, SQUASH
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError
 
@@ -45,10 +46,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
         epochs=0,
         model=FITS,
         size=0,
+        resize=SQUASH,
         augment=FITS,
     )
     common.choose("model", args.model, (FITS, *MODELS))
     common.choose("augment", args.augment, (FITS, *common.AUGMENTS))
+    common.choose("resize", args.resize, RESIZES)
     for name in ("epochs", "size", "folds", "fold"):
         if args[name] < 0:
             raise ConfigError(f"config argument {name}={args[name]} must not be below 0")
@@ -67,6 +70,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if not (own.measured or args.folds):
         config.data.val_fraction = VAL_FRACTION
     config.data.image_size = settings.image_size
+    config.data.resize = args.resize
     fits = settings.augment if args.augment == FITS else common.AUGMENTS[args.augment]
     config.data.augment = fits
     config.data.crop_padding = settings.crop_padding

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.config.fields import NONE
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.methods import check_arguments
 from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.constraints import refuse_idle_statistics
@@ -44,6 +45,10 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"data.{name}={data[name]} is used only with data.source=list, but data.source="
                 f"{data.source}; legal: {unused!r}"
             )
+    if data.resize != SQUASH and not data.image_size:
+        raise ConfigError(
+            f"data.resize={data.resize} is used only with data.image_size above 0; legal: {SQUASH}"
+        )
     names = ("val_fraction", "val_per_class", "folds")
     rules = [f"data.{name}={data[name]:g}" for name in names if data[name]]
     if len(rules) > 1:

@@ -17,6 +17,7 @@ from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.registry import SOURCES
+from purenoise_jax.data.sources.resize import RESIZES
 from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
@@ -152,6 +153,13 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
+    ),
+    "data.resize": Field(
+        "squash",
+        "with image_size, images that are no squares: both sides scaled, the largest square in the "
+        "middle, or the longer side scaled and the rest black",
+        OneOf(RESIZES),
+        absent="squash",
     ),
     "data.imbalance_ratio": Field(
         0.0,

@@ -12,7 +12,7 @@ from purenoise_jax.data.manifest import Entry, Manifest, write_kept
 from purenoise_jax.data.original_crop import Draws, crop
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import decode_image, depth_fault
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.sources.resize import SQUASH, resize_square, resize_suffix
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.threads import cores
@@ -29,6 +29,7 @@ class DecodedImages(HostImages):
         skips_bad: images that cannot be read are left out of the statistics.
         crops: with random numbers, images are crops of those in the files; see `original_crop`.
         image_shape: (H, W, 3); None = that of the first image, or of the first that can be read.
+        resize: see `resize_square`.
 
     Raises:
         DataError: the shape is to be that of an image which cannot be read.
@@ -42,9 +43,11 @@ class DecodedImages(HostImages):
         skips_bad: bool = False,
         crops: bool = False,
         image_shape: tuple[int, int, int] | None = None,
+        resize: str = SQUASH,
     ) -> None:
         self._manifest, self._entries = manifest, entries
         self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
+        self._resize = resize
         if image_size:
             image_shape = (image_size, image_size, 3)
         super().__init__((len(entries), *(image_shape or self._first_shape())))
@@ -66,7 +69,7 @@ class DecodedImages(HostImages):
     def subset(self, index: np.ndarray) -> "DecodedImages":
         """These images in this order; see `HostImages.subset`."""
         entries = [self._entries[i] for i in index.tolist()]
-        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:])
+        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:], self._resize)
         return DecodedImages(self._manifest, entries, *settings)
 
     def digests(self) -> np.ndarray:
@@ -79,7 +82,8 @@ class DecodedImages(HostImages):
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
-        names = [str(self._image_size), *(entry.sha256 for entry in self._entries)]
+        size = f"{self._image_size}{resize_suffix(self._resize)}"
+        names = [size, *(entry.sha256 for entry in self._entries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
         file = self._manifest.file.with_suffix(f".{key[:32]}.json")
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
@@ -140,5 +144,5 @@ class DecodedImages(HostImages):
         if generator is not None:
             pixels = crop(pixels, size or self.shape[1], generator)
         elif size:
-            pixels = resize_square(pixels, size)
+            pixels = resize_square(pixels, size, self._resize)
         return pixels, decoded.largest

@@ -79,6 +79,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         data_limit=data.limit,
         val_rule=_held_out(data).val_rule,
         image_size=data.image_size,
+        resize=data.resize,
         augment=data.augment,
     )
 
@@ -119,6 +120,7 @@ def build(config: ConfigDict) -> Experiment:
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
+        resize=data.resize,
         train_split=data.train_split,
         test_split=data.test_split,
         lists=Lists(**{name: data[name] for name in dataclasses.asdict(NO_LISTS)}),

@@ -36,6 +36,7 @@ class RunOptions:
         data_limit: images that the largest class keeps; 0 = all.
         val_rule: rule by which validation images were held out, in words; "" = none were.
         image_size: side that images are resized to; 0 = as stored.
+        resize: the way that images which are no squares are resized.
         augment: names of augmentations.
     """
 
@@ -67,4 +68,5 @@ class RunOptions:
     data_limit: int
     val_rule: str
     image_size: int
+    resize: str
     augment: tuple[str, ...]

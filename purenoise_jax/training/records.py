@@ -90,7 +90,7 @@ def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:
         image_shape: (H, W, C).
     """
     size = " x ".join(map(str, image_shape))
-    how = "resized" if options.image_size else "as stored"
+    how = f"resized ({options.resize})" if options.image_size else "as stored"
     return f"{size}, {how}; augmented by {', '.join(options.augment) or 'nothing'}"
 
 

@@ -14,6 +14,7 @@ from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
+from purenoise_jax.data.sources.resize import SQUASH, resize_suffix
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.runtime.errors import ConfigError
 
@@ -144,12 +145,14 @@ def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
             options.get("image_size", 0),
             options.get("skips_bad", False),
             options.get("crops", False),
+            options.get("resize", SQUASH),
         )
 
     def mapped(options: dict[str, Any]) -> Dataset:
         """Decodes each image once, into the cache."""
         dataset = decoded({**options, "skips_bad": False})
-        name = f"{dataset.content}-{options.get('image_size', 0)}"
+        suffix = resize_suffix(options.get("resize", SQUASH))
+        name = f"{dataset.content}-{options.get('image_size', 0)}{suffix}"
         return dataclasses.replace(in_cache(dataset, name), content="")
 
     return InFiles(size, {"mapped": mapped, "decoded": decoded})

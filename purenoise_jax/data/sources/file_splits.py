@@ -16,6 +16,7 @@ from purenoise_jax.data.manifest import find_manifest
 from purenoise_jax.data.sources.decode import decode_image
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_bytes
 
@@ -47,13 +48,14 @@ class FileSplits:
         return sum(map(len, self.splits.values())) * image_size * image_size * 3
 
 
-def read_all(files: FileSplits, image_size: int) -> Dataset:
+def read_all(files: FileSplits, image_size: int, resize: str = SQUASH) -> Dataset:
     """Reads all images.
 
     Args:
         files: of all splits.
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
@@ -63,7 +65,7 @@ def read_all(files: FileSplits, image_size: int) -> Dataset:
     """
     splits, faults = {}, []
     for split, listed in files.splits.items():
-        splits[split], more = _read_split(files.root, listed, image_size)
+        splits[split], more = _read_split(files.root, listed, image_size, resize)
         faults += [*files.faults.get(split, ()), *more]
     if faults:
         raise all_faults(files.root, faults)
@@ -71,7 +73,11 @@ def read_all(files: FileSplits, image_size: int) -> Dataset:
 
 
 def leave_in_files(
-    files: FileSplits, image_size: int, skips_bad: bool = False, crops: bool = False
+    files: FileSplits,
+    image_size: int,
+    skips_bad: bool = False,
+    crops: bool = False,
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads what `read_all` does, but leaves the images in their files, as `DecodedImages`.
 
@@ -83,6 +89,7 @@ def leave_in_files(
         image_size: see `read_all`.
         skips_bad: see `DecodedImages`.
         crops: see `DecodedImages`; only of the training images.
+        resize: see `resize_square`.
 
     Raises:
         DataError: there are faults, or a file cannot be read; one message lists all.
@@ -93,7 +100,14 @@ def leave_in_files(
     manifest = find_manifest(files.root, files.splits, cache_folder(), files.key)
     splits = {
         split: (
-            DecodedImages(manifest, entries, image_size, skips_bad, crops and split == files.train),
+            DecodedImages(
+                manifest,
+                entries,
+                image_size,
+                skips_bad,
+                crops and split == files.train,
+                resize=resize,
+            ),
             np.array([entry.label for entry in entries], np.int32),
         )
         for split, entries in manifest.splits.items()
@@ -125,11 +139,14 @@ def _dataset(files: FileSplits, splits: Mapping[str, Any]) -> Dataset:
 
 
 def _read_split(
-    root: pathlib.Path, listed: Sequence[tuple[pathlib.Path, int]], image_size: int
+    root: pathlib.Path,
+    listed: Sequence[tuple[pathlib.Path, int]],
+    image_size: int,
+    resize: str,
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """Reads images and labels of a split, and its faults; with faults, images are missing."""
     faults: list[str] = []
-    stack = ImageStack(len(listed), image_size)
+    stack = ImageStack(len(listed), image_size, resize)
     for index, (file, _) in enumerate(listed):
         place = file.relative_to(root).as_posix()
         try:

@@ -12,13 +12,20 @@ from purenoise_jax.data.sources.image_files import (
     is_class_folder,
     stray_images,
 )
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_odd_splits
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.paths import expand
 
 
 def load_folder(
-    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads `train/<class>/` and, if there, `test/<class>/` and `val/<class>/` below one folder.
 
@@ -37,6 +44,7 @@ def load_folder(
         train_split: name of the folder of training images; empty for `train`.
         test_split: name of the folder of test images; empty for `test`, if there is one. `val` is
             read beside it unless it is one of the two.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
@@ -48,7 +56,7 @@ def load_folder(
             of accents; an image is damaged, one folder too deep or a broken link; a file may be an
             image but has no supported format; or the sizes differ while `image_size` is 0.
     """
-    return read_all(folder_files(path, train_split, test_split), image_size)
+    return read_all(folder_files(path, train_split, test_split), image_size, resize)
 
 
 def folder_files(path: str, train_split: str = "", test_split: str = "") -> FileSplits:

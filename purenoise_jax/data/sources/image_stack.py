@@ -3,7 +3,7 @@
 import numpy as np
 
 from purenoise_jax.data.sources.decode import depth_fault
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.sources.resize import SQUASH, resize_square
 
 
 class ImageStack:
@@ -12,10 +12,11 @@ class ImageStack:
     Args:
         count: number of images of the split.
         image_size: height and width to resize to; 0 keeps the stored size.
+        resize: see `resize_square`.
     """
 
-    def __init__(self, count: int, image_size: int) -> None:
-        self._count, self._image_size = count, image_size
+    def __init__(self, count: int, image_size: int, resize: str = SQUASH) -> None:
+        self._count, self._image_size, self._resize = count, image_size, resize
         self._images: np.ndarray | None = None
         self._first = ""
         self._odd: list[tuple[str, np.ndarray]] = []
@@ -33,7 +34,7 @@ class ImageStack:
         if largest is not None:
             self._largest[place] = largest
         if self._image_size:
-            image = resize_square(image, self._image_size)
+            image = resize_square(image, self._image_size, self._resize)
         if self._images is None:
             self._images, self._first = np.empty((self._count, *image.shape), np.uint8), place
         if image.shape == self._images.shape[1:] and image.dtype == np.uint8:

@@ -12,6 +12,7 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.published_lists import check_published
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -44,7 +45,14 @@ class Lists:
 NO_LISTS = Lists()
 
 
-def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LISTS) -> Dataset:
+def load_list(
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    lists: Lists = NO_LISTS,
+    resize: str = SQUASH,
+) -> Dataset:
     """Loads the images that lists name, in the order of the lists.
 
     Labels are integers from 0, and every class up to the largest has a training image. If a label
@@ -58,6 +66,7 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         lists: one for each split.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
@@ -69,7 +78,7 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
             missing or damaged; the sizes differ while `image_size` is 0; or the training list
             differs from the published one.
     """
-    return read_all(list_files(name, path, lists), image_size)
+    return read_all(list_files(name, path, lists), image_size, resize)
 
 
 def list_files(name: str, path: str, lists: Lists) -> FileSplits:
