@@ -234,8 +234,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "data.on_bad": Field(
         "stop",
-        "with feed=mapped or decoded, an image that cannot be read or has changed: stop the run, "
-        "or skip the image and list it",
+        "an image file that cannot be read, at the start or later, or has changed: stop the run, "
+        "or skip the file and list it in bad_images.txt",
         OneOf(ON_BAD),
         fixed=False,
         absent="stop",

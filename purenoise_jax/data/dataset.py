@@ -25,6 +25,7 @@ class Dataset:
         val_images: `uint8[V, H, W, C]`, or None if the source has no validation split.
         val_labels: `int32[V]`, or None if the source has no validation split.
         content: sha256, in hex, that identifies images and labels; "" = computed from the pixels.
+        left_out: one line about each image that could not be read and was left out.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset:
     val_images: Images | None = None
     val_labels: np.ndarray | None = None
     content: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -48,6 +48,7 @@ class DecodedImages(HostImages):
         self._manifest, self._entries = manifest, entries
         self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
         self._resize = resize
+        self._looked: tuple[np.ndarray, dict[int, str], str] | None = None
         if image_size:
             image_shape = (image_size, image_size, 3)
         super().__init__((len(entries), *(image_shape or self._first_shape())))
@@ -82,6 +83,24 @@ class DecodedImages(HostImages):
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
+        counts, faults, depth = self._look()
+        if depth:
+            raise DataError(f"{self._manifest.root}: {depth}")
+        if faults and not self._skips_bad:
+            raise all_faults(self._manifest.root, [*faults.values()])
+        return counts
+
+    def faults(self) -> tuple[dict[int, str], str]:
+        """Returns one line about each image that cannot be read, by its place, and one about all.
+
+        Images that were all read before are not read again.
+        """
+        return self._look()[1:]
+
+    def _look(self) -> tuple[np.ndarray, dict[int, str], str]:
+        """Histograms of the images that can be read, and the `faults`."""
+        if self._looked is not None:
+            return self._looked
         size = f"{self._image_size}{resize_suffix(self._resize)}"
         names = [size, *(entry.sha256 for entry in self._entries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -89,22 +108,24 @@ class DecodedImages(HostImages):
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
             kept = np.array(read_json(file), np.int64)
             if kept.shape == (3, 256) and (kept.sum(1) == self.size // 3).all():
-                return kept
-        total, faults = np.zeros((3, 256), np.int64), []
+                self._looked = kept, {}, ""
+                return self._looked
+        total = np.zeros((3, 256), np.int64)
+        faults: dict[int, str] = {}
         samples: list[int] = []
         with ThreadPoolExecutor(cores()) as pool:
             measured = pool.map(self._measured, self._entries)
-            for counts, largest, fault in progress(measured, "channel statistics", len(self)):
+            for place, (counts, largest, fault) in enumerate(
+                progress(measured, "channel statistics", len(self))
+            ):
                 total += counts
-                faults += [fault] if fault else []
+                faults |= {place: fault} if fault else {}
                 samples += [] if largest is None else [largest]
-        if samples and (fault := depth_fault(max(samples))):
-            raise DataError(f"{self._manifest.root}: {fault}")
-        if not faults:
+        depth = depth_fault(max(samples)) if samples else ""
+        if not (faults or depth):
             write_kept(file, total.tolist())
-        elif not self._skips_bad:
-            raise all_faults(self._manifest.root, faults)
-        return total
+        self._looked = total, faults, depth
+        return self._looked
 
     def _first_shape(self) -> tuple[int, int, int]:
         for entry in self._entries[:-1] if self._skips_bad else ():

@@ -301,6 +301,7 @@ def make_summary(
         "shown": shown,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
+        "left_out": len(experiment.dataset.left_out),
         "steps": int(state.step),
         "seed": options.seed,
         "config_hash": options.config_hash,

@@ -100,6 +100,7 @@ class TrainingRun:
         replicate = self.experiment.placement.replicate
         self.inputs = jax.tree.map(replicate, self.experiment.inputs())
         bad = BadImages(workdir, display)
+        bad.at_start(self.experiment.dataset.left_out)
         self._feed = self.experiment.feed(bad.note)
         self._evaluators = self.experiment.evaluators(self._options.eval_batch_size, bad.note)
         for reader in (self._feed, *self._evaluators.values()):

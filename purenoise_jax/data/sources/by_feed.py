@@ -1,6 +1,7 @@
 """Loads a data set in the form that a feed needs: in memory, in one file, or as encoded files."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,12 @@ from purenoise_jax.data.mapped_images import MappedImages, stored
 from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files
+from purenoise_jax.data.sources.file_splits import (
+    FileSplits,
+    leave_in_files,
+    read_all,
+    without_bad,
+)
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
@@ -35,7 +41,7 @@ def load_for(
             which are the same run; "decoded" is another.
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
-        skips_bad: see `DecodedImages`.
+        skips_bad: image files that cannot be read are left out, see `read_all` and `DecodedImages`.
         crops: the training images are random crops of the stored ones, which need "decoded".
         **options: of `registry.load`.
 
@@ -148,14 +154,21 @@ def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
             options.get("resize", SQUASH),
         )
 
+    def resident(options: dict[str, Any]) -> Dataset:
+        size, resize = options.get("image_size", 0), options.get("resize", SQUASH)
+        return read_all(listed(options), size, resize, options.get("skips_bad", False))
+
     def mapped(options: dict[str, Any]) -> Dataset:
         """Decodes each image once, into the cache."""
-        dataset = decoded({**options, "skips_bad": False})
+        dataset = without_bad(decoded(options))
         suffix = resize_suffix(options.get("resize", SQUASH))
         name = f"{dataset.content}-{options.get('image_size', 0)}{suffix}"
+        if dataset.left_out:
+            lines = "\n".join(dataset.left_out).encode("utf-8", "surrogateescape")
+            name += f"-{hashlib.sha256(lines).hexdigest()[:16]}"
         return dataclasses.replace(in_cache(dataset, name), content="")
 
-    return InFiles(size, {"mapped": mapped, "decoded": decoded})
+    return InFiles(size, {"resident": resident, "mapped": mapped, "decoded": decoded})
 
 
 def _of_folder(options: dict[str, Any]) -> FileSplits:

@@ -85,28 +85,32 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
         wanted.append(test)
 
     folders: dict[str, dict[str, pathlib.Path]] = {}
+    faults: dict[str, list[str]] = {}
+    mistakes = []
     for split in wanted:
         if not (root / split).is_dir():
             field = {train: "data.train_split", test: "data.test_split"}.get(split, "")
             others = _others(root, field, {train, test}) if field else ""
             raise DataError(f"{root / split}: there is no such folder{others}")
         folders[split] = _class_folders(root / split)
+        faults[split] = stray_images(root / split)
         found, classes = {*folders[split]}, {*folders[train]}
         if found - classes:
             only = {train: classes - found, split: found - classes}
             differing = "; ".join(f"only {s} has {_first_few(k)}" for s, k in only.items() if k)
-            raise DataError(f"{root}: the class folders of {train} and {split} differ: {differing}")
+            mistakes.append(f"the class folders of {train} and {split} differ: {differing}")
     files: dict[str, list[tuple[pathlib.Path, int]]] = {split: [] for split in wanted}
-    faults = {split: stray_images(root / split) for split in wanted}
     labels = {name: label for label, name in enumerate(folders[train])}
     for split in wanted:
         for name, folder in folders[split].items():
+            if name not in labels:
+                continue
             images, more = images_of_class(folder, may_be_empty=split != train)
             files[split] += [(image, labels[name]) for image in images]
             faults[split] += more
-        if not files[split] and not faults[split]:
-            faults[split].append(f"{split}: holds no images")
-    return FileSplits(root, train, test, files, tuple(folders[train]), faults)
+        if not (files[split] or faults[split] or mistakes):
+            mistakes.append(f"{split}: holds no images")
+    return FileSplits(root, train, test, files, tuple(folders[train]), faults, mistakes)
 
 
 def _is_one_split(root: pathlib.Path) -> bool:
