@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.image_trees import write_tree
 from benchmarks.timing import Program, spread
+from purenoise_jax.data import original_crop
 from purenoise_jax.data.feed import StreamingFeed
 from purenoise_jax.data.host_images import Images
 from purenoise_jax.data.mapped_images import MappedImages
@@ -44,7 +45,7 @@ def decoded_images(root: Path) -> Images:
     """Random crops of the training images of a tree, from their files."""
     options: dict[str, Any] = {"name": "", "path": str(root), "image_size": SIDE}
     options |= {"train_split": "", "test_split": ""}
-    return load_for("decoded", "folder", crops=True, **options).train_images
+    return load_for("decoded", "folder", crop=original_crop.NAME, **options).train_images
 
 
 def mapped_images(path: Path, count: int) -> MappedImages:

@@ -18,7 +18,17 @@ daemons=()
 stop() {
     if ((${#daemons[@]})); then
         timeout 5 scancel --partition=main 2>/dev/null || true
+        # The daemons of nodes wait for steps, which only a controller can end.
+        for _ in {1..30}; do
+            if [[ ! $(timeout 5 squeue --noheader 2>/dev/null) ]]; then break; fi
+            sleep 0.5
+        done
         kill "${daemons[@]}" 2>/dev/null || true
+        for _ in {1..20}; do
+            if ! kill -0 "${daemons[@]}" 2>/dev/null; then break; fi
+            sleep 0.25
+        done
+        kill -KILL "${daemons[@]}" 2>/dev/null || true
         wait "${daemons[@]}" 2>/dev/null || true
     fi
     # Written in place: in a container the file is often mounted, and cannot be replaced.

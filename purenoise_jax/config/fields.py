@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.resolve import AUTO
-from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.sources.resize import RESIZES
 from purenoise_jax.data.training_set import NORMALIZE
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
 from purenoise_jax.methods.schedules import SCHEDULES
@@ -161,6 +161,13 @@ _STATIC_FIELDS: dict[str, Field] = {
         OneOf(RESIZES),
         absent="squash",
     ),
+    "data.resize_shorter": Field(
+        0,
+        "resize the shorter side to this, and cut image_size out of the centre, or anywhere with "
+        "random_crop; 0 = the whole image is resized to a square",
+        Integer(0, MAX_SIDE),
+        absent=0,
+    ),
     "data.imbalance_ratio": Field(
         0.0,
         "size of the largest class over the smallest; 0 = 100 if a subset is cut",
@@ -243,7 +250,7 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "augmentations, applied in this order in pixel space",
-        Names((*AUGMENTATIONS, original_crop.NAME)),
+        Names((*AUGMENTATIONS, *CROPS)),
     ),
     "data.crop_padding": Field(
         4, "pixels of zero padding around the image before a crop", Integer(0, MAX_SIDE)

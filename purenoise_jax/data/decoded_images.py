@@ -9,10 +9,10 @@ import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, channel_histograms
 from purenoise_jax.data.manifest import Entry, Manifest, write_kept
-from purenoise_jax.data.original_crop import Draws, crop
+from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import decode_image, depth_fault
-from purenoise_jax.data.sources.resize import SQUASH, resize_square, resize_suffix
+from purenoise_jax.data.view import WHOLE, View
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.threads import cores
@@ -24,12 +24,9 @@ class DecodedImages(HostImages):
     Args:
         manifest: with which every file is compared when it is read.
         entries: the files, in the order of the images, at least one.
-        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
-            same for all images.
+        view: of the images in the files. Without a size, they must all have the same.
         skips_bad: images that cannot be read are left out of the statistics.
-        crops: with random numbers, images are crops of those in the files; see `original_crop`.
         image_shape: (H, W, 3); None = that of the first image, or of the first that can be read.
-        resize: see `resize_square`.
 
     Raises:
         DataError: the shape is to be that of an image which cannot be read.
@@ -39,18 +36,15 @@ class DecodedImages(HostImages):
         self,
         manifest: Manifest,
         entries: Sequence[Entry],
-        image_size: int = 0,
+        view: View = WHOLE,
         skips_bad: bool = False,
-        crops: bool = False,
         image_shape: tuple[int, int, int] | None = None,
-        resize: str = SQUASH,
     ) -> None:
         self._manifest, self._entries = manifest, entries
-        self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
-        self._resize = resize
+        self._view, self._skips_bad = view, skips_bad
         self._looked: tuple[np.ndarray, dict[int, str], str] | None = None
-        if image_size:
-            image_shape = (image_size, image_size, 3)
+        if view.side:
+            image_shape = (view.side, view.side, 3)
         super().__init__((len(entries), *(image_shape or self._first_shape())))
 
     def read(
@@ -60,7 +54,7 @@ class DecodedImages(HostImages):
         faults = []
         for row, place in enumerate(index.tolist()):
             try:
-                generator = draws.of(row) if draws is not None and self._crops else None
+                generator = draws.of(row) if draws is not None and self._view.crop else None
                 out[row] = self._read_one(self._entries[place], generator)[0]
             except DataError as error:
                 out[row] = 0
@@ -70,8 +64,7 @@ class DecodedImages(HostImages):
     def subset(self, index: np.ndarray) -> "DecodedImages":
         """These images in this order; see `HostImages.subset`."""
         entries = [self._entries[i] for i in index.tolist()]
-        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:], self._resize)
-        return DecodedImages(self._manifest, entries, *settings)
+        return DecodedImages(self._manifest, entries, self._view, self._skips_bad, self.shape[1:])
 
     def digests(self) -> np.ndarray:
         """Eight bytes of the sha256 of every file, uint64[N]; no file is read."""
@@ -101,8 +94,7 @@ class DecodedImages(HostImages):
         """Histograms of the images that can be read, and the `faults`."""
         if self._looked is not None:
             return self._looked
-        size = f"{self._image_size}{resize_suffix(self._resize)}"
-        names = [size, *(entry.sha256 for entry in self._entries)]
+        names = [self._view.name, *(entry.sha256 for entry in self._entries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
         file = self._manifest.file.with_suffix(f".{key[:32]}.json")
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
@@ -161,9 +153,4 @@ class DecodedImages(HostImages):
             decoded = decode_image(data)
         except DataError as error:
             raise DataError(f"{self._manifest.root / entry.path}: {error}") from error
-        pixels, size = decoded.pixels, self._image_size
-        if generator is not None:
-            pixels = crop(pixels, size or self.shape[1], generator)
-        elif size:
-            pixels = resize_square(pixels, size, self._resize)
-        return pixels, decoded.largest
+        return self._view(decoded.pixels, generator), decoded.largest

@@ -131,14 +131,15 @@ def make_training_set(
         DataError: a class has no image, here or in the test set of a balanced benchmark, or a
             channel is constant.
     """
-    absent = np.flatnonzero(count_classes(dataset.test_labels, dataset.num_classes) == 0)
+    is_test = _test_images(dataset, held_out.test_fraction, seed)
+    test_labels = dataset.train_labels[is_test] if is_test.any() else dataset.test_labels
+    absent = np.flatnonzero(count_classes(test_labels, dataset.num_classes) == 0)
     # Natural data are as they are: the accuracy of such a class does not exist.
-    if absent.size and len(dataset.test_labels) and profile != "natural":
+    if absent.size and len(test_labels) and profile != "natural":
         raise DataError(
             f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
             "their accuracy could not be measured"
         )
-    is_test = _test_images(dataset, held_out.test_fraction, seed)
     others = np.flatnonzero(~is_test)
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))

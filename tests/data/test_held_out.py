@@ -1,5 +1,6 @@
 """Validation images held out of a training set."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.held_out import held_out_counts, hold_out, in_fold
 from purenoise_jax.data.training_set import HoldOut
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.data.test_training_set import DATASET, IMAGES, LABELS, WITHOUT_TEST, make
 
 COUNTS = np.array([60, 25, 10, 4, 3, 2, 1])
@@ -181,3 +182,14 @@ def test_listed_indices_lose_those_that_test(tmp_path):
     (tmp_path / "all.txt").write_text("\n".join(map(str, range(100))))
     each = make(WITHOUT_TEST, indices=str(tmp_path / "all.txt"), held_out=HoldOut(0.2))
     assert len(each.images) == 80
+
+
+def test_a_class_that_the_draw_leaves_untested_is_refused_unless_data_are_natural():
+    few = np.flatnonzero((LABELS == 0) | (np.cumsum(LABELS) <= 1))  # one image of the second class
+    rare = dataclasses.replace(WITHOUT_TEST, train_images=IMAGES[few], train_labels=LABELS[few])
+    with pytest.raises(DataError, match=r"no image of classes \[1\]"):
+        make(rare, imbalance_ratio=1.0, held_out=HoldOut(0.2))
+    assert make(rare, profile="natural", held_out=HoldOut(0.2)).stats.class_counts.tolist() == [
+        40,
+        1,
+    ]

@@ -10,28 +10,10 @@ import pytest
 
 from launch import reproduce
 from purenoise_jax.checkpoint.manager import Checkpoints
+from tests.launch.slurm_jobs import NODES, Run, change, why_not
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "launch/slurm.sbatch"
-NODES = ("purenoise-n1", "purenoise-n2")
-
-
-def why_not() -> str:
-    """The reason why there is no SLURM for tests, which never run on another cluster; "" if there is."""
-    try:
-        shown = subprocess.run(
-            ["scontrol", "show", "config"], capture_output=True, text=True, timeout=20
-        )
-    except FileNotFoundError:
-        return "SLURM is not installed; see tests/local_slurm.sh"
-    except subprocess.TimeoutExpired:
-        return "SLURM does not answer; see tests/local_slurm.sh"
-    if not re.search(r"^ClusterName *= purenoise-tests$", shown.stdout, re.M):
-        return "not within tests/local_slurm.sh"
-    return ""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,70 +21,6 @@ def slurm():
     why = why_not()
     if why:
         pytest.skip(why)
-
-
-def change(kind: str, name: str, *changes: str) -> None:
-    subprocess.run(["scontrol", "update", f"{kind}={name}", *changes], check=True)
-
-
-class Job:
-    """A submitted run of two processes."""
-
-    def __init__(self, folder: Path, *more: str, config: str = "", script: Path = SCRIPT) -> None:
-        self.folder, self.workdir = folder, folder / "run"
-        config = config or f"{ROOT}/tests/tiny_cli.py:{write_npz(folder / 'tiny.npz')},one_phase"
-        environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        }  # fmt: skip
-        submitted = subprocess.run(
-            ["sbatch", "--parsable", "--cpus-per-task=1", "--time=10", str(script),
-             "--config", config, "--workdir", str(self.workdir), "--config.num_devices=0", *more],
-            capture_output=True, text=True, cwd=folder, env=environment, check=True,
-        )  # fmt: skip
-        self.number = submitted.stdout.strip()
-
-    def __enter__(self) -> "Job":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        subprocess.run(["scancel", "--quiet", self.number])
-
-    def shown(self, name: str) -> str:
-        text = subprocess.run(
-            ["scontrol", "show", "job", self.number], capture_output=True, text=True, check=True
-        ).stdout
-        return re.search(rf"\b{name}=(\S+)", text)[1]
-
-    def wait(self, *states: str) -> str:
-        for _ in range(2400):
-            if (state := self.shown("JobState")) in states:
-                return state
-            time.sleep(0.2)
-        raise AssertionError(f"{state}\n{self.log()}")
-
-    def wait_for_steps(self, beyond: int = 0) -> int:
-        for _ in range(2400):
-            if (steps := max(Checkpoints(self.workdir).steps(), default=0)) > beyond:
-                return steps
-            time.sleep(0.2)
-        raise AssertionError(f"no step beyond {beyond}\n{self.log()}")
-
-    def wait_for_restart(self, number: int) -> None:
-        for attempt in range(2400):
-            state = self.shown("JobState")
-            if state == "RUNNING" and self.shown("Restarts") == str(number):
-                return
-            # Otherwise SLURM lets it wait for two minutes. Repeated, because SLURM may not have been
-            # ready for the change, but with pauses, because each change delays the job a little.
-            if state == "PENDING" and attempt % 25 == 10:
-                change("jobid", self.number, "StartTime=now")
-            time.sleep(0.2)
-        raise AssertionError(self.log())
-
-    def log(self) -> str:
-        path = self.folder / f"slurm-{self.number}.log"
-        return path.read_text() if path.exists() else ""
 
 
 REFUSED = """\
@@ -118,14 +36,14 @@ def test_a_job_is_not_requeued_if_one_process_refuses(tmp_path):
     """SLURM ends the other process, whose code is then that of a stopped run."""
     (tmp_path / "refused.py").write_text(REFUSED)
     config = f"{tmp_path}/refused.py:{write_npz(tmp_path / 'tiny.npz')}"
-    with Job(tmp_path, config=config) as job:
+    with Run(tmp_path, config=config) as job:
         job.wait("FAILED")
         assert job.shown("ExitCode") == "2:0" and job.shown("Restarts") == "0"
     assert "error: not on this machine" in job.log() and "queue" not in job.log()
 
 
 def test_a_job_is_requeued_until_its_user_cancels_it(tmp_path):
-    with Job(tmp_path, "--config.num_epochs=3000") as job:
+    with Run(tmp_path, "--config.num_epochs=3000") as job:
         job.wait_for_steps()
         subprocess.run(["scancel", "--signal=USR1", job.number], check=True)
         job.wait_for_restart(1)

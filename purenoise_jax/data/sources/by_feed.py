@@ -8,7 +8,6 @@ from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.mapped_images import MappedImages, stored
-from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.file_splits import (
@@ -20,9 +19,31 @@ from purenoise_jax.data.sources.file_splits import (
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
-from purenoise_jax.data.sources.resize import SQUASH, resize_suffix
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
+from purenoise_jax.data.sources.tiered_imagenet import tiered_imagenet_files
+from purenoise_jax.data.sources.tiny_imagenet import tiny_imagenet_files
+from purenoise_jax.data.sources.where import where
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Options of sources whose images are files.
+
+    Attributes:
+        skips_bad: files that cannot be read are left out, see `read_all` and `DecodedImages`.
+        crop: see `View`; "decoded" images only.
+        resize_shorter: `View.shorter`.
+    """
+
+    skips_bad: bool = False
+    crop: str = ""
+    resize_shorter: int = 0
+
+
+Options = dict[str, Any]
 
 
 def load_for(
@@ -31,7 +52,8 @@ def load_for(
     room: int | None = None,
     *,
     skips_bad: bool = False,
-    crops: bool = False,
+    crop: str = "",
+    resize_shorter: int = 0,
     **options: Any,
 ) -> Dataset:
     """Loads a data set, with its images where a feed reads them.
@@ -41,8 +63,9 @@ def load_for(
             which are the same run; "decoded" is another.
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
-        skips_bad: image files that cannot be read are left out, see `read_all` and `DecodedImages`.
-        crops: the training images are random crops of the stored ones, which need "decoded".
+        skips_bad: see `Reading`.
+        crop: see `Reading`.
+        resize_shorter: see `Reading`.
         **options: of `registry.load`.
 
     Raises:
@@ -50,35 +73,27 @@ def load_for(
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
-    decodable = [name for name, form in IN_FILES.items() if "decoded" in form.loaders]
-    if crops:
-        if source not in decodable:
-            raise ConfigError(
-                f"data.augment has {NAME}, which crops images where they are decoded, but "
-                f"data.source={source} has no image files; legal: data.source="
-                f"{' or '.join(decodable)}, or resized_crop in its place"
-            )
-        if feed not in ("auto", "decoded"):
-            raise ConfigError(
-                f"data.augment has {NAME}, which crops images where they are decoded, but "
-                f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
-            )
-        if not options.get("image_size"):
-            raise ConfigError(f"data.augment has {NAME}, so data.image_size=0 is not legal")
-        feed = "decoded"
+    reading = Reading(skips_bad, crop, resize_shorter)
+    if source in registry.SOURCES and source not in _WITHOUT_PATH and not options["path"]:
+        name = options["name"]
+        if place := where(name):
+            raise ConfigError(f"data.path is empty: give the place of the files of {name}{place}")
+    if crop:
+        feed = _feed_of_crops(feed, source, reading, options)
+    _refuse_idle(source, reading, options)
     # Half, because parameters and activations need room as well.
     most = (_memory() if room is None else room) // 2
     in_file = IN_FILES.get(source)
     if feed == "auto" and in_file is not None:
-        size = in_file.size(options)
+        size = in_file.size(options, reading)
         if size is not None:
             feed = "resident" if size <= most else "mapped"
     if in_file is not None and feed in in_file.loaders:
-        return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
+        return in_file.loaders[feed](options, reading)
     if feed == "decoded":
         raise ConfigError(
             f"data.feed=decoded reads image files, which data.source={source} has not; legal: "
-            f"auto, resident or mapped, or one of the sources {', '.join(decodable)}"
+            f"auto, resident or mapped, or one of the sources {', '.join(FILE_SOURCES)}"
         )
     dataset = registry.load(source, **options)
     splits = (dataset.train_images, dataset.test_images, dataset.val_images)
@@ -86,6 +101,34 @@ def load_for(
         size = sum(images.nbytes for images in splits if images is not None)
         feed = "resident" if size <= most else "mapped"
     return in_cache(dataset) if feed == "mapped" else dataset
+
+
+def _feed_of_crops(feed: str, source: str, reading: Reading, options: Options) -> str:
+    """The feed of images that are cropped at random where they are decoded."""
+    crops = f"data.augment has {reading.crop}"
+    if source not in FILE_SOURCES:
+        raise ConfigError(
+            f"{crops}, which crops images where they are decoded, but "
+            f"data.source={source} has no image files; legal: data.source="
+            f"{' or '.join(FILE_SOURCES)}, or resized_crop in its place"
+        )
+    if feed not in ("auto", "decoded"):
+        raise ConfigError(
+            f"{crops}, which crops images where they are decoded, but "
+            f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
+        )
+    if not options.get("image_size"):
+        raise ConfigError(f"{crops}, so data.image_size=0 is not legal")
+    return "decoded"
+
+
+def _refuse_idle(source: str, reading: Reading, options: Options) -> None:
+    """Refuses options that the source would not use."""
+    if reading.resize_shorter and source not in FILE_SOURCES:
+        raise ConfigError(
+            f"data.resize_shorter={reading.resize_shorter} is for image files, which data.source="
+            f"{source} has not; legal: 0, or one of the sources {', '.join(FILE_SOURCES)}"
+        )
 
 
 def in_cache(dataset: Dataset, name: str = "") -> Dataset:
@@ -115,54 +158,48 @@ class InFiles:
     """A source that can leave its images in files.
 
     Attributes:
-        size: (options of `registry.load`) -> bytes of all images in memory, without reading them;
-            None = not known.
-        loaders: feed -> (options, `skips_bad` and `crops`) -> data set; other feeds load by
-            `registry.load`.
+        size: (options of `registry.load`, reading) -> bytes of all images in memory, without
+            reading them; None = not known.
+        loaders: feed -> (options, reading) -> data set; other feeds load by `registry.load`.
     """
 
-    size: Callable[[dict[str, Any]], int | None]
-    loaders: dict[str, Callable[[dict[str, Any]], Dataset]]
+    size: Callable[[Options, Reading], int | None]
+    loaders: dict[str, Callable[[Options, Reading], Dataset]]
 
 
-def _mapped_npz(options: dict[str, Any]) -> Dataset:
+def _mapped_npz(options: Options, reading: Reading) -> Dataset:
     if options.get("image_size"):
-        resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
-        return in_cache(registry.load("npz", **resized))
+        return in_cache(registry.load("npz", **options))
     refuse_chosen_splits("data.source=npz", options["train_split"], options["test_split"])
     return in_cache(load_mapped_npz(options["path"]))
 
 
-def _npz_bytes(options: dict[str, Any]) -> int | None:
+def _npz_bytes(options: Options, reading: Reading) -> int | None:
     return None if options.get("image_size") else npz_bytes(options["path"])
 
 
-def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
-    """A source of image files: (options) -> the files."""
+def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
+    """A source of image files: (options, reading) -> the files."""
 
-    def size(options: dict[str, Any]) -> int:
+    def view(options: Options, reading: Reading) -> View:
+        side, how = options.get("image_size", 0), options.get("resize", SQUASH)
+        return View(side, reading.resize_shorter, reading.crop, how)
+
+    def size(options: Options, reading: Reading) -> int:
         # At their stored size, it is not known without reading them.
         side = options.get("image_size", 0)
-        return listed(options).num_bytes(side) if side and options["path"] else 0
+        return listed(options, reading).num_bytes(side) if side and options["path"] else 0
 
-    def decoded(options: dict[str, Any]) -> Dataset:
-        return leave_in_files(
-            listed(options),
-            options.get("image_size", 0),
-            options.get("skips_bad", False),
-            options.get("crops", False),
-            options.get("resize", SQUASH),
-        )
+    def resident(options: Options, reading: Reading) -> Dataset:
+        return read_all(listed(options, reading), view(options, reading), reading.skips_bad)
 
-    def resident(options: dict[str, Any]) -> Dataset:
-        size, resize = options.get("image_size", 0), options.get("resize", SQUASH)
-        return read_all(listed(options), size, resize, options.get("skips_bad", False))
+    def decoded(options: Options, reading: Reading) -> Dataset:
+        return leave_in_files(listed(options, reading), view(options, reading), reading.skips_bad)
 
-    def mapped(options: dict[str, Any]) -> Dataset:
+    def mapped(options: Options, reading: Reading) -> Dataset:
         """Decodes each image once, into the cache."""
-        dataset = without_bad(decoded(options))
-        suffix = resize_suffix(options.get("resize", SQUASH))
-        name = f"{dataset.content}-{options.get('image_size', 0)}{suffix}"
+        dataset = without_bad(decoded(options, reading))
+        name = f"{dataset.content}-{view(options, reading).name}"
         if dataset.left_out:
             lines = "\n".join(dataset.left_out).encode("utf-8", "surrogateescape")
             name += f"-{hashlib.sha256(lines).hexdigest()[:16]}"
@@ -171,20 +208,36 @@ def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
     return InFiles(size, {"resident": resident, "mapped": mapped, "decoded": decoded})
 
 
-def _of_folder(options: dict[str, Any]) -> FileSplits:
+def _of_folder(options: Options, reading: Reading) -> FileSplits:
     return folder_files(options["path"], options["train_split"], options["test_split"])
 
 
-def _of_list(options: dict[str, Any]) -> FileSplits:
+def _of_list(options: Options, reading: Reading) -> FileSplits:
     refuse_chosen_splits("data.source=list", options["train_split"], options["test_split"])
     return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
 
 
+def _of_tiny(options: Options, reading: Reading) -> FileSplits:
+    splits = (options["train_split"], options["test_split"])
+    refuse_chosen_splits("data.source=tiny_imagenet", *splits)
+    return tiny_imagenet_files(options["path"])
+
+
+def _of_tiered(options: Options, reading: Reading) -> FileSplits:
+    return tiered_imagenet_files(options["path"], options["train_split"], options["test_split"])
+
+
+FILE_SOURCES = {
+    "folder": _of_folder,
+    "list": _of_list,
+    "tiny_imagenet": _of_tiny,
+    "tiered_imagenet": _of_tiered,
+}
 IN_FILES = {
     "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
-    "folder": _from_files(_of_folder),
-    "list": _from_files(_of_list),
+    **{source: _from_files(listed) for source, listed in FILE_SOURCES.items()},
 }
+_WITHOUT_PATH = ("auto", "tfds", "digits")
 
 
 def _memory() -> int:

@@ -114,6 +114,27 @@ def decode_image(data: bytes) -> Decoded:
         raise DataError(f"cannot be read as an image ({error})") from error
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """The pixels of an image that Pillow has opened, by the rules of `decode_image`.
+
+    Args:
+        image: of at most 8 bits per sample.
+
+    Returns:
+        `uint8[H, W, 3]`, RGB, values 0..255, upright.
+
+    Raises:
+        DataError: the image has more bits, or its file is damaged.
+    """
+    if image.mode not in _MODES:
+        raise DataError(f"an image of Pillow's mode {image.mode} is not read; give its path")
+    try:
+        pixels, turn = _read_8_bit(image), _UPRIGHT.get(_orientation(image))
+    except _DAMAGE as error:
+        raise DataError(f"cannot be read as an image ({error})") from error
+    return np.ascontiguousarray(turn(pixels) if turn else pixels)
+
+
 def depth_fault(largest: int) -> str:
     """Returns the fault of a split whose 16-bit images never use the highest bit; "" if one does.
 
@@ -181,7 +202,7 @@ def _refuse_losses(image: ImageFile.ImageFile, layout: str) -> None:
         raise DataError(f"an image of Pillow's mode {kind} is not read; {_SAVE_AS}")
 
 
-def _read_8_bit(image: ImageFile.ImageFile) -> np.ndarray:
+def _read_8_bit(image: Image.Image) -> np.ndarray:
     """Reads an image of at most 8 bits, not yet turned upright, as `uint8[H, W, 3]`."""
     image.load()
     if not image.has_transparency_data:

@@ -19,7 +19,7 @@ from purenoise_jax.data.manifest import Entry, Manifest, find_manifest
 from purenoise_jax.data.sources.decode import decode_image
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.image_stack import ImageStack
-from purenoise_jax.data.sources.resize import SQUASH
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults, one_line
 from purenoise_jax.runtime.files import read_bytes, write_atomically
 
@@ -57,16 +57,12 @@ class FileSplits:
         return sum(map(len, self.splits.values())) * image_size * image_size * 3
 
 
-def read_all(
-    files: FileSplits, image_size: int, resize: str = SQUASH, skips_bad: bool = False
-) -> Dataset:
+def read_all(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     """Reads all images.
 
     Args:
         files: of all splits.
-        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
-            same for all images.
-        resize: see `resize_square`.
+        view: of the images in the files. Without a size, they must all have the same.
         skips_bad: images that cannot be read, and files that are no images, are left out; otherwise
             they are faults.
 
@@ -80,20 +76,14 @@ def read_all(
     bad: list[str] = []
     faults = [*files.mistakes]
     for split, listed in files.splits.items():
-        splits[split], more, whole = _read_split(files.root, listed, image_size, resize, skips_bad)
+        splits[split], more, whole = _read_split(files.root, listed, view, skips_bad)
         bad += [*files.faults.get(split, ()), *more]
         faults += whole
     _refuse(files.root, faults, bad, skips_bad)
     return dataclasses.replace(_dataset(files, splits), left_out=tuple(bad))
 
 
-def leave_in_files(
-    files: FileSplits,
-    image_size: int,
-    skips_bad: bool = False,
-    crops: bool = False,
-    resize: str = SQUASH,
-) -> Dataset:
+def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     """Loads what `read_all` does, but leaves the images in their files, as `DecodedImages`.
 
     Every file is read once for its checksum, and once for the statistics of its channels; both are
@@ -101,10 +91,8 @@ def leave_in_files(
 
     Args:
         files: of all splits.
-        image_size: see `read_all`.
+        view: see `read_all`; random crops are only those of the training images.
         skips_bad: see `DecodedImages`; files that are no images are left out.
-        crops: see `DecodedImages`; only of the training images.
-        resize: see `resize_square`.
 
     Raises:
         DataError: there are faults, or a file cannot be read; one message lists all.
@@ -117,8 +105,8 @@ def leave_in_files(
     for split, entries in manifest.splits.items():
         if not entries:
             continue
-        split_crops = crops and split == files.train
-        images, first = _decoded(manifest, entries, image_size, skips_bad, split_crops, resize)
+        own = view if split == files.train else dataclasses.replace(view, crop="")
+        images, first = _decoded(manifest, entries, own, skips_bad)
         found, depth = images.faults()
         # Whether the samples of 16 bits fill them is seen in a whole split only.
         faults += [f"{files.root / entries[0].path}: {depth}"] if depth else []
@@ -134,23 +122,14 @@ def leave_in_files(
 
 
 def _decoded(
-    manifest: Manifest,
-    entries: Sequence[Entry],
-    image_size: int,
-    skips_bad: bool,
-    crops: bool,
-    resize: str,
+    manifest: Manifest, entries: Sequence[Entry], view: View, skips_bad: bool
 ) -> tuple[DecodedImages, list[str]]:
     """The images of a split, and the fault of the first, which gives the size, if it has one."""
-
-    def make(skips: bool) -> DecodedImages:
-        return DecodedImages(manifest, entries, image_size, skips, crops, resize=resize)
-
     try:
-        return make(skips_bad), []
+        return DecodedImages(manifest, entries, view, skips_bad), []
     except DataError as error:
         # The others are looked at as well.
-        return make(True), [str(error)]
+        return DecodedImages(manifest, entries, view, skips_bad=True), [str(error)]
 
 
 def without_bad(dataset: Dataset) -> Dataset:
@@ -225,8 +204,7 @@ def _dataset(files: FileSplits, splits: dict[str, Any]) -> Dataset:
 def _read_split(
     root: pathlib.Path,
     listed: Sequence[tuple[pathlib.Path, int]],
-    image_size: int,
-    resize: str,
+    view: View,
     skips_bad: bool,
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str], list[str]]:
     """Reads images and labels of a split, the faults of its images, and those of the whole.
@@ -234,7 +212,7 @@ def _read_split(
     With faults, images are missing, unless bad ones are skipped.
     """
     bad: dict[int, str] = {}
-    stack = ImageStack(len(listed), image_size, resize)
+    stack = ImageStack(len(listed), view.side)
     for index, (file, _) in enumerate(listed):
         place = file.relative_to(root).as_posix()
         try:
@@ -244,7 +222,7 @@ def _read_split(
         except DataError as error:
             bad[index] = f"{place}: {error}"
         else:
-            stack.add(index, place, decoded.pixels, decoded.largest)
+            stack.add(index, place, view(decoded.pixels), decoded.largest)
     images, faults = stack.finish(skips_odd=skips_bad)
     labels = np.array([label for _, label in listed], np.int32)
     if skips_bad:

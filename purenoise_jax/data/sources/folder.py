@@ -14,6 +14,7 @@ from purenoise_jax.data.sources.image_files import (
 )
 from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_odd_splits
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.paths import expand
 
@@ -56,7 +57,7 @@ def load_folder(
             of accents; an image is damaged, one folder too deep or a broken link; a file may be an
             image but has no supported format; or the sizes differ while `image_size` is 0.
     """
-    return read_all(folder_files(path, train_split, test_split), image_size, resize)
+    return read_all(folder_files(path, train_split, test_split), View(image_size, how=resize))
 
 
 def folder_files(path: str, train_split: str = "", test_split: str = "") -> FileSplits:
@@ -81,7 +82,8 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
     # A broken link counts too: it is then reported as missing instead of ignored.
     there = [name for name in (test, "val") if os.path.lexists(root / name)]
     wanted = list(dict.fromkeys([train, *there]))
-    if test not in wanted and (test_split or _unread(root, {train, test, "val"})):
+    unread = [] if train_split else _unread(root, {train, test, "val"})
+    if test not in wanted and (test_split or unread):
         wanted.append(test)
 
     folders: dict[str, dict[str, pathlib.Path]] = {}

@@ -13,6 +13,8 @@ from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.published_lists import check_published
 from purenoise_jax.data.sources.resize import SQUASH
+from purenoise_jax.data.sources.where import where
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -78,7 +80,7 @@ def load_list(
             missing or damaged; the sizes differ while `image_size` is 0; or the training list
             differs from the published one.
     """
-    return read_all(list_files(name, path, lists), image_size, resize)
+    return read_all(list_files(name, path, lists), View(image_size, how=resize))
 
 
 def list_files(name: str, path: str, lists: Lists) -> FileSplits:
@@ -100,6 +102,7 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
     if not lists.train_list:
         raise ConfigError(
             "data.train_list is empty: give a file with lines 'path label', or a .csv table"
+            f"{where(name)}"
         )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
@@ -134,19 +137,19 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         for row in found:
             place = pathlib.PurePosixPath(row.path + lists.path_suffix)
             label = _label(row, by_label)
-            where = f"data.{split}_list, line {row.line}"
+            origin = f"data.{split}_list, line {row.line}"
             before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
             if not row.path or "\0" in row.path:
-                faults.append(f"{where}: {shown(row.path)} is no path")
+                faults.append(f"{origin}: {shown(row.path)} is no path")
             elif place.is_absolute() or ".." in place.parts:
-                faults.append(f"{where}: {shown(row.path)} leads out of data.path")
+                faults.append(f"{origin}: {shown(row.path)} leads out of data.path")
             elif before:
-                faults.append(f"{where}: {place} is listed before, in {before}")
+                faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
-                faults.append(f"{where}: label {shown(row.label)} is not legal; {_legal(classes)}")
+                faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")
             else:
                 files[split].append((root / place, label))
-            seen.setdefault(str(place), where)
+            seen.setdefault(str(place), origin)
         training = seen if split == "train" else training
     if faults:
         raise all_faults(root, faults)

@@ -1,4 +1,4 @@
-"""Bilinear resizing of single images to squares, in three ways for images that are none."""
+"""Bilinear resizing of single images, to squares in three ways or by the shorter side."""
 
 import numpy as np
 from PIL import Image
@@ -41,6 +41,23 @@ def resize_square(image: np.ndarray, side: int, how: str = SQUASH) -> np.ndarray
     return square
 
 
-def resize_suffix(how: str) -> str:
-    """Returns the end of a name in the cache, which "squash" has not, so that older files stay."""
-    return "" if how == SQUASH else f"-{how}"
+def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
+    """Resizes an image with the same filter, so that its shorter side has a length.
+
+    The longer side is rounded down, as in torchvision.
+
+    Args:
+        image: `uint8[H, W, C]` with C 1 or 3, values 0..255.
+        side: of the result in pixels, at least 1.
+
+    Returns:
+        `uint8[h, w, C]`, the smaller of h and w being `side`.
+    """
+    height, width, channels = image.shape
+    shorter = min(height, width)
+    to = side * width // shorter, side * height // shorter
+    if to == (width, height):
+        return image
+    flat = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    resized = flat.resize(to, Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(to[1], to[0], channels)

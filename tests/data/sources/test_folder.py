@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.image_files import images_below
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
@@ -395,3 +396,16 @@ def test_a_test_set_may_lack_classes_but_not_have_others(root: pathlib.Path) -> 
     save(root, "test/owl/a.png", pixels(1))
     with pytest.raises(DataError, match="only test has 'owl'"):
         load_folder(name="", path=str(root))
+
+
+def test_images_below_a_folder_are_sorted_and_the_rest_is_named(root: pathlib.Path) -> None:
+    save(root, "test/deep/er/z.png", pixels(6))
+    (root / "test" / "scan.heic").write_bytes(b"x")
+    (root / "test" / "again").symlink_to(root / "test")
+    files, faults = images_below(root / "test")
+    assert [str(path.relative_to(root / "test")) for path in files] == [
+        *("cat/d.png", "deep/er/z.png", "dog/e.png")
+    ]
+    assert len(faults) == 1 and faults[0].startswith(f"{root}/test/scan.heic: has no supported")
+    with pytest.raises(DataError, match="cannot be listed"):
+        images_below(root / "nowhere")
