@@ -54,6 +54,11 @@ class TrainingSet:
     test_labels: np.ndarray | None = None
     shared: tuple[str, ...] = ()
 
+    @property
+    def num_held_out(self) -> int:
+        """The number of images that were held out for validation and test."""
+        return sum(len(part) for part in (self.val_labels, self.test_labels) if part is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:

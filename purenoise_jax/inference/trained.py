@@ -17,6 +17,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.fields import phase_values
 from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.data.view import View
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Postprocess, Recipe
@@ -41,8 +42,8 @@ class Trained:
         step: completed steps.
         model: from `create_model`.
         variables: "params", "batch_stats" and others that evaluation uses, on the host.
-        methods: names of the methods of the phase that it was trained in.
-        recipe: of that phase.
+        phases: first epoch, counted from 0, and names of the methods of each phase so far.
+        recipe: of the last of them.
         class_names: K names in label order.
         class_counts: int64[K], training images per class.
         image_shape: (H, W, C) of the network's input.
@@ -55,7 +56,7 @@ class Trained:
     step: int
     model: Any
     variables: Mapping[str, Any]
-    methods: tuple[str, ...]
+    phases: tuple[tuple[int, tuple[str, ...]], ...]
     recipe: Recipe
     class_names: tuple[str, ...]
     class_counts: np.ndarray
@@ -73,6 +74,12 @@ class Trained:
     def matmul_precision(self) -> str:
         """The precision of products and convolutions, of `numerics.MATMUL_PRECISIONS`."""
         return str(self.run.config.matmul_precision)
+
+    @property
+    def view(self) -> View:
+        """The way in which the run evaluates images, but for their size."""
+        data = self.run.config.data
+        return View(shorter=data.resize_shorter, how=data.resize)
 
     @property
     def where(self) -> str:
@@ -125,14 +132,15 @@ def load_trained(run: Run, epoch: int | None = None) -> Trained:
     finally:
         checkpoints.close()
     last = max(step // record["steps_per_epoch"] - 1, 0)
-    methods, recipe = [phase[1:] for phase in phases if phase[0] <= last][-1]
+    begun = [phase for phase in phases if phase[0] <= last]
+    recipe = begun[-1][2]
     return Trained(
         run=run,
         epoch=record["epoch"],
         step=step,
         model=model,
         variables=jax.device_get(recipe.evaluated(state)),
-        methods=methods,
+        phases=tuple((start, methods) for start, methods, _ in begun),
         recipe=recipe,
         class_names=names,
         class_counts=counts,

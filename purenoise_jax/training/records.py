@@ -69,7 +69,10 @@ def header_lines(
         **weights,
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
-            options, len(experiment.training.labels), len(experiment.dataset.train_labels)
+            options,
+            len(experiment.training.labels),
+            len(experiment.dataset.train_labels),
+            experiment.training.num_held_out,
         ),
         **split_lines(options, experiment),
         "images": images_line(options, experiment.training.stats.image_shape),
@@ -152,13 +155,14 @@ def split_line(class_counts: np.ndarray, class_names: Sequence[str], rule: str) 
     return f"{line}; no image of {classes} {', '.join(without[:10])}{more}"
 
 
-def subset_line(options: RunOptions, kept: int, available: int) -> str:
+def subset_line(options: RunOptions, kept: int, available: int, held_out: int = 0) -> str:
     """Line of the header: how many of the training images train, and by which rule.
 
     Args:
         options: of the run.
         kept: images that train.
         available: images that the data set has.
+        held_out: those of them that validate or test.
     """
     if options.data_indices:
         rule = f"listed in {Path(options.data_indices).name}"
@@ -168,8 +172,8 @@ def subset_line(options: RunOptions, kept: int, available: int) -> str:
         rule = f"{options.data_profile}, ratio {options.imbalance_ratio:g}"
     if options.data_limit:
         rule += f", data.limit={options.data_limit}"
-    if kept == available:
-        return f"all {available:,} images kept ({rule})"
+    if kept + held_out == available:
+        return f"all {kept:,} images kept ({rule})"
     return f"{rule}: {kept:,} of {available:,} images"
 
 

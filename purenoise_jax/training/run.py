@@ -326,9 +326,10 @@ class TrainingRun:
             self._display.note(line)
         best = self._best
         if best.value is not None and best.step in self._checkpoints.steps():
+            kept = "kept beside the last" if best.step != self.step else "the last"
             self._display.note(
-                f"kept beside the last: {self._checkpoints.folder / str(best.step)}, after epoch "
-                f"{best.epoch}, the best {best.metric} on validation, {best.value:.4f}"
+                f"the best {best.metric} on validation, {best.value:.4f}, has the checkpoint after "
+                f"epoch {best.epoch}, {kept}: {self._checkpoints.folder / str(best.step)}"
             )
         if self._is_first_process and at_end is not None:
             self._stop.waiting(partial(at_end, self.experiment))

@@ -48,6 +48,7 @@ def test_files_agree_with_the_run_at_any_number_of_images(kind, exported, finish
         np.testing.assert_allclose(reader(images), classifier.predict_proba(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stablehlo_file_needs_nothing_of_this_package(exported, finished, tmp_path):
     classifier, written = exported
     np.savez(tmp_path / "images.npz", images=finished.images[:9])
@@ -110,7 +111,10 @@ def test_the_description_says_what_goes_in_and_out(kind, exported, finished):
     assert told["class_names"] == ["0", "1", "2", "3"] and told["class_counts"] == list(COUNTS)
     np.testing.assert_allclose(told["prior"], [1 / 8, 1 / 8, 1 / 4, 1 / 2])
     assert told["costs"] == (1 - np.eye(4)).tolist() and "least sum" in told["decision"]
-    assert told["run"]["epoch"] == 2 and told["run"]["methods"] == ["open"]
+    assert told["run"]["epoch"] == 2 and told["run"]["phases"][1] == {
+        "start_epoch": 1,
+        "methods": ["open"],
+    }
     assert told["run"]["dataset_fingerprint"] == finished.run.summary["dataset_fingerprint"]
     assert str(finished.run.path.parent) not in description.read_text()
 
@@ -121,7 +125,8 @@ def test_the_card_has_data_results_and_limits(exported, finished):
     assert f"| accuracy | {summary['test_accuracy']:.4g} |" in card
     for k, count in enumerate(COUNTS):
         recall = summary["per_class_accuracy"][k]
-        assert f"| {k} | {count} | {recall:.4g} | {[0.125, 0.125, 0.25, 0.5][k]:.4g} |" in card
+        prior = [0.125, 0.125, 0.25, 0.5][k]
+        assert f"| {k} | {count} | {recall:.4g} | 10 | {prior:.4g} |" in card
     assert summary["dataset_fingerprint"] in card and summary["dataset_content"] in card
     assert "45 images of 4 classes, from 24 to 3 a class" in card
     assert "Fewer than 20 training images: 1, 2, 3." in card
@@ -158,7 +163,7 @@ def test_the_command_writes_three_files(finished, tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[:3] == [str(out), f"{out}.json", f"{out}.md"] and "agrees with the run" in shown[3]
     card = (tmp_path / "model.safetensors.md").read_text()
-    assert "trained with erm for 1 epochs" in card
+    assert "trained for 1 epochs (erm from epoch 0)" in card
     assert command.main([*arguments[:2], "pickle"]) == 2
     assert "invalid choice: 'pickle'" in capsys.readouterr().err
 

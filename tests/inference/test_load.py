@@ -1,5 +1,6 @@
 """`purenoise_jax.load`: a run as a function of images, without the data that it was trained on."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,14 +10,17 @@ from PIL import Image
 
 import purenoise_jax
 from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.view import View
 from purenoise_jax.inference import classifier as classifiers
+from purenoise_jax.inference.classifier import Classifier
+from purenoise_jax.inference.exports.describe import described
 from purenoise_jax.inference.image_inputs import fit
 from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.trained import load_trained
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, DataError
 from tests.tiny import COUNTS
-from tests.tiny_run import train_tiny
+from tests.tiny_run import changed, train_tiny
 
 
 def softmax(logits):
@@ -41,7 +45,10 @@ def test_it_has_the_facts_of_the_training_set(finished, classifier):
     assert classifier.class_names == ("0", "1", "2", "3")
     assert classifier.image_shape == (8, 8, 3)
     assert classifier.trained.class_counts.tolist() == list(COUNTS)
-    assert classifier.trained.epoch == 2 and classifier.trained.methods == ("open",)
+    assert classifier.trained.epoch == 2 and classifier.trained.phases == (
+        (0, ("erm",)),
+        (1, ("open",)),
+    )
 
 
 def test_paths_images_and_arrays_give_the_same(finished, classifier, monkeypatch):
@@ -66,6 +73,41 @@ def test_an_image_of_another_size_is_resized_as_training_images_are(classifier, 
     expected = classifier.predict_proba(resize_square(large, 8)[None])
     for given in ([large], [tmp_path / "large.png"], Image.fromarray(large)):
         np.testing.assert_array_equal(classifier.predict_proba(given), expected)
+
+
+def test_the_centre_is_cut_out_where_the_evaluation_of_the_run_does_so(
+    finished, classifier, tmp_path
+):
+    run = changed(finished.run, **{"data.image_size": 8, "data.resize_shorter": 10})
+    cropping = Classifier(dataclasses.replace(classifier.trained, run=run))
+    for size in ((30, 20), (8, 8)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / "image.png")
+        expected = classifier.predict_proba(View(8, 10)(image)[None])
+        for given in ([tmp_path / "image.png"], Image.fromarray(image)):
+            np.testing.assert_array_equal(cropping.predict_proba(given), expected)
+        # An array of the network's own size is taken as it is.
+        array = expected if size != (8, 8) else classifier.predict_proba([image])
+        np.testing.assert_array_equal(cropping.predict_proba([image]), array)
+    told = described(cropping, "onnx", b"")["input"]["resize"]
+    assert told == (
+        "the shorter side to 10 with Pillow's BILINEAR filter, the longer one in proportion, "
+        "rounded down; of that the central 8 x 8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("crop", "largest square"), ("pad", "and black on both")]
+)
+def test_images_are_resized_as_the_run_does(how, words, finished, classifier, tmp_path):
+    run = changed(finished.run, **{"data.image_size": 8, "data.resize": how})
+    resizing = Classifier(dataclasses.replace(classifier.trained, run=run))
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    expected = classifier.predict_proba(resize_square(image, 8, how)[None])
+    for given in ([image], [tmp_path / "image.png"], Image.fromarray(image)):
+        np.testing.assert_array_equal(resizing.predict_proba(given), expected)
+    assert words in described(resizing, "onnx", b"")["input"]["resize"]
 
 
 def test_grey_and_coloured_images_fit_networks_of_the_other_kind():
@@ -94,7 +136,7 @@ def test_all_images_that_cannot_be_read_are_named(classifier, finished, tmp_path
 
 def test_another_epoch_has_its_own_checkpoint_and_phase(finished, classifier):
     first = purenoise_jax.load(finished.run.path, epoch=1)
-    assert first.trained.epoch == 1 and first.trained.methods == ("erm",)
+    assert first.trained.epoch == 1 and first.trained.phases == ((0, ("erm",)),)
     seen = first.predict_proba(finished.images)
     assert np.abs(seen - classifier.predict_proba(finished.images)).max() > 1e-3
     with pytest.raises(CheckpointError, match="no checkpoint after epoch 7; legal: 1, 2"):
@@ -136,7 +178,8 @@ def test_class_names_are_those_of_the_data(finished):
 
 @pytest.mark.slow
 def test_averaged_parameters_and_scaled_logits_are_those_of_evaluation(tmp_path):
-    run = train_tiny(tmp_path, **{"phases.deferred.methods": ("ema", "ldam")})
+    fields = {"model.head": "cosine", "phases.deferred.methods": ("ema", "ldam")}
+    run = train_tiny(tmp_path, **fields)
     network, images = Network(run), run.experiment.dataset.test_images
     expected = softmax(network.evaluate(network.images(images)).logits)
     (tmp_path / "tiny.npz").unlink()

@@ -12,7 +12,7 @@ from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.loop import train_and_evaluate
-from purenoise_jax.training.records import split_line, split_lines
+from purenoise_jax.training.records import split_line, split_lines, subset_line
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
@@ -43,6 +43,12 @@ def test_a_test_set_and_a_fold_are_held_out_and_named(without_test):
         "test": "14 images held out, a share of each class",
     }
     experiment = build(tiny_config(without_test, **fields))
+    options = run_options(tiny_config(without_test, **fields))
+    held_out = experiment.training.num_held_out
+    assert (
+        held_out == 29 and subset_line(options, 16, 45, held_out) == "all 16 images kept (natural)"
+    )
+    assert subset_line(options, 16, 45) == "natural: 16 of 45 images"
     assert np.bincount(experiment.dataset.test_labels).tolist() == [7, 4, 2, 1]
     assert list(experiment.evaluators(16)) == ["test", "val"]
 

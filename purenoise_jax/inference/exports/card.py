@@ -10,6 +10,7 @@ import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.inference.trained import Trained
+from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import harmless
 from purenoise_jax.training.metrics import FEW
 
@@ -49,11 +50,14 @@ def card(classifier: Classifier, description: Mapping[str, Any], agreement: floa
 
 def _network(trained: Trained, description: Mapping[str, Any], agreement: float) -> str:
     model, made = trained.run.config.model, description["versions"]
+    phases = ", ".join(
+        f"{' + '.join(methods)} from epoch {start}" for start, methods in trained.phases
+    )
     return (
-        f"{model.name} with {model.norm}, trained with {' + '.join(trained.methods)} for "
-        f"{trained.epoch:g} epochs by purenoise_jax {made['purenoise-jax']} (JAX {made['jax']}). "
-        f"Exported as {description['kind']}, sha256 `{description['sha256']}`. On random images "
-        f"its probabilities differ by at most {agreement:.1e} from those of the run."
+        f"{model.name} with {model.norm}, trained for {trained.epoch:g} epochs ({phases}) by "
+        f"purenoise_jax {made['purenoise-jax']} (JAX {made['jax']}). Exported as "
+        f"{description['kind']}, sha256 `{description['sha256']}`. On random images its "
+        f"probabilities differ by at most {agreement:.1e} from those of the run."
     )
 
 
@@ -83,17 +87,20 @@ def _data(trained: Trained, description: Mapping[str, Any]) -> str:
 def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     numbers = _evaluation(trained)
     by_class = numbers.get("per_class_accuracy") or [None] * len(trained.class_names)
-    parts = []
+    parts, split = [], SPLITS[trained.run.shown]
     if not numbers:
         parts.append(f"There is no evaluation after epoch {trained.epoch:g}.")
     else:
         rows = [[words, _number(numbers.get(name))] for name, words in NUMBERS.items()]
-        parts.append(f"On the test set of the run, after epoch {trained.epoch:g}:")
-        parts.append(_table(["", "test set"], rows))
+        parts.append(f"On the {split} set of the run, after epoch {trained.epoch:g}:")
+        parts.append(_table(["", f"{split} set"], rows))
         if description["prior"] is not None or description["costs"] is not None:
             parts.append("These are without the prior and the costs below.")
-    columns = ["class", "training images", "test accuracy"]
+    columns = ["class", "training images", f"{split} accuracy"]
     listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
+    if "confusion_matrix" in numbers:
+        columns = [*columns, f"{split} images"]
+        listed = [*listed, np.sum(numbers["confusion_matrix"], axis=1).tolist()]
     if description["prior"] is not None:
         columns, listed = [*columns, "prior"], [*listed, description["prior"]]
     rows = [
@@ -111,16 +118,24 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
 
 
 def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
-    few = np.flatnonzero(trained.class_counts < FEW)
+    by_class = _evaluation(trained).get("per_class_accuracy") or []
+    few, split = np.flatnonzero(trained.class_counts < FEW).tolist(), SPLITS[trained.run.shown]
+    missed = [k for k, share in enumerate(by_class) if share == 0]
+    unseen = [k for k, share in enumerate(by_class) if share is None]
     lines = [
         "- Every image gets one of these classes, also an image of something else.",
-        "- The results hold for images like those of the test set, and depend on how often each "
-        "class occurs in it.",
+        f"- The results hold for images like those of the {split} set, and depend on how often "
+        "each class occurs in it.",
     ]
-    if few.size:
-        names = ", ".join(_cell(trained.class_names[k]) for k in few[:20])
-        more = f" and {len(few) - 20:,} more" if len(few) > 20 else ""
-        lines.append(f"- Fewer than {FEW} training images: {names}{more}.")
+    for what, classes in (
+        (f"Fewer than {FEW} training images", few),
+        (f"No {split} image is classified right", missed),
+        (f"No {split} image, so the accuracy is not known", unseen),
+    ):
+        if classes:
+            names = ", ".join(_cell(trained.class_names[k]) for k in classes[:20])
+            more = f" and {len(classes) - 20:,} more" if len(classes) > 20 else ""
+            lines.append(f"- {what}: {names}{more}.")
     if description["prior"] is None:
         lines.append(
             "- The probabilities are those of the run's own evaluation; where classes occur in "
@@ -136,13 +151,17 @@ def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
 
 
 def _evaluation(trained: Trained) -> dict[str, Any]:
-    """The numbers of the test set after the epoch of the network, by their names in metrics."""
+    """The numbers of the test set after the epoch of the network, by their names in metrics.
+
+    A run without a test set has validation images in its place.
+    """
+    split = f"{trained.run.shown}/"
     for record in trained.run.evaluations():
         if record["epoch"] == trained.epoch:
             return {
-                name.removeprefix("test/"): value
+                name.removeprefix(split): value
                 for name, value in record.items()
-                if name.startswith("test/")
+                if name.startswith(split)
             }
     return {}
 

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.data import original_crop
+from purenoise_jax.data.sources.resize import CROP, PAD, SQUASH
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.training.provenance import versions
 
@@ -51,7 +52,10 @@ def described(classifier: Classifier, kind: str, content: bytes) -> dict[str, An
             "config_hash": _config_hash(classifier),
             "epoch": trained.epoch,
             "step": trained.step,
-            "methods": list(trained.methods),
+            "phases": [
+                {"start_epoch": start, "methods": list(methods)}
+                for start, methods in trained.phases
+            ],
             **{name: record.get(name) for name in ("dataset_fingerprint", "dataset_content")},
         },
         "versions": {
@@ -64,8 +68,21 @@ def _resize(classifier: Classifier) -> str:
     height, width, _ = classifier.image_shape
     if height != width:
         return f"images must be {height} x {width} already"
-    text = f"to {height} x {width} with Pillow's BILINEAR filter, without keeping the proportions"
-    if original_crop.NAME in classifier.trained.run.config.data.augment:
+    view = classifier.trained.view
+    text = {
+        SQUASH: f"to {height} x {width} with Pillow's BILINEAR filter, without keeping the "
+        "proportions",
+        CROP: f"the largest square in the middle to {height} x {width} with Pillow's BILINEAR "
+        "filter",
+        PAD: f"the longer side to {height} with Pillow's BILINEAR filter, the shorter one in "
+        "proportion, rounded, and black on both sides of it",
+    }[view.how]
+    if shorter := view.shorter:
+        text = (
+            f"the shorter side to {shorter} with Pillow's BILINEAR filter, the longer one in "
+            f"proportion, rounded down; of that the central {height} x {width}"
+        )
+    if {*CROPS} & {*classifier.trained.run.config.data.augment}:
         return f"{text}; in training, images were crops of the originals"
     return text
 

@@ -4,6 +4,7 @@ The converter is jax2onnx, and onnxruntime computes the model that is compared w
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -38,13 +39,16 @@ def serialized(classifier: Classifier) -> bytes:
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *classifier.image_shape), np.uint8)
     try:
-        model = to_onnx(
-            classifier.program(),
-            [images],
-            model_name="classifier",
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-        )
+        with warnings.catch_warnings():
+            # The converter itself asks JAX for float64, which is switched off.
+            warnings.simplefilter("ignore")
+            model = to_onnx(
+                classifier.program(),
+                [images],
+                model_name="classifier",
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+            )
     except Exception as error:
         # The converter raises errors of many kinds for what it does not know.
         raise ConfigError(
