@@ -71,12 +71,7 @@ class Classifier:
             compiler_options=compiler_options(),
         )
         self._own_logits = jax.jit(
-            with_precision(
-                lambda variables, images: trained.postprocess(
-                    trained.forward(variables, images)[0]
-                ),
-                trained.matmul_precision,
-            ),
+            with_precision(self._logits, trained.matmul_precision),
             compiler_options=compiler_options(),
         )
 
@@ -150,7 +145,7 @@ class Classifier:
             raise DataError(
                 f"labels: shape {given.shape}; legal: one for each of {len(logits)} images"
             )
-        if len(given) and not (0 <= given.min() and given.max() < len(self.class_names)):
+        if len(given) and (given.min() < 0 or given.max() >= len(self.class_names)):
             raise DataError("labels: one of them is no class of the run")
         zeros = jnp.zeros((1, len(self.class_names)))
         own = with_temperature(self.trained.postprocess, self.deployment.temperature)
@@ -180,12 +175,16 @@ class Classifier:
         logits, features = self.trained.forward(variables, images)
         return jax.nn.softmax(self.postprocess(logits)), features
 
+    def _logits(self, variables: object, images: jax.Array) -> jax.Array:
+        """The logits of the run's own evaluation."""
+        return self.trained.postprocess(self.trained.forward(variables, images)[0])
+
     def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         probabilities, features = self._padded(self._compute, pixels)
         return probabilities, features
 
     def _padded(self, compute: Callable[..., Any], pixels: np.ndarray) -> Any:
-        """Calls a program with the network and images uint8[N, H, W, C]; its outputs on the host."""
+        """The outputs of a program, on the host, for images uint8[N, H, W, C]."""
         # One program for each power of two, so that few are compiled.
         size = 1 << max(len(pixels) - 1, 0).bit_length()
         padding = [(0, size - len(pixels)), *[(0, 0)] * 3]
