@@ -9,7 +9,7 @@ Arguments after a colon, separated by commas:
     model=resnext50_32x4d
 
 Files: images of ILSVRC 2012 from https://image-net.org, lists ImageNet_LT_*.txt from
-https://github.com/zhmiao/OpenLongTailRecognition-OLTR. Images lie in `train/<class>/` and
+https://github.com/facebookresearch/classifier-balancing. Images lie in `train/<class>/` and
 `val/<class>/`. The lists have 115,846 training images, 1,280 to 5 of a class (table 5 of the paper
 prints 1,200, its section 4.1 has 1,280).
 

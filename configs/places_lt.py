@@ -9,7 +9,7 @@ Arguments after a colon, separated by commas:
     weights=resnet152.safetensors (torchvision's or timm's, see docs/networks.md; nothing = none)
 
 Files: images of Places365-Standard, 256 x 256, from http://places2.csail.mit.edu, lists
-Places_LT_*.txt from https://github.com/zhmiao/OpenLongTailRecognition-OLTR. Images lie in
+Places_LT_*.txt from https://github.com/facebookresearch/classifier-balancing. Images lie in
 `train/<class>/` and `val/<class>/`. The lists have 62,500 training images, 4,980 to 5 of a class.
 
 Recipe: Zada et al. 2022, appendix D, for which they report 40.5 % with OPeN and 29.9 % with ERM.

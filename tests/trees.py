@@ -78,12 +78,18 @@ def inaturalist18(root: Path) -> Fields:
 
 
 def celeba5(root: Path) -> Fields:
+    """The lists have the folders of their authors, and some images in two classes."""
     splits = {
         "train": [(f"{i:06d}.jpg", i % 5) for i in range(1, 14)],
-        "val": [(f"{i:06d}.jpg", i % 5) for i in range(20, 25)],
-        "test": [(f"{i:06d}.jpg", i % 5) for i in range(30, 40)],
+        "val": [(f"{i:06d}.jpg", i % 5) for i in range(20, 25)] + [("000024.jpg", 1)],
+        "test": [(f"{i:06d}.jpg", i % 5) for i in range(30, 39)] + [("000001.jpg", 4)],
     }
-    return write_lists(root, "celeba", splits)
+    fields = write_lists(root, "celebA", splits)
+    for split in splits:
+        file = Path(fields[f"data.{split}_list"])
+        lines = file.read_text().splitlines()
+        file.write_text("".join(f"/home/author/CelebA/image64/{line}\n" for line in lines))
+    return fields
 
 
 def tiny_imagenet(root: Path) -> Fields:

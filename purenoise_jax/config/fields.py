@@ -15,6 +15,7 @@ from purenoise_jax.config.resolve import AUTO
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
+from purenoise_jax.data.sources.lists import REPEATS
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.data.view import CROPS
@@ -143,6 +144,15 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "data.path_suffix": Field(
         "", "appended to every path of the lists, for example .png", Text(), absent=""
+    ),
+    "data.path_parts": Field(
+        0, "parts at the end of every path of the lists that count; 0 = all", Integer(0), absent=0
+    ),
+    "data.repeats": Field(
+        "refuse",
+        "an image that a list names twice, or the test list and the training list",
+        OneOf(REPEATS),
+        absent="refuse",
     ),
     "data.test_fraction": Field(
         0.0,

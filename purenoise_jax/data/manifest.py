@@ -151,11 +151,11 @@ def _kept(
         splits = {s: tuple(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
         if found["digest"] != _digest(splits):
             return None
-        known = {split: {e.path: e.label for e in rows} for split, rows in splits.items()}
+        known = {split: {(e.path, e.label) for e in rows} for split, rows in splits.items()}
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
     same = known.keys() == listed.keys() and all(
-        known[split].get(path) == label for split, rows in listed.items() for path, label in rows
+        (path, label) in known[split] for split, rows in listed.items() for path, label in rows
     )
     return splits if same else None
 

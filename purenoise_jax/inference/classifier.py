@@ -34,7 +34,7 @@ class Classifier:
     """A trained network as a function of images.
 
     Images are uint8[N, H, W, C] with values 0..255, a path, an image of Pillow, or a sequence of
-    paths, images and arrays. They are resized and converted as the training images were.
+    paths, images and arrays. They are resized and converted as the test images of the run.
 
     Args:
         trained: from `load_trained`.
@@ -199,7 +199,7 @@ class Classifier:
         given = as_sequence(images)
         parts, faults = [], []
         for first, part in batches(given):
-            read = read_pixels(part, self.image_shape)
+            read = read_pixels(part, self.image_shape, self.trained.resize_shorter)
             faults += [f"image {first + row}: {text}" for row, text in read.faults.items()]
             # After a fault, the others are only read, so that all faults are named at once.
             if not faults:

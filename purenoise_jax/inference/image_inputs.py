@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from purenoise_jax.data.sources.decode import decode_image, pixels_of
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -62,15 +62,19 @@ def as_sequence(images: ImageLike | Iterable[ImageLike]) -> Sequence[ImageLike] 
     return images
 
 
-def read_pixels(images: Sequence[ImageLike] | np.ndarray, shape: tuple[int, int, int]) -> Pixels:
+def read_pixels(
+    images: Sequence[ImageLike] | np.ndarray, shape: tuple[int, int, int], shorter: int = 0
+) -> Pixels:
     """Reads images, several at a time, and resizes them to the input of a network.
 
     Args:
         images: from `as_sequence`, or a part of it.
         shape: (H, W, C) of the network's input.
+        shorter: `View.shorter` of the evaluation. Arrays of the input's height and width are taken
+            as they are.
     """
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda image: _read(image, shape), images))
+        found = list(pool.map(lambda image: _read(image, shape, shorter), images))
     whole = {row: pixels for row, (pixels, _, _) in enumerate(found) if pixels is not None}
     batch = np.zeros((len(whole), *shape), np.uint8)
     for place, pixels in enumerate(whole.values()):
@@ -85,13 +89,14 @@ def read_pixels(images: Sequence[ImageLike] | np.ndarray, shape: tuple[int, int,
 
 
 def _read(
-    image: ImageLike, shape: tuple[int, int, int]
+    image: ImageLike, shape: tuple[int, int, int], shorter: int
 ) -> tuple[np.ndarray | None, int | None, str]:
     """The pixels of an image, its largest sample if it has 16 bits, and its fault, or ""."""
     where, largest = "", None
     try:
         if isinstance(image, np.ndarray):
             pixels = _checked(image)
+            shorter = 0 if pixels.shape[:2] == shape[:2] else shorter
         elif isinstance(image, Image.Image):
             pixels = pixels_of(image)
         elif isinstance(image, str | os.PathLike):
@@ -104,7 +109,7 @@ def _read(
                 f"{type(image).__name__} is no image; legal: a path, an image of Pillow, or an "
                 "array of uint8"
             )
-        return fit(pixels, shape), largest, ""
+        return fit(pixels, shape, shorter), largest, ""
     except DataError as error:
         return None, None, f"{where}{error}"
     except OSError as error:
@@ -120,7 +125,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def fit(pixels: np.ndarray, shape: tuple[int, int, int], shorter: int = 0) -> np.ndarray:
     """Fits an image to the input of a network; training data of that shape stay as they are.
 
     READING: grey images have three equal channels where the network has colours, and colours become
@@ -130,6 +135,7 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     Args:
         pixels: uint8[H', W', C'], C' 1 or 3.
         shape: (H, W, C), C 1 or 3.
+        shorter: `View.shorter` of the evaluation, which has squares if it is not 0.
 
     Returns:
         uint8[H, W, C].
@@ -139,11 +145,11 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
             training says how to resize.
     """
     height, width, channels = shape
-    if pixels.shape[:2] != (height, width):
+    if shorter or pixels.shape[:2] != (height, width):
         if height != width:
             seen = " x ".join(map(str, pixels.shape[:2]))
             raise DataError(f"is {seen}, and the network takes {height} x {width} only")
-        pixels = resize_square(pixels, height)
+        pixels = View(height, shorter)(pixels)
     if pixels.shape[2] == channels:
         return pixels
     if channels == 1:

@@ -75,6 +75,11 @@ class Trained:
         return str(self.run.config.matmul_precision)
 
     @property
+    def resize_shorter(self) -> int:
+        """The shorter side in pixels to which images are resized before a central crop, or 0."""
+        return int(self.run.config.data.resize_shorter)
+
+    @property
     def where(self) -> str:
         """Names the run and the epoch in messages."""
         return f"{self.run.path}, epoch {self.epoch:g}"

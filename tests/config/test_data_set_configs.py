@@ -223,7 +223,7 @@ def small(name, root, monkeypatch, **overrides):
 SIZES = {
     **dict.fromkeys(("imagenet_lt", "places_lt"), ([6, 4, 3], [2, 2, 2], 3)),
     "inaturalist18": ([6, 4, 3], [2, 2, 2], 0),
-    "celeba5": ([2, 3, 3, 3, 2], [2] * 5, 5),
+    "celeba5": ([2, 3, 3, 3, 2], [2] * 5, 6),
     # Four images of each class, cut to ratio 2.
     "tiny_imagenet_lt": ([4, 2, 2], [2, 2, 2], 0),
     "tiered_imagenet_lt": ([10, 10, 5, 5], [50] * 4, 12),

@@ -1,5 +1,6 @@
 """`purenoise_jax.load`: a run as a function of images, without the data that it was trained on."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,14 +10,17 @@ from PIL import Image
 
 import purenoise_jax
 from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.view import View
 from purenoise_jax.inference import classifier as classifiers
+from purenoise_jax.inference.classifier import Classifier
+from purenoise_jax.inference.exports.describe import described
 from purenoise_jax.inference.image_inputs import fit
 from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.trained import load_trained
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, DataError
 from tests.tiny import COUNTS
-from tests.tiny_run import train_tiny
+from tests.tiny_run import changed, train_tiny
 
 
 def softmax(logits):
@@ -69,6 +73,27 @@ def test_an_image_of_another_size_is_resized_as_training_images_are(classifier, 
     expected = classifier.predict_proba(resize_square(large, 8)[None])
     for given in ([large], [tmp_path / "large.png"], Image.fromarray(large)):
         np.testing.assert_array_equal(classifier.predict_proba(given), expected)
+
+
+def test_the_centre_is_cut_out_where_the_evaluation_of_the_run_does_so(
+    finished, classifier, tmp_path
+):
+    run = changed(finished.run, **{"data.image_size": 8, "data.resize_shorter": 10})
+    cropping = Classifier(dataclasses.replace(classifier.trained, run=run))
+    for size in ((30, 20), (8, 8)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / "image.png")
+        expected = classifier.predict_proba(View(8, 10)(image)[None])
+        for given in ([tmp_path / "image.png"], Image.fromarray(image)):
+            np.testing.assert_array_equal(cropping.predict_proba(given), expected)
+        # An array of the network's own size is taken as it is.
+        array = expected if size != (8, 8) else classifier.predict_proba([image])
+        np.testing.assert_array_equal(cropping.predict_proba([image]), array)
+    told = described(cropping, "onnx", b"")["input"]["resize"]
+    assert told == (
+        "the shorter side to 10 with Pillow's BILINEAR filter, the longer one in proportion, "
+        "rounded down; of that the central 8 x 8"
+    )
 
 
 def test_grey_and_coloured_images_fit_networks_of_the_other_kind():

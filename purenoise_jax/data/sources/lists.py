@@ -34,6 +34,10 @@ class Lists:
         label_column: column of a table with the labels; or several with commas between them, which
             are attributes: the class of an image is the only one that it has.
         path_suffix: is appended to every path, for tables that name images without it.
+        path_parts: number of the last parts of every path that count; 0 = all. For lists with the
+            folders of their authors.
+        repeats: "keep" = a list may name an image twice, also one of the training list in the test
+            list; "refuse" = it must not.
     """
 
     train_list: str = ""
@@ -42,8 +46,11 @@ class Lists:
     path_column: str = "path"
     label_column: str = "label"
     path_suffix: str = ""
+    path_parts: int = 0
+    repeats: str = "refuse"
 
 
+REPEATS = ("refuse", "keep")
 NO_LISTS = Lists()
 
 
@@ -67,10 +74,10 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
 
     Raises:
         ConfigError: `path`, the training list or the test list is not given.
-        DataError: a list cannot be read, is empty, or names an image twice, a training image to
-            test with, a path that leaves the folder or a label that is not legal; an image is
-            missing or damaged; the sizes differ while `image_size` is 0; or the training list
-            differs from the published one.
+        DataError: a list cannot be read, is empty, or names an image twice or a training image to
+            test with (unless repeats are kept), a path that leaves the folder or a label that is
+            not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or
+            the training list differs from the published one.
     """
     return read_all(list_files(name, path, lists), View(image_size))
 
@@ -131,6 +138,8 @@ def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -
         files[split] = []
         for row in found:
             place = pathlib.PurePosixPath(row.path + lists.path_suffix)
+            if lists.path_parts:
+                place = pathlib.PurePosixPath(*place.parts[-lists.path_parts :])
             label = _label(row, by_label)
             origin = f"data.{split}_list, line {row.line}"
             before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
@@ -138,7 +147,7 @@ def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -
                 faults.append(f"{origin}: {shown(row.path)} is no path")
             elif place.is_absolute() or ".." in place.parts:
                 faults.append(f"{origin}: {shown(row.path)} leads out of data.path")
-            elif before:
+            elif before and lists.repeats == "refuse":
                 faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
                 faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")

@@ -6,13 +6,13 @@ None of them is downloaded: most ask for a registration, and all are large.
 # By `data.name`, as the config files have it.
 WHERE = {
     "imagenet_lt": "images of ILSVRC 2012 from https://image-net.org, lists ImageNet_LT_*.txt from "
-    "https://github.com/zhmiao/OpenLongTailRecognition-OLTR",
+    "https://github.com/facebookresearch/classifier-balancing",
     "places_lt": "images of Places365-Standard, 256 x 256, from http://places2.csail.mit.edu, "
-    "lists Places_LT_*.txt from https://github.com/zhmiao/OpenLongTailRecognition-OLTR",
+    "lists Places_LT_*.txt from https://github.com/facebookresearch/classifier-balancing",
     "inaturalist18": "images train_val2018 from https://github.com/visipedia/inat_comp, lists "
     "iNaturalist18_*.txt from https://github.com/facebookresearch/classifier-balancing",
     "celeba5": "images img_align_celeba from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
-    "lists from https://github.com/alinlab/M2m",
+    "lists etc/celebA_*.txt from https://github.com/alinlab/M2m",
     "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
     "tiered_imagenet": "the classes of https://github.com/renmengye/few-shot-ssl-public, as "
     "folders train/, val/ and test/ of images",

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from purenoise_jax.data import original_crop
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.training.provenance import versions
 
@@ -69,7 +69,12 @@ def _resize(classifier: Classifier) -> str:
     if height != width:
         return f"images must be {height} x {width} already"
     text = f"to {height} x {width} with Pillow's BILINEAR filter, without keeping the proportions"
-    if original_crop.NAME in classifier.trained.run.config.data.augment:
+    if shorter := classifier.trained.resize_shorter:
+        text = (
+            f"the shorter side to {shorter} with Pillow's BILINEAR filter, the longer one in "
+            f"proportion, rounded down; of that the central {height} x {width}"
+        )
+    if {*CROPS} & {*classifier.trained.run.config.data.augment}:
         return f"{text}; in training, images were crops of the originals"
     return text
 
