@@ -11,7 +11,7 @@ from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import reproduce
 from launch.tables import TABLES
-from purenoise_jax import export, predict
+from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.__main__ import parser as analysis_parser
@@ -109,6 +109,7 @@ PROGRAMS = {
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
     "python -m purenoise_jax.analysis": analyse,
+    "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
     "python -m purenoise_jax.checkpoint": lambda given: checkpoint_parser().parse_args(given),
     "python -m purenoise_jax.checkpoint.convert_weights": lambda given: weights_parser().parse_args(
