@@ -2,7 +2,7 @@
 
 import pytest
 
-from purenoise_jax import cli, export, main, predict
+from purenoise_jax import calibrate, cli, export, main, predict
 from purenoise_jax.analysis import __main__ as analysis
 from purenoise_jax.checkpoint import __main__ as checkpoint
 
@@ -12,6 +12,7 @@ from purenoise_jax.checkpoint import __main__ as checkpoint
     [
         (["predict", "runs/a", "x.png"], predict, ["runs/a", "x.png"]),
         (["export", "runs/a", "--to", "onnx"], export, ["runs/a", "--to", "onnx"]),
+        (["calibrate", "runs/a", "val"], calibrate, ["runs/a", "val"]),
         (["report", "runs/a", "runs/b"], analysis, ["report", "runs/a", "runs/b"]),
         (["verify", "runs/a"], checkpoint, ["purenoise-jax", "verify", "runs/a"]),
         (
@@ -45,8 +46,8 @@ def test_an_unknown_subcommand_is_refused_in_one_line(capsys):
     assert cli.main(["purenoise-jax", "predcit"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "error: COMMAND='predcit' is unknown; legal: train, predict, export, report, verify; did "
-        "you mean 'predict'?"
+        "error: COMMAND='predcit' is unknown; legal: train, predict, export, calibrate, report, verify; "
+        "did you mean 'predict'?"
     )
 
 
