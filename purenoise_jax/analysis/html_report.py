@@ -25,6 +25,7 @@ from purenoise_jax.training.experiment import Experiment
 NAME = "report.html"
 TEMPLATE = "report.html.j2"
 MANY_CLASSES = 20  # with more classes, their table is folded
+WIDE = 700  # wider figures, in CSS pixels, have a row of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +159,9 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     kind = "png" if pixels else "svg+xml"
     data = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(
-        title, f"data:image/{kind};base64,{data}", text, wide, round(100 * figure.get_figwidth())
-    )
+    width = round(100 * figure.get_figwidth())
+    wide = wide or width > WIDE
+    return Picture(title, f"data:image/{kind};base64,{data}", text, wide, width)
 
 
 def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
@@ -172,6 +173,8 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     subtitle = (
         f"{config.model.name}, {norm}; {methods}; {config.num_epochs} epochs; seed {config.seed}"
     )
+    date = run_tables.date_of(run)
+    subtitle += f"; {date}" if date else ""
     warning = ""
     if evaluation is None:
         warning = "This run has no evaluation yet."

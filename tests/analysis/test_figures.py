@@ -52,7 +52,9 @@ def test_confusion_rows_are_true_classes_the_rarest_last(two, tmp_path):
     assert shares[3, 1] == 0.7
     panel = drawing.figure.axes[0]
     np.testing.assert_allclose(panel.images[0].get_array(), 100 * shares)
-    assert [t.get_text() for t in panel.get_yticklabels()] == known["class_names"]
+    rows = [t.get_text() for t in panel.get_yticklabels()]
+    assert rows == [f"{name} (10)" for name in known["class_names"]]
+    np.testing.assert_array_equal(np.array(known["counts"]), (10 * shares).round())
     written = {tuple(map(int, t.get_position())): t.get_text() for t in panel.texts}
     assert written[1, 3] == "70" and (0, 3) not in written
 
