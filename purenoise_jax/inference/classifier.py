@@ -199,7 +199,7 @@ class Classifier:
         given = as_sequence(images)
         parts, faults = [], []
         for first, part in batches(given):
-            read = read_pixels(part, self.image_shape, self.trained.resize_shorter)
+            read = read_pixels(part, self.image_shape, self.trained.view)
             faults += [f"image {first + row}: {text}" for row, text in read.faults.items()]
             # After a fault, the others are only read, so that all faults are named at once.
             if not faults:
