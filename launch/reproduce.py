@@ -216,7 +216,11 @@ def _reproduce(argv: Sequence[str]) -> int:
             f"--select {args.select} chooses among evaluations along the run, of which "
             f"--tier mini, --quick and eval.every_epochs=0 have none; legal: {LAST}"
         )
-    if args.select == "val" and not val and not plan.field("data.val_per_class"):
+    if (
+        args.select == "val"
+        and not val
+        and not (plan.field("data.val_per_class") or plan.field("data.folds"))
+    ):
         raise ConfigError(
             "--select val needs validation images: --set data.val_fraction=0.1 or "
             "--set data.val_per_class=3"

@@ -46,6 +46,12 @@ def _export(arguments: Sequence[str]) -> int:
     return export.main(arguments)
 
 
+def _calibrate(arguments: Sequence[str]) -> int:
+    from purenoise_jax import calibrate
+
+    return calibrate.main(arguments)
+
+
 def _report(arguments: Sequence[str]) -> int:
     from purenoise_jax.analysis import __main__ as analysis
 
@@ -75,6 +81,7 @@ COMMANDS = {
     "train": Command(_train, "trains by a config file, or continues a run"),
     "predict": Command(_predict, "classifies images with the network of a run"),
     "export": Command(_export, "writes the network of a run as a file for other programs"),
+    "calibrate": Command(_calibrate, "fits a temperature to the probabilities of a run"),
     "report": Command(_report, "writes everything about runs into one HTML file"),
     "compare": Command(partial(_launch, "compare"), "trains methods with several seeds: one table"),
     "reproduce": Command(partial(_launch, "reproduce"), "trains the runs of a table of the papers"),

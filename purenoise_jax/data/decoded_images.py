@@ -42,6 +42,7 @@ class DecodedImages(HostImages):
     ) -> None:
         self._manifest, self._entries = manifest, entries
         self._view, self._skips_bad = view, skips_bad
+        self._looked: tuple[np.ndarray, dict[int, str], str] | None = None
         if view.side:
             image_shape = (view.side, view.side, 3)
         super().__init__((len(entries), *(image_shape or self._first_shape())))
@@ -65,34 +66,58 @@ class DecodedImages(HostImages):
         entries = [self._entries[i] for i in index.tolist()]
         return DecodedImages(self._manifest, entries, self._view, self._skips_bad, self.shape[1:])
 
+    def digests(self) -> np.ndarray:
+        """Eight bytes of the sha256 of every file, uint64[N]; no file is read."""
+        return np.array([int(entry.sha256[:16], 16) for entry in self._entries], np.uint64)
+
     def histograms(self) -> np.ndarray:
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
 
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
+        counts, faults, depth = self._look()
+        if depth:
+            raise DataError(f"{self._manifest.root}: {depth}")
+        if faults and not self._skips_bad:
+            raise all_faults(self._manifest.root, [*faults.values()])
+        return counts
+
+    def faults(self) -> tuple[dict[int, str], str]:
+        """Returns one line about each image that cannot be read, by its place, and one about all.
+
+        Images that were all read before are not read again.
+        """
+        return self._look()[1:]
+
+    def _look(self) -> tuple[np.ndarray, dict[int, str], str]:
+        """Histograms of the images that can be read, and the `faults`."""
+        if self._looked is not None:
+            return self._looked
         names = [self._view.name, *(entry.sha256 for entry in self._entries)]
         key = hashlib.sha256("\n".join(names).encode()).hexdigest()
         file = self._manifest.file.with_suffix(f".{key[:32]}.json")
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
             kept = np.array(read_json(file), np.int64)
             if kept.shape == (3, 256) and (kept.sum(1) == self.size // 3).all():
-                return kept
-        total, faults = np.zeros((3, 256), np.int64), []
+                self._looked = kept, {}, ""
+                return self._looked
+        total = np.zeros((3, 256), np.int64)
+        faults: dict[int, str] = {}
         samples: list[int] = []
         with ThreadPoolExecutor(cores()) as pool:
             measured = pool.map(self._measured, self._entries)
-            for counts, largest, fault in progress(measured, "channel statistics", len(self)):
+            for place, (counts, largest, fault) in enumerate(
+                progress(measured, "channel statistics", len(self))
+            ):
                 total += counts
-                faults += [fault] if fault else []
+                faults |= {place: fault} if fault else {}
                 samples += [] if largest is None else [largest]
-        if samples and (fault := depth_fault(max(samples))):
-            raise DataError(f"{self._manifest.root}: {fault}")
-        if not faults:
+        depth = depth_fault(max(samples)) if samples else ""
+        if not (faults or depth):
             write_kept(file, total.tolist())
-        elif not self._skips_bad:
-            raise all_faults(self._manifest.root, faults)
-        return total
+        self._looked = total, faults, depth
+        return self._looked
 
     def _first_shape(self) -> tuple[int, int, int]:
         for entry in self._entries[:-1] if self._skips_bad else ():

@@ -4,6 +4,7 @@ JPEG has no checksums, and decoders accept changed bytes. So every file is compa
 manifest whenever it is read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from purenoise_jax.data.progress import progress
-from purenoise_jax.runtime.errors import DataError, StorageError, all_faults
+from purenoise_jax.runtime.errors import DataError, StorageError
 from purenoise_jax.runtime.files import read_bytes, read_json, write_atomically
 from purenoise_jax.runtime.threads import cores
 
@@ -46,12 +47,22 @@ class Manifest:
         file: where the manifest is kept.
         splits: name -> entries, in the order of the images.
         digest: sha256, in hex, of everything but the root; it identifies the data.
+        is_new: it was made by this process.
+        missing: one line about each file that could not be read, and so is not in it.
     """
 
     root: Path
     file: Path
     splits: dict[str, tuple[Entry, ...]]
     digest: str
+    is_new: bool = False
+    missing: tuple[str, ...] = ()
+
+    def discard(self) -> None:
+        """Removes the file of a manifest that was just made, so that files may be put right."""
+        if self.is_new:
+            with contextlib.suppress(OSError):
+                self.file.unlink()
 
     def read(self, entry: Entry) -> bytes:
         """Reads a file, and compares it with its entry.
@@ -92,7 +103,6 @@ def find_manifest(
         key: tells data sets below one root with splits of the same names apart.
 
     Raises:
-        DataError: files cannot be read; the message names the first few.
         StorageError: the manifest cannot be written.
     """
     kind = f"{root.resolve()} {sorted(splits)}{key}"
@@ -102,23 +112,25 @@ def find_manifest(
         split: [(path.relative_to(root).as_posix(), label) for path, label in files]
         for split, files in splits.items()
     }
-    kept = _kept(file, listed)
+    kept, missing = _kept(file, listed), []
+    is_new = kept is None
     if kept is None:
         total = sum(map(len, splits.values()))
         paths = (path for files in splits.values() for path, _ in files)
-        kept, missing = {}, []
+        kept = {}
         with ThreadPoolExecutor(cores()) as pool:
             facts = progress(pool.map(_facts, paths), "checksums", total)
             for split, rows in listed.items():
                 entries = []
                 for (path, label), (size, sha256, fault) in zip(rows, facts, strict=False):
-                    entries.append(Entry(path, size, label, sha256))
-                    missing += [f"{path}: {fault}"] if fault else []
+                    if fault:
+                        missing.append(f"{path}: {fault}")
+                    else:
+                        entries.append(Entry(path, size, label, sha256))
                 kept[split] = tuple(entries)
-        if missing:
-            raise all_faults(root, missing)
-        _keep(file, root, kept)
-    return Manifest(root, file, kept, _digest(kept))
+        if not missing:
+            _keep(file, root, kept)
+    return Manifest(root, file, kept, _digest(kept), is_new, tuple(missing))
 
 
 def _facts(path: Path) -> tuple[int, str, str]:

@@ -23,8 +23,9 @@ STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 def test_every_config_file_is_tested():
     files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
     ours = {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
-    # Those with a published layout are tested in test_data_set_configs.py.
-    assert files == ours | {*TREES}
+    # Those with a published layout are tested in test_data_set_configs.py, and the one of own
+    # images in test_own_images.py.
+    assert files == ours | {*TREES} | {"images"}
 
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])

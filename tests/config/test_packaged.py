@@ -17,6 +17,7 @@ from purenoise_jax import main as cli
 from purenoise_jax.config import packaged, parts
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
+from tests.tiny import write_npz
 from tests.trees import TREES
 
 ROOT = Path(__file__).parents[2]
@@ -38,18 +39,21 @@ def parsed(*argv):
 
 
 def test_names_are_those_of_the_config_files():
-    ours = {"cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"}
+    ours = {"cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt", "images"}
     assert packaged.names() == sorted(ours | {*TREES})
 
 
 @pytest.mark.parametrize("name", packaged.names())
 def test_every_spelling_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
     """The hash depends neither on the spelling of the path nor on the current folder."""
-    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
+    args = "epochs=7"
+    if name == "images":
+        args += f",path={write_npz(tmp_path / 'own.npz')}"
+    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:{args}"))
     monkeypatch.chdir(tmp_path)
     for given in (name, f"configs/{name}.py", f"./configs/{name}.py"):
-        assert config_hash(parsed(f"--config={given}:epochs=7")) == expected
-        assert config_hash(parsed("--config", f"{given}:epochs=7")) == expected
+        assert config_hash(parsed(f"--config={given}:{args}")) == expected
+        assert config_hash(parsed("--config", f"{given}:{args}")) == expected
 
 
 def test_a_file_of_the_user_takes_precedence_over_the_package(tmp_path, monkeypatch):

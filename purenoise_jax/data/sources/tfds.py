@@ -15,6 +15,7 @@ import numpy as np
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.sources.decode import decode_image
 from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_odd_splits
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.runtime.files import read_bytes
@@ -29,7 +30,13 @@ _NAME = re.compile(r"\w[\w.\-]*(/\w[\w.+\-]*)?(:\d+\.\d+\.\d+)?", re.ASCII)
 
 
 def load_tfds(
-    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads a prepared TFDS image classification data set.
 
@@ -49,6 +56,7 @@ def load_tfds(
         train_split: name of the split of training images; empty for `train`.
         test_split: name of the split of test images; empty for `test`, or `validation` if there is
             no `test`.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]`.
@@ -89,7 +97,9 @@ def load_tfds(
         wanted.append("validation")
     arrays, faults = {}, []
     for split in wanted:
-        arrays[split], more = _read_split(folder, builder, split, image_key, label_key, image_size)
+        arrays[split], more = _read_split(
+            folder, builder, split, image_key, label_key, (image_size, resize)
+        )
         faults += more
     if faults:
         raise all_faults(folder, faults)
@@ -291,7 +301,7 @@ def _read_split(
     split: str,
     image_key: str,
     label_key: str,
-    image_size: int,
+    sizes: tuple[int, str],
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """Reads images and labels of a split, and its faults; with faults, images are missing."""
     import tensorflow_datasets as tfds
@@ -313,7 +323,7 @@ def _read_split(
                 f"{folder}: {_INFO_FILE} declares {declared} examples in split {split}, but "
                 f"{stored} are stored"
             )
-        stack = ImageStack(count, image_size)
+        stack = ImageStack(count, *sizes)
         for index in range(count):
             example = source[index]
             labels.append(int(example[label_key]))
