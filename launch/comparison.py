@@ -99,10 +99,18 @@ def legend(rows: Sequence[Row]) -> str:
 def show(title: str, rows: Sequence[Row], console: SafeConsole) -> None:
     """Prints the table."""
     grid = Grid(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(columns(rows)):
-        grid.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*entries(row, rows))
+    heads, lines = columns(rows), [entries(row, rows) for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    for number, name in enumerate(heads):
+        # In a narrow terminal the lines wrap; nothing is cut off.
+        grid.add_column(
+            name,
+            justify="right" if number else "left",
+            no_wrap=True,
+            min_width=widths[number],
+        )
+    for line in lines:
+        grid.add_row(*line)
     console.print()
     console.print(grid)
     console.print(legend(rows))
@@ -149,6 +157,7 @@ def draw(rows: Sequence[Row]) -> Drawing:
     with styled():
         figure = Figure(figsize=(9.6, max(2.8, 1.2 + 0.36 * len(rows))))
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        fifths = any(summary.get("group_accuracy") for row in rows for summary in row.summaries)
         for place, row in enumerate(rows):
             color = COLORS[place % len(COLORS)]
             marker = MARKERS[place // len(COLORS) % len(MARKERS)]
@@ -165,7 +174,8 @@ def draw(rows: Sequence[Row]) -> Drawing:
                 x, y, bars = zip(*known, strict=True)
                 # Moved a little, so that the bars of several methods do not hide each other.
                 moved = np.asarray(x) + 0.05 * (place - (len(rows) - 1) / 2)
-                right.errorbar(moved, y, yerr=bars, fmt=f"{marker}-", color=color, markersize=4)
+                style = f"{marker}-" if fifths else marker
+                right.errorbar(moved, y, yerr=bars, fmt=style, color=color, markersize=4)
         left.set_yticks(range(len(rows)), [literal(row.cell.method) for row in rows])
         for place, label in enumerate(left.get_yticklabels()):
             label.set_color(COLORS[place % len(COLORS)])
@@ -174,7 +184,6 @@ def draw(rows: Sequence[Row]) -> Drawing:
         groups = max((len(each["by_frequency"]) for each in numbers.values()), default=0)
         ends = {0: "rarest", groups - 1: "most\nfrequent"} if groups > 1 else {0: "rarest"}
         right.set_xticks(range(groups), [ends.get(x, "") for x in range(groups)])
-        fifths = any(summary.get("group_accuracy") for row in rows for summary in row.summaries)
         right.set_xlabel("fifths of the classes" if fifths else "classes")
         right.set_ylabel("accuracy (%)")
     return Drawing(figure, numbers)
