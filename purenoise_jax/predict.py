@@ -78,7 +78,13 @@ def _predict(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     out = expand(args.out, "--out") if args.out else None
     compilation_cache.enable()
-    classifier = load(args.run, epoch=args.epoch, prior=args.prior, costs=args.costs)
+    classifier = load(
+        args.run,
+        epoch=args.epoch,
+        prior=args.prior,
+        costs=args.costs,
+        temperature=args.temperature,
+    )
     with _opened(out) as file:
         tally, left_out = predict_files(
             classifier, args.images, file, top=args.top, warn=partial(show_error, style="yellow")

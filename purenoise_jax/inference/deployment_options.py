@@ -17,3 +17,10 @@ def add_deployment(parse: argparse.ArgumentParser) -> None:
         help="CSV file with the cost of each predicted class (columns) for each true class (rows); "
         "the class with the least expected cost is predicted",
     )
+    parse.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="by which logits are divided; python -m purenoise_jax.calibrate fits it",
+    )

@@ -96,6 +96,10 @@ def test_images_that_cannot_be_read_are_named_and_left_out(finished, table, tmp_
     (tmp_path / "dangling.png").symlink_to("nowhere")
     code, rows, err = table(tmp_path / "photos", tmp_path / "dangling.png", tmp_path / "gone")
     assert code == 3 and len(rows) == 39
+    _, whole_rows, _ = table(finished.folder)
+    expected = [row["predicted"] for row in whole_rows if "10.png" not in row["path"]]
+    assert [row["predicted"] for row in rows] == expected
+    assert "10.png" not in "".join(row["path"] for row in rows)
     lines = [line for line in err.splitlines() if str(tmp_path / "photos") in line]
     assert len(lines) == 2 and any("10.png: cannot be read as an image" in line for line in lines)
     assert any("scan.heic: has no supported format" in line for line in lines)

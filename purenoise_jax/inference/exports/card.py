@@ -94,8 +94,10 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
         rows = [[words, _number(numbers.get(name))] for name, words in NUMBERS.items()]
         parts.append(f"On the {split} set of the run, after epoch {trained.epoch:g}:")
         parts.append(_table(["", f"{split} set"], rows))
+        if description["temperature"] != 1:
+            parts.append(f"They are without the temperature {description['temperature']:.4g}.")
         if description["prior"] is not None or description["costs"] is not None:
-            parts.append("These are without the prior and the costs below.")
+            parts.append("They are without the prior and the costs below.")
     columns = ["class", "training images", f"{split} accuracy"]
     listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
     if "confusion_matrix" in numbers:

@@ -41,6 +41,7 @@ def described(classifier: Classifier, kind: str, content: bytes) -> dict[str, An
         "class_names": list(trained.class_names),
         "class_counts": trained.class_counts.tolist(),
         "prior": None if deployment.prior is None else deployment.prior.tolist(),
+        "temperature": deployment.temperature,
         "costs": None if deployment.costs is None else deployment.costs.tolist(),
         "decision": (
             "the most probable class"
