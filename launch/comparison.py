@@ -16,7 +16,7 @@ from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 
 from .cells import MISSING, Row, mean_and_error, record_of
-from .summaries import VALIDATION, accuracy, balanced_accuracy, rarest, split_of
+from .summaries import TEST, VALIDATION, accuracy, balanced_accuracy, rarest, split_of
 
 # Beside the first method, the one that others are compared with if it is there.
 REFERENCE = "drs"
@@ -38,6 +38,10 @@ class Measure(NamedTuple):
 
 BALANCED = Measure("balanced accuracy", balanced_accuracy)
 MEASURES = (BALANCED, Measure("accuracy", accuracy), Measure("rarest classes", rarest))
+# Shown beside the numbers of the test images, if it is known.
+ON_VALIDATION = Measure(
+    "validation, balanced accuracy", lambda summary: summary.get("val_balanced_accuracy")
+)
 
 
 def values(row: Row, measure: Measure) -> dict[int, float]:
@@ -57,17 +61,26 @@ def baselines(rows: Sequence[Row]) -> list[Row]:
     return [rows[0], *(row for row in rows[1:] if row.cell.method == REFERENCE)]
 
 
+def measures(rows: Sequence[Row]) -> tuple[Measure, ...]:
+    """Returns the measures of the table."""
+    summaries = [summary for row in rows for summary in row.summaries]
+    both = any(
+        split_of(summary) == TEST and ON_VALIDATION.of(summary) is not None for summary in summaries
+    )
+    return (*MEASURES, ON_VALIDATION) if both else MEASURES
+
+
 def columns(rows: Sequence[Row]) -> list[str]:
     """Returns the headings of the table."""
     compared = [f"to {row.cell.method}" for row in baselines(rows)] if len(rows) > 1 else []
-    return ["method", "runs", *(measure.title for measure in MEASURES), *compared]
+    return ["method", "runs", *(measure.title for measure in measures(rows)), *compared]
 
 
 def entries(row: Row, rows: Sequence[Row]) -> list[str]:
     """Returns the entries of a method, in the order of `columns`."""
     done, wanted = len(row.summaries), row.wanted
     runs = str(done) if done == wanted else f"{done} of {wanted}"
-    found = [list(values(row, measure).values()) for measure in MEASURES]
+    found = [list(values(row, measure).values()) for measure in measures(rows)]
     none = "-" if row.summaries else MISSING
     numbers = [mean_and_error(each) if each else none for each in found]
     compared = baselines(rows) if len(rows) > 1 else []
