@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
-from launch import reproduce
+from launch import compare, reproduce
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -46,11 +46,20 @@ def make_table(arguments):
     assert reproduce.parser().parse_args(arguments).table in TABLES
 
 
+def compare_methods(arguments):
+    for cell in compare.make_table(*compare.parser().parse_known_args(arguments)).cells:
+        validate(cell.config)
+
+
 def run_installed(arguments):
     if arguments[0] not in COMMANDS:
         return train(arguments)
+    if len(arguments) == 1:
+        # Only named.
+        return
     module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
-    program = f"python -m purenoise_jax.{module.get(arguments[0], arguments[0])}"
+    folder = "launch" if arguments[0] in ("compare", "reproduce") else "purenoise_jax"
+    program = f"python -m {folder}.{module.get(arguments[0], arguments[0])}"
     first = arguments[:1] if arguments[0] in ("report", "verify") else []
     PROGRAMS[program]([*first, *arguments[1:]])
 
@@ -106,6 +115,7 @@ PROGRAMS = {
     "python -m benchmarks.gpu_program": lambda arguments: gpu_program.parse(list(arguments)),
     "python -m benchmarks.memory": lambda arguments: memory.parse(list(arguments)),
     "python -m benchmarks.run": lambda arguments: run.parse(list(arguments)),
+    "python -m launch.compare": compare_methods,
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
     "python -m purenoise_jax.analysis": analyse,
