@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
@@ -35,8 +36,9 @@ class Picture:
         title: heading above it.
         uri: data URI, or "" if it could not be drawn.
         text: description, or the reason why it could not be drawn.
-        wide: True if it is too wide for a narrow screen, where it scrolls instead of shrinking.
+        wide: True if it has a row of its own.
         width: largest width, in CSS pixels.
+        narrow: data URI of another layout for a narrow screen, or "".
     """
 
     title: str
@@ -44,6 +46,7 @@ class Picture:
     text: str
     wide: bool = False
     width: int = 0
+    narrow: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +152,16 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
         runs = [run for run in runs if _evaluation_of(run) is not None] or runs
     try:
         figure = draw(runs, Options()).figure
+        other = curves.draw_stacked(runs, Options()).figure if draw is curves.draw else None
     except PureNoiseError as error:
         return Picture(title, "", f"Not drawn: {error}.")
+    width = round(100 * figure.get_figwidth())
+    narrow = _uri(other, pixels=False) if other else ""
+    return Picture(title, _uri(figure, pixels), text, wide or width > WIDE, width, narrow)
+
+
+def _uri(figure: Figure, pixels: bool) -> str:
+    """The figure as a data URI: a PNG image if `pixels`, otherwise SVG."""
     buffer = io.BytesIO()
     with styled(), mpl.rc_context({"svg.hashsalt": "purenoise_jax"}):
         if pixels:
@@ -158,10 +169,7 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
         else:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     kind = "png" if pixels else "svg+xml"
-    data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(100 * figure.get_figwidth())
-    wide = wide or width > WIDE
-    return Picture(title, f"data:image/{kind};base64,{data}", text, wide, width)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
