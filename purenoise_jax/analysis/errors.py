@@ -75,7 +75,9 @@ def _sheet(
     for row, axes in enumerate(grid[: len(places)]):
         guess, true = int(predicted[row]), int(labels[row])
         _show(axes, pictures[row])
-        text = f"{_short(names[guess])} {100 * shares[row, guess]:.0f} %\nis {_short(names[true])}"
+        text = (
+            f"{_short(names[guess])}, {100 * shares[row, guess]:.0f} %\ntrue: {_short(names[true])}"
+        )
         axes.set_title(text, fontsize=7.5, parse_math=False)
         listed.append(
             {

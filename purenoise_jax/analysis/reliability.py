@@ -75,7 +75,7 @@ def _draw_accuracy(axes: Axes, found: Reliability) -> None:
     places = (np.arange(len(images)) + 0.5) * width
     accuracy = 100 * right[there] / images[there]
     axes.bar(places[there], accuracy, 0.94 * width, color=COLORS[5], label="accuracy")
-    axes.plot([0, 100], [0, 100], color="#666666", lw=1, ls="--", label="as probable as said")
+    axes.plot([0, 100], [0, 100], color="#666666", lw=1, ls="--", label="accuracy = probability")
     mean = 100 * confidence[there] / images[there]
     axes.plot(mean, accuracy, "o", ms=4, color=COLORS[0], label="at the mean probability")
     axes.set(xlim=(0, 100), ylim=(0, 102))
