@@ -8,6 +8,7 @@ under --out; the table is made from these folders.
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -30,14 +31,17 @@ from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 
-from . import cells, comparison
+from . import choice, comparison
+from .cells import Row
 from .engines import in_turn, side_by_side
 from .engines.one_run import train_one
 from .plan import Cell, Table
-from .planning import Task, tasks_of_table
+from .planning import Task, tasks_of, tasks_of_table
 from .run_states import show_states
 
 FAILED = 1
+OWN_IMAGES = "images"
+SEEDS = 5
 COMMAND = (sys.executable, "-m", f"{__package__}.compare")
 # Config arguments and fields that the comparison decides itself.
 OWN_FIELDS = {"seed": "--seeds", "init_from": "the plan", "init_epoch": "the plan"}
@@ -56,10 +60,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parse_arguments.add_argument(
         "--config",
-        required=True,
+        default="",
         metavar="FILE[:ARGS]",
         help="as for purenoise_jax.main, without method=; --config.FIELD=VALUE changes a field of "
-        "all runs",
+        "all runs; default with --data: images, for your own",
     )
     parse_arguments.add_argument(
         "--methods",
@@ -68,9 +72,32 @@ def parser() -> argparse.ArgumentParser:
         help="methods, each with those that it is joined with by +; all are compared with the "
         "first, and with drs if it is among them",
     )
-    parse_arguments.add_argument("--seeds", type=int, default=5, help="runs of every method (5)")
     parse_arguments.add_argument(
-        "--data", default="", metavar="PATH", help="as --config.data.path, the place of the data"
+        "--seeds", type=int, help="runs of every method; default 5, or as many as there are folds"
+    )
+    parse_arguments.add_argument(
+        "--folds",
+        type=int,
+        help="parts of the training images, of which each seed has the next for validation; "
+        "default with --pick 5, unless the config holds validation images out",
+    )
+    parse_arguments.add_argument(
+        "--pick",
+        choices=tuple(choice.METRICS),
+        help="choose the method that is best on the validation images; the test images are not "
+        "used for it",
+    )
+    parse_arguments.add_argument(
+        "--refit",
+        action="store_true",
+        help="with --pick: train the chosen method on all images but the test images, as a run "
+        "for purenoise_jax.predict",
+    )
+    parse_arguments.add_argument(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="the place of the data: --config.data.path, or path= of the config images",
     )
     parse_arguments.add_argument(
         "--out", default="runs/compare", help="folder of the runs and the table"
@@ -112,10 +139,46 @@ def make_table(args: argparse.Namespace, fields: Sequence[str]) -> Table:
     stray = [word for word in fields if word.startswith("-") and not _is_field(word)]
     if stray:
         raise ConfigError(f"{stray[0]} is not known; see --help")
-    if args.data:
+    config = args.config or (OWN_IMAGES if args.data else "")
+    if not config:
+        raise ConfigError("--config=FILE is missing, or --data=PATH of your own images; see --help")
+    path, colon, arguments = config.partition(":")
+    if args.data and Path(path).stem == OWN_IMAGES:
+        # It reads the images to find settings that fit them.
+        config = f"{path}:path={args.data}{colon and ','}{arguments}"
+    elif args.data:
         fields = [*fields, f"--config.data.path={args.data}"]
-    made = tuple(Cell("", name, _config(args.config, name, fields)) for name in methods)
-    return Table(_title(args.config), "new", made, published=())
+    made = tuple(Cell("", name, _config(config, name, fields)) for name in methods)
+    return Table(_title(config), "new", made, published=())
+
+
+def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
+    """Makes the table of every seed; they are the same, unless each seed has another fold.
+
+    Args:
+        args: from `parser`; its `seeds` is set if it was not given.
+        fields: see `make_table`.
+
+    Raises:
+        ConfigError: see `make_table`.
+    """
+    table = make_table(args, fields)
+    held_out = any(choice.has_validation(config) for config in table.configs)
+    usual = choice.FOLDS if args.pick and not held_out else 0
+    folds = usual if args.folds is None else args.folds
+    if args.seeds is None:
+        args.seeds = folds or SEEDS
+    if not folds:
+        return [table] * args.seeds
+    tables = []
+    for seed in range(args.seeds):
+        made = [
+            dataclasses.replace(cell, config=choice.in_fold(cell.config, folds, seed % folds))
+            for cell in table.cells
+            if cell.config is not None
+        ]
+        tables.append(dataclasses.replace(table, cells=tuple(made)))
+    return tables
 
 
 def _is_field(word: str) -> bool:
@@ -156,15 +219,19 @@ def main(argv: Sequence[str]) -> int:
 def _compare(argv: Sequence[str]) -> int:
     args, fields = parser().parse_known_args(argv)
     console = SafeConsole(soft_wrap=True)
-    for name in ("seeds", "jobs"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name}={getattr(args, name)} must be at least 1")
+    for name, least in (("seeds", 1), ("jobs", 1), ("folds", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name}={value} must be at least {least}")
+    if args.refit and not args.pick:
+        raise ConfigError("--refit trains the method that --pick chooses; add --pick")
     if args.jobs > 1 and not args.run:
         # The GPUs belong to the processes that train.
         jax.config.update("jax_platforms", "cpu")
-    table = make_table(args, fields)
+    tables = make_tables(args, fields)
+    title = tables[0].title
     root = expand(args.out, "--out").resolve()
-    tasks = tasks_of_table(table, range(args.seeds), root)
+    tasks = [t for seed, table in enumerate(tables) for t in tasks_of_table(table, [seed], root)]
     for task in tasks:
         validate(task.config)
         _refuse_other_data(task)
@@ -175,7 +242,7 @@ def _compare(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     if args.run:
         return train_one(args.run, tasks, False, console)
-    for line in packaged.told(["compare", "--config", args.config]):
+    for line in packaged.told(["compare", "--config", args.config or OWN_IMAGES]):
         console.print(line)
     broken: list[Path] = []
     if not args.only_table and args.jobs > 1:
@@ -184,11 +251,53 @@ def _compare(argv: Sequence[str]) -> int:
     elif not args.only_table:
         compilation_cache.enable()
         broken = in_turn.run(tasks, console, quick=False)
-    rows = cells.collect(table, args.seeds, root)
-    comparison.show(table.title, rows, console)
-    for path in comparison.write(table.title, rows, root / "tables"):
+    rows = collect(tables, root)
+    comparison.show(title, rows, console)
+    for path in comparison.write(title, rows, root / "tables"):
         console.print(str(path))
+    if args.pick and not broken:
+        broken = _pick(args, rows, root, console)
     return FAILED if broken else 0
+
+
+def collect(tables: Sequence[Table], root: Path) -> list[Row]:
+    """Reads the summaries of all finished runs: a row for each method.
+
+    Args:
+        tables: from `make_tables`.
+        root: folder of all runs.
+    """
+    rows = []
+    for of_method in zip(*(table.cells for table in tables), strict=True):
+        configs = [cell.config for cell in of_method if cell.config is not None]
+        last = [tasks_of(config, seed, root)[-1] for seed, config in enumerate(configs)]
+        found = tuple(summary for task in last if (summary := task.summary) is not None)
+        rows.append(Row(of_method[0], len(tables), found))
+    return rows
+
+
+def _pick(
+    args: argparse.Namespace, rows: Sequence[Row], root: Path, console: SafeConsole
+) -> list[Path]:
+    """Shows the method that is best on validation, and trains it on all images if asked to."""
+    measure = choice.METRICS[args.pick]
+    winner = choice.choose(rows, measure)
+    lines = choice.lead_lines(winner, rows, measure)
+    broken: list[Path] = []
+    if args.refit:
+        tasks, note = choice.refit_tasks(winner, root / "refit")
+        for task in tasks:
+            validate(task.config)
+            _refuse_other_data(task)
+        if not args.only_table:
+            compilation_cache.enable()
+            broken = in_turn.run(tasks, console, quick=False)
+        if tasks[-1].summary:
+            lines += [f"{note}: {tasks[-1].workdir}", "use it: python -m purenoise_jax.predict "
+                      f"{tasks[-1].workdir} IMAGES"]  # fmt: skip
+    for line in lines:
+        console.print(line)
+    return broken
 
 
 def _refuse_other_data(task: Task) -> None:

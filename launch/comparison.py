@@ -16,7 +16,7 @@ from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 
 from .cells import MISSING, Row, mean_and_error, record_of
-from .summaries import VALIDATION, accuracy, balanced_accuracy, rarest, split_of
+from .summaries import TEST, VALIDATION, accuracy, balanced_accuracy, rarest, split_of
 
 # Beside the first method, the one that others are compared with if it is there.
 REFERENCE = "drs"
@@ -38,6 +38,10 @@ class Measure(NamedTuple):
 
 BALANCED = Measure("balanced accuracy", balanced_accuracy)
 MEASURES = (BALANCED, Measure("accuracy", accuracy), Measure("rarest classes", rarest))
+# Shown beside the numbers of the test images, if it is known.
+ON_VALIDATION = Measure(
+    "validation, balanced accuracy", lambda summary: summary.get("val_balanced_accuracy")
+)
 
 
 def values(row: Row, measure: Measure) -> dict[int, float]:
@@ -57,17 +61,26 @@ def baselines(rows: Sequence[Row]) -> list[Row]:
     return [rows[0], *(row for row in rows[1:] if row.cell.method == REFERENCE)]
 
 
+def measures(rows: Sequence[Row]) -> tuple[Measure, ...]:
+    """Returns the measures of the table."""
+    summaries = [summary for row in rows for summary in row.summaries]
+    both = any(
+        split_of(summary) == TEST and ON_VALIDATION.of(summary) is not None for summary in summaries
+    )
+    return (*MEASURES, ON_VALIDATION) if both else MEASURES
+
+
 def columns(rows: Sequence[Row]) -> list[str]:
     """Returns the headings of the table."""
     compared = [f"to {row.cell.method}" for row in baselines(rows)] if len(rows) > 1 else []
-    return ["method", "runs", *(measure.title for measure in MEASURES), *compared]
+    return ["method", "runs", *(measure.title for measure in measures(rows)), *compared]
 
 
 def entries(row: Row, rows: Sequence[Row]) -> list[str]:
     """Returns the entries of a method, in the order of `columns`."""
     done, wanted = len(row.summaries), row.wanted
     runs = str(done) if done == wanted else f"{done} of {wanted}"
-    found = [list(values(row, measure).values()) for measure in MEASURES]
+    found = [list(values(row, measure).values()) for measure in measures(rows)]
     none = "-" if row.summaries else MISSING
     numbers = [mean_and_error(each) if each else none for each in found]
     compared = baselines(rows) if len(rows) > 1 else []
@@ -99,10 +112,18 @@ def legend(rows: Sequence[Row]) -> str:
 def show(title: str, rows: Sequence[Row], console: SafeConsole) -> None:
     """Prints the table."""
     grid = Grid(title=title, title_style="bold", title_justify="left", box=box.SIMPLE_HEAD)
-    for number, name in enumerate(columns(rows)):
-        grid.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*entries(row, rows))
+    heads, lines = columns(rows), [entries(row, rows) for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    for number, name in enumerate(heads):
+        # In a narrow terminal the lines wrap; nothing is cut off.
+        grid.add_column(
+            name,
+            justify="right" if number else "left",
+            no_wrap=True,
+            min_width=widths[number],
+        )
+    for line in lines:
+        grid.add_row(*line)
     console.print()
     console.print(grid)
     console.print(legend(rows))
@@ -149,6 +170,7 @@ def draw(rows: Sequence[Row]) -> Drawing:
     with styled():
         figure = Figure(figsize=(9.6, max(2.8, 1.2 + 0.36 * len(rows))))
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+        fifths = any(summary.get("group_accuracy") for row in rows for summary in row.summaries)
         for place, row in enumerate(rows):
             color = COLORS[place % len(COLORS)]
             marker = MARKERS[place // len(COLORS) % len(MARKERS)]
@@ -165,7 +187,8 @@ def draw(rows: Sequence[Row]) -> Drawing:
                 x, y, bars = zip(*known, strict=True)
                 # Moved a little, so that the bars of several methods do not hide each other.
                 moved = np.asarray(x) + 0.05 * (place - (len(rows) - 1) / 2)
-                right.errorbar(moved, y, yerr=bars, fmt=f"{marker}-", color=color, markersize=4)
+                style = f"{marker}-" if fifths else marker
+                right.errorbar(moved, y, yerr=bars, fmt=style, color=color, markersize=4)
         left.set_yticks(range(len(rows)), [literal(row.cell.method) for row in rows])
         for place, label in enumerate(left.get_yticklabels()):
             label.set_color(COLORS[place % len(COLORS)])
@@ -174,7 +197,6 @@ def draw(rows: Sequence[Row]) -> Drawing:
         groups = max((len(each["by_frequency"]) for each in numbers.values()), default=0)
         ends = {0: "rarest", groups - 1: "most\nfrequent"} if groups > 1 else {0: "rarest"}
         right.set_xticks(range(groups), [ends.get(x, "") for x in range(groups)])
-        fifths = any(summary.get("group_accuracy") for row in rows for summary in row.summaries)
         right.set_xlabel("fifths of the classes" if fifths else "classes")
         right.set_ylabel("accuracy (%)")
     return Drawing(figure, numbers)

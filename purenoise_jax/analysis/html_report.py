@@ -10,12 +10,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
-from ml_collections import ConfigDict
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
-from purenoise_jax.config.identity import config_hash
+from purenoise_jax.analysis.seeds import group_rows, hash_without_seed
 from purenoise_jax.inference.runs import Run, load_finished
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
@@ -113,6 +112,7 @@ def render(runs: Sequence[Run]) -> str:
             (run.label, run_tables.headline(evaluation), evaluation)
             for run, evaluation in zip(runs, evaluations, strict=True)
         ],
+        by_config=group_rows(runs, evaluations),
         differing=run_tables.differing_fields(runs) if several else [],
         labels=[run.label for run in runs],
         shared=_pictures(runs, [*_SHARED]) if several else [],
@@ -234,10 +234,7 @@ def _seeds_note(runs: Sequence[Run]) -> str:
     """Returns a sentence on the number of seeds of each config."""
     seeds: dict[str, set[int]] = collections.defaultdict(set)
     for run in runs:
-        # With one seed for all, runs that differ only in their seed have the same hash.
-        config = ConfigDict(run.config.to_dict())
-        config.seed = 0
-        seeds[config_hash(config)].add(run.config.seed)
+        seeds[hash_without_seed(run)].add(run.config.seed)
     fewest, most = min(map(len, seeds.values())), max(map(len, seeds.values()))
     if most == 1:
         return "One seed per config: small differences may be due to chance."

@@ -1,17 +1,20 @@
 """The comparison of methods on any data: its plan, its table and its figure."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 
-from launch import compare, comparison
+from launch import choice, compare, comparison
 from launch.cells import Row
 from launch.plan import Cell
 from launch.planning import tasks_of_table
 from launch.summaries import accuracy, rarest
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.validation import validate
+from purenoise_jax.data.held_out import held_out_counts
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import write_npz
 
@@ -158,7 +161,8 @@ def test_fields_and_data_are_passed_to_every_run(tmp_path):
         (["--config=digits_lt", "--methods=erm", "--workdir=a"], "--workdir=a is not known"),
         (["--config=digit_lt", "--methods=erm"], "did you mean 'digits_lt'?"),
         (["--config=digits_lt", "--methods=erm", "--seeds=0"], "--seeds=0 must be at least 1"),
-        (["--methods=erm"], "--config"),
+        (["--methods=erm"], "--config=FILE is missing"),
+        (["--config=digits_lt", "--methods=erm", "--refit"], "add --pick"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_refused_in_one_line(words, message, capsys):
@@ -180,6 +184,84 @@ def test_a_folder_of_runs_of_other_data_is_refused(tmp_path):
     compare._refuse_other_data(task)
 
 
+def on_validation(method, shares):
+    """Best on the test images is another than on the validation images."""
+    known = row(method, {seed: 1 - share for seed, share in enumerate(shares)})
+    summaries = tuple(
+        {**summary, "val_balanced_accuracy": share, "class_counts": [40, 8, 2, 2, 1]}
+        for summary, share in zip(known.summaries, shares, strict=True)
+    )
+    return Row(known.cell, len(shares), summaries)
+
+
+def test_the_chosen_method_is_the_best_on_validation():
+    measure = choice.METRICS["balanced_accuracy"]
+    erm, drs, best = (
+        on_validation("erm", (0.50, 0.52, 0.54)),
+        on_validation("drs", (0.66, 0.60, 0.63)),
+        on_validation("open", (0.60, 0.64, 0.68)),
+    )
+    assert comparison.columns([erm, best])[5] == "validation, balanced accuracy"
+    winner = choice.choose([erm, drs, best], measure)
+    assert winner is best
+    first, to_erm, to_drs = choice.lead_lines(winner, [erm, drs, best], measure)
+    assert first.endswith(f"open, {text_of([0.60, 0.64, 0.68])} %")
+    assert to_erm == f"ahead of erm by {text_of([0.1, 0.12, 0.14])}, more than two standard errors"
+    assert to_drs.startswith(f"ahead of drs by {text_of([-0.06, 0.04, 0.05])}, not more than two")
+    assert choice.lead_lines(erm, [erm, best], measure)[1].startswith("ahead of open by -")
+    one = [on_validation(name, (share,)) for name, share in (("open", 0.6), ("erm", 0.5))]
+    assert choice.lead_lines(one[0], one, measure)[1].endswith("has no standard error")
+
+
+def test_no_method_is_chosen_without_validation_or_all_runs():
+    measure = choice.METRICS["accuracy"]
+    with pytest.raises(ConfigError, match="1 runs are not done"):
+        choice.choose([ERM, OPEN], measure)
+    with pytest.raises(ConfigError, match="runs of erm have no validation images; legal: --folds"):
+        choice.choose([ERM, DRS], measure)
+
+
+def tables_of(*words):
+    return compare.make_tables(*compare.parser().parse_known_args(words))
+
+
+def test_every_seed_has_another_fold():
+    words = ("--config=digits_lt:epochs=4", "--methods=erm,drs")
+    folds = [(c.data.folds, c.data.fold) for t in tables_of(*words, "--folds=3") for c in t.configs]
+    assert folds == [(3, 0), (3, 0), (3, 1), (3, 1), (3, 2), (3, 2)]
+    picked = [t.configs[0].data for t in tables_of(*words, "--pick=accuracy", "--seeds=6")]
+    assert [(data.folds, data.fold) for data in picked] == [(5, s % 5) for s in range(6)]
+    for more in ((), ("--pick=accuracy", "--config.data.val_fraction=0.1"), ("--folds=0",)):
+        tables = tables_of(*words, *more)
+        assert len(tables) == 5 and not any(c.data.folds for t in tables for c in t.configs)
+
+
+def test_the_chosen_method_is_trained_on_all_images(tmp_path):
+    (table, *_) = tables_of("--config=digits_lt:epochs=4", "--methods=drs", "--folds=5")
+    tested = on_validation("drs", (0.5,))
+    tested = dataclasses.replace(tested, cell=table.cells[0])
+    tasks, note = choice.refit_tasks(tested, tmp_path)
+    assert len(tasks) == 2 and note == "trained on the training and validation images"
+    assert not any(choice.has_validation(task.config) for task in tasks)
+    for task in tasks:
+        validate(task.config)
+    # Without test images, one of the largest class is left to measure with.
+    summaries = tuple({**summary, "shown": "val"} for summary in tested.summaries)
+    tasks, note = choice.refit_tasks(dataclasses.replace(tested, summaries=summaries), tmp_path)
+    counts = held_out_counts(
+        np.array([40, 8, 2, 2, 1]), fraction=tasks[-1].config.data.val_fraction
+    )
+    assert counts.tolist() == [1, 0, 0, 0, 0] and "one image of the largest class" in note
+
+
+def test_own_images_are_given_by_their_path(tmp_path):
+    npz = write_npz(tmp_path / "own.npz")
+    for words in ((f"--data={npz}",), ("--config=images:epochs=3", f"--data={npz}")):
+        (config,) = table_of(*words, "--methods=erm").configs
+        assert (config.data.source, config.data.path) == ("npz", str(npz))
+    assert config.num_epochs == 3
+
+
 @pytest.mark.slow
 def test_runs_that_are_done_are_not_run_again(tmp_path, capsys):
     npz, config = write_npz(tmp_path / "tiny.npz"), tmp_path / "mine.py"
@@ -192,9 +274,15 @@ def test_runs_that_are_done_are_not_run_again(tmp_path, capsys):
     lines = (tmp_path / "out/tables/comparison.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["method"] for record in records] == ["erm", "drs", "rs"]
+    table = (tmp_path / "out/tables/comparison.md").read_text()
     assert records[1]["init_from"]["epoch"] == 1
     assert len({record["dataset_content"] for record in records if "dataset_content" in record}) < 2
-    table = (tmp_path / "out/tables/comparison.md").read_text()
+    chosen = ["--methods=erm,rs", "--folds=2", "--seeds=1", "--pick=balanced_accuracy", "--refit"]
+    assert compare.main([*words, *chosen]) == 0
+    shown = capsys.readouterr().out
+    assert "chosen on validation" in shown and "python -m purenoise_jax.predict" in shown
+    (refit,) = (tmp_path / "out/refit").glob("*/seed0/summary.json")
+    assert json.loads(refit.read_text())["class_counts"] == [24, 12, 6, 3]
     for record in records:
         assert f"| {record['method']} | 1 | {100 * record['balanced_accuracy']:.1f} |" in table
     assert "the rarest class." in table and "One seed" in table
