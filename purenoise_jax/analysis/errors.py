@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from purenoise_jax.analysis.figure_style import Drawing, Options, styled
-from purenoise_jax.analysis.probability_scores import log_probabilities
+from purenoise_jax.inference.reliability import log_probabilities
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import (
     TEST,

@@ -8,13 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.probability_scores import Reliability, reliability
+from purenoise_jax.inference.reliability import Reliability, reliability
 from purenoise_jax.inference.runs import Run
-from purenoise_jax.inference.split_outputs import split_outputs
+from purenoise_jax.inference.split_outputs import VAL, has_split, split_outputs
+from purenoise_jax.inference.temperature import fit_temperature
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """Draws for each run the accuracy in 15 bins of confidence, and the images in each bin below.
+    """Draws for each run the accuracy in 15 bins of probability, and the images of each bin below.
+
+    Runs with validation images are drawn a second time after temperature scaling, with the
+    temperature that is fitted on these images.
 
     Args:
         runs: at least one.
@@ -25,21 +29,30 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         DataError: the data cannot be read.
     """
     numbers: dict[str, Any] = {}
+    columns: list[tuple[str, Reliability]] = []
+    for run in runs:
+        outputs = split_outputs(run, epoch=options.epoch)
+        found = reliability(outputs.logits, outputs.labels)
+        numbers[run.label] = {"step": outputs.step, **_numbers(found)}
+        title = run.label if len(runs) > 1 else ""
+        columns.append((title, found))
+        if has_split(run, VAL):
+            held_out = split_outputs(run, VAL, options.epoch)
+            fitted = fit_temperature(held_out.logits, held_out.labels)
+            scaled = reliability(outputs.logits / fitted.temperature, outputs.labels)
+            numbers[run.label]["scaled"] = {"val": fitted._asdict(), **_numbers(scaled)}
+            columns.append((f"{title} temperature {fitted.temperature:.3g}".strip(), scaled))
     with styled():
-        figure = Figure(figsize=(0.6 + 3.9 * len(runs), 5.0))
-        grid = figure.subplots(
-            2, len(runs), squeeze=False, sharex=True, height_ratios=(3, 1)
-        )  # fmt: skip
-        for (upper, lower), run in zip(grid.T, runs, strict=True):
-            outputs = split_outputs(run, epoch=options.epoch)
-            found = reliability(outputs.logits, outputs.labels)
-            numbers[run.label] = {"step": outputs.step, **_numbers(found)}
+        figure = Figure(figsize=(0.6 + 3.9 * len(columns), 5.0))
+        grid = figure.subplots(2, len(columns), squeeze=False, sharex=True, height_ratios=(3, 1))
+        for (upper, lower), (title, found) in zip(grid.T, columns, strict=True):
             _draw_accuracy(upper, found)
             _draw_images(lower, found)
-            if len(runs) > 1:
-                upper.set_title(run.label, parse_math=False)
-        grid[0, 0].set_ylabel("accuracy (%)")
+            upper.set_title(title, parse_math=False, fontsize=10)
+        grid[0, 0].set_ylabel("test accuracy (%)")
         grid[1, 0].set_ylabel("images (%)")
+        handles, texts = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside upper center", ncols=2, fontsize=9)
     return Drawing(figure, numbers)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.classes import by_frequency
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, styled
-from purenoise_jax.analysis.intervals import bootstrap
 from purenoise_jax.analysis.probability_scores import probability_scores
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import split_outputs

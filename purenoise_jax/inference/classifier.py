@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.inference.calibration_file import FITTED, read_temperature
 from purenoise_jax.inference.deployment import (
     CostsLike,
     Deployment,
@@ -23,7 +24,7 @@ from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.temperature import Calibration, fit_temperature
 from purenoise_jax.inference.trained import Trained, load_trained
 from purenoise_jax.runtime.compiler import compiler_options
-from purenoise_jax.runtime.errors import DataError, all_faults
+from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults
 from purenoise_jax.runtime.numerics import with_precision
 
 # The most images of a forward pass.
@@ -136,21 +137,46 @@ class Classifier:
         Raises:
             DataError: images cannot be read, or labels are not classes or of another number.
         """
+        logits = self.own_logits(images)
+        return fit_temperature(logits, self.label_numbers(labels, len(logits)), self.prior_shift())
+
+    def own_logits(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Returns the logits of the run's own evaluation, f32[N, K]: no prior, temperature 1.
+
+        Args:
+            images: see the class.
+
+        Raises:
+            DataError: images cannot be read; one message names the first few.
+        """
+        return self._all(images, lambda pixels: self._padded(self._own_logits, pixels))
+
+    def prior_shift(self) -> np.ndarray:
+        """Returns what the prior adds to logits after their division, f32[K]; 0 without one."""
+        zeros = jnp.zeros((1, len(self.class_names)))
+        own = with_temperature(self.trained.postprocess, self.deployment.temperature)
+        shift: np.ndarray = np.asarray(self.postprocess(zeros) - own(zeros))[0]
+        return shift
+
+    def label_numbers(self, labels: Sequence[str] | np.ndarray, images: int) -> np.ndarray:
+        """Returns labels as numbers, int[N].
+
+        Args:
+            labels: class names, or int[N] in label order.
+            images: N.
+
+        Raises:
+            DataError: they are not classes, or of another number.
+        """
         given = np.asarray(labels)
         if given.dtype.kind in "US":
             places = {name: label for label, name in enumerate(self.class_names)}
             given = np.array([places.get(str(name), -1) for name in given], np.int64)
-        logits = self._all(images, lambda pixels: self._padded(self._own_logits, pixels))
-        if given.shape != (len(logits),) or given.dtype.kind not in "iu":
-            raise DataError(
-                f"labels: shape {given.shape}; legal: one for each of {len(logits)} images"
-            )
+        if given.shape != (images,) or given.dtype.kind not in "iu":
+            raise DataError(f"labels: shape {given.shape}; legal: one for each of {images} images")
         if len(given) and (given.min() < 0 or given.max() >= len(self.class_names)):
             raise DataError("labels: one of them is no class of the run")
-        zeros = jnp.zeros((1, len(self.class_names)))
-        own = with_temperature(self.trained.postprocess, self.deployment.temperature)
-        shift = np.asarray(self.postprocess(zeros) - own(zeros))[0]
-        return fit_temperature(logits, given, shift)
+        return given
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Returns the probability of every class, f32[N, K].
@@ -229,7 +255,7 @@ def load(
     epoch: int | None = None,
     prior: PriorLike | None = None,
     costs: CostsLike | None = None,
-    temperature: float = 1.0,
+    temperature: float | str = 1.0,
 ) -> Classifier:
     """Loads the network of a run, without the data that it was trained on.
 
@@ -245,10 +271,25 @@ def load(
         costs: the cost of every error: a CSV file or K rows of K numbers; see
             `deployment.read_costs`. None = all cost the same.
         temperature: by which logits are divided, above 0; see `Classifier.fit_temperature`.
+            "fitted" = that which purenoise_jax.calibrate has written into the workdir.
 
     Raises:
         ConfigError: the folder is not the workdir of a run, or an argument is not legal.
         CheckpointError: there is no such checkpoint, or it cannot be used.
     """
     (found,) = load_runs([run])
-    return Classifier(load_trained(found, epoch), prior, costs, temperature)
+    trained = load_trained(found, epoch)
+    if isinstance(temperature, str):
+        temperature = _read_temperature(temperature, trained)
+    return Classifier(trained, prior, costs, temperature)
+
+
+def _read_temperature(text: str, trained: Trained) -> float:
+    if text == FITTED:
+        return read_temperature(trained.run.path, trained.step)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"temperature={text} is not legal; legal: a number above 0, or {FITTED}"
+        ) from None

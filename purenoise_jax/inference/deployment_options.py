@@ -19,8 +19,8 @@ def add_deployment(parse: argparse.ArgumentParser) -> None:
     )
     parse.add_argument(
         "--temperature",
-        type=float,
-        default=1.0,
+        default="1",
         metavar="T",
-        help="by which logits are divided; python -m purenoise_jax.calibrate fits it",
+        help="by which logits are divided: a number, or fitted, the one that python -m "
+        "purenoise_jax.calibrate has fitted for RUN",
     )

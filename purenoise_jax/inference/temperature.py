@@ -6,12 +6,10 @@ Source: Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural n
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.inference.reliability import log_probabilities, reliability
 from purenoise_jax.runtime.errors import DataError
-from purenoise_jax.training.evaluation import ECE_BINS, confidence_bin
-from purenoise_jax.training.metrics import calibration_error
 
 # Without errors among the images the likelihood grows for ever as the temperature falls.
 LOWEST, HIGHEST = 0.01, 100.0
@@ -56,7 +54,7 @@ def fit_temperature(
 
     def slope(inverse: float) -> float:
         """The derivative of the mean negative log-likelihood by 1 / T, which only increases."""
-        shares = np.exp(_log_softmax(inverse * logits + shift))
+        shares = np.exp(log_probabilities(inverse * logits + shift))
         return float(((shares * logits).sum(axis=1) - own).mean())
 
     low, high = 1 / HIGHEST, 1 / LOWEST
@@ -64,25 +62,5 @@ def fit_temperature(
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     found = 1 / (low * high) ** 0.5
-    (before, off_before), (after, off_after) = (
-        _fit_of(logits / temperature + shift, labels) for temperature in (1.0, found)
-    )
-    return Calibration(found, len(labels), (before, after), (off_before, off_after))
-
-
-def _fit_of(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """The negative log-likelihood and the expected calibration error."""
-    log_shares = _log_softmax(logits)
-    right = log_shares.argmax(axis=1) == labels
-    confidence = np.exp(log_shares.max(axis=1))
-    bins = np.zeros((ECE_BINS, 3))
-    places = np.asarray(confidence_bin(jnp.asarray(confidence, jnp.float32)))
-    np.add.at(bins, places, np.stack([np.ones(len(labels)), confidence, right], axis=1))
-    nll = -np.take_along_axis(log_shares, labels[:, None], axis=1).mean()
-    return float(nll), calibration_error(bins)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    away = logits - logits.max(axis=1, keepdims=True)
-    found: np.ndarray = away - np.log(np.exp(away).sum(axis=1, keepdims=True))
-    return found
+    before, after = (reliability(logits / t + shift, labels) for t in (1.0, found))
+    return Calibration(found, len(labels), (before.nll, after.nll), (before.ece, after.ece))

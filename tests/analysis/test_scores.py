@@ -5,14 +5,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
+from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.class_scores import class_scores
-from purenoise_jax.analysis.intervals import bootstrap
-from purenoise_jax.analysis.probability_scores import (
-    average_precisions,
-    log_probabilities,
-    reliability,
-    top_accuracies,
-)
+from purenoise_jax.analysis.probability_scores import average_precisions, top_accuracies
+from purenoise_jax.inference.reliability import log_probabilities, reliability
 from purenoise_jax.training.confusion import Confusion
 from purenoise_jax.training.metrics import ClassResults
 
@@ -134,6 +130,6 @@ def test_a_class_that_is_always_or_never_right_has_an_exact_interval(correct, im
 def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch):
     results = ClassResults(np.array([9, 4, 3]), np.array([5, 2, 1]))
     whole = bootstrap(results)
-    monkeypatch.setattr("purenoise_jax.analysis.intervals.CHUNK", 60)
+    monkeypatch.setattr("purenoise_jax.analysis.bootstrap.CHUNK", 60)
     assert bootstrap(results) == whole
     assert bootstrap(results, seed=1) != whole

@@ -4,18 +4,21 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from purenoise_jax.analysis import errors, reliability, scores
 from purenoise_jax.analysis.figure_style import Options, save
 from purenoise_jax.inference import split_outputs as module
 from purenoise_jax.inference.split_outputs import SplitOutputs, split_outputs
-from purenoise_jax.runtime.errors import CheckpointError, ConfigError
+from purenoise_jax.inference.temperature import fit_temperature
+from purenoise_jax.runtime.errors import CheckpointError
 from tests.tiny_run import train_tiny
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return train_tiny(tmp_path_factory.mktemp("tiny"))
+    return train_tiny(tmp_path_factory.mktemp("tiny"), **{"data.val_per_class": 2})
 
 
 def draw(figure, run, tmp_path, **options):
@@ -39,7 +42,7 @@ def test_scores_are_those_that_the_run_has_recorded(run, tmp_path):
 
 @pytest.mark.slow
 def test_the_pass_over_the_images_is_made_once(run, tmp_path, monkeypatch):
-    split_outputs(run)
+    split_outputs(run), split_outputs(run, "val")
     monkeypatch.setattr(module, "Network", None)
     _, numbers = draw(reliability, run, tmp_path)
     assert sum(numbers["images"]) == 40
@@ -61,10 +64,19 @@ def test_errors_are_sorted_by_their_probability(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_without_validation_images_says_so(run):
-    assert not module.has_split(run, "val")
-    with pytest.raises(ConfigError, match="has no validation images"):
-        split_outputs(run, "val")
+def test_reliability_is_shown_again_at_the_temperature_of_the_validation_images(run, tmp_path):
+    drawing, numbers = draw(reliability, run, tmp_path)
+    held_out, test = split_outputs(run, "val"), split_outputs(run)
+    fitted = fit_temperature(held_out.logits, held_out.labels)
+    assert numbers["scaled"]["val"]["temperature"] == pytest.approx(fitted.temperature)
+    assert numbers["scaled"]["val"]["images"] == 8 and len(drawing.figure.axes) == 4
+    shares = softmax(test.logits / fitted.temperature, axis=1)
+    assert numbers["scaled"]["nll"] == pytest.approx(log_loss(test.labels, shares), rel=1e-5)
+    assert numbers["ece"] == pytest.approx(run.summary["test_ece"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_not_there_is_named(run):
     with pytest.raises(CheckpointError, match="no checkpoint after epoch 9"):
         split_outputs(run, epoch=9)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -289,16 +290,19 @@ def test_the_best_is_kept_until_another_one_is_complete(tmp_path):
 
 
 def test_a_best_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    checkpoints = Checkpoints(tmp_path, keep=1, keeps_best=True)
+    """Also if the checkpoint before it is still being completed when the better one is saved."""
+    checkpoints, commit = Checkpoints(tmp_path, keep=1, keeps_best=True), manifest.commit
     checkpoints.prepare()
+
+    def slow_then_full(folder):
+        if folder.name == "3":
+            raise OSError(errno.ENOSPC, "no room")
+        time.sleep(0.2)
+        commit(folder)
+
+    monkeypatch.setattr(manifest, "commit", slow_then_full)
     checkpoints.save(make_state(1), {"epoch": 0}, 1)
     checkpoints.save(make_state(2), {"epoch": 0}, 1)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "no room")
-
-    checkpoints.wait()
-    monkeypatch.setattr(manifest, "commit", full)
     with pytest.raises(StorageError):
         checkpoints.save(make_state(3), {"epoch": 0}, 3)
         checkpoints.wait()

@@ -28,6 +28,7 @@ def test_every_config_file_is_tested():
     assert files == ours | {*TREES} | {"images"}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
 @pytest.mark.parametrize(("method", "epochs"), list(itertools.product(METHODS, [2, 7, 200])))
 def test_every_method_is_valid_at_every_length(module, method, epochs):
@@ -202,6 +203,7 @@ def test_every_augmentation_of_the_papers_is_valid():
         validate(config)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("epochs", range(2, 60))
 def test_every_schedule_leaves_an_epoch_to_the_deferred_methods(epochs):
     config = cifar10_lt.get_config(f"method=drs,epochs={epochs}")

@@ -122,6 +122,11 @@ def test_settings_fit_number_and_size(images_in_all, side):
     assert more.image_size >= found.image_size and more.batch_size >= found.batch_size
 
 
+@pytest.mark.parametrize(("count", "side"), [(999, 64), (1_000, 128), (9_999, 128), (10_000, 224)])
+def test_few_images_are_resized_to_a_smaller_side(count, side):
+    assert fit(OwnImages({}, count, 3_000, 4_000)).image_size == side
+
+
 def test_stored_sizes_of_arrays_are_kept_unless_a_size_is_asked_for():
     arrays = OwnImages({}, 5_000, 28, 28, channels=1, in_files=False)
     assert fit(arrays).image_size == 0 and fit(arrays).model == "resnet20"

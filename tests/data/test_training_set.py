@@ -164,6 +164,12 @@ def test_images_that_two_splits_share_are_counted():
         "4 of 4 test images are training images too, with the same content, so test results are "
         "too good",
     )
+    twice = dataclasses.replace(
+        DATASET, train_images=np.concatenate([IMAGES, IMAGES[:1]]), train_labels=np.int32([*LABELS, 0]),
+        test_images=np.concatenate([IMAGES[:1], 255 - IMAGES[1:4]]),
+    )  # fmt: skip
+    (line,) = make(twice, profile="natural").shared
+    assert line.startswith("1 of 4 test images are training images"), "of which there are two"
     other = dataclasses.replace(DATASET, test_images=255 - IMAGES[:4])
     assert make(other, profile="natural").shared == ()
     val = dataclasses.replace(

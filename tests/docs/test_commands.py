@@ -54,6 +54,9 @@ def compare_methods(arguments):
 def run_installed(arguments):
     if arguments[0] not in COMMANDS:
         return train(arguments)
+    if len(arguments) == 1:
+        # Only named.
+        return
     module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
     folder = "launch" if arguments[0] in ("compare", "reproduce") else "purenoise_jax"
     program = f"python -m {folder}.{module.get(arguments[0], arguments[0])}"

@@ -118,6 +118,7 @@ def test_the_command_tells_the_temperature(finished, classifier, tmp_path, capsy
         f"temperature {found.temperature:.4g}, fitted on 40 images",
         f"negative log-likelihood {found.nll[0]:.4f} before, {found.nll[1]:.4f} after",
         f"expected calibration error {found.ece[0]:.4f} before, {found.ece[1]:.4f} after",
+        str(finished.run.path / "calibration.json"),
     ]
     (tmp_path / "empty").mkdir()
     assert calibrate.main([str(finished.run.path), str(tmp_path / "empty")]) == 3

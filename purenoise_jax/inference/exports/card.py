@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
+from purenoise_jax.inference.intervals import wilson
 from purenoise_jax.inference.trained import Trained
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import harmless
@@ -101,8 +102,10 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     columns = ["class", "training images", f"{split} accuracy"]
     listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
     if "confusion_matrix" in numbers:
-        columns = [*columns, f"{split} images"]
-        listed = [*listed, np.sum(numbers["confusion_matrix"], axis=1).tolist()]
+        matrix = np.asarray(numbers["confusion_matrix"])
+        images, right = matrix.sum(axis=1).tolist(), np.diag(matrix).tolist()
+        columns = [*columns, "95 % interval", f"{split} images"]
+        listed = [*listed, list(map(_interval, right, images)), images]
     if description["prior"] is not None:
         columns, listed = [*columns, "prior"], [*listed, description["prior"]]
     rows = [
@@ -168,7 +171,16 @@ def _evaluation(trained: Trained) -> dict[str, Any]:
     return {}
 
 
-def _number(value: float | None) -> str:
+def _interval(correct: int, images: int) -> str:
+    if not images:
+        return NONE
+    low, high = wilson(correct, images)
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _number(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return NONE if value is None else f"{value:.4g}"
 
 
