@@ -1,9 +1,8 @@
-"""Images that are decoded from their files where a step needs them."""
+"""Images that are decoded where a step needs them."""
 
 import contextlib
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,24 +10,24 @@ from purenoise_jax.data.host_images import HostImages, channel_histograms
 from purenoise_jax.data.manifest import Entry, Manifest, write_kept
 from purenoise_jax.data.original_crop import Draws, crop
 from purenoise_jax.data.progress import progress
-from purenoise_jax.data.sources.decode import decode_image, depth_fault
+from purenoise_jax.data.sources.decode import depth_fault
 from purenoise_jax.data.sources.resize import resize_square
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_json
-from purenoise_jax.runtime.threads import cores
+from purenoise_jax.runtime.threads import in_order
 
 
 class DecodedImages(HostImages):
-    """Images `uint8[N, H, W, 3]` of one size in files that a manifest lists.
+    """Images `uint8[N, H, W, C]` of one size, encoded, that a manifest lists.
 
     Args:
-        manifest: with which every file is compared when it is read.
-        entries: the files, in the order of the images, at least one.
+        manifest: with which every image is compared when it is read.
+        entries: of it, in the order of the images, at least one.
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         skips_bad: images that cannot be read are left out of the statistics.
-        crops: with random numbers, images are crops of those in the files; see `original_crop`.
-        image_shape: (H, W, 3); None = that of the first image, or of the first that can be read.
+        crops: with random numbers, images are crops of the stored ones; see `original_crop`.
+        image_shape: (H, W, C); None = that of the first image, or of the first that can be read.
 
     Raises:
         DataError: the shape is to be that of an image which cannot be read.
@@ -46,7 +45,7 @@ class DecodedImages(HostImages):
         self._manifest, self._entries = manifest, entries
         self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
         if image_size:
-            image_shape = (image_size, image_size, 3)
+            image_shape = (image_size, image_size, manifest.store.channels)
         super().__init__((len(entries), *(image_shape or self._first_shape())))
 
     def read(
@@ -80,22 +79,22 @@ class DecodedImages(HostImages):
         file = self._manifest.file.with_suffix(f".{key[:32]}.json")
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
             kept = np.array(read_json(file), np.int64)
-            if kept.shape == (3, 256) and (kept.sum(1) == self.size // 3).all():
+            shape, values = (self.shape[3], 256), self.size // self.shape[3]
+            if kept.shape == shape and (kept.sum(1) == values).all():
                 return kept
-        total, faults = np.zeros((3, 256), np.int64), []
+        total, faults = np.zeros((self.shape[3], 256), np.int64), []
         samples: list[int] = []
-        with ThreadPoolExecutor(cores()) as pool:
-            measured = pool.map(self._measured, self._entries)
-            for counts, largest, fault in progress(measured, "channel statistics", len(self)):
-                total += counts
-                faults += [fault] if fault else []
-                samples += [] if largest is None else [largest]
+        measured = in_order(self._measured, self._entries)
+        for counts, largest, fault in progress(measured, "channel statistics", len(self)):
+            total += counts
+            faults += [fault] if fault else []
+            samples += [] if largest is None else [largest]
         if samples and (fault := depth_fault(max(samples))):
-            raise DataError(f"{self._manifest.root}: {fault}")
+            raise DataError(f"{self._manifest.store.root}: {fault}")
         if not faults:
             write_kept(file, total.tolist())
         elif not self._skips_bad:
-            raise all_faults(self._manifest.root, faults)
+            raise all_faults(self._manifest.store.root, faults)
         return total
 
     def _first_shape(self) -> tuple[int, int, int]:
@@ -109,7 +108,7 @@ class DecodedImages(HostImages):
         try:
             pixels, largest = self._read_one(entry)
         except DataError as error:
-            return np.zeros((3, 256), np.int64), None, str(error)
+            return np.zeros((self.shape[3], 256), np.int64), None, str(error)
         return channel_histograms(pixels[None]), largest, ""
 
     def _read_one(
@@ -119,7 +118,7 @@ class DecodedImages(HostImages):
         if pixels.shape != self.shape[1:]:
             size, first = (" x ".join(map(str, s[:2])) for s in (pixels.shape, self.shape[1:]))
             raise DataError(
-                f"{self._manifest.root / entry.path}: is {size} but the first image is {first}; "
+                f"{self._manifest.place(entry)}: is {size} but the first image is {first}; "
                 "set data.image_size to resize all images"
             )
         return pixels, largest
@@ -129,9 +128,9 @@ class DecodedImages(HostImages):
     ) -> tuple[np.ndarray, int | None]:
         data = self._manifest.read(entry)
         try:
-            decoded = decode_image(data)
+            decoded = self._manifest.store.decode(data)
         except DataError as error:
-            raise DataError(f"{self._manifest.root / entry.path}: {error}") from error
+            raise DataError(f"{self._manifest.place(entry)}: {error}") from error
         pixels, size = decoded.pixels, self._image_size
         if generator is not None:
             pixels = crop(pixels, size or self.shape[1], generator)

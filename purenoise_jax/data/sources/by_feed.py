@@ -1,4 +1,4 @@
-"""Loads a data set in the form that a feed needs: in memory, in one file, or as encoded files."""
+"""Loads a data set in the form that a feed needs: in memory, in one file, or still encoded."""
 
 import dataclasses
 import os
@@ -15,6 +15,7 @@ from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
+from purenoise_jax.data.sources.tfds_records import leave_in_records
 from purenoise_jax.runtime.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def load_for(
         **options: of `registry.load`.
 
     Raises:
-        ConfigError: a field is not legal, or the source has no files that can be decoded.
+        ConfigError: a field is not legal, or the source has no encoded images.
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
@@ -48,7 +49,7 @@ def load_for(
         if source not in decodable:
             raise ConfigError(
                 f"data.augment has {NAME}, which crops images where they are decoded, but "
-                f"data.source={source} has no image files; legal: data.source="
+                f"data.source={source} has no encoded images; legal: data.source="
                 f"{' or '.join(decodable)}, or resized_crop in its place"
             )
         if feed not in ("auto", "decoded"):
@@ -70,7 +71,7 @@ def load_for(
         return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
     if feed == "decoded":
         raise ConfigError(
-            f"data.feed=decoded reads image files, which data.source={source} has not; legal: "
+            f"data.feed=decoded reads encoded images, which data.source={source} has not; legal: "
             f"auto, resident or mapped, or one of the sources {', '.join(decodable)}"
         )
     dataset = registry.load(source, **options)
@@ -164,10 +165,16 @@ def _of_list(options: dict[str, Any]) -> FileSplits:
     return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
 
 
+def _of_records(options: dict[str, Any]) -> Dataset:
+    return leave_in_records(**{k: v for k, v in options.items() if k != "lists"})
+
+
 IN_FILES = {
     "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
     "folder": _from_files(_of_folder),
     "list": _from_files(_of_list),
+    # Other feeds need all records in memory once.
+    "tfds": InFiles(lambda options: None, {"decoded": _of_records}),
 }
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset
-from purenoise_jax.data.decoded_images import DecodedImages
-from purenoise_jax.data.manifest import find_manifest
 from purenoise_jax.data.sources.decode import decode_image
+from purenoise_jax.data.sources.decoded_splits import decoded_splits
 from purenoise_jax.data.sources.download import cache_folder
+from purenoise_jax.data.sources.file_manifest import manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_bytes
@@ -90,17 +90,8 @@ def leave_in_files(
     """
     if faults := [fault for found in files.faults.values() for fault in found]:
         raise all_faults(files.root, faults)
-    manifest = find_manifest(files.root, files.splits, cache_folder(), files.key)
-    splits = {
-        split: (
-            DecodedImages(manifest, entries, image_size, skips_bad, crops and split == files.train),
-            np.array([entry.label for entry in entries], np.int32),
-        )
-        for split, entries in manifest.splits.items()
-    }
-    for images, _ in splits.values():
-        # Whether the samples of 16 bits fill them is seen in a whole split only.
-        images.histograms()
+    manifest = manifest_of_files(files.root, files.splits, cache_folder(), files.key)
+    splits = decoded_splits(manifest, files.train, image_size, skips_bad, crops)
     return dataclasses.replace(_dataset(files, splits), content=manifest.digest)
 
 

@@ -16,7 +16,8 @@ from purenoise_jax.data.sources.lists import NO_LISTS, Lists, load_list
 from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.resize import resize_square
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
-from purenoise_jax.data.sources.tfds import has_readable, load_tfds
+from purenoise_jax.data.sources.tfds import load_tfds
+from purenoise_jax.data.sources.tfds_prepared import has_readable
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 

@@ -1,0 +1,178 @@
+"""Leaves the images of a prepared TFDS data set in their records, which are read at every step."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.manifest import Entry, Manifest, Splits, find_manifest
+from purenoise_jax.data.progress import progress
+from purenoise_jax.data.sources.decode import Decoded
+from purenoise_jax.data.sources.decoded_splits import decoded_splits
+from purenoise_jax.data.sources.download import cache_folder
+from purenoise_jax.data.sources.tfds import dataset_of, decode_example, id_of
+from purenoise_jax.data.sources.tfds_prepared import Prepared, first_line, open_prepared
+from purenoise_jax.runtime.errors import DataError, all_faults
+from purenoise_jax.runtime.threads import in_order
+
+FORMAT = "array_record"
+
+
+class Records:
+    """A `Store` of records, named `split[i]` by their place in the files of their split.
+
+    Args:
+        prepared: the data set.
+
+    Raises:
+        DataError: it is not in the format array_record, or its files lack examples.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        import tensorflow_datasets as tfds
+
+        info = prepared.builder.info
+        if info.file_format.value != FORMAT:
+            raise DataError(
+                f"{prepared.folder}: data.feed=decoded reads {FORMAT}, and this data set is in "
+                f"{info.file_format.value}; use data.feed=mapped, or prepare it with "
+                f"--file_format={FORMAT}"
+            )
+        self.root, self.channels = prepared.folder, 1 if prepared.channels == 1 else 3
+        self._prepared = prepared
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        try:
+            # Their readers may be shared by threads.
+            self._sources = {
+                split: prepared.examples(split, deserialize_method=raw) for split in prepared.splits
+            }
+        except DataError:
+            raise
+        # All errors, because the reader of the format has its own for damaged files.
+        except Exception as error:
+            raise DataError(f"{self.root}: cannot be read ({first_line(error)})") from error
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sources.values()))
+
+    def names(self, split: str) -> list[str]:
+        """The names of all records of a split, in the order of its files."""
+        return [f"{split}[{i}]" for i in range(len(self._sources[split]))]
+
+    def read(self, path: str) -> bytes:
+        """See `Store.read`."""
+        split, _, number = path.rstrip("]").rpartition("[")
+        try:
+            record: bytes = self._sources[split][int(number)]
+        except Exception as error:
+            raise OSError(first_line(error)) from error
+        return record
+
+    def decode(self, data: bytes) -> Decoded:
+        """See `Store.decode`."""
+        return decode_example(self._prepared, self.example(data))
+
+    def example(self, data: bytes) -> dict[str, Any]:
+        """The features of a record.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        features = self._prepared.builder.info.features
+        try:
+            found: dict[str, Any] = features.deserialize_example_np(
+                data, decoders=self._prepared.decoders()
+            )
+        except Exception as error:
+            raise DataError(f"is no example of the data set ({first_line(error)})") from error
+        return found
+
+    def entry(self, path: str) -> tuple[Entry, bytes | None]:
+        """The entry of a record in a manifest, and its `id`.
+
+        Raises:
+            DataError: it cannot be read; the message names it.
+        """
+        try:
+            data = self.read(path)
+            example = self.example(data)
+        except (OSError, DataError) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+        label = int(example[self._prepared.label_key])
+        return Entry(path, len(data), label, hashlib.sha256(data).hexdigest()), id_of(example)
+
+
+def leave_in_records(
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    skips_bad: bool = False,
+    crops: bool = False,
+) -> Dataset:
+    """Loads what `load_tfds` does, in its order, but leaves the images in their records.
+
+    Args:
+        name: see `load_tfds`.
+        path: see `load_tfds`.
+        image_size: see `load_tfds`.
+        train_split: see `load_tfds`.
+        test_split: see `load_tfds`.
+        skips_bad: see `DecodedImages`.
+        crops: see `DecodedImages`; only of the training images.
+
+    Raises:
+        ConfigError: see `load_tfds`.
+        DataError: see `load_tfds`; or the data set is not in the format array_record.
+        StorageError: the cache cannot be written.
+    """
+    prepared = open_prepared(name, path, train_split, test_split)
+    manifest = _manifest(prepared, Records(prepared))
+    splits = decoded_splits(manifest, prepared.train, image_size, skips_bad, crops)
+    return dataclasses.replace(dataset_of(prepared, splits), content=manifest.digest)
+
+
+def _manifest(prepared: Prepared, records: Records) -> Manifest:
+    def make() -> Splits:
+        made, faults = {}, []
+
+        def read(path: str) -> tuple[Entry, bytes | None] | str:
+            try:
+                return records.entry(path)
+            except DataError as error:
+                return str(error)
+
+        paths = (path for split in prepared.splits for path in records.names(split))
+        found = iter(progress(in_order(read, paths), "checksums", len(records)))
+        for split in prepared.splits:
+            rows = []
+            for _ in records.names(split):
+                row = next(found)
+                if isinstance(row, str):
+                    faults.append(row)
+                else:
+                    rows.append(row)
+            if all(number is not None for _, number in rows):
+                rows.sort(key=lambda row: row[1] or b"")
+            made[split] = tuple(entry for entry, _ in rows)
+        if faults:
+            raise all_faults(prepared.folder, faults)
+        return made
+
+    def is_current(kept: Splits) -> bool:
+        lengths = {split: len(records.names(split)) for split in prepared.splits}
+        return {split: len(rows) for split, rows in kept.items()} == lengths
+
+    features = (prepared.image_key, prepared.label_key)
+    key = f"{sorted(prepared.splits)} {features} {_files(prepared)}"
+    return find_manifest(records, key, cache_folder(), is_current, make)
+
+
+def _files(prepared: Prepared) -> list[tuple[str, int]]:
+    """Names and sizes of the files of all splits."""
+    splits = prepared.builder.info.splits
+    files = (Path(file) for split in prepared.splits for file in splits[split].filepaths)
+    return [(file.name, file.stat().st_size) for file in files]
