@@ -2,12 +2,12 @@
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, channel_histograms
-from purenoise_jax.data.manifest import Entry, Manifest, write_kept
+from purenoise_jax.data.manifest import Entries, Entry, Manifest, write_kept
 from purenoise_jax.data.original_crop import Draws, crop
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import depth_fault
@@ -22,12 +22,13 @@ class DecodedImages(HostImages):
 
     Args:
         manifest: with which every image is compared when it is read.
-        entries: of it, in the order of the images, at least one.
+        entries: of it, at least one.
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         skips_bad: images that cannot be read are left out of the statistics.
         crops: with random numbers, images are crops of the stored ones; see `original_crop`.
         image_shape: (H, W, C); None = that of the first image, or of the first that can be read.
+        chosen: int[N], the entries of the images in their order; None = all.
 
     Raises:
         DataError: the shape is to be that of an image which cannot be read.
@@ -36,27 +37,29 @@ class DecodedImages(HostImages):
     def __init__(
         self,
         manifest: Manifest,
-        entries: Sequence[Entry],
+        entries: Entries,
         image_size: int = 0,
         skips_bad: bool = False,
         crops: bool = False,
         image_shape: tuple[int, int, int] | None = None,
+        chosen: np.ndarray | None = None,
     ) -> None:
-        self._manifest, self._entries = manifest, entries
+        self._manifest, self._all = manifest, entries
+        self._chosen = np.arange(len(entries)) if chosen is None else chosen
         self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
         if image_size:
             image_shape = (image_size, image_size, manifest.store.channels)
-        super().__init__((len(entries), *(image_shape or self._first_shape())))
+        super().__init__((len(self._chosen), *(image_shape or self._first_shape())))
 
     def read(
         self, index: np.ndarray, out: np.ndarray, draws: Draws | None = None
     ) -> list[tuple[int, str]]:
         """Reads and decodes images; see `HostImages.read`."""
         faults = []
-        for row, place in enumerate(index.tolist()):
+        for row, place in enumerate(self._chosen[index].tolist()):
             try:
                 generator = draws.of(row) if draws is not None and self._crops else None
-                out[row] = self._read_one(self._entries[place], generator)[0]
+                out[row] = self._read_one(self._all[place], generator)[0]
             except DataError as error:
                 out[row] = 0
                 faults.append((row, str(error)))
@@ -64,9 +67,8 @@ class DecodedImages(HostImages):
 
     def subset(self, index: np.ndarray) -> "DecodedImages":
         """These images in this order; see `HostImages.subset`."""
-        entries = [self._entries[i] for i in index.tolist()]
         settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:])
-        return DecodedImages(self._manifest, entries, *settings)
+        return DecodedImages(self._manifest, self._all, *settings, chosen=self._chosen[index])
 
     def histograms(self) -> np.ndarray:
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
@@ -74,9 +76,10 @@ class DecodedImages(HostImages):
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
-        names = [str(self._image_size), *(entry.sha256 for entry in self._entries)]
-        key = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        file = self._manifest.file.with_suffix(f".{key[:32]}.json")
+        key = hashlib.sha256(str(self._image_size).encode())
+        for entry in self._entries():
+            key.update(f"\n{entry.sha256}".encode())
+        file = self._manifest.file.with_suffix(f".{key.hexdigest()[:32]}.json")
         with contextlib.suppress(OSError, ValueError, TypeError, OverflowError):
             kept = np.array(read_json(file), np.int64)
             shape, values = (self.shape[3], 256), self.size // self.shape[3]
@@ -84,7 +87,7 @@ class DecodedImages(HostImages):
                 return kept
         total, faults = np.zeros((self.shape[3], 256), np.int64), []
         samples: list[int] = []
-        measured = in_order(self._measured, self._entries)
+        measured = in_order(self._measured, self._entries())
         for counts, largest, fault in progress(measured, "channel statistics", len(self)):
             total += counts
             faults += [fault] if fault else []
@@ -97,11 +100,15 @@ class DecodedImages(HostImages):
             raise all_faults(self._manifest.store.root, faults)
         return total
 
+    def _entries(self) -> Iterator[Entry]:
+        return (self._all[place] for place in self._chosen.tolist())
+
     def _first_shape(self) -> tuple[int, int, int]:
-        for entry in self._entries[:-1] if self._skips_bad else ():
-            with contextlib.suppress(DataError):
-                return self._decoded(entry)[0].shape
-        return self._decoded(self._entries[-1 if self._skips_bad else 0])[0].shape
+        if self._skips_bad:
+            for entry in self._entries():
+                with contextlib.suppress(DataError):
+                    return self._decoded(entry)[0].shape
+        return self._decoded(next(self._entries()))[0].shape
 
     def _measured(self, entry: Entry) -> tuple[np.ndarray, int | None, str]:
         """Histograms of an image, its largest sample if it has 16 bits, and its fault, or ""."""

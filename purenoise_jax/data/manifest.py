@@ -7,9 +7,12 @@ changed bytes. So every image is compared with the manifest whenever it is read.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
+
+import numpy as np
 
 from purenoise_jax.data.sources.decode import Decoded
 from purenoise_jax.runtime.errors import DataError, StorageError
@@ -35,7 +38,46 @@ class Entry:
     sha256: str
 
 
-Splits: TypeAlias = dict[str, tuple[Entry, ...]]
+class Entries:
+    """Entries in columns, which take a third of the memory of objects.
+
+    Args:
+        entries: read once.
+    """
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._paths, self._sha256 = bytearray(), bytearray()
+        self._ends, self._sizes, self._labels = array("q", [0]), array("q"), array("q")
+        for entry in entries:
+            self._paths += entry.path.encode("utf-8", "surrogateescape")
+            self._sha256 += bytes.fromhex(entry.sha256)
+            self._ends.append(len(self._paths))
+            self._sizes.append(entry.size)
+            self._labels.append(entry.label)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, place: int) -> Entry:
+        path = self._paths[self._ends[place] : self._ends[place + 1]]
+        sha256 = self._sha256[32 * place : 32 * place + 32]
+        return Entry(
+            path.decode("utf-8", "surrogateescape"),
+            self._sizes[place],
+            self._labels[place],
+            sha256.hex(),
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels, i32[N]."""
+        return np.array(self._labels, np.int32)
+
+
+Splits: TypeAlias = dict[str, Entries]
 
 
 class Store(Protocol):
@@ -146,7 +188,10 @@ def find_manifest(
 
 
 def _rows(splits: Splits) -> dict[str, Any]:
-    return {s: [dataclasses.astuple(entry) for entry in rows] for s, rows in splits.items()}
+    return {
+        split: [[e.path, e.size, e.label, e.sha256] for e in entries]
+        for split, entries in splits.items()
+    }
 
 
 def _digest(splits: Splits) -> str:
@@ -157,9 +202,9 @@ def _kept(file: Path) -> Splits | None:
     """The entries of the manifest that is kept; None if there is none, or a damaged one."""
     try:
         found = read_json(file)
-        splits = {s: tuple(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
+        splits = {s: Entries(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
         return splits if found["digest"] == _digest(splits) else None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None
 
 

@@ -25,7 +25,7 @@ def decoded_splits(
     splits = {
         split: (
             DecodedImages(manifest, entries, image_size, skips_bad, crops and split == train),
-            np.array([entry.label for entry in entries], np.int32),
+            entries.labels,
         )
         for split, entries in manifest.splits.items()
     }

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from purenoise_jax.data.manifest import Entry, Manifest, Splits, find_manifest
+from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded, decode_image
 from purenoise_jax.runtime.errors import all_faults
@@ -77,7 +77,7 @@ def manifest_of_files(
                 size, sha256, fault = next(facts)
                 entries.append(Entry(path, size, label, sha256))
                 missing += [f"{path}: {fault}"] if fault else []
-            made[split] = tuple(entries)
+            made[split] = Entries(entries)
         if missing:
             raise all_faults(root, missing)
         return made

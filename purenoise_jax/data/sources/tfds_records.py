@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.manifest import Entry, Manifest, Splits, find_manifest
+from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded
 from purenoise_jax.data.sources.decoded_splits import decoded_splits
@@ -157,7 +157,7 @@ def _manifest(prepared: Prepared, records: Records) -> Manifest:
                     rows.append(row)
             if all(number is not None for _, number in rows):
                 rows.sort(key=lambda row: row[1] or b"")
-            made[split] = tuple(entry for entry, _ in rows)
+            made[split] = Entries(entry for entry, _ in rows)
         if faults:
             raise all_faults(prepared.folder, faults)
         return made
