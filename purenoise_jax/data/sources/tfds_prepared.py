@@ -19,7 +19,7 @@ from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
 
 _FORMATS = ("array_record", "parquet")
-_INFO_FILE = "dataset_info.json"
+INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
 _FEATURE_MODULES = "tensorflow_datasets.core.features."
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -79,7 +79,7 @@ class Prepared:
         declared = self.builder.info.splits[split].num_examples
         if (stored := _count_stored(source, self.builder)) != declared:
             raise DataError(
-                f"{self.folder}: {_INFO_FILE} declares {declared} examples in split {split}, but "
+                f"{self.folder}: {INFO_FILE} declares {declared} examples in split {split}, but "
                 f"{stored} are stored"
             )
         return source
@@ -162,7 +162,7 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
         DataError: the data set has several configurations and `name` chooses none.
     """
     root = _data_dir(path)
-    if (root / _INFO_FILE).is_file():
+    if (root / INFO_FILE).is_file():
         return root
     if not _NAME.fullmatch(name):
         raise ConfigError(
@@ -185,7 +185,7 @@ def find_prepared(name: str, path: str = "") -> pathlib.Path | None:
 def name_in_folder(path: str) -> str:
     """Returns the name of the data set if the folder is one version of it; otherwise ""."""
     try:
-        info = json.loads((pathlib.Path(path).expanduser() / _INFO_FILE).read_bytes())
+        info = json.loads((pathlib.Path(path).expanduser() / INFO_FILE).read_bytes())
     except (OSError, ValueError, RecursionError, RuntimeError):
         return ""
     name = info.get("name") if isinstance(info, dict) else None
@@ -215,7 +215,7 @@ def _versions(folder: pathlib.Path, version: str) -> list[pathlib.Path]:
         for entry in folder.iterdir()
         if _VERSION.fullmatch(entry.name)
         and version in ("", entry.name)
-        and (entry / _INFO_FILE).is_file()
+        and (entry / INFO_FILE).is_file()
     ]
     return sorted(found, key=lambda entry: tuple(int(part) for part in entry.name.split(".")))
 
@@ -235,13 +235,13 @@ def _read_json(file: pathlib.Path) -> Any:
 
 
 def _random_access_format(folder: pathlib.Path) -> str | None:
-    info = _read_json(folder / _INFO_FILE)
+    info = _read_json(folder / INFO_FILE)
     if not isinstance(info, dict):
-        raise DataError(f"{folder / _INFO_FILE}: is not a description of a data set")
+        raise DataError(f"{folder / INFO_FILE}: is not a description of a data set")
     others = info.get("alternativeFileFormats") or []
     if not isinstance(others, list):
         raise DataError(
-            f"{folder / _INFO_FILE}: alternativeFileFormats is {shown(others)}, must be a list of "
+            f"{folder / INFO_FILE}: alternativeFileFormats is {shown(others)}, must be a list of "
             "names"
         )
     offered = [info.get("fileFormat"), *others]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
@@ -12,8 +11,9 @@ from purenoise_jax.data.sources.decode import Decoded
 from purenoise_jax.data.sources.decoded_splits import decoded_splits
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.tfds import dataset_of, decode_example, id_of
-from purenoise_jax.data.sources.tfds_prepared import Prepared, first_line, open_prepared
+from purenoise_jax.data.sources.tfds_prepared import INFO_FILE, Prepared, first_line, open_prepared
 from purenoise_jax.runtime.errors import DataError, all_faults
+from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.threads import in_order
 
 FORMAT = "array_record"
@@ -167,12 +167,7 @@ def _manifest(prepared: Prepared, records: Records) -> Manifest:
         return {split: len(rows) for split, rows in kept.items()} == lengths
 
     features = (prepared.image_key, prepared.label_key)
-    key = f"{sorted(prepared.splits)} {features} {_files(prepared)}"
+    # It has the number of bytes of every split, so it changes with the examples.
+    info = hashlib.sha256(read_bytes(prepared.folder / INFO_FILE)).hexdigest()
+    key = f"{sorted(prepared.splits)} {features} {info}"
     return find_manifest(records, key, cache_folder(), is_current, make)
-
-
-def _files(prepared: Prepared) -> list[tuple[str, int]]:
-    """Names and sizes of the files of all splits."""
-    splits = prepared.builder.info.splits
-    files = (Path(file) for split in prepared.splits for file in splits[split].filepaths)
-    return [(file.name, file.stat().st_size) for file in files]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -93,12 +94,13 @@ def test_the_manifest_has_the_sha256_of_every_record_and_is_made_once(tmp_path, 
     assert load(tmp_path).content == first.content
 
 
-def test_data_that_were_prepared_again_have_another_manifest(tmp_path, cache):
-    prepare(tmp_path, encoded=True)
+def test_data_that_were_prepared_again_have_another_manifest(tmp_path):
+    folder = prepare(tmp_path, encoded=True)
     before = load(tmp_path).content
-    prepare(tmp_path, encoded=True, version="1.0.1", unlabelled=(), shape=(6, 4, 3))
-    assert load(tmp_path).content != before
-    assert load(tmp_path, name="tiny:1.0.0").content == before
+    shutil.rmtree(folder)
+    assert prepare(tmp_path, encoded=True, shape=(6, 4, 3)) == folder
+    after = load(tmp_path)
+    assert after.content != before and after.train_images[:].shape == (40, 6, 4, 3)
 
 
 def test_a_byte_that_changes_under_a_run_is_named(tmp_path):
