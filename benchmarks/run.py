@@ -25,6 +25,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 from benchmarks.bench import Bench
 from benchmarks.suites import SUITES
 from benchmarks.timing import cpus
+from purenoise_jax.methods import METHODS
 from purenoise_jax.models import MODELS, NORMS
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.training.provenance import versions
@@ -54,6 +55,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
         choices=list(NORMS),
         default=list(NORMS),
         help="norms of the suite steps",
+    )
+    add(
+        "--methods",
+        nargs="+",
+        choices=list(METHODS),
+        default=list(METHODS),
+        metavar="METHOD",
+        help="methods of the suite methods (default: all)",
     )
     add("--dtype", nargs="+", choices=("float32", "bfloat16"))
     add(

@@ -10,9 +10,9 @@ from typing import Any
 from benchmarks import convolutions, method_costs, norms, overhead, profile, saving, scaling
 from benchmarks.bench import TIME, Bench, Row, name_of, number
 from benchmarks.chips import limits
+from benchmarks.feed_suites import large_trees, rates_of_feeds
 from benchmarks.jax_steps import AUGMENTATIONS, FlaxBatchNorm, step_program
 from benchmarks.timing import Program, over
-from purenoise_jax.methods import METHODS
 from purenoise_jax.runtime.compiler import CPU_OPTIONS
 
 try:
@@ -439,7 +439,7 @@ def costs_of_methods(bench: Bench) -> None:
             return method_costs.method_program(config, method, bench.steps_per_call)
 
         makers: dict[str, Callable[[], Program]] = {
-            method: partial(make, method) for method in METHODS
+            method: partial(make, method) for method in bench.options.methods
         }
         rows = bench.time("methods", group, bench.prepare(makers, group))
     plain = next((row for row in rows if row["name"] == "erm"), None)
@@ -466,4 +466,6 @@ SUITES = {
     "memory": memories,
     "profile": profiles,
     "methods": costs_of_methods,
+    "feeds": rates_of_feeds,
+    "large_trees": large_trees,
 }

@@ -10,6 +10,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A folder imports folders of lower rank only; those of one rank know nothing of each other.
 RANK = {"runtime": 1, "data": 2, "models": 2, "checkpoint": 3, "methods": 3, "config": 4}
 RANK |= {"training": 5, "inference": 6, "chaos": 6, "analysis": 7, "main": 8, "": 8}
+RANK |= {"predict": 8, "export": 8, "cli": 9}
 
 
 def modules():
@@ -42,7 +43,7 @@ def test_imports_between_folders_go_down():
                 assert RANK[there] < RANK[here], f"{name} imports {target}"
 
 
-def test_the_package_is_ten_folders_and_the_command_line():
+def test_the_package_is_ten_folders_and_the_command_lines():
     entries = {p.stem for p in ROOT.iterdir() if p.name != "__pycache__"}
     assert entries == {*RANK, "__init__"} - {""}
 

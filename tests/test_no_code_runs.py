@@ -16,7 +16,7 @@ from purenoise_jax import main as cli
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
-from tests import cifar_files
+from tests import cifar_files, trees
 from tests.data.sources.test_cifar_hostile import hostile_pickles
 from tests.tiny import write_npz
 
@@ -25,6 +25,8 @@ import pathlib, pickle, sys
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.data.sources.cifar import read_cifar
 from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.idx import load_idx
+from purenoise_jax.data.sources.svhn import load_svhn
 from purenoise_jax.data.longtail import read_indices
 from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.tfds import load_tfds
@@ -42,6 +44,8 @@ def read_all():
     read_cifar(root / "python.tar.gz", layout)
     load_npz(name="", path=str(root / "tiny.npz"))
     load_folder(name="", path=str(root / "images"))
+    load_svhn(name="", path=str(root / "svhn"))
+    load_idx(name="", path=str(root / "idx"))
     read_indices(str(root / "subset.npy"), 99)
     refused = 0
     for file in sorted((root / "hostile").iterdir()):
@@ -83,6 +87,9 @@ def test_reading_runs_nothing(tmp_path: pathlib.Path) -> None:
             folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
             Image.fromarray(np.full((4, 4, 3), 9, np.uint8)).save(folder / "x.png")
+    for source, write in (("svhn", trees.svhn), ("idx", trees.fashion_mnist)):
+        (tmp_path / source).mkdir()
+        write(tmp_path / source)
     marker, hostile = tmp_path / "marker", tmp_path / "hostile"
     hostile.mkdir()
     pickles = hostile_pickles(marker)

@@ -110,7 +110,7 @@ def _classes(run: Run) -> tuple[list[int], list[str]]:
     except DataError:
         if "class_counts" not in known:
             raise
-        # A checkpoint has no class names, so the labels take their place.
+        # A checkpoint of an earlier version has no class names; the labels take their place.
         counts = list(known["class_counts"])
         return counts, [str(k) for k in range(len(counts))]
     return experiment.training.stats.class_counts.tolist(), run.class_names

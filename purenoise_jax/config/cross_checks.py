@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
+from purenoise_jax.data.view import CROPS, RANDOM_CROP
 from purenoise_jax.methods import check_arguments
 from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.constraints import refuse_idle_statistics
@@ -43,6 +44,7 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"data.{name}={data[name]} is used only with data.source=list, but data.source="
                 f"{data.source}; legal: {unused!r}"
             )
+    _check_crops(data)
     if data.val_fraction and data.val_per_class:
         raise ConfigError(
             f"data.val_fraction={data.val_fraction:g} and data.val_per_class={data.val_per_class} "
@@ -65,6 +67,27 @@ def check_fields_agree(config: ConfigDict) -> None:
             f"optimizer.warmup_epochs={opt.warmup_epochs} goes beyond the first of "
             f"optimizer.milestones={opt.milestones}, so the learning rate would still rise where "
             f"it should drop; legal: at most {opt.milestones[0]}"
+        )
+
+
+def _check_crops(data: ConfigDict) -> None:
+    """Refuses crops of the host that contradict each other, or the size of the images."""
+    crops = [name for name in data.augment if name in CROPS]
+    if len(crops) > 1:
+        raise ConfigError(
+            f"data.augment={tuple(data.augment)} crops every image twice; legal: one of "
+            f"{', '.join(CROPS)}"
+        )
+    if data.resize_shorter and not 0 < data.image_size <= data.resize_shorter:
+        raise ConfigError(
+            f"data.resize_shorter={data.resize_shorter} with data.image_size={data.image_size}: "
+            "the crop must fit into the resized image; legal: an image_size from 1 to "
+            f"{data.resize_shorter}"
+        )
+    if RANDOM_CROP in crops and not data.resize_shorter:
+        raise ConfigError(
+            f"data.augment has {RANDOM_CROP}, so data.resize_shorter=0 is not legal; legal: at "
+            f"least data.image_size={data.image_size}"
         )
 
 

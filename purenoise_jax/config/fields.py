@@ -12,12 +12,13 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.resolve import AUTO
-from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
+from purenoise_jax.data.sources.lists import REPEATS
 from purenoise_jax.data.sources.registry import SOURCES
 from purenoise_jax.data.training_set import NORMALIZE
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import METHODS, arguments_of
 from purenoise_jax.methods.optimizer import OPTIMIZERS
 from purenoise_jax.methods.schedules import SCHEDULES
@@ -144,8 +145,30 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.path_suffix": Field(
         "", "appended to every path of the lists, for example .png", Text(), absent=""
     ),
+    "data.path_parts": Field(
+        0, "parts at the end of every path of the lists that count; 0 = all", Integer(0), absent=0
+    ),
+    "data.repeats": Field(
+        "refuse",
+        "an image that a list names twice, or the test list and the training list",
+        OneOf(REPEATS),
+        absent="refuse",
+    ),
+    "data.test_fraction": Field(
+        0.0,
+        "for data without a test split: share of each class that tests, the same in all runs",
+        Real(0, 1, below=True),
+        absent=0.0,
+    ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
+    ),
+    "data.resize_shorter": Field(
+        0,
+        "resize the shorter side to this, and cut image_size out of the centre, or anywhere with "
+        "random_crop; 0 = the whole image is resized to a square",
+        Integer(0, MAX_SIDE),
+        absent=0,
     ),
     "data.imbalance_ratio": Field(
         0.0,
@@ -212,7 +235,7 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.augment": Field(
         ("flip", "crop", "cutout", "simclr"),
         "augmentations, applied in this order in pixel space",
-        Names((*AUGMENTATIONS, original_crop.NAME)),
+        Names((*AUGMENTATIONS, *CROPS)),
     ),
     "data.crop_padding": Field(
         4, "pixels of zero padding around the image before a crop", Integer(0, MAX_SIDE)

@@ -7,9 +7,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.resolve import CIFAR_MEAN, CIFAR_STD
-from purenoise_jax.config.usual_phases import draws_by_class, lay_out, parse_methods
+from purenoise_jax.config.usual_phases import (
+    CIFAR_TIMES,
+    Times,
+    draws_by_class,
+    lay_out,
+    parse_methods,
+)
 from purenoise_jax.data.longtail import long_tail_counts
+from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 # Augmentations of increasing strength (paper, figure 3); AutoAugment replaces all others.
@@ -82,6 +90,60 @@ def choose(field: str, value: str, legal: Any) -> None:
         raise unknown(f"config argument {field}", value, legal)
 
 
+def start_config(
+    arg: str | None,
+    *,
+    source: str,
+    name: str,
+    method: str,
+    model: str,
+    times: Times,
+    head: str = "linear",
+    **defaults: Any,
+) -> tuple[ConfigDict, ConfigDict]:
+    """Starts the config of a data set with a recipe of its own.
+
+    Args:
+        arg: the text after the colon; `method`, `model` and `epochs` are always legal.
+        source: `data.source`.
+        name: `data.name`.
+        method: default of the argument.
+        model: default of the argument.
+        times: of the recipe; its length is the default of the argument `epochs`.
+        head: `model.head`, unless a method needs another.
+        **defaults: other legal arguments. `ir` is the imbalance ratio of a subset that is cut;
+            without it every image is kept.
+
+    Returns:
+        The config, and the arguments.
+
+    Raises:
+        ConfigError: an argument is not legal.
+    """
+    args = parse_arg(arg, method=method, model=model, epochs=times.epochs, **defaults)
+    config = default_config()
+    config.model.head = head
+    set_methods(config, args.method, args.epochs, times=times)
+    config.model.name = args.model
+    config.data.source, config.data.name = source, name
+    if "ir" in args:
+        config.data.imbalance_ratio = args.ir
+    else:
+        config.data.profile = "natural"
+    return config, args
+
+
+def set_sgd(config: ConfigDict, batch: int, rate: float, decay: float, gamma: float = 0.1) -> None:
+    """Sets batch size, learning rate, weight decay, and the factor of drops if there are any.
+
+    Momentum is 0.9, as in all recipes.
+    """
+    config.batch_size = batch
+    config.optimizer.learning_rate, config.optimizer.weight_decay = rate, decay
+    if config.optimizer.schedule == STEP:
+        config.optimizer.gamma = gamma
+
+
 def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:
     """Returns the ratio of K * n_max draws to the number of training images, at least 1.
 
@@ -94,7 +156,13 @@ def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> f
     return num_classes * largest / int(counts.sum())
 
 
-def set_methods(config: ConfigDict, method: str, epochs: int, balanced: float = 1.0) -> None:
+def set_methods(
+    config: ConfigDict,
+    method: str,
+    epochs: int,
+    balanced: float = 1.0,
+    times: Times = CIFAR_TIMES,
+) -> None:
     """Lays out methods over the papers' schedule, scaled to `epochs`; see `usual_phases.lay_out`.
 
     Args:
@@ -104,12 +172,13 @@ def set_methods(config: ConfigDict, method: str, epochs: int, balanced: float = 
         balanced: factor by which the epochs of class-balanced sampling are stretched. One of the
             papers' epochs has K * n_max draws, ours have as many as there are images; see
             `balanced_factor`.
+        times: of the schedule.
 
     Raises:
         ConfigError: a method is unknown, or there are too few epochs for it.
     """
     names = parse_methods(method)
-    lay_out(config, names, epochs)
+    lay_out(config, names, epochs, times)
     if balanced == 1:
         return
     if any(phase.learning_rate for phase in config.phases.values()):

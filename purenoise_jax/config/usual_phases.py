@@ -1,9 +1,10 @@
 """Lays out the phases of methods over a run, as their files say.
 
-At 200 epochs, as in the papers: warm-up over 5, the learning rate drops at 160 and 180, deferred
-methods begin at 160, and a second stage follows after 200.
+At 200 epochs, as in the papers on CIFAR: warm-up over 5, the learning rate drops at 160 and 180,
+deferred methods begin at 160, and a second stage follows after 200. Other data have other times.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,32 @@ from ml_collections import ConfigDict
 from purenoise_jax.config.fields import make_phase
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, UsualPhase, arguments_of, as_method, build_recipe
+from purenoise_jax.methods.method import DEFERRED
+from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 # Fields of a phase's own schedule that are lengths.
 LENGTHS = ("warmup_epochs", "milestones")
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """Times of a schedule, in epochs of a training of `epochs`; other lengths scale them.
+
+    Attributes:
+        epochs: of the training.
+        warmup: epochs of the warm-up.
+        drops: epochs at which the learning rate drops; () = it follows a cosine.
+        deferred: first epoch of deferred methods.
+    """
+
+    epochs: int
+    warmup: int
+    drops: tuple[int, ...]
+    deferred: int
+
+
+CIFAR_TIMES = Times(200, warmup=5, drops=(160, 180), deferred=160)
 
 
 def parse_methods(text: str) -> tuple[str, ...]:
@@ -34,7 +57,9 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return names
 
 
-def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
+def lay_out(
+    config: ConfigDict, names: Sequence[str], epochs: int, times: Times = CIFAR_TIMES
+) -> None:
     """Sets phases, schedule and model of a config for methods.
 
     Methods of the training take part from their start to its end, or to the start of a method that
@@ -45,6 +70,7 @@ def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
         config: changed in place.
         names: keys of `METHODS`.
         epochs: of the training, at least 1.
+        times: of the schedule, which are scaled to `epochs`.
 
     Raises:
         ConfigError: there are too few epochs for a method, or two methods have different second
@@ -54,30 +80,35 @@ def lay_out(config: ConfigDict, names: Sequence[str], epochs: int) -> None:
         raise ConfigError(f"config argument epochs={epochs} must be at least 1")
     usual = {name: as_method(METHODS[name]).phase for name in names}
     # At least one epoch remains for the deferred methods, and one between the drops.
-    first_drop = max(min(round(0.8 * epochs), epochs - 1), 1)
-    second_drop = max(round(0.9 * epochs), first_drop + 1)
+    deferred = _scaled(times.deferred, times, epochs)
+    drops: list[int] = []
+    for drop in times.drops:
+        first = _scaled(drop, times, epochs)
+        drops.append(max(round(drop * epochs / times.epochs), drops[-1] + 1) if drops else first)
     config.num_epochs = epochs
-    config.optimizer.warmup_epochs = round(epochs / 40)
-    # A run of few epochs ends before the second drop.
-    config.optimizer.milestones = tuple(e for e in (first_drop, second_drop) if e < epochs)
-    config.checkpoint.epochs = (first_drop,)
-    config.init_epoch = first_drop
+    config.optimizer.warmup_epochs = round(times.warmup * epochs / times.epochs)
+    # A run of few epochs ends before the last drops.
+    config.optimizer.milestones = tuple(e for e in drops if e < epochs)
+    if not times.drops:
+        config.optimizer.schedule = COSINE
+    config.checkpoint.epochs = (deferred,)
+    config.init_epoch = deferred
 
     in_training = {name: phase for name, phase in usual.items() if phase.start < 1}
-    starts = {name: _start(name, phase, epochs) for name, phase in in_training.items()}
+    starts = {name: _start(name, phase, times, epochs) for name, phase in in_training.items()}
     phases = {}
     for start in sorted({0, *starts.values()}):
         begun = [name for name in names if name in starts and starts[name] <= start]
         ended = {old for name in begun for old in as_method(METHODS[name]).replaces}
         active = tuple(name for name in begun if name not in ended)
-        label = {0: "initial", first_drop: "deferred"}.get(start, f"from_{start}")
+        label = {0: "initial", deferred: "deferred"}.get(start, f"from_{start}")
         phases[label] = make_phase(start, _listed(active) or ("erm",))
     second = {name: phase for name, phase in usual.items() if phase.start >= 1}
     if second:
         taking_part = tuple(n for n in names if n in second or usual[n].all_stages)
         phases["second_stage"] = _second_stage(second, _listed(taking_part), epochs)
         config.num_epochs = epochs + _second_epochs(second, epochs)
-        config.checkpoint.epochs = (first_drop, epochs)
+        config.checkpoint.epochs = (deferred, epochs)
         config.init_epoch = epochs
     config.phases = ConfigDict(phases)
     for name in names:
@@ -99,7 +130,12 @@ def draws_by_class(methods: Sequence[str]) -> bool:
     return build_recipe(methods, stats, given).class_probs is not None
 
 
-def _start(name: str, phase: UsualPhase, epochs: int) -> int:
+def _scaled(epoch: int, times: Times, epochs: int) -> int:
+    """An epoch of a schedule in a training of another length, in 1 .. epochs - 1."""
+    return max(min(round(epoch * epochs / times.epochs), epochs - 1), 1)
+
+
+def _start(name: str, phase: UsualPhase, times: Times, epochs: int) -> int:
     if not phase.start:
         return 0
     if epochs < 2:
@@ -107,6 +143,8 @@ def _start(name: str, phase: UsualPhase, epochs: int) -> int:
             f"config argument epochs={epochs} leaves no epoch for {name} after plain "
             "training; legal: at least 2"
         )
+    if phase.start == DEFERRED.start:
+        return _scaled(times.deferred, times, epochs)
     return max(min(round(phase.start * epochs), epochs - 1), 1)
 
 

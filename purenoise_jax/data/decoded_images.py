@@ -8,10 +8,10 @@ import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, channel_histograms
 from purenoise_jax.data.manifest import Entries, Entry, Manifest, write_kept
-from purenoise_jax.data.original_crop import Draws, crop
+from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import depth_fault
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.view import WHOLE, View
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.threads import in_order
@@ -23,10 +23,8 @@ class DecodedImages(HostImages):
     Args:
         manifest: with which every image is compared when it is read.
         entries: of it, at least one.
-        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
-            same for all images.
+        view: of the stored images. Without a size, they must all have the same.
         skips_bad: images that cannot be read are left out of the statistics.
-        crops: with random numbers, images are crops of the stored ones; see `original_crop`.
         image_shape: (H, W, C); None = that of the first image, or of the first that can be read.
         chosen: int[N], the entries of the images in their order; None = all.
 
@@ -38,17 +36,16 @@ class DecodedImages(HostImages):
         self,
         manifest: Manifest,
         entries: Entries,
-        image_size: int = 0,
+        view: View = WHOLE,
         skips_bad: bool = False,
-        crops: bool = False,
         image_shape: tuple[int, int, int] | None = None,
         chosen: np.ndarray | None = None,
     ) -> None:
         self._manifest, self._all = manifest, entries
         self._chosen = np.arange(len(entries)) if chosen is None else chosen
-        self._image_size, self._skips_bad, self._crops = image_size, skips_bad, crops
-        if image_size:
-            image_shape = (image_size, image_size, manifest.store.channels)
+        self._view, self._skips_bad = view, skips_bad
+        if view.side:
+            image_shape = (view.side, view.side, manifest.store.channels)
         super().__init__((len(self._chosen), *(image_shape or self._first_shape())))
 
     def read(
@@ -58,7 +55,7 @@ class DecodedImages(HostImages):
         faults = []
         for row, place in enumerate(self._chosen[index].tolist()):
             try:
-                generator = draws.of(row) if draws is not None and self._crops else None
+                generator = draws.of(row) if draws is not None and self._view.crop else None
                 out[row] = self._read_one(self._all[place], generator)[0]
             except DataError as error:
                 out[row] = 0
@@ -67,8 +64,8 @@ class DecodedImages(HostImages):
 
     def subset(self, index: np.ndarray) -> "DecodedImages":
         """These images in this order; see `HostImages.subset`."""
-        settings = (self._image_size, self._skips_bad, self._crops, self.shape[1:])
-        return DecodedImages(self._manifest, self._all, *settings, chosen=self._chosen[index])
+        settings = (self._view, self._skips_bad, self.shape[1:], self._chosen[index])
+        return DecodedImages(self._manifest, self._all, *settings)
 
     def histograms(self) -> np.ndarray:
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
@@ -76,7 +73,7 @@ class DecodedImages(HostImages):
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
-        key = hashlib.sha256(str(self._image_size).encode())
+        key = hashlib.sha256(self._view.name.encode())
         for entry in self._entries():
             key.update(f"\n{entry.sha256}".encode())
         file = self._manifest.file.with_suffix(f".{key.hexdigest()[:32]}.json")
@@ -138,9 +135,4 @@ class DecodedImages(HostImages):
             decoded = self._manifest.store.decode(data)
         except DataError as error:
             raise DataError(f"{self._manifest.place(entry)}: {error}") from error
-        pixels, size = decoded.pixels, self._image_size
-        if generator is not None:
-            pixels = crop(pixels, size or self.shape[1], generator)
-        elif size:
-            pixels = resize_square(pixels, size)
-        return pixels, decoded.largest
+        return self._view(decoded.pixels, generator), decoded.largest

@@ -75,7 +75,7 @@ class Run:
             return self.summary
         checkpoints = Checkpoints(self.path)
         try:
-            newest = self._newest(checkpoints)
+            newest = self.newest_step(checkpoints)
             return {} if newest is None else checkpoints.record(newest)
         finally:
             checkpoints.close()
@@ -89,7 +89,7 @@ class Run:
         checkpoints = Checkpoints(self.path)
         try:
             if epoch is None:
-                step = self._newest(checkpoints)
+                step = self.newest_step(checkpoints)
             else:
                 wanted = epoch * self.experiment.steps_per_epoch
                 step = wanted if wanted in checkpoints.steps() else None
@@ -103,8 +103,18 @@ class Run:
         finally:
             checkpoints.close()
 
-    def _newest(self, checkpoints: Checkpoints) -> int | None:
-        """Returns the newest complete checkpoint, and reports the damaged ones after it."""
+    def newest_step(self, checkpoints: Checkpoints) -> int | None:
+        """Returns the step of the newest complete checkpoint, and reports damaged ones after it.
+
+        Args:
+            checkpoints: of this run.
+
+        Returns:
+            None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none of them can be used.
+        """
         newest = checkpoints.newest()
         for step, why in checkpoints.passed_over.items():
             # A run that is still training may have deleted the checkpoint since it was listed.

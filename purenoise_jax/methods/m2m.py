@@ -19,6 +19,8 @@ from purenoise_jax.runtime.constraints import LOCAL, Integer, Real, Text
 from purenoise_jax.runtime.errors import ConfigError
 
 NAME = "m2m"
+# More steps would make a large program, which takes long to compile.
+MOST_UNROLLED = 20
 
 
 def m2m(
@@ -92,7 +94,9 @@ def m2m(
             norm = jnp.sqrt(jnp.square(slope).sum(axis=(1, 2, 3), keepdims=True))
             return jnp.clip(x - step_size * slope / (norm + 1e-12), 0, 1)
 
-        moved = jax.lax.fori_loop(0, num_steps, move, start)
+        # On a CPU convolutions are several times slower within a loop.
+        unrolled = jax.default_backend() == "cpu" and num_steps <= MOST_UNROLLED
+        moved = jax.lax.fori_loop(0, num_steps, move, start, unroll=unrolled)
         probability = jax.nn.softmax(networks.frozen[NAME](moved))
         confident = jnp.take_along_axis(probability, label[:, None], axis=1)[:, 0] >= confidence
         accepted = rng.uniform(accept_key, label.shape) < jnp.take_along_axis(

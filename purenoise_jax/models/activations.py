@@ -15,7 +15,8 @@ def relu(x: jax.Array) -> jax.Array:
     The sign for the gradient is that of the output, which stays in memory as the input of the next
     convolution. From the input, XLA on a GPU would compute the sum of the branches once more.
     """
-    return optimization_barrier_on_accelerators(jnp.maximum(x, 0))
+    # A converter to ONNX takes the plain number 0 for float64.
+    return optimization_barrier_on_accelerators(jnp.maximum(x, jnp.zeros((), x.dtype)))
 
 
 @relu.defjvp

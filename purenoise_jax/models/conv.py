@@ -22,11 +22,13 @@ MAX_CHANNELS, MIN_POSITIONS = 32, 1024
 def in_groups(x: jax.Array, w: jax.Array) -> bool:
     """Returns whether the weight gradient is computed in groups of images.
 
-    Only if all images are on one CPU, because several devices would have to exchange groups.
+    Only if all images are on one CPU, because several devices would have to exchange groups, and
+    never for a free number of images, as in an exported program, which computes no gradient.
     """
     batch, height, width, _ = x.shape
     return (
-        jax.default_backend() == "cpu"
+        isinstance(batch, int)
+        and jax.default_backend() == "cpu"
         and jax.device_count() == 1
         and batch > IMAGES
         and max(w.shape[-2:]) <= MAX_CHANNELS

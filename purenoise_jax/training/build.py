@@ -17,7 +17,6 @@ from purenoise_jax.config.fields import FIELDS, phase_values
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
-from purenoise_jax.data import original_crop
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import limit_test
@@ -26,6 +25,7 @@ from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import make_training_set
+from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
@@ -108,7 +108,9 @@ def build(config: ConfigDict) -> Experiment:
         data.source,
         placement.memory,
         skips_bad=data.on_bad == "skip",
-        crops=original_crop.NAME in data.augment,
+        crop=next((name for name in data.augment if name in CROPS), ""),
+        resize_shorter=data.resize_shorter,
+        test_fraction=data.test_fraction,
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
@@ -152,7 +154,7 @@ def build(config: ConfigDict) -> Experiment:
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     # Those of the device; the others come with the images.
-    augmentations = tuple(name for name in data.augment if name != original_crop.NAME)
+    augmentations = tuple(name for name in data.augment if name not in CROPS)
     check_sizes(augmentations, *stats.image_shape[:2], **sizes)
     augment = make_augment(
         augmentations,
@@ -175,7 +177,7 @@ def build(config: ConfigDict) -> Experiment:
                 f"the phase of {' + '.join(phase.methods)} from epoch {phase.start} draws its "
                 "images within a step, so they must lie on the devices; legal: data.feed=resident"
             )
-    model = _model(config, stats.num_classes)
+    model = make_model(config, stats.num_classes)
     for phase in phases:
         _check_places(phase, config.model.name, getattr(model, "places", ()))
     experiment = Experiment(
@@ -212,7 +214,13 @@ def build(config: ConfigDict) -> Experiment:
     return _with_frozen_networks(_with_pretrained(experiment, config), config)
 
 
-def _model(config: ConfigDict, num_classes: int) -> Any:
+def make_model(config: ConfigDict, num_classes: int) -> Any:
+    """The network of a config, from `create_model`.
+
+    Args:
+        config: validated.
+        num_classes: K.
+    """
     model = config.model
     return create_model(
         model.name,
@@ -312,7 +320,7 @@ def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experim
     classes = experiment.training.stats.num_classes
     models, frozen = {}, {}
     for name, run in wanted.items():
-        models[name] = _model(_with_model_of(config, name, run), classes)
+        models[name] = make_model(_with_model_of(config, name, run), classes)
         target = collections(dataclasses.replace(experiment, model=models[name]).target())
         target = {part: target[part] for part in ("params", "batch_stats") if part in target}
         frozen[name] = load_frozen(name, run, target, identity)

@@ -248,6 +248,8 @@ class TrainingRun:
         self._display.doing("saving")
         record = {
             **self.experiment.identity,
+            # With these a checkpoint can be used without the data.
+            "class_names": self.experiment.dataset.class_names,
             "epoch": self.step / self._steps_per_epoch,
             "epoch_ended": self._epoch_ended,
             "totals": self.metrics.to_json(),

@@ -14,14 +14,17 @@ from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.runtime.errors import ConfigError
+from tests.trees import TREES
 
 M = np.float32([0.5] * 3)
 STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 
 
-def test_this_file_tests_every_config_file():
+def test_every_config_file_is_tested():
     files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
+    ours = {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
+    # Those with a published layout are tested in test_data_set_configs.py.
+    assert files == ours | {*TREES}
 
 
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
@@ -157,9 +160,11 @@ def test_the_hash_depends_only_on_fields_that_define_the_result():
         ("randaugment_ops", 3),
         ("randaugment_magnitude", 10),
         ("augmix_severity", 1),
+        ("resize_shorter", 256),
+        ("test_fraction", 0.2),
     ],
 )
-def test_settings_of_newer_augmentations_are_hashed_only_if_changed(name, value):
+def test_newer_settings_of_data_are_hashed_only_if_changed(name, value):
     config = default_config()
     assert f"data.{name}" not in fixed_fields(config)
     config.data[name] = value

@@ -16,6 +16,7 @@ from purenoise_jax import main as cli
 from purenoise_jax.config import packaged, parts
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
+from tests.trees import TREES
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -36,7 +37,8 @@ def parsed(*argv):
 
 
 def test_names_are_those_of_the_config_files():
-    assert packaged.names() == ["cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"]
+    ours = {"cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"}
+    assert packaged.names() == sorted(ours | {*TREES})
 
 
 @pytest.mark.parametrize("name", packaged.names())
@@ -72,8 +74,8 @@ def test_a_message_names_the_file_that_is_used_if_it_is_not_the_given_one(tmp_pa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("digit_lt:epochs=3", "--config=digit_lt: there is no such file; by name: cifar10, cifar100, "
-         "cifar100_lt, cifar10_lt, digits_lt; did you mean 'digits_lt'?"),
+        ("digit_lt:epochs=3", "--config=digit_lt: there is no such file; by name: aptos, celeba5, "),
+        ("digit_lt", "tiny_imagenet_lt; did you mean 'digits_lt'?"),
         ("configs/cifar_10lt.py", "did you mean 'cifar10_lt'?"),
         ("digits_lt.py", "did you mean 'digits_lt'?"),
         ("other/digits_lt.py", "--config=other/digits_lt.py: there is no such file"),

@@ -10,6 +10,7 @@ from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import reproduce
 from launch.tables import TABLES
+from purenoise_jax import export, predict
 from purenoise_jax import main as cli
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.__main__ import parser as analysis_parser
@@ -17,6 +18,7 @@ from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.chaos.__main__ import parser as chaos_parser
 from purenoise_jax.checkpoint.__main__ import parser as checkpoint_parser
 from purenoise_jax.checkpoint.convert_weights import parser as weights_parser
+from purenoise_jax.cli import COMMANDS
 from purenoise_jax.config.fields import field_of
 from purenoise_jax.config.validation import validate
 from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
@@ -40,6 +42,15 @@ def analyse(arguments):
 
 def make_table(arguments):
     assert reproduce.parser().parse_args(arguments).table in TABLES
+
+
+def run_installed(arguments):
+    if arguments[0] not in COMMANDS:
+        return train(arguments)
+    module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
+    program = f"python -m purenoise_jax.{module.get(arguments[0], arguments[0])}"
+    first = arguments[:1] if arguments[0] in ("report", "verify") else []
+    PROGRAMS[program]([*first, *arguments[1:]])
 
 
 def start_processes(arguments):
@@ -88,7 +99,7 @@ PROGRAMS = {
     "kubectl": apply_to_cluster,
     "mkdocs": build_pages,
     "pip": install,
-    "purenoise-jax": train,
+    "purenoise-jax": run_installed,
     "pytest": run_tests,
     "python -m benchmarks.gpu_program": lambda arguments: gpu_program.parse(list(arguments)),
     "python -m benchmarks.memory": lambda arguments: memory.parse(list(arguments)),
@@ -101,7 +112,9 @@ PROGRAMS = {
     "python -m purenoise_jax.checkpoint.convert_weights": lambda given: weights_parser().parse_args(
         given
     ),
+    "python -m purenoise_jax.export": lambda arguments: export.parser().parse_args(arguments),
     "python -m purenoise_jax.main": train,
+    "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
     "sbatch": run_batch_script,
     "tests/local_slurm.sh": run_with_slurm,
 }

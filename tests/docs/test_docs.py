@@ -16,6 +16,7 @@ from docs.draw_batch import COLUMNS, draw
 from launch.plan import Plan
 from launch.planning import tasks_of_table, training_pflop
 from launch.tables import TABLES
+from purenoise_jax import main as cli
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.images import Shown
@@ -23,7 +24,9 @@ from purenoise_jax.config.fields import default_config, make_phase
 from purenoise_jax.config.flags import USAGE
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
+from purenoise_jax.data.sources.published_lists import PUBLISHED, Published
 from purenoise_jax.data.sources.registry import SOURCES
+from purenoise_jax.data.sources.where import WHERE
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
 from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, PureNoiseError
@@ -32,6 +35,7 @@ from tests.docs.pages import DOCS, blocks, names_of, table
 from tests.linear_step import STATS
 from tests.test_layers import RANK
 from tests.tiny import tiny_config, write_npz
+from tests.trees import TREES
 
 
 def test_the_method_of_the_page_is_poly_1_loss_as_in_optax(poly1):
@@ -164,3 +168,22 @@ def test_the_picture_sorts_a_batch_by_class_and_frames_its_noise():
     assert [tile.get_title() for tile in tiles] == ["0", "0", "1", "1", "2"]
     assert [tile.axison for tile in tiles] == [False, False, False, True, True]
     assert np.array_equal(tiles[3].images[0].get_array(), images[2, ..., 0])
+
+
+def test_the_page_has_every_published_data_set_with_the_place_of_its_files():
+    rows = table(DOCS / "data.md", "config")
+    assert [names_of(cells[0]) for cells in rows] == [[name] for name in TREES]
+    for cells in rows:
+        (name,) = names_of(cells[0])
+        config = cli.parse(["main", f"--config={name}"]).config
+        assert cells[1] == WHERE[config.data.name]
+        assert config.data.source in names_of(cells[2])
+
+
+def test_the_counts_of_published_lists_are_those_that_are_compared():
+    found = {}
+    for name, images, classes, sizes in table(DOCS / "data.md", "`data.name`"):
+        numbers = re.findall(r"[\d,]+\d|\d", sizes)
+        both = [int(number.replace(",", "")) for number in (images, classes, *numbers)]
+        found[name.strip("`")] = Published(*both)
+    assert found == PUBLISHED

@@ -26,6 +26,8 @@ from tests.data.sources.test_tfds import prepare
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):
@@ -252,11 +254,13 @@ def test_a_run_that_waits_for_a_hanging_disk_stops_at_a_signal(npz, tmp_path, mo
     assert Checkpoints(tmp_path / "run").steps()[-1] == 3
 
 
-def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path):
+@pytest.mark.parametrize("crop", ["original_crop", pytest.param("random_crop", marks=SLOW)])
+def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path, crop):
     options = {
         "data.source": "folder",
         "data.image_size": 8,
-        "data.augment": ("original_crop", "flip"),
+        "data.resize_shorter": 10 if crop == "random_crop" else 0,
+        "data.augment": (crop, "flip"),
         "num_epochs": 1,
     }
     config = tiny_config(tree, **options)

@@ -7,16 +7,40 @@ from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.mapped_images import MappedImages, stored
-from purenoise_jax.data.original_crop import NAME
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files
+from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files, read_all
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
+from purenoise_jax.data.sources.tfds_prepared import open_prepared
 from purenoise_jax.data.sources.tfds_records import leave_in_records
+from purenoise_jax.data.sources.tiered_imagenet import tiered_imagenet_files
+from purenoise_jax.data.sources.tiny_imagenet import tiny_imagenet_files
+from purenoise_jax.data.sources.where import where
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Options of sources whose images are files.
+
+    Attributes:
+        skips_bad: see `DecodedImages`.
+        crop: see `View`; "decoded" images only.
+        resize_shorter: `View.shorter`.
+        test_fraction: see `with_test_share`; 0 = the source has test images.
+    """
+
+    skips_bad: bool = False
+    crop: str = ""
+    resize_shorter: int = 0
+    test_fraction: float = 0.0
+
+
+Options = dict[str, Any]
 
 
 def load_for(
@@ -25,7 +49,9 @@ def load_for(
     room: int | None = None,
     *,
     skips_bad: bool = False,
-    crops: bool = False,
+    crop: str = "",
+    resize_shorter: int = 0,
+    test_fraction: float = 0.0,
     **options: Any,
 ) -> Dataset:
     """Loads a data set, with its images where a feed reads them.
@@ -35,8 +61,10 @@ def load_for(
             which are the same run; "decoded" is another.
         source: a key of `SOURCES`.
         room: bytes that images may take on a device; None = it shares the memory of this machine.
-        skips_bad: see `DecodedImages`.
-        crops: the training images are random crops of the stored ones, which need "decoded".
+        skips_bad: see `Reading`.
+        crop: see `Reading`.
+        resize_shorter: see `Reading`.
+        test_fraction: see `Reading`.
         **options: of `registry.load`.
 
     Raises:
@@ -44,35 +72,27 @@ def load_for(
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
-    decodable = [name for name, form in IN_FILES.items() if "decoded" in form.loaders]
-    if crops:
-        if source not in decodable:
-            raise ConfigError(
-                f"data.augment has {NAME}, which crops images where they are decoded, but "
-                f"data.source={source} has no encoded images; legal: data.source="
-                f"{' or '.join(decodable)}, or resized_crop in its place"
-            )
-        if feed not in ("auto", "decoded"):
-            raise ConfigError(
-                f"data.augment has {NAME}, which crops images where they are decoded, but "
-                f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
-            )
-        if not options.get("image_size"):
-            raise ConfigError(f"data.augment has {NAME}, so data.image_size=0 is not legal")
-        feed = "decoded"
+    reading = Reading(skips_bad, crop, resize_shorter, test_fraction)
+    if source in registry.SOURCES and source not in _WITHOUT_PATH and not options["path"]:
+        name = options["name"]
+        if place := where(name):
+            raise ConfigError(f"data.path is empty: give the place of the files of {name}{place}")
+    if crop:
+        feed = _feed_of_crops(feed, source, reading, options)
+    _refuse_idle(feed, source, reading, options)
     # Half, because parameters and activations need room as well.
     most = (_memory() if room is None else room) // 2
     in_file = IN_FILES.get(source)
     if feed == "auto" and in_file is not None:
-        size = in_file.size(options)
+        size = in_file.size(options, reading)
         if size is not None:
             feed = "resident" if size <= most else "mapped"
     if in_file is not None and feed in in_file.loaders:
-        return in_file.loaders[feed]({**options, "skips_bad": skips_bad, "crops": crops})
+        return in_file.loaders[feed](options, reading)
     if feed == "decoded":
         raise ConfigError(
             f"data.feed=decoded reads encoded images, which data.source={source} has not; legal: "
-            f"auto, resident or mapped, or one of the sources {', '.join(decodable)}"
+            f"auto, resident or mapped, or one of the sources {', '.join(DECODABLE)}"
         )
     dataset = registry.load(source, **options)
     splits = (dataset.train_images, dataset.test_images, dataset.val_images)
@@ -80,6 +100,49 @@ def load_for(
         size = sum(images.nbytes for images in splits if images is not None)
         feed = "resident" if size <= most else "mapped"
     return in_cache(dataset) if feed == "mapped" else dataset
+
+
+def _feed_of_crops(feed: str, source: str, reading: Reading, options: Options) -> str:
+    """The feed of images that are cropped at random where they are decoded."""
+    crops = f"data.augment has {reading.crop}"
+    if source not in DECODABLE:
+        raise ConfigError(
+            f"{crops}, which crops images where they are decoded, but "
+            f"data.source={source} has no encoded images; legal: data.source="
+            f"{' or '.join(DECODABLE)}, or resized_crop in its place"
+        )
+    if feed not in ("auto", "decoded"):
+        raise ConfigError(
+            f"{crops}, which crops images where they are decoded, but "
+            f"data.feed={feed}; legal: auto, decoded, or resized_crop in its place"
+        )
+    if not options.get("image_size"):
+        raise ConfigError(f"{crops}, so data.image_size=0 is not legal")
+    return "decoded"
+
+
+def _refuse_idle(feed: str, source: str, reading: Reading, options: Options) -> None:
+    """Refuses options that the source would not use."""
+    is_encoded = source in FILE_SOURCES or (source in DECODABLE and feed == "decoded")
+    if reading.resize_shorter and not is_encoded:
+        raise ConfigError(
+            f"data.resize_shorter={reading.resize_shorter} is for image files, which data.source="
+            f"{source} has not; legal: 0, or one of the sources {', '.join(FILE_SOURCES)}"
+        )
+    if not reading.test_fraction:
+        return
+    if source not in _UNSPLIT:
+        raise ConfigError(
+            f"data.test_fraction={reading.test_fraction:g} is for data without test images, but "
+            f"data.source={source} has some; legal: 0, or one of the sources {', '.join(_UNSPLIT)}"
+        )
+    given = options["test_split"] or options.get("lists", NO_LISTS).test_list
+    if given:
+        field = "data.test_split" if options["test_split"] else "data.test_list"
+        raise ConfigError(
+            f"{field}={given} and data.test_fraction={reading.test_fraction:g} both say which "
+            "images are tested on; legal: one of them"
+        )
 
 
 def in_cache(dataset: Dataset, name: str = "") -> Dataset:
@@ -109,73 +172,97 @@ class InFiles:
     """A source that can leave its images in files.
 
     Attributes:
-        size: (options of `registry.load`) -> bytes of all images in memory, without reading them;
-            None = not known.
-        loaders: feed -> (options, `skips_bad` and `crops`) -> data set; other feeds load by
-            `registry.load`.
+        size: (options of `registry.load`, reading) -> bytes of all images in memory, without
+            reading them; None = not known.
+        loaders: feed -> (options, reading) -> data set; other feeds load by `registry.load`.
     """
 
-    size: Callable[[dict[str, Any]], int | None]
-    loaders: dict[str, Callable[[dict[str, Any]], Dataset]]
+    size: Callable[[Options, Reading], int | None]
+    loaders: dict[str, Callable[[Options, Reading], Dataset]]
 
 
-def _mapped_npz(options: dict[str, Any]) -> Dataset:
+def _mapped_npz(options: Options, reading: Reading) -> Dataset:
     if options.get("image_size"):
-        resized = {k: v for k, v in options.items() if k not in ("skips_bad", "crops")}
-        return in_cache(registry.load("npz", **resized))
+        return in_cache(registry.load("npz", **options))
     refuse_chosen_splits("data.source=npz", options["train_split"], options["test_split"])
     return in_cache(load_mapped_npz(options["path"]))
 
 
-def _npz_bytes(options: dict[str, Any]) -> int | None:
+def _npz_bytes(options: Options, reading: Reading) -> int | None:
     return None if options.get("image_size") else npz_bytes(options["path"])
 
 
-def _from_files(listed: Callable[[dict[str, Any]], FileSplits]) -> InFiles:
-    """A source of image files: (options) -> the files."""
+def _view(options: Options, reading: Reading) -> View:
+    return View(options.get("image_size", 0), reading.resize_shorter, reading.crop)
 
-    def size(options: dict[str, Any]) -> int:
+
+def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
+    """A source of image files: (options, reading) -> the files."""
+
+    def size(options: Options, reading: Reading) -> int:
         # At their stored size, it is not known without reading them.
         side = options.get("image_size", 0)
-        return listed(options).num_bytes(side) if side and options["path"] else 0
+        return listed(options, reading).num_bytes(side) if side and options["path"] else 0
 
-    def decoded(options: dict[str, Any]) -> Dataset:
-        return leave_in_files(
-            listed(options),
-            options.get("image_size", 0),
-            options.get("skips_bad", False),
-            options.get("crops", False),
-        )
+    def resident(options: Options, reading: Reading) -> Dataset:
+        return read_all(listed(options, reading), _view(options, reading))
 
-    def mapped(options: dict[str, Any]) -> Dataset:
+    def decoded(options: Options, reading: Reading) -> Dataset:
+        return leave_in_files(listed(options, reading), _view(options, reading), reading.skips_bad)
+
+    def mapped(options: Options, reading: Reading) -> Dataset:
         """Decodes each image once, into the cache."""
-        dataset = decoded({**options, "skips_bad": False})
-        name = f"{dataset.content}-{options.get('image_size', 0)}"
+        dataset = decoded(options, dataclasses.replace(reading, skips_bad=False))
+        name = f"{dataset.content}-{_view(options, reading).name}"
         return dataclasses.replace(in_cache(dataset, name), content="")
 
-    return InFiles(size, {"mapped": mapped, "decoded": decoded})
+    return InFiles(size, {"resident": resident, "mapped": mapped, "decoded": decoded})
 
 
-def _of_folder(options: dict[str, Any]) -> FileSplits:
-    return folder_files(options["path"], options["train_split"], options["test_split"])
+def _of_folder(options: Options, reading: Reading) -> FileSplits:
+    splits = (options["train_split"], options["test_split"])
+    return folder_files(options["path"], *splits, reading.test_fraction)
 
 
-def _of_list(options: dict[str, Any]) -> FileSplits:
+def _of_list(options: Options, reading: Reading) -> FileSplits:
     refuse_chosen_splits("data.source=list", options["train_split"], options["test_split"])
-    return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
+    lists = options.get("lists", NO_LISTS)
+    return list_files(options["name"], options["path"], lists, reading.test_fraction)
 
 
-def _of_records(options: dict[str, Any]) -> Dataset:
-    return leave_in_records(**{k: v for k, v in options.items() if k != "lists"})
+def _of_tiny(options: Options, reading: Reading) -> FileSplits:
+    splits = (options["train_split"], options["test_split"])
+    refuse_chosen_splits("data.source=tiny_imagenet", *splits)
+    return tiny_imagenet_files(options["path"])
 
 
+def _of_tiered(options: Options, reading: Reading) -> FileSplits:
+    return tiered_imagenet_files(options["path"], options["train_split"], options["test_split"])
+
+
+def _of_records(options: Options, reading: Reading) -> Dataset:
+    prepared = open_prepared(
+        options["name"], options["path"], options["train_split"], options["test_split"]
+    )
+    return leave_in_records(prepared, _view(options, reading), reading.skips_bad)
+
+
+FILE_SOURCES = {
+    "folder": _of_folder,
+    "list": _of_list,
+    "tiny_imagenet": _of_tiny,
+    "tiered_imagenet": _of_tiered,
+}
 IN_FILES = {
     "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
-    "folder": _from_files(_of_folder),
-    "list": _from_files(_of_list),
-    # Other feeds need all records in memory once.
-    "tfds": InFiles(lambda options: None, {"decoded": _of_records}),
+    **{source: _from_files(listed) for source, listed in FILE_SOURCES.items()},
+    # Other feeds have all records in memory once.
+    "tfds": InFiles(lambda options, reading: None, {"decoded": _of_records}),
 }
+DECODABLE = [source for source, form in IN_FILES.items() if "decoded" in form.loaders]
+# The sources of which a share may be tested on.
+_UNSPLIT = ("folder", "list")
+_WITHOUT_PATH = ("auto", "tfds", "digits")
 
 
 def _memory() -> int:

@@ -1,30 +1,33 @@
 """The splits of a data set whose images stay encoded where they are."""
 
+import dataclasses
+
 import numpy as np
 
 from purenoise_jax.data.decoded_images import DecodedImages
 from purenoise_jax.data.manifest import Manifest
+from purenoise_jax.data.view import View
 
 
 def decoded_splits(
-    manifest: Manifest, train: str, image_size: int, skips_bad: bool = False, crops: bool = False
+    manifest: Manifest, train: str, view: View, skips_bad: bool = False
 ) -> dict[str, tuple[DecodedImages, np.ndarray]]:
     """Returns images and labels of every split, and measures the statistics of their channels.
 
     Args:
         manifest: of the data set.
         train: name of the training split.
-        image_size: see `DecodedImages`.
+        view: see `DecodedImages`; random crops are only those of the training images.
         skips_bad: see `DecodedImages`.
-        crops: see `DecodedImages`; only of the training images.
 
     Raises:
         DataError: images cannot be read; one message lists all.
         StorageError: the cache cannot be written.
     """
+    plain = dataclasses.replace(view, crop="")
     splits = {
         split: (
-            DecodedImages(manifest, entries, image_size, skips_bad, crops and split == train),
+            DecodedImages(manifest, entries, view if split == train else plain, skips_bad),
             entries.labels,
         )
         for split, entries in manifest.splits.items()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
@@ -53,18 +53,14 @@ def manifest_of_files(
         StorageError: the manifest cannot be written.
     """
 
-    def listed(split: str) -> Mapping[str, int]:
-        return {path.relative_to(root).as_posix(): label for path, label in splits[split]}
+    def listed(split: str) -> Iterator[tuple[str, int]]:
+        return ((path.relative_to(root).as_posix(), label) for path, label in splits[split])
 
     def is_current(kept: Splits) -> bool:
         if kept.keys() != splits.keys():
             return False
-        known = {split: {e.path: e.label for e in rows} for split, rows in kept.items()}
-        return all(
-            known[split].get(path) == label
-            for split in splits
-            for path, label in listed(split).items()
-        )
+        known = {split: {(e.path, e.label) for e in rows} for split, rows in kept.items()}
+        return all(row in known[split] for split in splits for row in listed(split))
 
     def make() -> Splits:
         made, missing = {}, []
@@ -73,7 +69,7 @@ def manifest_of_files(
         facts = iter(progress(in_order(_facts, paths), "checksums", count))
         for split in splits:
             entries = []
-            for path, label in listed(split).items():
+            for path, label in listed(split):
                 size, sha256, fault = next(facts)
                 entries.append(Entry(path, size, label, sha256))
                 missing += [f"{path}: {fault}"] if fault else []

@@ -16,6 +16,7 @@ from purenoise_jax.data.sources.decoded_splits import decoded_splits
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.file_manifest import manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_bytes
 
@@ -47,13 +48,12 @@ class FileSplits:
         return sum(map(len, self.splits.values())) * image_size * image_size * 3
 
 
-def read_all(files: FileSplits, image_size: int) -> Dataset:
+def read_all(files: FileSplits, view: View) -> Dataset:
     """Reads all images.
 
     Args:
         files: of all splits.
-        image_size: height and width to resize to; 0 keeps the stored size, which must then be the
-            same for all images.
+        view: of the images in the files. Without a size, they must all have the same.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
@@ -63,16 +63,14 @@ def read_all(files: FileSplits, image_size: int) -> Dataset:
     """
     splits, faults = {}, []
     for split, listed in files.splits.items():
-        splits[split], more = _read_split(files.root, listed, image_size)
+        splits[split], more = _read_split(files.root, listed, view)
         faults += [*files.faults.get(split, ()), *more]
     if faults:
         raise all_faults(files.root, faults)
     return _dataset(files, splits)
 
 
-def leave_in_files(
-    files: FileSplits, image_size: int, skips_bad: bool = False, crops: bool = False
-) -> Dataset:
+def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     """Loads what `read_all` does, but leaves the images in their files, as `DecodedImages`.
 
     Every file is read once for its checksum, and once for the statistics of its channels; both are
@@ -80,9 +78,8 @@ def leave_in_files(
 
     Args:
         files: of all splits.
-        image_size: see `read_all`.
+        view: see `read_all`; random crops are only those of the training images.
         skips_bad: see `DecodedImages`.
-        crops: see `DecodedImages`; only of the training images.
 
     Raises:
         DataError: there are faults, or a file cannot be read; one message lists all.
@@ -91,7 +88,7 @@ def leave_in_files(
     if faults := [fault for found in files.faults.values() for fault in found]:
         raise all_faults(files.root, faults)
     manifest = manifest_of_files(files.root, files.splits, cache_folder(), files.key)
-    splits = decoded_splits(manifest, files.train, image_size, skips_bad, crops)
+    splits = decoded_splits(manifest, files.train, view, skips_bad)
     return dataclasses.replace(_dataset(files, splits), content=manifest.digest)
 
 
@@ -114,11 +111,11 @@ def _dataset(files: FileSplits, splits: Mapping[str, Any]) -> Dataset:
 
 
 def _read_split(
-    root: pathlib.Path, listed: Sequence[tuple[pathlib.Path, int]], image_size: int
+    root: pathlib.Path, listed: Sequence[tuple[pathlib.Path, int]], view: View
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """Reads images and labels of a split, and its faults; with faults, images are missing."""
     faults: list[str] = []
-    stack = ImageStack(len(listed), image_size)
+    stack = ImageStack(len(listed), view.side)
     for index, (file, _) in enumerate(listed):
         place = file.relative_to(root).as_posix()
         try:
@@ -128,7 +125,7 @@ def _read_split(
         except DataError as error:
             faults.append(f"{place}: {error}")
         else:
-            stack.add(index, place, decoded.pixels, decoded.largest)
+            stack.add(index, place, view(decoded.pixels), decoded.largest)
     images, more = stack.finish()
     faults += more
     return (images, np.array([label for _, label in listed], np.int32)), faults

@@ -12,6 +12,8 @@ from purenoise_jax.data.sources.image_files import (
     stray_images,
 )
 from purenoise_jax.data.sources.splits import refuse_odd_splits
+from purenoise_jax.data.sources.unsplit import with_test_share
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.paths import expand
 
@@ -46,27 +48,37 @@ def load_folder(
             damaged, one folder too deep or a broken link; a file may be an image but has no
             supported format; or the sizes differ while `image_size` is 0.
     """
-    return read_all(folder_files(path, train_split, test_split), image_size)
+    return read_all(folder_files(path, train_split, test_split), View(image_size))
 
 
-def folder_files(path: str, train_split: str = "", test_split: str = "") -> FileSplits:
+def folder_files(
+    path: str, train_split: str = "", test_split: str = "", test_fraction: float = 0.0
+) -> FileSplits:
     """Lists the files that `load_folder` reads, by its rules.
 
     Args:
         path: see `load_folder`.
         train_split: see `load_folder`.
         test_split: see `load_folder`.
+        test_fraction: share of the training images to test on instead of a folder; see
+            `with_test_share`.
 
     Raises:
         ConfigError: see `load_folder`.
-        DataError: a folder is missing, or the classes of two splits differ.
+        DataError: a folder is missing, or there although a share is to be tested on; or the classes
+            of two splits differ.
     """
     if not path:
         raise ConfigError("data.path is empty: give the folder that holds train/ and test/")
     root = expand(path, "data.path")
     train, test = train_split or "train", test_split or "test"
     refuse_odd_splits(train, test)
-    wanted = [train, test]
+    wanted = [train] if test_fraction else [train, test]
+    if test_fraction and os.path.lexists(root / test):
+        raise DataError(
+            f"{root / test}: is there, so data.test_fraction={test_fraction:g} is not legal; "
+            "legal: 0, which tests on this folder"
+        )
     # A broken link counts too: it is then reported as missing instead of ignored.
     if "val" not in wanted and os.path.lexists(root / "val"):
         wanted.append("val")
@@ -90,7 +102,8 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
             images, more = images_of_class(folder)
             files[split] += [(image, label) for image in images]
             faults[split] += more
-    return FileSplits(root, train, test, files, tuple(folders[train]), faults)
+    listed = FileSplits(root, train, test, files, tuple(folders[train]), faults)
+    return with_test_share(listed, test_fraction) if test_fraction else listed
 
 
 def _others(root: pathlib.Path, field: str, chosen: set[str]) -> str:

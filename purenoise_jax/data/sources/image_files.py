@@ -68,6 +68,36 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
     return files, faults
 
 
+def images_below(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """Lists the images of a folder and of all folders in it.
+
+    Linked folders are not entered, because links may form a cycle.
+
+    Args:
+        folder: to search.
+
+    Returns:
+        The files to read, sorted by path, and the faults of the others, each one line that begins
+        with the path.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    files, faults = [], []
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if _is_folder(entry):
+            if not entry.is_symlink():
+                more, odd = images_below(path)
+                files += more
+                faults += odd
+        elif fault := _fault(entry):
+            faults.append(f"{path}: {fault}")
+        else:
+            files.append(path)
+    return files, faults
+
+
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     try:
         # scandir, because it gives the kind of most entries without another call.

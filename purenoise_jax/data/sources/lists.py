@@ -12,6 +12,9 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.published_lists import check_published
+from purenoise_jax.data.sources.unsplit import with_test_share
+from purenoise_jax.data.sources.where import where
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -31,6 +34,10 @@ class Lists:
         label_column: column of a table with the labels; or several with commas between them, which
             are attributes: the class of an image is the only one that it has.
         path_suffix: is appended to every path, for tables that name images without it.
+        path_parts: number of the last parts of every path that count; 0 = all. For lists with the
+            folders of their authors.
+        repeats: "keep" = a list may name an image twice, also one of the training list in the test
+            list; "refuse" = it must not.
     """
 
     train_list: str = ""
@@ -39,8 +46,11 @@ class Lists:
     path_column: str = "path"
     label_column: str = "label"
     path_suffix: str = ""
+    path_parts: int = 0
+    repeats: str = "refuse"
 
 
+REPEATS = ("refuse", "keep")
 NO_LISTS = Lists()
 
 
@@ -64,21 +74,23 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
 
     Raises:
         ConfigError: `path`, the training list or the test list is not given.
-        DataError: a list cannot be read, is empty, or names an image twice, a training image to
-            test with, a path that leaves the folder or a label that is not legal; an image is
-            missing or damaged; the sizes differ while `image_size` is 0; or the training list
-            differs from the published one.
+        DataError: a list cannot be read, is empty, or names an image twice or a training image to
+            test with (unless repeats are kept), a path that leaves the folder or a label that is
+            not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or
+            the training list differs from the published one.
     """
-    return read_all(list_files(name, path, lists), image_size)
+    return read_all(list_files(name, path, lists), View(image_size))
 
 
-def list_files(name: str, path: str, lists: Lists) -> FileSplits:
+def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -> FileSplits:
     """Reads the lists, by the rules of `load_list`; no image is looked for.
 
     Args:
         name: see `load_list`.
         path: see `load_list`.
         lists: see `load_list`.
+        test_fraction: share of the training images to test on instead of a list; see
+            `with_test_share`.
 
     Raises:
         ConfigError: see `load_list`.
@@ -88,10 +100,11 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         raise ConfigError("data.path is empty: give the folder below which the listed images lie")
     root = expand(path, "data.path")
     chosen = {split: getattr(lists, f"{split}_list") for split in ("train", "test", "val")}
-    for split in ("train", "test"):
+    for split in ("train",) if test_fraction else ("train", "test"):
         if not chosen[split]:
             raise ConfigError(
                 f"data.{split}_list is empty: give a file with lines 'path label', or a .csv table"
+                f"{where(name)}"
             )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
@@ -125,26 +138,29 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         files[split] = []
         for row in found:
             place = pathlib.PurePosixPath(row.path + lists.path_suffix)
+            if lists.path_parts:
+                place = pathlib.PurePosixPath(*place.parts[-lists.path_parts :])
             label = _label(row, by_label)
-            where = f"data.{split}_list, line {row.line}"
+            origin = f"data.{split}_list, line {row.line}"
             before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
             if not row.path or "\0" in row.path:
-                faults.append(f"{where}: {shown(row.path)} is no path")
+                faults.append(f"{origin}: {shown(row.path)} is no path")
             elif place.is_absolute() or ".." in place.parts:
-                faults.append(f"{where}: {shown(row.path)} leads out of data.path")
-            elif before:
-                faults.append(f"{where}: {place} is listed before, in {before}")
+                faults.append(f"{origin}: {shown(row.path)} leads out of data.path")
+            elif before and lists.repeats == "refuse":
+                faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
-                faults.append(f"{where}: label {shown(row.label)} is not legal; {_legal(classes)}")
+                faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")
             else:
                 files[split].append((root / place, label))
-            seen.setdefault(str(place), where)
+            seen.setdefault(str(place), origin)
         training = seen if split == "train" else training
     if faults:
         raise all_faults(root, faults)
     labels = np.array([label for _, label in files["train"]], np.int32)
     check_published(name, labels, len(classes))
-    return FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+    listed = FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+    return with_test_share(listed, test_fraction) if test_fraction else listed
 
 
 def _is_table(file: str) -> bool:

@@ -28,11 +28,14 @@ class Published:
         return f"{self.images:,} images of {self.classes:,} classes{sizes}"
 
 
-# By `data.name`. Sources: the lists of Liu et al. 2019 (the first two); Van Horn et al. 2018.
+# By `data.name`. Sources: the lists of Liu et al. 2019 (the first two); Van Horn et al. 2018; the
+# lists of Kim et al. 2020; the training table of the competition.
 PUBLISHED = {
     "imagenet_lt": Published(115_846, 1_000, 1_280, 5),
     "places_lt": Published(62_500, 365, 4_980, 5),
     "inaturalist18": Published(437_513, 8_142),
+    "celeba5": Published(6_651, 5, 2_423, 227),
+    "aptos": Published(3_662, 5),
 }
 
 

@@ -12,12 +12,16 @@ from purenoise_jax.data.sources.cifar import LAYOUTS, load_cifar, read_cifar
 from purenoise_jax.data.sources.digits import load_digits
 from purenoise_jax.data.sources.download import ARCHIVES, cached_archive
 from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.idx import load_idx
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists, load_list
 from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.resize import resize_square
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
+from purenoise_jax.data.sources.svhn import load_svhn
 from purenoise_jax.data.sources.tfds import load_tfds
 from purenoise_jax.data.sources.tfds_prepared import has_readable
+from purenoise_jax.data.sources.tiered_imagenet import load_tiered_imagenet
+from purenoise_jax.data.sources.tiny_imagenet import load_tiny_imagenet
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 
@@ -99,6 +103,10 @@ SOURCES: dict[str, Source] = {
     "npz": load_npz,
     "folder": load_folder,
     "list": load_list,
+    "idx": load_idx,
+    "svhn": load_svhn,
+    "tiny_imagenet": load_tiny_imagenet,
+    "tiered_imagenet": load_tiered_imagenet,
     "digits": load_digits,
 }
 # The sources whose splits a config may choose.
@@ -106,6 +114,7 @@ SPLIT_SOURCES: dict[str, SplitSource] = {
     "auto": load_auto,
     "tfds": load_tfds,
     "folder": load_folder,
+    "tiered_imagenet": load_tiered_imagenet,
 }
 # The sources that read lists.
 LIST_SOURCES: dict[str, ListSource] = {"list": load_list}

@@ -11,7 +11,8 @@ from purenoise_jax.data.sources.decode import Decoded
 from purenoise_jax.data.sources.decoded_splits import decoded_splits
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.tfds import dataset_of, decode_example, id_of
-from purenoise_jax.data.sources.tfds_prepared import INFO_FILE, Prepared, first_line, open_prepared
+from purenoise_jax.data.sources.tfds_prepared import INFO_FILE, Prepared, first_line
+from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.threads import in_order
@@ -103,35 +104,20 @@ class Records:
         return Entry(path, len(data), label, hashlib.sha256(data).hexdigest()), id_of(example)
 
 
-def leave_in_records(
-    *,
-    name: str,
-    path: str,
-    image_size: int = 0,
-    train_split: str = "",
-    test_split: str = "",
-    skips_bad: bool = False,
-    crops: bool = False,
-) -> Dataset:
+def leave_in_records(prepared: Prepared, view: View, skips_bad: bool = False) -> Dataset:
     """Loads what `load_tfds` does, in its order, but leaves the images in their records.
 
     Args:
-        name: see `load_tfds`.
-        path: see `load_tfds`.
-        image_size: see `load_tfds`.
-        train_split: see `load_tfds`.
-        test_split: see `load_tfds`.
+        prepared: the data set.
+        view: of the stored images; random crops are only those of the training images.
         skips_bad: see `DecodedImages`.
-        crops: see `DecodedImages`; only of the training images.
 
     Raises:
-        ConfigError: see `load_tfds`.
         DataError: see `load_tfds`; or the data set is not in the format array_record.
         StorageError: the cache cannot be written.
     """
-    prepared = open_prepared(name, path, train_split, test_split)
     manifest = _manifest(prepared, Records(prepared))
-    splits = decoded_splits(manifest, prepared.train, image_size, skips_bad, crops)
+    splits = decoded_splits(manifest, prepared.train, view, skips_bad)
     return dataclasses.replace(dataset_of(prepared, splits), content=manifest.digest)
 
 

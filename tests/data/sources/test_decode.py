@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from purenoise_jax.data.sources.decode import Decoded, decode_image, depth_fault
+from purenoise_jax.data.sources.decode import Decoded, decode_image, depth_fault, pixels_of
 from purenoise_jax.runtime.errors import DataError
 from tests.encoded import encode, png16, tiff16
 
@@ -309,3 +309,35 @@ def test_decoding_emits_no_warnings() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decode_image(data)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_an_opened_image_has_the_pixels_of_its_file(mode):
+    samples = np.random.default_rng(0).integers(0, 256, (5, 7, 4), np.uint8)
+    image = Image.fromarray(samples).convert("RGB").convert(mode.removesuffix("A"))
+    if mode.endswith("A"):
+        image = Image.fromarray(samples).convert(mode)
+    kind = "TIFF" if mode in ("CMYK", "YCbCr", "PA") else "PNG"
+    if mode == "PA":
+        image = image.convert("P")
+    content = encode(image, kind)
+    with Image.open(BytesIO(content)) as opened:
+        np.testing.assert_array_equal(pixels_of(opened), decode_image(content).pixels)
+
+
+def test_an_opened_image_is_turned_upright():
+    image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        content = encode(image, "PNG", exif=exif)
+        with Image.open(BytesIO(content)) as opened:
+            np.testing.assert_array_equal(pixels_of(opened), decode_image(content).pixels)
+
+
+def test_an_opened_image_of_more_bits_or_half_a_file_is_refused():
+    with pytest.raises(DataError, match="Pillow's mode I;16 is not read; give its path"):
+        pixels_of(Image.fromarray(np.zeros((2, 2), np.uint16)))
+    content = encode(smooth(), "JPEG")
+    with Image.open(BytesIO(content[:-300])) as opened, pytest.raises(DataError):
+        pixels_of(opened)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from purenoise_jax.data.sources.folder import load_folder
+from purenoise_jax.data.sources.image_files import images_below
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
@@ -344,3 +345,16 @@ def test_an_array_that_is_not_an_image_is_a_fault():
         "second: is object[] but first is 4 x 6 (2 images differ); set data.image_size to resize "
         "all images"
     ]
+
+
+def test_images_below_a_folder_are_sorted_and_the_rest_is_named(root: pathlib.Path) -> None:
+    save(root, "test/deep/er/z.png", pixels(6))
+    (root / "test" / "scan.heic").write_bytes(b"x")
+    (root / "test" / "again").symlink_to(root / "test")
+    files, faults = images_below(root / "test")
+    assert [str(path.relative_to(root / "test")) for path in files] == [
+        *("cat/d.png", "deep/er/z.png", "dog/e.png")
+    ]
+    assert len(faults) == 1 and faults[0].startswith(f"{root}/test/scan.heic: has no supported")
+    with pytest.raises(DataError, match="cannot be listed"):
+        images_below(root / "nowhere")

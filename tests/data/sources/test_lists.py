@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from purenoise_jax.data import manifest
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.folder import load_folder
-from purenoise_jax.data.sources.lists import Lists, load_list
+from purenoise_jax.data.sources.lists import Lists, list_files, load_list
 from purenoise_jax.data.sources.published_lists import PUBLISHED, Published, check_published
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
@@ -306,3 +307,47 @@ def test_every_published_count_is_compared(monkeypatch):
     for other in ([0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 2]):
         with pytest.raises(DataError, match="the published list"):
             check_published("whole", np.array(other), max(other) + 1)
+
+
+@pytest.mark.parametrize("feed", ["resident", "mapped", "decoded"])
+def test_images_in_two_classes_are_kept_if_a_config_says_so(tmp_path, feed):
+    """As in the lists of CelebA-5, where an image with two hair colours is in both classes."""
+    lines = "/home/author/c.png 0\n/home/author/c.png 1\n/home/author/d.png 1\n"
+    given = text_lists(tmp_path, lines, "/x/a.png 0\n/x/y/c.png 1\n", path_parts=1, repeats="keep")
+    options = dict(image_size=0, train_split="", test_split="", **given)
+    for _ in range(2):  # The second time, the manifest is kept.
+        found = load_for(feed, "list", **options)
+        assert found.train_labels.tolist() == [0, 1, 1] and found.test_labels.tolist() == [0, 1]
+        c, d = (stored(tmp_path / "root", f"{name}.png") for name in "cd")
+        np.testing.assert_array_equal(found.train_images[:], [c, c, d])
+        np.testing.assert_array_equal(found.test_images[1], c)
+
+
+def test_a_repeated_image_has_one_manifest(tmp_path, monkeypatch):
+    lists = text_lists(tmp_path, "c.png 0\nc.png 1\nd.png 1\n", repeats="keep")
+    options = dict(image_size=0, train_split="", test_split="", **lists)
+    load_for("decoded", "list", **options)
+
+    def again(*_):
+        raise AssertionError("is made a second time")
+
+    monkeypatch.setattr(manifest, "_facts", again)
+    load_for("decoded", "list", **options)
+
+
+@pytest.mark.parametrize(
+    ("parts", "line", "found"),
+    [(1, "/a/b/c.png 0", "c.png"), (2, "/a/b/c.png 0", "b/c.png"), (3, "c.png 0", "c.png")],
+)
+def test_the_last_parts_of_a_path_count(tmp_path, parts, line, found):
+    given = text_lists(tmp_path, f"{line}\nd.png 1\n", path_parts=parts)
+    save(tmp_path / "root", "b/c.png")
+    files = list_files(**given)
+    assert files.splits["train"][0][0] == tmp_path / "root" / found
+
+
+def test_parts_that_lead_out_are_refused_as_before(tmp_path):
+    for line in ("/a/../c.png", "/c.png"):
+        given = text_lists(tmp_path, f"{line} 0\nd.png 1\n", path_parts=2)
+        with pytest.raises(DataError, match=r"leads out of data\.path"):
+            list_files(**given)

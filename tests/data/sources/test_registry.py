@@ -21,6 +21,10 @@ def test_every_loader_has_the_same_signature() -> None:
         "npz",
         "folder",
         "list",
+        "idx",
+        "svhn",
+        "tiny_imagenet",
+        "tiered_imagenet",
         "digits",
     ]
     for name, loader in registry.SOURCES.items():
@@ -33,14 +37,14 @@ def test_every_loader_has_the_same_signature() -> None:
 
 def test_unknown_source_names_the_legal_ones_and_the_nearest() -> None:
     with pytest.raises(
-        ConfigError, match=r"auto, tfds, cifar_dir, npz, folder, list, digits.*'cifar_dir'"
+        ConfigError, match=r"auto, tfds, cifar_dir, npz, folder, list, idx, svhn, .*'cifar_dir'"
     ):
         registry.load("cifar-dir", name="cifar10", path="")
     with pytest.raises(ConfigError, match=r"digits$"):
         registry.load("zzz", name="cifar10", path="")
 
 
-@pytest.mark.parametrize("source", ["cifar_dir", "npz", "folder", "list"])
+@pytest.mark.parametrize("source", sorted({*registry.SOURCES} - {"auto", "tfds", "digits"}))
 def test_path_is_required(source: str) -> None:
     with pytest.raises(ConfigError, match=r"data\.path is empty"):
         registry.load(source, name="cifar10", path="")
@@ -87,12 +91,12 @@ def test_chosen_splits_reach_the_source(monkeypatch: pytest.MonkeyPatch) -> None
         raise DataError("stop here")
 
     monkeypatch.setattr(registry, "load_tfds", record)  # what auto calls
-    for source in ("tfds", "folder"):
+    for source in ("tfds", "folder", "tiered_imagenet"):
         monkeypatch.setitem(registry.SPLIT_SOURCES, source, record)
     for source in registry.SPLIT_SOURCES:
         with pytest.raises(DataError, match="stop here"):
             registry.load(source, name="x", path="y", train_split="dev", test_split="val")
-    assert seen == [("dev", "val")] * 3
+    assert seen == [("dev", "val")] * 4
 
 
 @pytest.fixture
@@ -161,7 +165,7 @@ def test_slow_libraries_are_not_imported_at_start() -> None:
 
     code = (
         "import sys; import purenoise_jax.data.sources.registry; "
-        "print([m for m in ('tensorflow_datasets', 'sklearn', 'tensorflow') if m in sys.modules])"
+        "print([m for m in ('tensorflow_datasets', 'sklearn', 'scipy.io', 'tensorflow') if m in sys.modules])"
     )
     root = pathlib.Path(registry.__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)

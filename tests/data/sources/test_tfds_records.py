@@ -15,7 +15,8 @@ from purenoise_jax.data.sources import tfds_records
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.tfds import load_tfds
 from purenoise_jax.data.statistics import channel_moments
-from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.data.view import View
+from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.data.sources.test_tfds import COUNTS, image_feature, prepare
 from tests.encoded import encode
 
@@ -167,11 +168,22 @@ def test_damaged_images_are_named_together_or_skipped(tmp_path):
 
 def test_crops_are_cut_from_the_stored_images(tmp_path):
     prepare(tmp_path, encoded=True, shape=(12, 10, 3))
-    images = load(tmp_path, image_size=6, crops=True).train_images
+    images = load(tmp_path, image_size=6, crop="original_crop").train_images
     out = np.empty(images.shape, np.uint8)
     rows = np.arange(len(images))
     assert images.read(rows, out, Draws(0, 0, rows)) == []
     assert (out != images[:]).any((1, 2, 3)).all()
+
+
+def test_views_are_those_of_files(tmp_path):
+    """The shorter side resized to 8, and the central square of 6 cut out."""
+    prepare(tmp_path, encoded=True, shape=(16, 12, 3))
+    found = load(tmp_path, image_size=6, resize_shorter=8)
+    whole = load_tfds(name="tiny", path=str(tmp_path))
+    view = View(6, 8)
+    np.testing.assert_array_equal(found.test_images[:], [view(x) for x in whole.test_images])
+    with pytest.raises(ConfigError, match="data.resize_shorter=8 is for image files"):
+        load_for("resident", "tfds", path=str(tmp_path), **{**OPTIONS, "resize_shorter": 8})
 
 
 def test_parquet_is_refused(tmp_path):

@@ -1,0 +1,114 @@
+"""The installed command, purenoise-jax, with a subcommand for every program.
+
+purenoise-jax train --config digits_lt --workdir runs/digits
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from purenoise_jax.runtime.console import show, show_error, show_traceback
+from purenoise_jax.runtime.errors import unknown
+from purenoise_jax.runtime.threads import exit_process
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        run: (arguments) -> the exit code.
+        help: one line.
+    """
+
+    run: Callable[[Sequence[str]], int]
+    help: str
+
+
+# A program is imported when it runs, because most take seconds to import.
+def _train(arguments: Sequence[str]) -> int:
+    from purenoise_jax import main
+
+    return main.main(["purenoise-jax train", *arguments])
+
+
+def _predict(arguments: Sequence[str]) -> int:
+    from purenoise_jax import predict
+
+    return predict.main(arguments)
+
+
+def _export(arguments: Sequence[str]) -> int:
+    from purenoise_jax import export
+
+    return export.main(arguments)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    from purenoise_jax.analysis import __main__ as analysis
+
+    return analysis.main(["report", *arguments])
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    from purenoise_jax.checkpoint import __main__ as checkpoint
+
+    return checkpoint.main(["purenoise-jax", "verify", *arguments])
+
+
+COMMANDS = {
+    "train": Command(_train, "trains by a config file, or continues a run"),
+    "predict": Command(_predict, "classifies images with the network of a run"),
+    "export": Command(_export, "writes the network of a run as a file for other programs"),
+    "report": Command(_report, "writes everything about runs into one HTML file"),
+    "verify": Command(_verify, "compares the checkpoints of a run with their checksums"),
+}
+
+
+def help_text() -> str:
+    """Returns the list of subcommands."""
+    lines = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: purenoise-jax COMMAND ...",
+            "",
+            *lines,
+            "",
+            "purenoise-jax COMMAND --help describes a command. Without one, as in",
+            "purenoise-jax --config digits_lt --workdir runs/digits, it trains.",
+        ]
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code.
+
+    Args:
+        argv: with the program's name first.
+    """
+    arguments = argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        show(help_text())
+        return 0
+    if arguments[0].startswith("-"):
+        return COMMANDS["train"].run(arguments)
+    command = COMMANDS.get(arguments[0])
+    if command is None:
+        error = unknown("COMMAND", arguments[0], COMMANDS)
+        show_error(f"error: {error}")
+        return error.exit_code
+    return command.run(arguments[1:])
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    try:
+        code = main(sys.argv)
+    except Exception:
+        # Shown here, because `exit_process` may end the process before the interpreter shows it.
+        show_traceback()
+        code = 1
+    exit_process(code)
+
+
+if __name__ == "__main__":
+    run()

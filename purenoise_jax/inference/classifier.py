@@ -1,0 +1,200 @@
+"""A trained network as a function of images: probabilities, classes and features."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from purenoise_jax.inference.deployment import (
+    CostsLike,
+    Deployment,
+    PriorLike,
+    for_prior,
+    read_costs,
+    read_prior,
+    trained_shares,
+)
+from purenoise_jax.inference.image_inputs import ImageLike, as_sequence, read_pixels
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.inference.trained import Trained, load_trained
+from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.errors import all_faults
+from purenoise_jax.runtime.numerics import with_precision
+
+# The most images of a forward pass.
+BATCH_SIZE = 256
+
+
+class Classifier:
+    """A trained network as a function of images.
+
+    Images are uint8[N, H, W, C] with values 0..255, a path, an image of Pillow, or a sequence of
+    paths, images and arrays. They are resized and converted as the test images of the run.
+
+    Args:
+        trained: from `load_trained`.
+        prior: share of each class among the images to classify, see `deployment.read_prior` and
+            `deployment.for_prior`; None = it is not known.
+        costs: of errors, see `deployment.read_costs`; None = all cost the same.
+
+    Raises:
+        ConfigError: the prior or the costs do not fit the classes or the method.
+    """
+
+    def __init__(
+        self, trained: Trained, prior: PriorLike | None = None, costs: CostsLike | None = None
+    ) -> None:
+        self.trained = trained
+        self.deployment = Deployment(
+            read_prior(prior, trained.class_names, trained.class_counts),
+            read_costs(costs, trained.class_names),
+        )
+        self.postprocess = for_prior(
+            trained.postprocess,
+            trained_shares(trained.recipe, trained.class_counts),
+            self.deployment.prior,
+        )
+        self._variables = jax.device_put(trained.variables, jax.local_devices()[0])
+        self._compute = jax.jit(
+            with_precision(self._outputs, trained.matmul_precision),
+            compiler_options=compiler_options(),
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K names in label order."""
+        return self.trained.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the network's input."""
+        return self.trained.image_shape
+
+    def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Returns the probability of every class, f32[N, K].
+
+        Args:
+            images: see the class.
+
+        Raises:
+            DataError: images cannot be read; one message names the first few.
+        """
+        return self._all(images, self.probabilities)
+
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Returns the name of the class of every image, str[N].
+
+        It is the most probable class; with costs, that of the least expected cost.
+
+        Args:
+            images: see the class.
+
+        Raises:
+            DataError: images cannot be read; one message names the first few.
+        """
+        chosen, _ = self.deployment.decide(self.predict_proba(images))
+        return np.array(self.class_names)[chosen]
+
+    def features(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Returns the pooled activations before the last linear layer, f32[N, F].
+
+        Args:
+            images: see the class.
+
+        Raises:
+            DataError: images cannot be read; one message names the first few.
+        """
+        return self._all(images, lambda pixels: self._run(pixels)[1])
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns the probability of every class, f32[N, K].
+
+        Args:
+            pixels: uint8[N, H, W, C] of the size of the network's input, N at most `BATCH_SIZE`.
+        """
+        return self._run(pixels)[0]
+
+    def program(self) -> Callable[[jax.Array], jax.Array]:
+        """The probabilities f32[N, K] of images uint8[N, H, W, C], as a function for JAX to trace.
+
+        The parameters are its constants.
+        """
+
+        def probabilities(images: jax.Array) -> jax.Array:
+            return self._outputs(self.trained.variables, images)[0]
+
+        return with_precision(probabilities, self.trained.matmul_precision)
+
+    def _outputs(self, variables: object, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, features = self.trained.forward(variables, images)
+        return jax.nn.softmax(self.postprocess(logits)), features
+
+    def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # One program for each power of two, so that few are compiled.
+        size = 1 << max(len(pixels) - 1, 0).bit_length()
+        padding = [(0, size - len(pixels)), *[(0, 0)] * 3]
+        outputs = self._compute(self._variables, jnp.asarray(np.pad(pixels, padding)))
+        probabilities, features = (np.asarray(part)[: len(pixels)] for part in outputs)
+        return probabilities, features
+
+    def _all(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        compute: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        given = as_sequence(images)
+        parts, faults = [], []
+        for first, part in batches(given):
+            read = read_pixels(part, self.image_shape, self.trained.resize_shorter)
+            faults += [f"image {first + row}: {text}" for row, text in read.faults.items()]
+            # After a fault, the others are only read, so that all faults are named at once.
+            if not faults:
+                parts.append(compute(read.images))
+        if faults:
+            raise all_faults("images", faults)
+        if parts:
+            return np.concatenate(parts)
+        return compute(np.zeros((0, *self.image_shape), np.uint8))
+
+
+def batches(
+    images: Sequence[ImageLike] | np.ndarray,
+) -> Iterator[tuple[int, Sequence[ImageLike] | np.ndarray]]:
+    """Yields the parts of a sequence that fit one forward pass, each with the place of its first.
+
+    Args:
+        images: from `as_sequence`.
+    """
+    for first in range(0, len(images), BATCH_SIZE):
+        yield first, images[first : first + BATCH_SIZE]
+
+
+def load(
+    run: str | Path,
+    *,
+    epoch: int | None = None,
+    prior: PriorLike | None = None,
+    costs: CostsLike | None = None,
+) -> Classifier:
+    """Loads the network of a run, without the data that it was trained on.
+
+        >>> import purenoise_jax
+        >>> classifier = purenoise_jax.load("runs/digits")  # doctest: +SKIP
+        >>> classifier.predict(["one.png", "two.png"])  # doctest: +SKIP
+
+    Args:
+        run: workdir of the run.
+        epoch: completed epochs of the checkpoint; None = the newest.
+        prior: share of each class among the images to classify: "uniform", "train", a CSV file, a
+            mapping, or K numbers; see `deployment.read_prior`. None = it is not known.
+        costs: the cost of every error: a CSV file or K rows of K numbers; see
+            `deployment.read_costs`. None = all cost the same.
+
+    Raises:
+        ConfigError: the folder is not the workdir of a run, or an argument is not legal.
+        CheckpointError: there is no such checkpoint, or it cannot be used.
+    """
+    (found,) = load_runs([run])
+    return Classifier(load_trained(found, epoch), prior, costs)

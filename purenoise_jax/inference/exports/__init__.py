@@ -1,0 +1,1 @@
+"""Trained networks as files for other programs, each with a description and a model card."""

@@ -1,0 +1,202 @@
+"""`python -m purenoise_jax.predict`: tables of predictions for folders, files and tables."""
+
+import csv
+import io
+import shutil
+
+import numpy as np
+import pytest
+
+import purenoise_jax
+from purenoise_jax import predict
+from purenoise_jax.inference import predict_files
+from tests.encoded import png16
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture
+def table(finished, tmp_path, capsys, monkeypatch):
+    """Runs the command, and returns its exit code, the rows of its table and its messages."""
+    monkeypatch.setattr(predict_files, "BATCH_SIZE", 16)
+
+    def run(*arguments):
+        out = tmp_path / "predictions.csv"
+        code = predict.main([str(finished.run.path), *map(str, arguments), "--out", str(out)])
+        rows = rows_of(out.read_text(encoding="utf-8")) if out.exists() else None
+        return code, rows, capsys.readouterr().err
+
+    return run
+
+
+def test_the_accuracy_on_the_test_folder_is_that_of_the_run(finished, table):
+    code, rows, err = table(finished.folder)
+    assert code == 0 and len(rows) == 40
+    assert list(rows[0]) == [
+        "path",
+        "label",
+        "predicted",
+        "probability",
+        *(f"p_{k}" for k in range(4)),
+    ]
+    right = [row["label"] == row["predicted"] for row in rows]
+    accuracy = finished.run.summary["test_accuracy"]
+    assert sum(right) / len(right) == accuracy
+    assert f"40 images in {finished.run.path.parent}"[:9] in err
+    assert f"accuracy {100 * accuracy:.2f} %, {sum(right)} of 40" in err
+
+
+def test_its_numbers_are_those_of_the_classifier(finished, table, classifier):
+    _, rows, _ = table(finished.folder)
+    expected = classifier.predict_proba([row["path"] for row in rows])
+    seen = np.array([[row[f"p_{k}"] for k in range(4)] for row in rows], np.float32)
+    np.testing.assert_allclose(seen, expected, atol=1e-6)
+    for row, numbers in zip(rows, seen, strict=True):
+        assert row["predicted"] == str(numbers.argmax())
+        assert np.float32(row["probability"]) == numbers.max()
+
+
+def test_an_npz_and_a_table_of_paths_give_what_the_folder_gives(finished, table, tmp_path):
+    _, expected, _ = table(finished.folder)
+    shutil.copytree(finished.folder, tmp_path / "flat")
+    with (tmp_path / "list.csv").open("w") as file:
+        file.write("label,path\n")
+        for row, (path, label) in enumerate(
+            zip(sorted((tmp_path / "flat").rglob("*.png")), finished.labels, strict=True)
+        ):
+            path.rename(tmp_path / f"{row}.png")
+            file.write(f"{label},{row}.png\n")
+    for given, first in ((finished.npz, f"{finished.npz}[0]"), (tmp_path / "list.csv", None)):
+        code, rows, _ = table(given)
+        assert code == 0 and [r["predicted"] for r in rows] == [r["predicted"] for r in expected]
+        assert [r["label"] for r in rows] == [r["label"] for r in expected]
+        assert rows[0]["path"] == (first or str(tmp_path / "0.png"))
+
+
+def test_a_label_is_only_there_where_the_folder_is_a_class(finished, table, tmp_path):
+    source = next(finished.folder.rglob("*.png"))
+    for place in ("new/a.png", "new/deep/0/b.png", "new/deep/nothing/c.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / place)
+    (tmp_path / "new/notes.txt").write_text("no image")
+    code, rows, err = table(tmp_path / "new")
+    assert code == 0 and [row["label"] for row in rows] == ["", "0", ""]
+    assert "of 1 whose class is known" in err
+    (tmp_path / "new/deep/0/b.png").unlink()
+    assert "accuracy" not in table(tmp_path / "new")[2]
+
+
+def test_images_that_cannot_be_read_are_named_and_left_out(finished, table, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "photos")
+    whole = tmp_path / "photos/1/10.png"
+    whole.write_bytes(whole.read_bytes()[:-30])
+    (tmp_path / "photos/2/scan.heic").write_bytes(b"x")
+    (tmp_path / "dangling.png").symlink_to("nowhere")
+    code, rows, err = table(tmp_path / "photos", tmp_path / "dangling.png", tmp_path / "gone")
+    assert code == 3 and len(rows) == 39
+    lines = [line for line in err.splitlines() if str(tmp_path / "photos") in line]
+    assert len(lines) == 2 and any("10.png: cannot be read as an image" in line for line in lines)
+    assert any("scan.heic: has no supported format" in line for line in lines)
+    assert "dangling.png: cannot be read (No such file or directory)" in err
+    assert err.splitlines()[-1] == "error: 4 images could not be read and are not in the table"
+
+
+def test_without_a_readable_image_there_is_no_table(table, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, rows, err = table(tmp_path / "empty")
+    assert code == 3 and rows is None
+    assert "empty: holds no images" in err and "error: no image could be read" in err
+
+
+def test_nearly_black_images_of_16_bits_are_warned_of(finished, table, tmp_path):
+    samples = np.random.default_rng(0).integers(0, 4096, (8, 8, 3), np.uint16)
+    (tmp_path / "dark.png").write_bytes(png16(samples))
+    code, rows, err = table(tmp_path / "dark.png")
+    assert code == 0 and len(rows) == 1 and "seem to hold 12 bits" in err
+
+
+def test_the_most_probable_classes_take_the_place_of_all(finished, table):
+    _, all_classes, _ = table(finished.folder)
+    _, rows, _ = table(finished.folder, "--top", 2)
+    assert list(rows[0])[3:] == ["probability", "class_1", "p_1", "class_2", "p_2"]
+    for row, full in zip(rows, all_classes, strict=True):
+        numbers = {str(k): float(full[f"p_{k}"]) for k in range(4)}
+        first, second = sorted(numbers, key=numbers.get, reverse=True)[:2]
+        assert (row["class_1"], row["class_2"]) == (first, second)
+        assert (float(row["p_1"]), float(row["p_2"])) == (numbers[first], numbers[second])
+    assert list(table(finished.folder, "--top", 9)[1][0])[-1] == "p_4"
+
+
+def test_a_prior_and_costs_change_the_predictions(finished, table, tmp_path):
+    _, plain, _ = table(finished.folder)
+    costs = np.ones((4, 4)) - np.eye(4)
+    costs[3, :3] = 50
+    text = [",0,1,2,3", *(f"{k}," + ",".join(map(str, row)) for k, row in enumerate(costs))]
+    (tmp_path / "costs.csv").write_text("\n".join(text))
+    (tmp_path / "counts.csv").write_text("class,images\n0,1\n1,1\n2,1\n3,7\n")
+    files = ("--prior", tmp_path / "counts.csv", "--costs", tmp_path / "costs.csv")
+    code, rows, _ = table(finished.folder, *files)
+    assert code == 0 and list(rows[0])[4] == "expected_cost"
+    loaded = purenoise_jax.load(finished.run.path)
+    # OPeN draws all classes alike.
+    before = loaded.predict_proba([row["path"] for row in plain]).astype(np.float64)
+    expected = before * [1, 1, 1, 7]
+    expected /= expected.sum(axis=1, keepdims=True)
+    seen = np.array([[row[f"p_{k}"] for k in range(4)] for row in rows], np.float64)
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    sums = expected @ costs
+    np.testing.assert_allclose(
+        [float(row["expected_cost"]) for row in rows], sums.min(1), atol=1e-4
+    )
+    assert [row["predicted"] for row in rows] == [str(k) for k in sums.argmin(1)]
+    assert [row["predicted"] for row in rows] != [row["predicted"] for row in plain]
+
+
+def test_without_a_file_the_table_is_printed(finished, capsys):
+    path = next(finished.folder.rglob("*.png"))
+    assert predict.main([str(finished.run.path), str(path), "--epoch", "1"]) == 0
+    printed = capsys.readouterr()
+    (row,) = rows_of(printed.out)
+    assert row["path"] == str(path) and "1 images" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--top", "-1"], 2, "--top=-1 is not legal"),
+        (["--prior", "nowhere.csv"], 5, "nowhere.csv: No such file"),
+        (["--epoch", "9"], 4, "has no checkpoint after epoch 9"),
+        (["--wrong"], 2, "see --help"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(finished, capsys, arguments, code, message):
+    assert predict.main([str(finished.run.path), str(finished.folder), *arguments]) == code
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"file,label\nx.png,0\n", "wanted a column 'path'; its columns: 'file', 'label'"),
+        ("a.csv", b"path,label\nx.png,cat\n", "line 2: 'cat' is no class of the run"),
+        ("a.csv", b'path\n"x', "no CSV table"),
+        ("a.npz", b"PK", "cannot be read as .npz"),
+    ],
+)
+def test_a_damaged_list_is_named(table, tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    code, rows, err = table(tmp_path / name)
+    assert code == 3 and rows is None and message in err
+
+
+def test_an_npz_may_have_images_without_labels(finished, table, tmp_path):
+    np.savez(tmp_path / "new.npz", images=finished.images[:3])
+    code, rows, _ = table(tmp_path / "new.npz")
+    assert code == 0 and [row["label"] for row in rows] == [""] * 3
+    np.savez(tmp_path / "new.npz", images=finished.images[:3], labels=np.array([0, 1, 4]))
+    assert "4" in table(tmp_path / "new.npz")[2]
+    np.savez(tmp_path / "new.npz", pictures=finished.images[:3])
+    assert "holds no array images or test_images" in table(tmp_path / "new.npz")[2]
