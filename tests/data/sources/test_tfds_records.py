@@ -182,7 +182,7 @@ def test_views_are_those_of_files(tmp_path):
     whole = load_tfds(name="tiny", path=str(tmp_path))
     view = View(6, 8)
     np.testing.assert_array_equal(found.test_images[:], [view(x) for x in whole.test_images])
-    with pytest.raises(ConfigError, match="data.resize_shorter=8 is for image files"):
+    with pytest.raises(ConfigError, match=r"data\.resize_shorter=8 is for image files"):
         load_for("resident", "tfds", path=str(tmp_path), **{**OPTIONS, "resize_shorter": 8})
 
 
