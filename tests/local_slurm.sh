@@ -24,7 +24,10 @@ stop() {
             sleep 0.5
         done
         # A test may have started that of a node again.
-        daemons+=($(cat "$folder"/slurmd-*.pid 2>/dev/null)) || true
+        local file
+        for file in "$folder"/slurmd-*.pid; do
+            if [[ -f $file ]]; then daemons+=("$(<"$file")"); fi
+        done
         kill "${daemons[@]}" 2>/dev/null || true
         for _ in {1..20}; do
             if ! kill -0 "${daemons[@]}" 2>/dev/null; then break; fi
