@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.tiny import write_npz
 
@@ -35,6 +37,13 @@ def why_not() -> str:
     if not re.search(r"^ClusterName *= purenoise-tests$", shown.stdout, re.M):
         return "not within tests/local_slurm.sh"
     return ""
+
+
+@contextlib.contextmanager
+def cluster_alone() -> Iterator[None]:
+    """Keeps tests of other files off the nodes, as pytest may run several files at a time."""
+    with FileLock(Path(os.environ["SLURM_CONF"]).parent / "tests.lock"):
+        yield
 
 
 def change(kind: str, name: str, *changes: str) -> None:
@@ -67,7 +76,7 @@ class Job:
         subprocess.run(["scancel", "--quiet", self.number])
 
     def shown(self, name: str) -> str:
-        """What SLURM says of the job. A controller that is busy is asked again."""
+        """A property of the job. A controller that is busy is asked again."""
         for _ in range(10):
             done = subprocess.run(
                 ["scontrol", "show", "job", self.number], capture_output=True, text=True

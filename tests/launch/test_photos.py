@@ -14,7 +14,7 @@ import time
 import pytest
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from tests.launch.slurm_jobs import ROOT, Run, why_not
+from tests.launch.slurm_jobs import ROOT, Run, cluster_alone, why_not
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_a_run_on_photos_that_is_killed_and_resumed_is_the_undisturbed_run(undis
 def test_two_slurm_nodes_train_on_photos_as_two_devices_do(undisturbed, tmp_path):
     if why := why_not():
         pytest.skip(why)
-    with Run(tmp_path, *FIELDS, config=CONFIG) as job:
+    with cluster_alone(), Run(tmp_path, *FIELDS, config=CONFIG) as job:
         job.wait("COMPLETED")
     both = finished(job.workdir)
     for name in ("state_digest", "confusion_matrix", "dataset_fingerprint"):

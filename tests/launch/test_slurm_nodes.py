@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from tests.launch.slurm_jobs import ROOT, Job, Run, lost_node, why_not
+from tests.launch.slurm_jobs import ROOT, Job, Run, cluster_alone, lost_node, why_not
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
@@ -31,6 +31,12 @@ def slurm():
     why = why_not()
     if why:
         pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(slurm, undisturbed):
+    with cluster_alone():
+        yield
 
 
 def alone(devices, *command):
