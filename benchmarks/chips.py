@@ -1,10 +1,6 @@
-"""Peak rates of chips by their data sheets, and the FLOPs of a model."""
+"""Peak rates of chips by their data sheets, and limits of a step."""
 
 from typing import Any
-
-import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
-from jax.interpreters import partial_eval
 
 # Dense matrix products in FLOP/s and memory in byte/s, from NVIDIA's data sheets; of several forms,
 # the SXM one. In float32, XLA lets convolutions use TF32.
@@ -28,45 +24,6 @@ def peak_of(device_kind: str) -> dict[str, float]:
     """The entry of `PEAKS` for JAX's name of a device; empty if there is none."""
     chip = chip_of(device_kind)
     return PEAKS[chip] if chip else {}
-
-
-def flops_of(function: Any, *args: Any) -> int:
-    """FLOPs (two per multiply-add) of the convolutions and matrix products that a result needs.
-
-    Each pass of a loop counts if their number is known before it starts, otherwise one.
-
-    Args:
-        function: to be traced.
-        *args: its arguments, arrays or their shapes.
-    """
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _count(used)
-
-
-def _count(jaxpr: Jaxpr) -> int:
-    total = 0
-    for eqn in jaxpr.eqns:
-        out: Any = eqn.outvars[0].aval
-        if eqn.primitive.name == "conv_general_dilated":
-            kernel: Any = eqn.invars[1].aval
-            spec = eqn.params["dimension_numbers"].rhs_spec
-            # Each output is a sum over the kernel's other axes.
-            total += 2 * out.size * kernel.size // kernel.shape[spec[0]]
-        elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            left: Any = eqn.invars[0].aval
-            depth = 1
-            for axis in contracted:
-                depth *= left.shape[axis]
-            total += 2 * out.size * depth
-        rounds = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        for value in eqn.params.values():
-            if isinstance(value, ClosedJaxpr):
-                total += rounds * _count(value.jaxpr)
-            elif isinstance(value, Jaxpr):
-                total += rounds * _count(value)
-    return total
 
 
 def limits(

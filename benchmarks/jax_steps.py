@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from benchmarks.chips import flops_of
 from benchmarks.gpu_program.roofline import predicted
 from benchmarks.timing import Program
 from purenoise_jax.data.augment.compose import make_augment
@@ -23,6 +22,7 @@ from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import DTYPES, MODELS, create_model
 from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training import compile_steps
 from purenoise_jax.training.accumulators import EpochMetrics, StepMetrics

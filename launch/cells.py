@@ -11,11 +11,12 @@ import numpy as np
 from rich import box
 from rich.table import Table as Grid
 
-from launch.plan import Cell, Plan, Table
-from launch.planning import tasks_of
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.selection import LAST
+
+from .plan import Cell, Plan, Table
+from .planning import tasks_of
 
 MISSING = "missing"
 SHOTS = ("few", "medium", "many")
@@ -37,7 +38,7 @@ RECORDED = (
     "test_accuracy", "balanced_accuracy", "group_accuracy", "few_accuracy", "medium_accuracy",
     "many_accuracy", "geometric_mean", "test_nll", "test_ece", "per_class_accuracy", "epochs",
     "steps", "seed", "config_hash", "dataset_fingerprint", "state_digest", "init_from",
-    "images_per_second", "seconds", "devices", "versions", "selected",
+    "images_per_second", "seconds", "devices", "versions", "selected", "shown", "val_accuracy",
 )  # fmt: skip
 
 
@@ -231,21 +232,27 @@ def write(
     records = []
     for row in rows:
         for summary in row.summaries:
-            record = {key: summary[key] for key in RECORDED if key in summary}
-            origin = record.get("init_from")
-            if origin:
-                # Only the last two parts, because the path of this machine means nothing elsewhere.
-                run = Path(origin["workdir"])
-                record["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
             note = {"caveat": plan.caveat} if plan.caveat else {}
             note |= {"select": select} if select != LAST else {}
-            records.append(json.dumps({**head, **note, **record}, allow_nan=False) + "\n")
+            record = {**head, **note, **record_of(summary)}
+            records.append(json.dumps(record, allow_nan=False) + "\n")
     stem = name if select == LAST else f"{name}-{select}"
     paths = [folder / f"{stem}.md", folder / f"{stem}.jsonl"]
     write_atomically(paths[0], "\n".join(lines))
     write_atomically(paths[1], "".join(records))
     return paths
+
+
+def record_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a summary that are written beside a table."""
+    record = {key: summary[key] for key in RECORDED if key in summary}
+    origin = record.get("init_from")
+    if origin:
+        # Only the last two parts, because the path of this machine means nothing elsewhere.
+        run = Path(origin["workdir"])
+        record["init_from"] = {**origin, "workdir": f"{run.parent.name}/{run.name}"}
+    return record
 
 
 def _title(table: Table, plan: Plan, select: str) -> str:

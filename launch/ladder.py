@@ -26,8 +26,8 @@ its length is constant. GLMC with SAM ascends only on the classification terms, 
 from collections.abc import Mapping
 from typing import Any
 
-from launch.plan import Cell, Plan, Table
-from launch.two_stage import STRONG, WIDE_RECIPE
+from .plan import Cell, Plan, Table
+from .two_stage import STRONG, WIDE_RECIPE
 
 CIFARS = ("CIFAR-10-LT", "CIFAR-100-LT")
 # Length of the ascent step by loss, for CIFAR-10-LT and CIFAR-100-LT.

@@ -10,7 +10,7 @@ beta of 0.999; ours are this package's defaults.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launch.plan import Cell, Plan, Table
+from .plan import Cell, Plan, Table
 
 
 class Line(NamedTuple):

@@ -6,20 +6,25 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cifar10, cifar10_lt, cifar100, cifar100_lt
+from purenoise_jax.config import packaged
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.parts import beside
 from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
 
 EPOCHS = 200
 # The mini tier, on which two CPU cores take about two minutes a run.
 MINI_EPOCHS, MINI_MODEL, MINI_SIZE = 40, "resnet8", 16
+# Read by path, because the config files lie elsewhere in an installed package.
 MODULES: dict[str, ModuleType] = {
-    "CIFAR-10-LT": cifar10_lt,
-    "CIFAR-100-LT": cifar100_lt,
-    "CIFAR-10": cifar10,
-    "CIFAR-100": cifar100,
+    name: beside(str(packaged.folder() / "__init__.py"), file)
+    for name, file in (
+        ("CIFAR-10-LT", "cifar10_lt"),
+        ("CIFAR-100-LT", "cifar100_lt"),
+        ("CIFAR-10", "cifar10"),
+        ("CIFAR-100", "cifar100"),
+    )
 }
 # Fields that each cell sets itself; --model and --epochs change two of them.
 DECIDED = {

@@ -11,9 +11,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from benchmarks.chips import flops_of
-from launch.plan import Table
-from launch.step_cost import passes
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
@@ -22,7 +19,11 @@ from purenoise_jax.methods import METHODS, as_method
 from purenoise_jax.models import create_model
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_bytes, read_json
+from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.runtime.paths import expand
+
+from .plan import Table
+from .step_cost import passes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.plan import Cell, Plan, Table
-from launch.two_stage import STRONG
+from .plan import Cell, Plan, Table
+from .two_stage import STRONG
 
 LONG, STEP = "long-tailed", "step"
 BETA = {LONG: 2.0, STEP: 0.01}

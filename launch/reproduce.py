@@ -8,8 +8,6 @@ runs that start from it. Each run has a folder under --out; the table is made fr
 
 import argparse
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -18,25 +16,24 @@ from typing import Any
 
 import jax
 
-from launch import cells
-from launch.engines import in_turn, side_by_side, slurm
-from launch.engines.one_run import train
-from launch.local import SIGNALS, WITH_PARENT, end_with_parent
-from launch.plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
-from launch.planning import Task, tasks_of_table, training_pflop
-from launch.run_states import show_states
-from launch.tables import TABLES, make_table
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole, duration
-from purenoise_jax.runtime.errors import CheckpointError, ConfigError, unknown
+from purenoise_jax.runtime.errors import ConfigError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.runtime.workdir_lock import in_use
 from purenoise_jax.training.selection import LAST, SELECT
 from purenoise_jax.training.setup import LOCAL_FIELDS
+
+from . import cells
+from .engines import in_turn, side_by_side, slurm
+from .engines.one_run import train_one
+from .plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
+from .planning import Task, tasks_of_table, training_pflop
+from .run_states import show_states
+from .tables import TABLES, make_table
 
 FAILED = 1
 QUICK_EPOCHS = 5
@@ -219,7 +216,11 @@ def _reproduce(argv: Sequence[str]) -> int:
             f"--select {args.select} chooses among evaluations along the run, of which "
             f"--tier mini, --quick and eval.every_epochs=0 have none; legal: {LAST}"
         )
-    if args.select == "val" and not val and not plan.field("data.val_per_class"):
+    if (
+        args.select == "val"
+        and not val
+        and not (plan.field("data.val_per_class") or plan.field("data.folds"))
+    ):
         raise ConfigError(
             "--select val needs validation images: --set data.val_fraction=0.1 or "
             "--set data.val_per_class=3"
@@ -245,7 +246,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     # Orbax logs every step of a save.
     logging.getLogger("absl").setLevel(logging.ERROR)
     if args.run:
-        return _run_one(args.run, tasks, args.quick, console)
+        return train_one(args.run, tasks, args.quick, console)
     arguments = arguments_for_a_run(args, seeds)
     if args.engine == "slurm" and not args.only_table:
         slurm.submit(
@@ -268,30 +269,6 @@ def _reproduce(argv: Sequence[str]) -> int:
     for path in cells.write(table, rows, plan, root / "tables", args.table, args.select):
         console.print(str(path))
     return FAILED if broken else 0
-
-
-def _run_one(workdir: str, tasks: Sequence[Task], quick: bool, console: SafeConsole) -> int:
-    """Trains one run of the table, unless it is finished or trains elsewhere."""
-    if os.environ.get(WITH_PARENT):
-        # Signals were blocked when this process was started.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        end_with_parent()
-    found = [task for task in tasks if task.workdir == Path(workdir)]
-    if not found:
-        raise ConfigError(f"--run {workdir}: no run of this table; --dry-run lists them")
-    (task,) = found
-    if task.summary:
-        console.print(f"{workdir}: already done")
-        return 0
-    if in_use(task.workdir):
-        console.print(f"{workdir}: is running already")
-        return 0
-    missing = [w for w in task.starts_from if not (w / "summary.json").is_file()]
-    if missing:
-        raise CheckpointError(f"{workdir}: the run that it starts from, {missing[0]}, is not done")
-    compilation_cache.enable()
-    train(task, quick)
-    return 0
 
 
 def arguments_for_a_run(args: argparse.Namespace, seeds: int) -> list[str]:

@@ -4,11 +4,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.engines.one_run import failure
-from launch.planning import Task
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.console import SafeConsole, percent
 from purenoise_jax.runtime.workdir_lock import in_use
+
+from .engines.one_run import failure
+from .planning import Task
+from .summaries import accuracy
 
 DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO = (
     "done", "running", "queued", "failed", "stopped", "to do",
@@ -37,7 +39,7 @@ def state_of(task: Task, queued: Collection[Path] = ()) -> RunState:
     """
     summary = task.summary
     if summary:
-        return RunState(DONE, f"{percent(summary['test_accuracy'])} %")
+        return RunState(DONE, f"{percent(accuracy(summary))} %")
     steps = Checkpoints(task.workdir).steps() if task.workdir.is_dir() else []
     progress = f"checkpoint of step {steps[-1]:,}" if steps else "no checkpoint yet"
     if in_use(task.workdir):

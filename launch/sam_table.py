@@ -16,7 +16,7 @@ known here, so they stand in rows of their own.
 
 from typing import Any
 
-from launch.plan import Cell, Plan, Table
+from .plan import Cell, Plan, Table
 
 # Loss, methods, length of the ascent step of SAM for CIFAR-10-LT and CIFAR-100-LT, their numbers.
 LOSSES: tuple[tuple[str, str, tuple[float, float], tuple[str, str]], ...] = (

@@ -16,7 +16,7 @@ Joint-SSL compares two views that are not mixed, in passes of its own beside Cut
 
 from typing import Any
 
-from launch.plan import Cell, Plan, Table
+from .plan import Cell, Plan, Table
 
 RECIPE = "label_smoothing+ema"
 # Methods beside the recipe; few / medium / many of CINIC-10 and of CIFAR-100.

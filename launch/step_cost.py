@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.chips import flops_of
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import by_class
 from purenoise_jax.data.statistics import DataStats
@@ -26,6 +25,7 @@ from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models.heads import CLASS_SCALE
 from purenoise_jax.models.places import PLACES, Mix, unmixed
+from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.training.train_step import Inputs, Rows, init_state, make_step
 
 ROWS, SIDE, LAYERS = 8, 4, 20

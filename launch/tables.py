@@ -6,25 +6,25 @@ accuracies in percent, as printed in the paper (Zada, Benou and Irani 2022) and 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import cifar10, common
-from launch.ladder import ladder
-from launch.method_tables import methods_cifar10, methods_cifar100
-from launch.plan import Cell, Plan, Table
-from launch.procrustean import procrustean
-from launch.sam_table import sam_table
-from launch.simplifying import simplifying
-from launch.two_stage import two_stage
-from launch.zada_peers import zada_peers
+from purenoise_jax.config import packaged, parts
 from purenoise_jax.models.norm import NOISE_GRADS
+
+from .ladder import ladder
+from .method_tables import methods_cifar10, methods_cifar100
+from .plan import Cell, Plan, Table
+from .procrustean import procrustean
+from .sam_table import sam_table
+from .simplifying import simplifying
+from .two_stage import two_stage
+from .zada_peers import zada_peers
 
 NAMES = {"erm": "ERM", "rs": "RS", "drs": "DRS", "open": "OPeN"}
 NORM_NAMES = {"bn": "Standard BN", "aux_bn": "Auxiliary BN", "dar_bn": "DAR-BN"}
-CUI = Path(cifar10.__file__).parent / "subsets" / "cifar10_lt_100_cui.npy"
+CUI = packaged.folder() / "subsets" / "cifar10_lt_100_cui.npy"
 # Start of the deferred phase as a fraction of all epochs.
 DEFERRED = 0.8
 
@@ -190,8 +190,8 @@ def normalization(plan: Plan) -> Table:
     """Three sources of the statistics that normalise images."""
     constants = {
         "data__normalize": "explicit",
-        "data__normalize_mean": common.RESCIENCE_MEAN,
-        "data__normalize_std": common.RESCIENCE_STD,
+        "data__normalize_mean": parts.RESCIENCE_MEAN,
+        "data__normalize_std": parts.RESCIENCE_STD,
     }
 
     def named(which: str) -> dict[str, Any]:

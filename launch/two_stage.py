@@ -21,7 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from launch.plan import Cell, Plan, Table
+from .plan import Cell, Plan, Table
 
 CIFARS = ("CIFAR-10-LT", "CIFAR-100-LT")
 # The rate of weight balancing and LOS.

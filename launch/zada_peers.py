@@ -9,8 +9,8 @@ their authors for CIFAR-10-LT, and all rows the images of Cao et al. The "Oversa
 is from the first epoch on, as in the reproduction.
 """
 
-from launch.plan import Cell, Plan, Table
-from launch.two_stage import balanced_config, mislas_config
+from .plan import Cell, Plan, Table
+from .two_stage import balanced_config, mislas_config
 
 # CIFAR-10-LT at 100 and 50, CIFAR-100-LT at 100 and 50, CelebA-5.
 ROWS: tuple[tuple[str, str, str, tuple[str, str, str, str, str]], ...] = (

@@ -3,8 +3,11 @@
 purenoise-jax train --config digits_lt --workdir runs/digits
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from purenoise_jax.runtime.console import show, show_error, show_traceback
@@ -43,6 +46,12 @@ def _export(arguments: Sequence[str]) -> int:
     return export.main(arguments)
 
 
+def _calibrate(arguments: Sequence[str]) -> int:
+    from purenoise_jax import calibrate
+
+    return calibrate.main(arguments)
+
+
 def _report(arguments: Sequence[str]) -> int:
     from purenoise_jax.analysis import __main__ as analysis
 
@@ -55,12 +64,29 @@ def _verify(arguments: Sequence[str]) -> int:
     return checkpoint.main(["purenoise-jax", "verify", *arguments])
 
 
+def _chaos(arguments: Sequence[str]) -> int:
+    from purenoise_jax.chaos import __main__ as chaos
+
+    return chaos.main(arguments)
+
+
+def _launch(program: str, arguments: Sequence[str]) -> int:
+    """Runs a program of `launch`: within an installed package, or beside it in a checkout."""
+    inside = (Path(__file__).parent / "launch").is_dir()
+    folder = "purenoise_jax.launch" if inside else "launch"
+    return importlib.import_module(f"{folder}.{program}").main(arguments)
+
+
 COMMANDS = {
     "train": Command(_train, "trains by a config file, or continues a run"),
     "predict": Command(_predict, "classifies images with the network of a run"),
     "export": Command(_export, "writes the network of a run as a file for other programs"),
+    "calibrate": Command(_calibrate, "fits a temperature to the probabilities of a run"),
     "report": Command(_report, "writes everything about runs into one HTML file"),
+    "compare": Command(partial(_launch, "compare"), "trains methods with several seeds: one table"),
+    "reproduce": Command(partial(_launch, "reproduce"), "trains the runs of a table of the papers"),
     "verify": Command(_verify, "compares the checkpoints of a run with their checksums"),
+    "chaos": Command(_chaos, "breaks runs on purpose, and checks that they recover"),
 }
 
 

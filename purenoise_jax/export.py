@@ -63,7 +63,13 @@ def _export(argv: Sequence[str]) -> int:
     run, default = expand(args.run, "RUN"), f"classifier{KINDS[args.to].suffix}"
     out = expand(args.out, "--out") if args.out else run / "export" / default
     compilation_cache.enable()
-    classifier = load(run, epoch=args.epoch, prior=args.prior, costs=args.costs)
+    classifier = load(
+        run,
+        epoch=args.epoch,
+        prior=args.prior,
+        costs=args.costs,
+        temperature=args.temperature,
+    )
     written = export(classifier, args.to, out)
     for path in written.files:
         show(one_line(path))

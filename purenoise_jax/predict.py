@@ -15,6 +15,7 @@ from typing import TextIO
 
 from purenoise_jax.inference.classifier import load
 from purenoise_jax.inference.deployment_options import add_deployment
+from purenoise_jax.inference.intervals import wilson
 from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
@@ -78,7 +79,13 @@ def _predict(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     out = expand(args.out, "--out") if args.out else None
     compilation_cache.enable()
-    classifier = load(args.run, epoch=args.epoch, prior=args.prior, costs=args.costs)
+    classifier = load(
+        args.run,
+        epoch=args.epoch,
+        prior=args.prior,
+        costs=args.costs,
+        temperature=args.temperature,
+    )
     with _opened(out) as file:
         tally, left_out = predict_files(
             classifier, args.images, file, top=args.top, warn=partial(show_error, style="yellow")
@@ -106,10 +113,12 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 def _summary(tally: Tally, out: Path | None) -> str:
     line = f"{tally.images:,} images" + (f" in {out}" if out else "")
-    if tally.accuracy is not None:
+    if tally.accuracy is not None and tally.balanced_accuracy is not None:
+        low, high = (100 * end for end in wilson(tally.correct, tally.known))
         line += (
-            f"; accuracy {100 * tally.accuracy:.2f} %, {tally.correct:,} of {tally.known:,} whose "
-            "class is known"
+            f"; accuracy {100 * tally.accuracy:.2f} % (95 % interval {low:.1f} to {high:.1f}), "
+            f"{tally.correct:,} of {tally.known:,} whose class is known; balanced accuracy "
+            f"{100 * tally.balanced_accuracy:.2f} %"
         )
     return line
 

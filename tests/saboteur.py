@@ -50,11 +50,11 @@ def committed_too_late():
 def deletes_before_it_saves():
     save, complete = Checkpoints.save, Checkpoints._complete
 
-    def careless(self, state, record):
+    def careless(self, state, record, best=None):
         self.wait()
         for step in self.steps():
             shutil.rmtree(self.folder / str(step))
-        save(self, state, record)
+        save(self, state, record, best)
 
     def complete_slowly(self, step, staged):
         # Longer than it takes from the decision to kill until the kill.

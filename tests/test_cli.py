@@ -2,8 +2,10 @@
 
 import pytest
 
-from purenoise_jax import cli, export, main, predict
+from launch import compare, reproduce
+from purenoise_jax import calibrate, cli, export, main, predict
 from purenoise_jax.analysis import __main__ as analysis
+from purenoise_jax.chaos import __main__ as chaos
 from purenoise_jax.checkpoint import __main__ as checkpoint
 
 
@@ -12,7 +14,11 @@ from purenoise_jax.checkpoint import __main__ as checkpoint
     [
         (["predict", "runs/a", "x.png"], predict, ["runs/a", "x.png"]),
         (["export", "runs/a", "--to", "onnx"], export, ["runs/a", "--to", "onnx"]),
+        (["calibrate", "runs/a", "val"], calibrate, ["runs/a", "val"]),
         (["report", "runs/a", "runs/b"], analysis, ["report", "runs/a", "runs/b"]),
+        (["compare", "--config", "x"], compare, ["--config", "x"]),
+        (["reproduce", "main"], reproduce, ["main"]),
+        (["chaos", "--quick"], chaos, ["--quick"]),
         (["verify", "runs/a"], checkpoint, ["purenoise-jax", "verify", "runs/a"]),
         (
             ["train", "--config", "digits_lt"],
@@ -45,8 +51,8 @@ def test_an_unknown_subcommand_is_refused_in_one_line(capsys):
     assert cli.main(["purenoise-jax", "predcit"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "error: COMMAND='predcit' is unknown; legal: train, predict, export, report, verify; did "
-        "you mean 'predict'?"
+        "error: COMMAND='predcit' is unknown; legal: train, predict, export, calibrate, report, "
+        "compare, reproduce, verify, chaos; did you mean 'predict'?"
     )
 
 

@@ -10,7 +10,7 @@ ROOT = Path(purenoise_jax.__file__).parent
 # A folder imports folders of lower rank only; those of one rank know nothing of each other.
 RANK = {"runtime": 1, "data": 2, "models": 2, "checkpoint": 3, "methods": 3, "config": 4}
 RANK |= {"training": 5, "inference": 6, "chaos": 6, "analysis": 7, "main": 8, "": 8}
-RANK |= {"predict": 8, "export": 8, "cli": 9}
+RANK |= {"predict": 8, "export": 8, "calibrate": 8, "cli": 9}
 
 
 def modules():

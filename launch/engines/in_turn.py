@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.engines.one_run import train
-from launch.planning import Task
 from purenoise_jax.runtime.console import SafeConsole, duration, percent
 from purenoise_jax.runtime.errors import CheckpointError, NonFiniteError
+
+from ..planning import Task
+from ..summaries import accuracy
+from .one_run import train
 
 MEANS_NOTHING = "quick: this number means nothing"
 
@@ -23,7 +25,7 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     for number, task in enumerate(tasks, start=1):
         name = f"[{number}/{len(tasks)}] {task.name}"
         if task.summary:
-            before = percent(task.summary["test_accuracy"])
+            before = percent(accuracy(task.summary))
             console.print(f"{name}: already done, {before} %{note}")
             continue
         if any(earlier in broken for earlier in task.starts_from):

@@ -2,19 +2,32 @@
 
 import contextlib
 import gc
+import os
+import signal
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from launch.planning import Task
 from purenoise_jax.main import write_report
-from purenoise_jax.runtime.console import Display
-from purenoise_jax.runtime.errors import InUseError, exit_code, one_line
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import Display, SafeConsole
+from purenoise_jax.runtime.errors import (
+    CheckpointError,
+    ConfigError,
+    InUseError,
+    exit_code,
+    one_line,
+)
 from purenoise_jax.runtime.files import read_json, write_json
+from purenoise_jax.runtime.workdir_lock import in_use
 from purenoise_jax.training.loop import train_and_evaluate
+
+from ..local import SIGNALS, WITH_PARENT, end_with_parent
+from ..planning import Task
 
 # In the workdir of a run that has failed, until it is finished after all.
 FAILURE = "failed.json"
@@ -55,6 +68,44 @@ def train(task: Task, quick: bool) -> dict[str, Any]:
         jax.clear_caches()
         gc.collect()
     return task.summary or {}
+
+
+def train_one(workdir: str, tasks: Sequence[Task], quick: bool, console: SafeConsole) -> int:
+    """Trains one run of a table, unless it is finished or trains elsewhere.
+
+    Args:
+        workdir: of the run.
+        tasks: of the table.
+        quick: show no progress.
+        console: where it is said that there is nothing to do.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: the table has no such run.
+        CheckpointError: the run that it starts from is not done.
+    """
+    if os.environ.get(WITH_PARENT):
+        # Signals were blocked when this process was started.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        end_with_parent()
+    found = [task for task in tasks if task.workdir == Path(workdir)]
+    if not found:
+        raise ConfigError(f"--run {workdir}: no run of this table; --dry-run lists them")
+    (task,) = found
+    if task.summary:
+        console.print(f"{workdir}: already done")
+        return 0
+    if in_use(task.workdir):
+        console.print(f"{workdir}: is running already")
+        return 0
+    missing = [w for w in task.starts_from if not (w / "summary.json").is_file()]
+    if missing:
+        raise CheckpointError(f"{workdir}: the run that it starts from, {missing[0]}, is not done")
+    compilation_cache.enable()
+    train(task, quick)
+    return 0
 
 
 def failure(workdir: Path) -> dict[str, Any] | None:

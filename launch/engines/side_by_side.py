@@ -16,13 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from launch.local import SIGNALS, WITH_PARENT, stop
-from launch.planning import Task
-from launch.run_states import DONE, RUNNING, state_of
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import INTERRUPTED, TERMINATED, Stopped
 
-COMMAND = (sys.executable, "-m", "launch.reproduce")
+from ..local import SIGNALS, WITH_PARENT, stop
+from ..planning import Task
+from ..run_states import DONE, RUNNING, state_of
+
+# In an installed package, `launch` lies within it.
+PACKAGE = __name__.rpartition(".engines")[0]
+COMMAND = (sys.executable, "-m", f"{PACKAGE}.reproduce")
 # Beside the folders of the runs: the output of each process.
 LOGS = "logs"
 # Of a GPU's memory, shared by the processes on it.
@@ -30,16 +33,22 @@ MEMORY = 0.9
 
 
 def run(
-    tasks: Sequence[Task], arguments: Sequence[str], jobs: int, root: Path, console: SafeConsole
+    tasks: Sequence[Task],
+    arguments: Sequence[str],
+    jobs: int,
+    root: Path,
+    console: SafeConsole,
+    command: Sequence[str] = (),
 ) -> list[Path]:
     """Runs the tasks that are not finished, a task after those that it starts from.
 
     Args:
         tasks: of a table, each after those that it starts from.
-        arguments: of `launch.reproduce`, for all processes; each gets `--run WORKDIR` besides.
+        arguments: of the command, for all processes; each gets `--run WORKDIR` besides.
         jobs: processes at a time, at least 1.
         root: folder of all runs.
         console: where the outcome of each run is shown.
+        command: that trains a run; empty = `COMMAND`, `launch.reproduce`.
 
     Returns:
         The workdirs of runs that failed, that another process trains, or that start from these.
@@ -72,7 +81,8 @@ def run(
                             break
                         waiting.remove(task)
                         own = _gpu_of(place, jobs, gpus)
-                        running[place] = task, _start(task, arguments, place, jobs, root, own)
+                        words = [*(command or COMMAND), *arguments, "--run", str(task.workdir)]
+                        running[place] = task, _start(task, words, place, jobs, root, own)
                     finally:
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
                     console.print(f"{task.name}: started")
@@ -106,13 +116,12 @@ def _log(task: Task, root: Path) -> Path:
 
 def _start(
     task: Task,
-    arguments: Sequence[str],
+    command: Sequence[str],
     place: int,
     jobs: int,
     root: Path,
     environment: Mapping[str, str],
 ) -> subprocess.Popen:
-    command = [*COMMAND, *arguments, "--run", str(task.workdir)]
     with open(_log(task, root), "ab") as log:
         process = subprocess.Popen(
             command,

@@ -11,10 +11,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from launch.planning import Task
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically
+
+from ..planning import Task
 
 JOBS = "jobs"
 SCRIPT = Path(__file__).parents[1] / "slurm_array.sbatch"

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.console import SPLITS
 
 MARKERS = "osD^vP*X"
 NAMED = 12  # with more classes, the axis does not show their names
@@ -68,7 +69,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             )
         axes.set_xscale("log")
         axes.set_ylim(-4, 104)
-        axes.set_ylabel("test accuracy (%)")
+        axes.set_ylabel(f"{SPLITS[runs[0].shown]} accuracy (%)")
         _label_classes(axes, list(evaluations.values()))
         if len(runs) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)

@@ -7,11 +7,14 @@ from purenoise_jax.analysis import (
     class_accuracy,
     confusion,
     curves,
+    errors,
     gradients,
     groups,
     images,
     noise_features,
     predictions,
+    reliability,
+    scores,
     subsets,
     tsne,
 )
@@ -37,6 +40,15 @@ FIGURES: dict[str, Entry] = {
     "confusion": Entry(confusion.draw, "confusion matrix, a row for each true class"),
     "groups": Entry(groups.draw, "accuracy of five groups of classes, rarest to most frequent"),
     "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
+    "scores": Entry(
+        scores.draw, "precision, recall, F1 and average precision of each class", ("epoch",)
+    ),
+    "reliability": Entry(
+        reliability.draw, "accuracy by probability of the predicted class", ("epoch",)
+    ),
+    "errors": Entry(
+        errors.draw, "the most probable wrong predictions as images", ("epoch", "images")
+    ),
     "images": Entry(
         images.draw, "a training batch, augmented, with its noise images", ("epoch", "images")
     ),

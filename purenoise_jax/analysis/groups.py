@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups
 
@@ -40,7 +41,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         axes.grid(axis="x", visible=False)
         axes.set_ylim(0, 109)
         axes.set_yticks(range(0, 101, 20))
-        axes.set_ylabel("test accuracy (%)")
+        axes.set_ylabel(f"{SPLITS[runs[0].shown]} accuracy (%)")
         axes.set_xlabel("fifths of the classes (training images per class)")
         if len(runs) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)

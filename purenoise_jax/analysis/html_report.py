@@ -10,13 +10,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
-from ml_collections import ConfigDict
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
-from purenoise_jax.config.identity import config_hash
+from purenoise_jax.analysis.seeds import group_rows, hash_without_seed
 from purenoise_jax.inference.runs import Run, load_finished
+from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.experiment import Experiment
@@ -50,6 +50,7 @@ class Section:
     """The part of the report about one run."""
 
     label: str
+    split: str
     subtitle: str
     warning: str
     headline: list[run_tables.Row]
@@ -105,11 +106,13 @@ def render(runs: Sequence[Run]) -> str:
     return environment.from_string(source).render(
         title=names,
         several=several,
+        split=" or ".join(sorted({SPLITS[run.shown] for run in runs})),
         notes=_notes(runs, evaluations),
         table=[
             (run.label, run_tables.headline(evaluation), evaluation)
             for run, evaluation in zip(runs, evaluations, strict=True)
         ],
+        by_config=group_rows(runs, evaluations),
         differing=run_tables.differing_fields(runs) if several else [],
         labels=[run.label for run in runs],
         shared=_pictures(runs, [*_SHARED]) if several else [],
@@ -124,7 +127,7 @@ def render(runs: Sequence[Run]) -> str:
 _SHARED = {
     "Accuracy of classes by frequency": (groups.draw, False, "the five groups of classes"),
     "Accuracy and class size": (class_accuracy.draw, False, "each class against its size"),
-    "Training": (curves.draw, True, "loss, test accuracy and learning rate by epoch"),
+    "Training": (curves.draw, True, "loss, accuracy and learning rate by epoch"),
 }
 _OWN = {
     "Confusion matrix": (confusion.draw, False, "shares of each true class by predicted class"),
@@ -182,9 +185,10 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     count = len(evaluation.class_counts) if evaluation else 0
     return Section(
         label=run.label,
+        split=SPLITS[run.shown],
         subtitle=subtitle,
         warning=warning,
-        headline=run_tables.headline(evaluation),
+        headline=[*run_tables.headline(evaluation), *run_tables.validation_rows(evaluation)],
         pictures=_pictures([run], [*_OWN] if several else [*_SHARED, *_OWN]),
         classes=classes,
         folded=MANY_CLASSES < count <= run_tables.ALL,
@@ -230,10 +234,7 @@ def _seeds_note(runs: Sequence[Run]) -> str:
     """Returns a sentence on the number of seeds of each config."""
     seeds: dict[str, set[int]] = collections.defaultdict(set)
     for run in runs:
-        # With one seed for all, runs that differ only in their seed have the same hash.
-        config = ConfigDict(run.config.to_dict())
-        config.seed = 0
-        seeds[config_hash(config)].add(run.config.seed)
+        seeds[hash_without_seed(run)].add(run.config.seed)
     fewest, most = min(map(len, seeds.values())), max(map(len, seeds.values()))
     if most == 1:
         return "One seed per config: small differences may be due to chance."

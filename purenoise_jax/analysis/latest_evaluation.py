@@ -1,4 +1,7 @@
-"""The newest evaluation of a run on the test set, also of a run that is not finished."""
+"""The newest evaluation of a run on the test set, also of a run that is not finished.
+
+A run without a test set has validation images in its place.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.inference.runs import Run
+from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
 from purenoise_jax.training import confusion
 
@@ -24,6 +28,7 @@ UNPREFIXED = (
     "confusion_matrix",
     "shifted_accuracy",
 )
+VALIDATION = ("accuracy", "balanced_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,9 @@ class Evaluation:
             shifted_accuracy; numbers that do not exist are left out.
         class_counts: K training images per class.
         class_names: K names without control characters (see `errors.harmless`).
+        split: "test", or "val" of a run without a test set.
+        validation: accuracy and balanced_accuracy on validation images, if there are any beside a
+            test set.
     """
 
     workdir: Path
@@ -48,6 +56,13 @@ class Evaluation:
     numbers: dict[str, Any]
     class_counts: list[int]
     class_names: list[str]
+    split: str = "test"
+    validation: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name of the split: "test" or "validation"."""
+        return SPLITS[self.split]
 
     @property
     def order(self) -> list[int]:
@@ -67,7 +82,7 @@ class Evaluation:
         recorded = self.number("confusion_matrix")
         if recorded is not None:
             return confusion.Confusion.from_dense(np.asarray(recorded, np.int64))
-        return confusion.load(self.workdir / confusion.FILES["test"], self.step)
+        return confusion.load(self.workdir / confusion.FILES[self.split], self.step)
 
 
 def latest_evaluation(run: Run) -> Evaluation:
@@ -83,22 +98,29 @@ def latest_evaluation(run: Run) -> Evaluation:
     if newer:
         record = newer[-1]
         numbers = {
-            name.removeprefix("test/"): value
+            name.removeprefix(f"{run.shown}/"): value
             for name, value in record.items()
-            if name.startswith("test/")
+            if name.startswith(f"{run.shown}/")
         }
         epoch, step, finished = record["epoch"], record["step"], False
+        validation = {name: record.get(f"val/{name}") for name in VALIDATION}
     elif summary:
         numbers = {name: summary.get(name) for name in UNPREFIXED}
-        numbers |= {name: summary.get(f"test_{name}") for name in PREFIXED}
+        numbers |= {name: summary.get(f"{run.shown}_{name}") for name in PREFIXED}
         # A run that was started again with more epochs still has the summary of the shorter run.
-        epoch, finished = ended, ended >= run.config.num_epochs
+        planned = ended if summary.get("ended_early") else run.config.num_epochs
+        epoch, finished = ended, ended >= planned
         step = summary.get("steps", 0)
+        validation = {name: summary.get(f"val_{name}") for name in VALIDATION}
     else:
         raise ConfigError(f"{run.path} has no evaluation yet")
     counts, names = _classes(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
-    return Evaluation(run.path, epoch, step, finished, numbers, counts, names)
+    if run.shown == "val" or None in validation.values():
+        validation = {}
+    return Evaluation(
+        run.path, epoch, step, finished, numbers, counts, names, run.shown, validation
+    )
 
 
 def _classes(run: Run) -> tuple[list[int], list[str]]:

@@ -86,7 +86,7 @@ def training_features(network: Network, seed: int) -> tuple[np.ndarray, np.ndarr
 def measure(run: Run, options: Options) -> dict[str, Any]:
     """Returns the numbers of one run, by mode; see `compare`."""
     network, count = Network(run, options.epoch), options.images or IMAGES
-    images = run.experiment.dataset.test_images
+    images = run.experiment.dataset.shown_images[0]
     chosen = np.random.default_rng(options.seed).permutation(len(images))[:count]
     natural = network.evaluate(network.images(images[chosen])).features
     noise = network.evaluate(noise_inputs(network, count, options.seed)).features

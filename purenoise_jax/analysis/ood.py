@@ -52,7 +52,7 @@ def ood_images(run: Run, options: Options) -> Images:
 
 def _load(run: Run, options: Options) -> Images:
     data = run.config.data
-    size: dict[str, Any] = {"image_size": data.image_size}
+    size: dict[str, Any] = {"image_size": data.image_size, "resize": data.resize}
     default = OTHER.get(data.name, "") if data.source in HOLDS_CIFAR else ""
     name = options.ood_name or default
     if not name and not options.ood_path:

@@ -66,13 +66,14 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
         return [Row(name, NONE, "not evaluated yet") for name in names]
     shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
-    over = f"over the {len(shares) - absent:,} classes that are in the test set" if absent else ""
+    over = f"over the {len(shares) - absent:,} classes with {evaluation.title} images"
+    over = over if absent else ""
     missed = sum(share == 0 for share in shares)
     zero = f"{missed:,} of {len(shares):,} classes never recognised" if missed else ""
     nll, top5 = evaluation.number("nll"), evaluation.number("top5_accuracy")
     within = "" if top5 is None else f"{100 * top5:.1f} % among the top 5"
     return [
-        Row("test accuracy", *_percent(evaluation.number("accuracy"), note=within)),
+        Row(f"{evaluation.title} accuracy", *_percent(evaluation.number("accuracy"), note=within)),
         Row("balanced accuracy", *_percent(evaluation.number("balanced_accuracy"), note=over)),
         _rarest(evaluation),
         Row(
@@ -85,6 +86,14 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
             "not recorded" if nll is None else "nats per image",
         ),
         Row("calibration error (ECE)", *_percent(evaluation.number("ece"))),
+    ]
+
+
+def validation_rows(evaluation: Evaluation | None) -> list[Row]:
+    """Returns the accuracies on validation images, of a run that has them beside a test set."""
+    return [
+        Row(f"validation, {name.replace('_', ' ')}", *_percent(share))
+        for name, share in (evaluation.validation if evaluation else {}).items()
     ]
 
 

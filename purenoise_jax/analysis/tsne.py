@@ -70,17 +70,18 @@ def points(run: Run, options: Options) -> tuple[np.ndarray, np.ndarray]:
     """Returns one run's points, f32[N, 2], and their labels, int[N]: a class, `OOD` or `NOISE`."""
     network, dataset = Network(run, options.epoch), run.experiment.dataset
     count = options.images or IMAGES
-    chosen = pick(dataset.test_labels, count, options.seed)
+    test_images, test_labels = dataset.shown_images
+    chosen = pick(test_labels, count, options.seed)
     ood = ood_images(run, options)
     drawn = np.random.default_rng(options.seed).permutation(len(ood))[:count]
     inputs = np.concatenate(
         [
-            network.images(dataset.test_images[chosen]),
+            network.images(test_images[chosen]),
             network.images(ood[drawn]),
             noise_inputs(network, count, options.seed),
         ]
     )
-    labels = [dataset.test_labels[chosen], np.full(len(drawn), OOD), np.full(count, NOISE)]
+    labels = [test_labels[chosen], np.full(len(drawn), OOD), np.full(count, NOISE)]
     return embed(network.evaluate(inputs).features, options.seed), np.concatenate(labels)
 
 

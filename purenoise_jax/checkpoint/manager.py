@@ -45,6 +45,7 @@ class Checkpoints:
         workdir: of the run.
         keep: number of rolling checkpoints that are kept.
         keep_steps: steps whose checkpoints are never pruned.
+        keeps_best: beside these, the best checkpoint is kept, see `save`.
 
     Only `prepare`, `save` and `quarantine` change files; they require the workdir lock.
 
@@ -59,10 +60,12 @@ class Checkpoints:
         *,
         keep: int = 1,
         keep_steps: Sequence[int] = (),
+        keeps_best: bool = False,
     ) -> None:
         self.folder = Path(workdir).resolve() / FOLDER
         self.passed_over: dict[int, str] = {}
-        self._keep, self._keep_steps = keep, set(keep_steps)
+        self._keep, self._keep_steps, self._keeps_best = keep, set(keep_steps), keeps_best
+        self._best: int | None = None
         # Tracked here because processes may see directory listings at different times.
         self._complete_steps: set[int] = set()
         self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
@@ -137,7 +140,8 @@ class Checkpoints:
         rolling = len(present - self._keep_steps)
         kept = [s for s in self._keep_steps - present if step < s <= last]
         # One more, because a checkpoint is written before another is deleted.
-        return max(self._keep - rolling, 0) + len(kept) + 1 if step < last else 0
+        most = max(self._keep - rolling, 0) + len(kept) + self._keeps_best
+        return most + 1 if step < last else 0
 
     def prepare(self) -> None:
         """Creates the folder and removes unfinished checkpoints of killed runs.
@@ -158,7 +162,7 @@ class Checkpoints:
             for path in self._in(name):
                 _delete(path)
 
-    def save(self, state: Any, record: Mapping[str, Any]) -> None:
+    def save(self, state: Any, record: Mapping[str, Any], best: int | None = None) -> None:
         """Writes a state as the checkpoint of its step.
 
         When this returns, the arrays are written and the state may change. A background thread then
@@ -168,11 +172,15 @@ class Checkpoints:
             state: a dataclass of collections, such as `TrainState`, with the number of completed
                 steps in `step`.
             record: JSON values that identify the run.
+            best: step of the best checkpoint, which is not pruned before another one is the best
+                and complete; None = there is none.
 
         Raises:
             StorageError: this checkpoint, or the one before it, could not be written.
         """
         self.wait()
+        # Not before: the checkpoint before this one still keeps the best so far.
+        self._best = best
         step = int(state.step)
         if step in self._complete_steps:
             return
@@ -327,7 +335,7 @@ class Checkpoints:
         manifest.sync_folder(self.folder)
         # Higher steps belong to another run and must not count as kept.
         ours = [other for other in self.steps() if other <= step]
-        for old in prunable(ours, self._keep, self._keep_steps):
+        for old in prunable(ours, self._keep, {*self._keep_steps, self._best}):
             # Renamed first, so that a half-deleted step is never listed.
             trashed = self.folder / TRASH / str(old)
             (self.folder / str(old)).rename(trashed)
@@ -373,7 +381,7 @@ class Checkpoints:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def prunable(steps: Sequence[int], keep: int, keep_steps: Collection[int]) -> list[int]:
+def prunable(steps: Sequence[int], keep: int, keep_steps: Collection[int | None]) -> list[int]:
     """Returns the steps that may be deleted.
 
     Args:

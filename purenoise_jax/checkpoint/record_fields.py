@@ -41,6 +41,19 @@ def _origin(value: Any) -> bool:
     return isinstance(value.get("workdir"), str) and _count(value.get("epoch"))
 
 
+def _best(value: Any) -> bool:
+    """True for the best evaluation so far, see `training/best.py`."""
+    if not isinstance(value, dict):
+        return value is None
+    counts = ("step", "epoch", "stale")
+    return (
+        value.keys() == {"metric", "value", *counts}
+        and isinstance(value["metric"], str)
+        and _number(value["value"])
+        and all(_count(value[name]) for name in counts)
+    )
+
+
 # Field -> (check, legal values in words).
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "steps_per_epoch": (lambda value: _count(value) and value > 0, "an integer of at least 1"),
@@ -53,7 +66,10 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "skipped_steps": (_count, "a count"),
     "skipped_in_a_row": (_count, "a count"),
     "init_from": (_origin, "null, or an object with workdir and epoch"),
+    "best": (_best, "null, or an object with metric, value, step, epoch and stale"),
 }
+# Field -> its value in records that earlier versions have written.
+ABSENT: dict[str, Any] = {"best": None}
 
 
 def check_fields(record: Mapping[str, Any], where: str) -> None:
@@ -66,7 +82,7 @@ def check_fields(record: Mapping[str, Any], where: str) -> None:
     Raises:
         CheckpointError: naming all missing fields, or the first that is not legal.
     """
-    missing = [name for name in FIELDS if name not in record]
+    missing = [name for name in FIELDS if name not in record and name not in ABSENT]
     if missing:
         raise CheckpointError(
             f"{where}: its record lacks {', '.join(missing)}, so another version of "
@@ -74,7 +90,7 @@ def check_fields(record: Mapping[str, Any], where: str) -> None:
             "scratch with --config.fresh=True"
         )
     for name, (is_legal, words) in FIELDS.items():
-        if not is_legal(record[name]):
+        if name in record and not is_legal(record[name]):
             raise CheckpointError(
                 f"{where}: its record has {name}={shown(record[name])}, which is not legal; "
                 f"legal: {words}"

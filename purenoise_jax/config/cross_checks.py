@@ -9,8 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config.fields import NONE
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.view import CROPS, RANDOM_CROP
 from purenoise_jax.methods import check_arguments
 from purenoise_jax.methods.schedules import COSINE, STEP
@@ -45,10 +47,31 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"{data.source}; legal: {unused!r}"
             )
     _check_crops(data)
-    if data.val_fraction and data.val_per_class:
+    if data.resize != SQUASH and data.resize_shorter:
         raise ConfigError(
-            f"data.val_fraction={data.val_fraction:g} and data.val_per_class={data.val_per_class} "
-            "are two rules for the validation images; legal: 0 for one of them"
+            f"data.resize={data.resize} and data.resize_shorter={data.resize_shorter} are two ways "
+            f"to resize; legal: {SQUASH}, or 0"
+        )
+    if data.resize != SQUASH and not data.image_size:
+        raise ConfigError(
+            f"data.resize={data.resize} is used only with data.image_size above 0; legal: {SQUASH}"
+        )
+    names = ("val_fraction", "val_per_class", "folds")
+    rules = [f"data.{name}={data[name]:g}" for name in names if data[name]]
+    if len(rules) > 1:
+        raise ConfigError(
+            f"{rules[0]} and {rules[1]} are two rules for the validation images; legal: 0 for one "
+            "of them"
+        )
+    if data.folds == 1:
+        raise ConfigError("data.folds=1 would leave no image to train with; legal: 0, 2 or more")
+    if data.fold >= max(data.folds, 1):
+        legal = f"0 .. {data.folds - 1}" if data.folds else "0, because data.folds=0"
+        raise ConfigError(f"data.fold={data.fold} is not legal; legal: {legal}")
+    if config.eval.patience and config.checkpoint.best == NONE:
+        raise ConfigError(
+            f"eval.patience={config.eval.patience} counts evaluations without a better one, but "
+            f"checkpoint.best={NONE} names no metric; legal: 0, or a metric"
         )
     for name in sorted({m for phase in config.phases.values() for m in phase.methods}):
         check_arguments(name, config.method.get(name, {}), config.batch_size)

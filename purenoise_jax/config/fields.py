@@ -17,6 +17,7 @@ from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.lists import REPEATS
 from purenoise_jax.data.sources.registry import SOURCES
+from purenoise_jax.data.sources.resize import RESIZES
 from purenoise_jax.data.training_set import NORMALIZE
 from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import METHODS, arguments_of
@@ -42,6 +43,10 @@ MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
 MAX_SIDE = 16_384
 MAX_OPS = 100
 MAX_WORKERS = 1024
+EVAL_TEST = ("always", "end")
+# Metrics of `checkpoint.best`; the best of "nll" is the smallest.
+NONE = "none"
+BEST = (NONE, "balanced_accuracy", "accuracy", "geometric_mean", "nll")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,9 @@ _STATIC_FIELDS: dict[str, Field] = {
     "data.val_list": Field(
         "", "of source=list: validation images; '' = none", Text(), fixed=False, absent=""
     ),
-    "data.test_list": Field("", "of source=list: test images", Text(), fixed=False, absent=""),
+    "data.test_list": Field(
+        "", "of source=list: test images; '' = none", Text(), fixed=False, absent=""
+    ),
     "data.path_column": Field(
         "path", "column of .csv lists with the paths below data.path", Text(), absent="path"
     ),
@@ -154,14 +161,15 @@ _STATIC_FIELDS: dict[str, Field] = {
         OneOf(REPEATS),
         absent="refuse",
     ),
-    "data.test_fraction": Field(
-        0.0,
-        "for data without a test split: share of each class that tests, the same in all runs",
-        Real(0, 1, below=True),
-        absent=0.0,
-    ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
+    ),
+    "data.resize": Field(
+        "squash",
+        "with image_size, images that are no squares: both sides scaled, the largest square in the "
+        "middle, or the longer side scaled and the rest black",
+        OneOf(RESIZES),
+        absent="squash",
     ),
     "data.resize_shorter": Field(
         0,
@@ -185,7 +193,9 @@ _STATIC_FIELDS: dict[str, Field] = {
         "cao", "images kept of a class: shuffled (Cao et al.) or the first n", OneOf(RULES)
     ),
     "data.seed": Field(
-        0, "seed of the cao rule, and of the draw of validation images", Integer(0, MAX_SEED)
+        0,
+        "seed of the cao rule, and of the draw of validation and test images",
+        Integer(0, MAX_SEED),
     ),
     "data.indices": Field(
         "", "file with the indices of the subset, instead of the rule", Text(), fixed=False
@@ -208,6 +218,21 @@ _STATIC_FIELDS: dict[str, Field] = {
         Integer(0),
         absent=0,
     ),
+    "data.folds": Field(
+        0,
+        "instead of a share: parts that the training images are divided into, one of which is for "
+        "validation; 0 = none",
+        Integer(0),
+        absent=0,
+    ),
+    "data.fold": Field(0, "with folds: the part for validation, from 0", Integer(0), absent=0),
+    "data.test_fraction": Field(
+        0.0,
+        "share of each class held out of the training images to test with, of data without a test "
+        "set, before any validation images",
+        Real(0, 1, below=True),
+        absent=0.0,
+    ),
     "data.feed": Field(
         "auto",
         "images lie on the devices, in a file on the host, or are decoded as they are needed; "
@@ -226,8 +251,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "data.on_bad": Field(
         "stop",
-        "with feed=mapped or decoded, an image that cannot be read or has changed: stop the run, "
-        "or skip the image and list it",
+        "an image file that cannot be read, at the start or later, or has changed: stop the run, "
+        "or skip the file and list it in bad_images.txt",
         OneOf(ON_BAD),
         fixed=False,
         absent="stop",
@@ -364,6 +389,14 @@ _STATIC_FIELDS: dict[str, Field] = {
         0, "steps between rolling checkpoints within epochs; 0 = none", Integer(0), fixed=False
     ),
     "checkpoint.keep": Field(2, "number of rolling checkpoints to keep", Integer(1), fixed=False),
+    "checkpoint.best": Field(
+        "balanced_accuracy",
+        "metric of the validation images by which the best checkpoint is kept as well; without "
+        "validation images there is none",
+        OneOf(BEST),
+        fixed=False,
+        absent=NONE,
+    ),
     "fresh": Field(
         False,
         "start from scratch and move existing checkpoints to quarantine/; a job that SLURM "
@@ -374,6 +407,21 @@ _STATIC_FIELDS: dict[str, Field] = {
     "report": Field(True, "write report.html at the end", Switch(), fixed=False),
     "eval.every_epochs": Field(
         5, "epochs between evaluations; 0 = only at the end", Integer(0), fixed=False
+    ),
+    "eval.test": Field(
+        "always",
+        "the test set is evaluated whenever the validation images are, or only at the end",
+        OneOf(EVAL_TEST),
+        fixed=False,
+        absent="always",
+    ),
+    "eval.patience": Field(
+        0,
+        "evaluations of the last phase in a row without a better one by checkpoint.best, after "
+        "which the run ends; 0 = it never ends early",
+        Integer(0),
+        fixed=False,
+        absent=0,
     ),
     "eval.batch_size": Field(
         512,

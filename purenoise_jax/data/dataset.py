@@ -18,12 +18,14 @@ class Dataset:
         name: name for messages and logs, for example `"cifar10"`.
         train_images: `uint8[N, H, W, C]`, values 0..255, C is 1 or 3.
         train_labels: `int32[N]`, values 0..K-1.
-        test_images: `uint8[M, H, W, C]`, same H, W and C as the training images.
+        test_images: `uint8[M, H, W, C]`, same H, W and C as the training images; M is 0 without a
+            test set.
         test_labels: `int32[M]`, values 0..K-1.
         class_names: the K class names in label order.
         val_images: `uint8[V, H, W, C]`, or None if the source has no validation split.
         val_labels: `int32[V]`, or None if the source has no validation split.
         content: sha256, in hex, that identifies images and labels; "" = computed from the pixels.
+        left_out: one line about each image that could not be read and was left out.
     """
 
     name: str
@@ -35,11 +37,29 @@ class Dataset:
     val_images: Images | None = None
     val_labels: np.ndarray | None = None
     content: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         """The number of classes K."""
         return len(self.class_names)
+
+    @property
+    def shown(self) -> str:
+        """The split whose numbers are a run's: "test", or "val" without a test set."""
+        return "test" if len(self.test_labels) else "val"
+
+    @property
+    def shown_images(self) -> tuple[Images, np.ndarray]:
+        """Images and labels of the split `shown`."""
+        if self.shown == "val" and self.val_images is not None and self.val_labels is not None:
+            return self.val_images, self.val_labels
+        return self.test_images, self.test_labels
+
+
+def no_images(like: Images) -> np.ndarray:
+    """Returns the images of a split that has none, `uint8[0, H, W, C]`, with the size of others."""
+    return np.zeros((0, *like.shape[1:]), np.uint8)
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -52,9 +72,9 @@ def check_dataset(dataset: Dataset) -> Dataset:
         The same data set with its labels as `int32[N]`.
 
     Raises:
-        DataError: the images are not `uint8[N, H, W, C]` with C 1 or 3 and at least one image, the
-            splits differ in image shape, the counts of images and labels differ, or a label is not
-            an integer in 0..K-1. The message names the split and the first offending labels.
+        DataError: the images are not `uint8[N, H, W, C]` with C 1 or 3, there is no training image,
+            the splits differ in image shape, the counts of images and labels differ, or a label is
+            not an integer in 0..K-1. The message names the split and the first offending labels.
     """
     if dataset.num_classes < 2:
         raise DataError(f"{dataset.name}: there must be two classes, got {dataset.class_names}")
@@ -71,7 +91,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     labels: dict[str, np.ndarray] = {}
     for split, (split_images, split_labels) in splits.items():
         where = f"{dataset.name}, split {split}"
-        _check_images(where, split_images)
+        _check_images(where, split_images, may_be_none=split == "test")
         flat = as_labels(
             where, split_labels, images=len(split_images), num_classes=dataset.num_classes
         )
@@ -89,7 +109,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     )
 
 
-def _check_images(where: str, images: Any) -> None:
+def _check_images(where: str, images: Any, may_be_none: bool) -> None:
     if not isinstance(images, np.ndarray | HostImages) or images.dtype != np.uint8:
         seen = getattr(images, "dtype", type(images).__name__)
         raise DataError(f"{where}: images must be a uint8 array, got {seen}")
@@ -97,7 +117,7 @@ def _check_images(where: str, images: Any) -> None:
         raise DataError(f"{where}: images must be [N, H, W, C], got shape {images.shape}")
     if images.shape[3] not in (1, 3):
         raise DataError(f"{where}: images must have 1 or 3 channels, got {images.shape[3]}")
-    if images.size == 0:
+    if images.size == 0 and not (may_be_none and len(images) == 0):
         raise DataError(f"{where}: there are no images, shape {images.shape}")
 
 

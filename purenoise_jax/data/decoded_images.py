@@ -44,6 +44,7 @@ class DecodedImages(HostImages):
         self._manifest, self._all = manifest, entries
         self._chosen = np.arange(len(entries)) if chosen is None else chosen
         self._view, self._skips_bad = view, skips_bad
+        self._looked: tuple[np.ndarray, dict[int, str], str] | None = None
         if view.side:
             image_shape = (view.side, view.side, manifest.store.channels)
         super().__init__((len(self._chosen), *(image_shape or self._first_shape())))
@@ -67,12 +68,34 @@ class DecodedImages(HostImages):
         settings = (self._view, self._skips_bad, self.shape[1:], self._chosen[index])
         return DecodedImages(self._manifest, self._all, *settings)
 
+    def digests(self) -> np.ndarray:
+        """Eight bytes of the sha256 of every file or record, uint64[N]; no file is read."""
+        return np.array([int(entry.sha256[:16], 16) for entry in self._entries()], np.uint64)
+
     def histograms(self) -> np.ndarray:
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
 
         Raises:
             DataError: images cannot be read; the message names the first few.
         """
+        counts, faults, depth = self._look()
+        if depth:
+            raise DataError(f"{self._manifest.store.root}: {depth}")
+        if faults and not self._skips_bad:
+            raise all_faults(self._manifest.store.root, [*faults.values()])
+        return counts
+
+    def faults(self) -> tuple[dict[int, str], str]:
+        """Returns one line about each image that cannot be read, by its place, and one about all.
+
+        Images that were all read before are not read again.
+        """
+        return self._look()[1:]
+
+    def _look(self) -> tuple[np.ndarray, dict[int, str], str]:
+        """Histograms of the images that can be read, and the `faults`."""
+        if self._looked is not None:
+            return self._looked
         key = hashlib.sha256(self._view.name.encode())
         for entry in self._entries():
             key.update(f"\n{entry.sha256}".encode())
@@ -81,21 +104,23 @@ class DecodedImages(HostImages):
             kept = np.array(read_json(file), np.int64)
             shape, values = (self.shape[3], 256), self.size // self.shape[3]
             if kept.shape == shape and (kept.sum(1) == values).all():
-                return kept
-        total, faults = np.zeros((self.shape[3], 256), np.int64), []
+                self._looked = kept, {}, ""
+                return self._looked
+        total = np.zeros((self.shape[3], 256), np.int64)
+        faults: dict[int, str] = {}
         samples: list[int] = []
         measured = in_order(self._measured, self._entries())
-        for counts, largest, fault in progress(measured, "channel statistics", len(self)):
+        for place, (counts, largest, fault) in enumerate(
+            progress(measured, "channel statistics", len(self))
+        ):
             total += counts
-            faults += [fault] if fault else []
+            faults |= {place: fault} if fault else {}
             samples += [] if largest is None else [largest]
-        if samples and (fault := depth_fault(max(samples))):
-            raise DataError(f"{self._manifest.store.root}: {fault}")
-        if not faults:
+        depth = depth_fault(max(samples)) if samples else ""
+        if not (faults or depth):
             write_kept(file, total.tolist())
-        elif not self._skips_bad:
-            raise all_faults(self._manifest.store.root, faults)
-        return total
+        self._looked = total, faults, depth
+        return self._looked
 
     def _entries(self) -> Iterator[Entry]:
         return (self._all[place] for place in self._chosen.tolist())

@@ -4,11 +4,12 @@ They are files of a tree, or records of larger files. JPEG has no checksums, and
 changed bytes. So every image is compared with the manifest whenever it is read.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -119,12 +120,22 @@ class Manifest:
         file: where the manifest is kept.
         splits: name -> entries, in the order of the images.
         digest: sha256, in hex, of everything but the store; it identifies the data.
+        is_new: it was made by this process.
+        missing: one line about each image that could not be read, and so is not in it.
     """
 
     store: Store
     file: Path
     splits: Splits
     digest: str
+    is_new: bool = False
+    missing: tuple[str, ...] = ()
+
+    def discard(self) -> None:
+        """Removes the file of a manifest that was just made, so that files may be put right."""
+        if self.is_new:
+            with contextlib.suppress(OSError):
+                self.file.unlink()
 
     def place(self, entry: Entry) -> Path:
         """The name of an image in messages."""
@@ -162,7 +173,7 @@ def find_manifest(
     key: str,
     folder: Path,
     is_current: Callable[[Splits], bool],
-    make: Callable[[], Splits],
+    make: Callable[[], tuple[Splits, Sequence[str]]],
 ) -> Manifest:
     """Returns the manifest that is kept, or makes one.
 
@@ -171,7 +182,8 @@ def find_manifest(
         key: tells data sets below one root apart.
         folder: of the cache.
         is_current: whether a manifest that is kept is one of these images.
-        make: reads all images and lists them.
+        make: reads all images, and returns their list and `Manifest.missing`; a list that misses
+            some is not kept.
 
     Raises:
         DataError: from `make`.
@@ -180,11 +192,14 @@ def find_manifest(
     place = hashlib.sha256(f"{store.root.resolve()} {key}".encode("utf-8", "surrogateescape"))
     file = folder / FOLDER / f"{place.hexdigest()[:32]}.json"
     splits = _kept(file)
-    if splits is None or not is_current(splits):
-        splits = make()
-        content = {"root": str(store.root), "digest": _digest(splits), "splits": _rows(splits)}
+    if splits is not None and is_current(splits):
+        return Manifest(store, file, splits, _digest(splits))
+    splits, missing = make()
+    digest = _digest(splits)
+    if not missing:
+        content = {"root": str(store.root), "digest": digest, "splits": _rows(splits)}
         write_kept(file, content)
-    return Manifest(store, file, splits, _digest(splits))
+    return Manifest(store, file, splits, digest, True, tuple(missing))
 
 
 def _rows(splits: Splits) -> dict[str, Any]:

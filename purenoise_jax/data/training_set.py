@@ -1,14 +1,17 @@
-"""Builds a training set: cuts the long-tailed subset of a data set and measures it."""
+"""Builds a training set: holds images out of a data set, cuts a long-tailed subset, measures it."""
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset
-from purenoise_jax.data.held_out import hold_out
-from purenoise_jax.data.host_images import Images, chunks, subset
+from purenoise_jax.data.decoded_images import DecodedImages
+from purenoise_jax.data.held_out import hold_out, in_fold
+from purenoise_jax.data.host_images import Images, chunks, row_digests, subset
 from purenoise_jax.data.longtail import (
     count_classes,
     fingerprint,
@@ -24,7 +27,7 @@ NORMALIZE = ("train_subset", "full_train", "explicit")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSet:
-    """A long-tailed training set.
+    """A long-tailed training set, and the images that were held out of it.
 
     Attributes:
         images: uint8[N, H, W, C].
@@ -35,6 +38,9 @@ class TrainingSet:
             `Dataset.content`.
         val_images: uint8[V, H, W, C], held out for validation; None = none are.
         val_labels: int32[V]; None = none are held out.
+        test_images: uint8[M, H, W, C], held out to test with; None = none are.
+        test_labels: int32[M]; None = none are held out.
+        shared: one line for each two splits that have images in common.
     """
 
     images: Images
@@ -44,6 +50,54 @@ class TrainingSet:
     content: str
     val_images: Images | None = None
     val_labels: np.ndarray | None = None
+    test_images: Images | None = None
+    test_labels: np.ndarray | None = None
+    shared: tuple[str, ...] = ()
+
+    @property
+    def num_held_out(self) -> int:
+        """The number of images that were held out for validation and test."""
+        return sum(len(part) for part in (self.val_labels, self.test_labels) if part is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """Rules for images that are held out of the training images, named as the fields of `data`.
+
+    Attributes:
+        test_fraction: share of each class for the test, see `held_out_counts`; 0 = none.
+        val_fraction: share of each class of the others for validation; 0 = none.
+        val_per_class: instead of a share: images of each class.
+        folds: instead of a share: number of parts, one of which is for validation; 0 = none.
+        fold: that part, counted from 0.
+    """
+
+    test_fraction: float = 0.0
+    val_fraction: float = 0.0
+    val_per_class: int = 0
+    folds: int = 0
+    fold: int = 0
+
+    @property
+    def val_rule(self) -> str:
+        """The rule for validation images in words; "" if none are held out."""
+        if self.folds:
+            return f"fold {self.fold} of {self.folds}"
+        if self.val_per_class:
+            return f"{self.val_per_class} of each class"
+        return "a share of each class" if self.val_fraction else ""
+
+    @property
+    def fields(self) -> str:
+        """The fields with their values that hold validation images out."""
+        if self.folds:
+            return f"data.folds={self.folds}"
+        if self.val_per_class:
+            return f"data.val_per_class={self.val_per_class}"
+        return f"data.val_fraction={self.val_fraction:g}"
+
+
+NOTHING = HoldOut()
 
 
 def make_training_set(
@@ -58,10 +112,9 @@ def make_training_set(
     normalize_mean: Sequence[float],
     normalize_std: Sequence[float],
     limit: int = 0,
-    val_fraction: float = 0.0,
-    val_per_class: int = 0,
+    held_out: HoldOut = NOTHING,
 ) -> TrainingSet:
-    """Cuts the long-tailed subset, holds validation images out of it, and measures the rest.
+    """Holds test images out, cuts the subset, holds validation images out, measures the rest.
 
     Args:
         dataset: from a source.
@@ -75,34 +128,42 @@ def make_training_set(
         normalize_mean: C numbers, only used by "explicit".
         normalize_std: C numbers, only used by "explicit".
         limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
-        val_fraction: share of each class that is held out, see `held_out_counts`; 0 = none.
-        val_per_class: images of each class that are held out; 0 = none.
+        held_out: rules for images that are held out of the training images.
 
     Raises:
-        ConfigError: an argument is out of range, or the data set has validation images already.
-        DataError: a class has no image, here or in the test set, or a channel is constant.
+        ConfigError: an argument is out of range, or the data set has images of its own for what is
+            to be held out, or there is nothing to measure with.
+        DataError: a class has no image, here or in the test set of a balanced benchmark, or a
+            channel is constant.
     """
-    absent = np.flatnonzero(count_classes(dataset.test_labels, dataset.num_classes) == 0)
-    if absent.size:
+    is_test = _test_images(dataset, held_out.test_fraction, seed)
+    test_labels = dataset.train_labels[is_test] if is_test.any() else dataset.test_labels
+    absent = np.flatnonzero(count_classes(test_labels, dataset.num_classes) == 0)
+    # Natural data are as they are: the accuracy of such a class does not exist.
+    if absent.size and len(test_labels) and profile != "natural":
         raise DataError(
             f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
             "their accuracy could not be measured"
         )
+    others = np.flatnonzero(~is_test)
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))
+        chosen = chosen[~is_test[chosen]]
     else:
-        chosen = long_tail_indices(
-            dataset.train_labels,
-            imbalance_ratio=imbalance_ratio,
-            profile=profile,
-            rule=rule,
-            seed=seed,
-        )
+        chosen = others[
+            long_tail_indices(
+                dataset.train_labels[others],
+                imbalance_ratio=imbalance_ratio,
+                profile=profile,
+                rule=rule,
+                seed=seed,
+            )
+        ]
     if limit:
         chosen = thin(chosen, dataset.train_labels, limit)
     val = np.zeros(0, np.int64)
-    if val_fraction or val_per_class:
-        chosen, val = _without_validation(dataset, chosen, val_fraction, val_per_class, seed)
+    if held_out.val_rule:
+        chosen, val = _without_validation(dataset, chosen, held_out, seed)
     images, labels = subset(dataset.train_images, chosen), dataset.train_labels[chosen]
     class_counts = count_classes(labels, dataset.num_classes)
     empty = np.flatnonzero(class_counts == 0)
@@ -112,7 +173,8 @@ def make_training_set(
             f"(class counts {class_counts.tolist()[:20]}); every class needs at least one"
         )
     mean, std = channel_moments(images)
-    full_mean, full_std = channel_moments(dataset.train_images)
+    whole = subset(dataset.train_images, others) if is_test.any() else dataset.train_images
+    full_mean, full_std = channel_moments(whole)
     if normalize not in NORMALIZE:
         raise unknown("data.normalize", normalize, NORMALIZE)
     norm_mean, norm_std = {
@@ -146,46 +208,125 @@ def make_training_set(
         normalize_mean=norm_mean,
         normalize_std=norm_std,
     )
-    val_images, val_labels = dataset.val_images, dataset.val_labels
-    if val.size:
-        val_images, val_labels = subset(dataset.train_images, val), dataset.train_labels[val]
-    splits = [(images, labels), (dataset.test_images, dataset.test_labels)]
-    if val_images is not None and val_labels is not None:
-        splits.append((val_images, val_labels))
-    content = dataset.content or content_digest(splits)
-    held_out = (val_images, val_labels) if val.size else (None, None)
-    return TrainingSet(images, labels, stats, fingerprint(chosen), content, *held_out)
+    splits = {"training": (images, labels), "test": (dataset.test_images, dataset.test_labels)}
+    if dataset.val_images is not None and dataset.val_labels is not None:
+        splits["validation"] = (dataset.val_images, dataset.val_labels)
+    drawn = {"test": np.flatnonzero(is_test), "validation": val}
+    for split, index in drawn.items():
+        if index.size:
+            splits[split] = subset(dataset.train_images, index), dataset.train_labels[index]
+    if not len(splits["test"][1]) and "validation" not in splits:
+        raise ConfigError(
+            f"{dataset.name} has no test images and no validation images, so nothing could be "
+            "measured; legal: data.val_fraction=0.2 or another rule for validation images, "
+            "data.test_fraction=0.2, or both"
+        )
+    contents = read_contents([*splits.values()])
+    shared = shared_lines(dict(zip(splits, contents.digests, strict=True)))
+    held = {split: splits[split] if index.size else (None, None) for split, index in drawn.items()}
+    return TrainingSet(
+        images,
+        labels,
+        stats,
+        fingerprint(chosen),
+        dataset.content or contents.sha256,
+        val_images=held["validation"][0],
+        val_labels=held["validation"][1],
+        test_images=held["test"][0],
+        test_labels=held["test"][1],
+        shared=shared,
+    )
+
+
+def _test_images(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
+    """Draws the images that are held out to test with, bool[N]."""
+    if not fraction:
+        return np.zeros(len(dataset.train_labels), bool)
+    if len(dataset.test_labels):
+        raise ConfigError(
+            f"data.test_fraction={fraction:g}: {dataset.name} has test images of its own; legal: 0"
+        )
+    return hold_out(
+        dataset.train_labels,
+        dataset.num_classes,
+        fraction=fraction,
+        per_class=0,
+        seed=seed,
+        split="test",
+    )
 
 
 def _without_validation(
-    dataset: Dataset, chosen: np.ndarray, fraction: float, per_class: int, seed: int
+    dataset: Dataset, chosen: np.ndarray, rule: HoldOut, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits the indices of a subset into those that train and those held out for validation."""
-    field = f"data.val_fraction={fraction:g}" if fraction else f"data.val_per_class={per_class}"
     if dataset.val_images is not None:
-        raise ConfigError(f"{field}: {dataset.name} has validation images of its own; legal: 0")
-    held_out = hold_out(
-        dataset.train_labels[chosen],
-        dataset.num_classes,
-        fraction=fraction,
-        per_class=per_class,
-        seed=seed,
-    )
-    return chosen[~held_out], chosen[held_out]
+        raise ConfigError(
+            f"{rule.fields}: {dataset.name} has validation images of its own; legal: 0"
+        )
+    labels, classes = dataset.train_labels[chosen], dataset.num_classes
+    if rule.folds:
+        is_val = in_fold(labels, classes, folds=rule.folds, fold=rule.fold, seed=seed)
+    else:
+        is_val = hold_out(
+            labels, classes, fraction=rule.val_fraction, per_class=rule.val_per_class, seed=seed
+        )
+    return chosen[~is_val], chosen[is_val]
 
 
-def content_digest(splits: Iterable[tuple[Images, np.ndarray]]) -> str:
-    """Returns the sha256, in hex, of every pixel and label.
+class Contents(NamedTuple):
+    """The content of splits.
+
+    Attributes:
+        sha256: in hex, of every pixel and label.
+        digests: uint64[N] of the images of each split, see `host_images.row_digests`.
+    """
+
+    sha256: str
+    digests: list[np.ndarray]
+
+
+def read_contents(splits: Iterable[tuple[Images, np.ndarray]]) -> Contents:
+    """Reads every pixel and label; of images that are decoded from files only their manifest.
 
     A run compares it before it continues, so that it only continues with the same data.
 
     Args:
-        splits: images uint8[N, H, W, C] and labels int[N] of each; 184 MB take 0.1 s.
+        splits: images uint8[N, H, W, C] and labels int[N] of each.
     """
-    digest = hashlib.sha256()
+    digest, digests = hashlib.sha256(), []
     for images, labels in splits:
         digest.update(f"{images.shape}".encode())
-        for chunk in chunks(images):
-            digest.update(np.ascontiguousarray(chunk))
+        if isinstance(images, DecodedImages):
+            digests.append(images.digests())
+            digest.update(digests[-1])
+        else:
+            parts = [np.zeros(0, np.uint64)]
+            for chunk in chunks(images):
+                digest.update(np.ascontiguousarray(chunk))
+                parts.append(row_digests(chunk))
+            digests.append(np.concatenate(parts))
         digest.update(np.ascontiguousarray(labels, "<i4"))
-    return digest.hexdigest()
+    return Contents(digest.hexdigest(), digests)
+
+
+def content_digest(splits: Iterable[tuple[Images, np.ndarray]]) -> str:
+    """Returns the sha256, in hex, of every pixel and label; see `read_contents`."""
+    return read_contents(splits).sha256
+
+
+def shared_lines(digests: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Describes the images that two splits have in common, a line for each two.
+
+    Args:
+        digests: by split, uint64[N].
+    """
+    lines = []
+    for first, second in itertools.combinations(digests, 2):
+        count = int(np.isin(digests[second], digests[first]).sum())
+        if count:
+            lines.append(
+                f"{count:,} of {len(digests[second]):,} {second} images are {first} images too, "
+                f"with the same content, so {second} results are too good"
+            )
+    return tuple(lines)

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from purenoise_jax.data import original_crop
-from purenoise_jax.data.sources.resize import resize_shorter, resize_square
+from purenoise_jax.data.sources.resize import SQUASH, resize_shorter, resize_square
 
 RANDOM_CROP = "random_crop"
 # Augmentations of the host; those of a device are in `augment.compose`.
@@ -24,16 +24,20 @@ class View:
         shorter: the shorter side is resized to this, and the central square cut out; 0 = the whole
             image is resized to a square.
         crop: one of `CROPS`, for images that come with random numbers; "" = all are the same.
+        how: the way to resize the whole image, see `resize_square`.
     """
 
     side: int = 0
     shorter: int = 0
     crop: str = ""
+    how: str = SQUASH
 
     @property
     def name(self) -> str:
         """Tells views of the same images apart, where no random numbers are given."""
-        return f"{self.side}-{self.shorter}" if self.shorter else f"{self.side}"
+        if self.shorter:
+            return f"{self.side}-{self.shorter}"
+        return f"{self.side}" if self.how == SQUASH else f"{self.side}-{self.how}"
 
     def __call__(
         self, image: np.ndarray, generator: np.random.Generator | None = None
@@ -50,7 +54,7 @@ class View:
         if generator is not None and self.crop == original_crop.NAME:
             return original_crop.crop(image, self.side or image.shape[1], generator)
         if not self.shorter:
-            return resize_square(image, self.side) if self.side else image
+            return resize_square(image, self.side, self.how) if self.side else image
         image = resize_shorter(image, self.shorter)
         down, right = image.shape[0] - self.side, image.shape[1] - self.side
         if generator is not None and self.crop == RANDOM_CROP:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.inference.calibration_file import FITTED, read_temperature
 from purenoise_jax.inference.deployment import (
     CostsLike,
     Deployment,
@@ -15,12 +17,14 @@ from purenoise_jax.inference.deployment import (
     read_costs,
     read_prior,
     trained_shares,
+    with_temperature,
 )
 from purenoise_jax.inference.image_inputs import ImageLike, as_sequence, read_pixels
 from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.inference.temperature import Calibration, fit_temperature
 from purenoise_jax.inference.trained import Trained, load_trained
 from purenoise_jax.runtime.compiler import compiler_options
-from purenoise_jax.runtime.errors import all_faults
+from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults
 from purenoise_jax.runtime.numerics import with_precision
 
 # The most images of a forward pass.
@@ -38,27 +42,37 @@ class Classifier:
         prior: share of each class among the images to classify, see `deployment.read_prior` and
             `deployment.for_prior`; None = it is not known.
         costs: of errors, see `deployment.read_costs`; None = all cost the same.
+        temperature: by which logits are divided, above 0, from `fit_temperature`.
 
     Raises:
         ConfigError: the prior or the costs do not fit the classes or the method.
     """
 
     def __init__(
-        self, trained: Trained, prior: PriorLike | None = None, costs: CostsLike | None = None
+        self,
+        trained: Trained,
+        prior: PriorLike | None = None,
+        costs: CostsLike | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.trained = trained
         self.deployment = Deployment(
             read_prior(prior, trained.class_names, trained.class_counts),
             read_costs(costs, trained.class_names),
+            temperature,
         )
         self.postprocess = for_prior(
-            trained.postprocess,
+            with_temperature(trained.postprocess, temperature),
             trained_shares(trained.recipe, trained.class_counts),
             self.deployment.prior,
         )
         self._variables = jax.device_put(trained.variables, jax.local_devices()[0])
         self._compute = jax.jit(
             with_precision(self._outputs, trained.matmul_precision),
+            compiler_options=compiler_options(),
+        )
+        self._own_logits = jax.jit(
+            with_precision(self._logits, trained.matmul_precision),
             compiler_options=compiler_options(),
         )
 
@@ -108,6 +122,62 @@ class Classifier:
         """
         return self._all(images, lambda pixels: self._run(pixels)[1])
 
+    def fit_temperature(
+        self, images: ImageLike | Iterable[ImageLike], labels: Sequence[str] | np.ndarray
+    ) -> Calibration:
+        """Fits a temperature on labelled images; `load` takes it.
+
+        The images must not have trained the network. If the classifier has a prior, it should be
+        that of these images; the classifier's own temperature does not matter.
+
+        Args:
+            images: see the class.
+            labels: N class names, or int[N] in label order.
+
+        Raises:
+            DataError: images cannot be read, or labels are not classes or of another number.
+        """
+        logits = self.own_logits(images)
+        return fit_temperature(logits, self.label_numbers(labels, len(logits)), self.prior_shift())
+
+    def own_logits(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Returns the logits of the run's own evaluation, f32[N, K]: no prior, temperature 1.
+
+        Args:
+            images: see the class.
+
+        Raises:
+            DataError: images cannot be read; one message names the first few.
+        """
+        return self._all(images, lambda pixels: self._padded(self._own_logits, pixels))
+
+    def prior_shift(self) -> np.ndarray:
+        """Returns what the prior adds to logits after their division, f32[K]; 0 without one."""
+        zeros = jnp.zeros((1, len(self.class_names)))
+        own = with_temperature(self.trained.postprocess, self.deployment.temperature)
+        shift: np.ndarray = np.asarray(self.postprocess(zeros) - own(zeros))[0]
+        return shift
+
+    def label_numbers(self, labels: Sequence[str] | np.ndarray, images: int) -> np.ndarray:
+        """Returns labels as numbers, int[N].
+
+        Args:
+            labels: class names, or int[N] in label order.
+            images: N.
+
+        Raises:
+            DataError: they are not classes, or of another number.
+        """
+        given = np.asarray(labels)
+        if given.dtype.kind in "US":
+            places = {name: label for label, name in enumerate(self.class_names)}
+            given = np.array([places.get(str(name), -1) for name in given], np.int64)
+        if given.shape != (images,) or given.dtype.kind not in "iu":
+            raise DataError(f"labels: shape {given.shape}; legal: one for each of {images} images")
+        if len(given) and (given.min() < 0 or given.max() >= len(self.class_names)):
+            raise DataError("labels: one of them is no class of the run")
+        return given
+
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Returns the probability of every class, f32[N, K].
 
@@ -131,13 +201,21 @@ class Classifier:
         logits, features = self.trained.forward(variables, images)
         return jax.nn.softmax(self.postprocess(logits)), features
 
+    def _logits(self, variables: object, images: jax.Array) -> jax.Array:
+        """The logits of the run's own evaluation."""
+        return self.trained.postprocess(self.trained.forward(variables, images)[0])
+
     def _run(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, features = self._padded(self._compute, pixels)
+        return probabilities, features
+
+    def _padded(self, compute: Callable[..., Any], pixels: np.ndarray) -> Any:
+        """The outputs of a program, on the host, for images uint8[N, H, W, C]."""
         # One program for each power of two, so that few are compiled.
         size = 1 << max(len(pixels) - 1, 0).bit_length()
         padding = [(0, size - len(pixels)), *[(0, 0)] * 3]
-        outputs = self._compute(self._variables, jnp.asarray(np.pad(pixels, padding)))
-        probabilities, features = (np.asarray(part)[: len(pixels)] for part in outputs)
-        return probabilities, features
+        outputs = compute(self._variables, jnp.asarray(np.pad(pixels, padding)))
+        return jax.tree.map(lambda part: np.asarray(part)[: len(pixels)], outputs)
 
     def _all(
         self,
@@ -147,7 +225,7 @@ class Classifier:
         given = as_sequence(images)
         parts, faults = [], []
         for first, part in batches(given):
-            read = read_pixels(part, self.image_shape, self.trained.resize_shorter)
+            read = read_pixels(part, self.image_shape, self.trained.view)
             faults += [f"image {first + row}: {text}" for row, text in read.faults.items()]
             # After a fault, the others are only read, so that all faults are named at once.
             if not faults:
@@ -177,6 +255,7 @@ def load(
     epoch: int | None = None,
     prior: PriorLike | None = None,
     costs: CostsLike | None = None,
+    temperature: float | str = 1.0,
 ) -> Classifier:
     """Loads the network of a run, without the data that it was trained on.
 
@@ -191,10 +270,26 @@ def load(
             mapping, or K numbers; see `deployment.read_prior`. None = it is not known.
         costs: the cost of every error: a CSV file or K rows of K numbers; see
             `deployment.read_costs`. None = all cost the same.
+        temperature: by which logits are divided, above 0; see `Classifier.fit_temperature`.
+            "fitted" = that which purenoise_jax.calibrate has written into the workdir.
 
     Raises:
         ConfigError: the folder is not the workdir of a run, or an argument is not legal.
         CheckpointError: there is no such checkpoint, or it cannot be used.
     """
     (found,) = load_runs([run])
-    return Classifier(load_trained(found, epoch), prior, costs)
+    trained = load_trained(found, epoch)
+    if isinstance(temperature, str):
+        temperature = _read_temperature(temperature, trained)
+    return Classifier(trained, prior, costs, temperature)
+
+
+def _read_temperature(text: str, trained: Trained) -> float:
+    if text == FITTED:
+        return read_temperature(trained.run.path, trained.step)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"temperature={text} is not legal; legal: a number above 0, or {FITTED}"
+        ) from None

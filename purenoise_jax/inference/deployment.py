@@ -1,7 +1,8 @@
-"""Adapts a trained network to its use: other class frequencies, and unequal costs of errors."""
+"""Adapts a trained network to its use: class frequencies, costs of errors, a temperature."""
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +31,12 @@ class Deployment(NamedTuple):
             probabilities are those of the run's own evaluation.
         costs: f64[K, K], the cost of predicting the class of the column for an image of the class
             of the row; None = all errors cost the same.
+        temperature: by which logits are divided, see `temperature.fit_temperature`.
     """
 
     prior: np.ndarray | None = None
     costs: np.ndarray | None = None
+    temperature: float = 1.0
 
     def decide(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Chooses the class with the least expected cost, without costs the most probable one.
@@ -72,6 +75,31 @@ def trained_shares(recipe: Recipe, class_counts: np.ndarray) -> np.ndarray | Non
     mass = np.asarray(drawn, np.float64) * np.asarray(weights, np.float64)
     shares: np.ndarray = mass / mass.sum()
     return shares
+
+
+def with_temperature(postprocess: Postprocess, temperature: float) -> Postprocess:
+    """Returns the logits of a method divided by a temperature, before a known prior is added.
+
+    Args:
+        postprocess: of the recipe that trained the network.
+        temperature: above 0; 1 = `postprocess` itself.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if temperature == 1:
+        return postprocess
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ConfigError(f"temperature={temperature:g} is not legal; legal: finite, above 0")
+
+    def divided(logits: jax.Array, log_prior: jax.Array | None = None) -> jax.Array:
+        own = postprocess(logits) / temperature
+        if log_prior is None:
+            return own
+        zeros = jnp.zeros_like(logits[:1])
+        return own + (postprocess(zeros, log_prior) - postprocess(zeros))
+
+    return divided
 
 
 def for_prior(

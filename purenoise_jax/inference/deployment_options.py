@@ -17,3 +17,10 @@ def add_deployment(parse: argparse.ArgumentParser) -> None:
         help="CSV file with the cost of each predicted class (columns) for each true class (rows); "
         "the class with the least expected cost is predicted",
     )
+    parse.add_argument(
+        "--temperature",
+        default="1",
+        metavar="T",
+        help="by which logits are divided: a number, or fitted, the one that python -m "
+        "purenoise_jax.calibrate has fitted for RUN",
+    )

@@ -3,6 +3,7 @@
 They are read and resized as training images are.
 """
 
+import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from purenoise_jax.data.sources.decode import decode_image, pixels_of
-from purenoise_jax.data.view import View
+from purenoise_jax.data.view import WHOLE, View
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -63,18 +64,18 @@ def as_sequence(images: ImageLike | Iterable[ImageLike]) -> Sequence[ImageLike] 
 
 
 def read_pixels(
-    images: Sequence[ImageLike] | np.ndarray, shape: tuple[int, int, int], shorter: int = 0
+    images: Sequence[ImageLike] | np.ndarray, shape: tuple[int, int, int], view: View = WHOLE
 ) -> Pixels:
     """Reads images, several at a time, and resizes them to the input of a network.
 
     Args:
         images: from `as_sequence`, or a part of it.
         shape: (H, W, C) of the network's input.
-        shorter: `View.shorter` of the evaluation. Arrays of the input's height and width are taken
+        view: of the evaluation. Arrays of the input's height and width are taken
             as they are.
     """
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(lambda image: _read(image, shape, shorter), images))
+        found = list(pool.map(lambda image: _read(image, shape, view), images))
     whole = {row: pixels for row, (pixels, _, _) in enumerate(found) if pixels is not None}
     batch = np.zeros((len(whole), *shape), np.uint8)
     for place, pixels in enumerate(whole.values()):
@@ -89,14 +90,14 @@ def read_pixels(
 
 
 def _read(
-    image: ImageLike, shape: tuple[int, int, int], shorter: int
+    image: ImageLike, shape: tuple[int, int, int], view: View
 ) -> tuple[np.ndarray | None, int | None, str]:
     """The pixels of an image, its largest sample if it has 16 bits, and its fault, or ""."""
     where, largest = "", None
     try:
         if isinstance(image, np.ndarray):
             pixels = _checked(image)
-            shorter = 0 if pixels.shape[:2] == shape[:2] else shorter
+            view = WHOLE if pixels.shape[:2] == shape[:2] else view
         elif isinstance(image, Image.Image):
             pixels = pixels_of(image)
         elif isinstance(image, str | os.PathLike):
@@ -109,7 +110,7 @@ def _read(
                 f"{type(image).__name__} is no image; legal: a path, an image of Pillow, or an "
                 "array of uint8"
             )
-        return fit(pixels, shape, shorter), largest, ""
+        return fit(pixels, shape, view), largest, ""
     except DataError as error:
         return None, None, f"{where}{error}"
     except OSError as error:
@@ -125,7 +126,7 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def fit(pixels: np.ndarray, shape: tuple[int, int, int], shorter: int = 0) -> np.ndarray:
+def fit(pixels: np.ndarray, shape: tuple[int, int, int], view: View = WHOLE) -> np.ndarray:
     """Fits an image to the input of a network; training data of that shape stay as they are.
 
     READING: grey images have three equal channels where the network has colours, and colours become
@@ -135,7 +136,7 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int], shorter: int = 0) -> np
     Args:
         pixels: uint8[H', W', C'], C' 1 or 3.
         shape: (H, W, C), C 1 or 3.
-        shorter: `View.shorter` of the evaluation, which has squares if it is not 0.
+        view: of the evaluation, whose side is that of the input.
 
     Returns:
         uint8[H, W, C].
@@ -145,11 +146,11 @@ def fit(pixels: np.ndarray, shape: tuple[int, int, int], shorter: int = 0) -> np
             training says how to resize.
     """
     height, width, channels = shape
-    if shorter or pixels.shape[:2] != (height, width):
+    if view.shorter or pixels.shape[:2] != (height, width):
         if height != width:
             seen = " x ".join(map(str, pixels.shape[:2]))
             raise DataError(f"is {seen}, and the network takes {height} x {width} only")
-        pixels = View(height, shorter)(pixels)
+        pixels = dataclasses.replace(view, side=height)(pixels)
     if pixels.shape[2] == channels:
         return pixels
     if channels == 1:

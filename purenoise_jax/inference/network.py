@@ -12,6 +12,7 @@ from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.compiler import compiler_options
+from purenoise_jax.runtime.numerics import with_precision
 from purenoise_jax.training.train_step import TrainState
 
 BATCH_SIZE = 250
@@ -66,7 +67,10 @@ class Network:
             )
             return extra["features"], logits
 
-        self._evaluate = jax.jit(evaluate, compiler_options=compiler_options())
+        precision = self.experiment.matmul_precision
+        self._evaluate = jax.jit(
+            with_precision(evaluate, precision), compiler_options=compiler_options()
+        )
         self._train = jax.jit(train, compiler_options=compiler_options())
 
     @property

@@ -45,8 +45,8 @@ def predict_files(
     starts = range(0, len(listed), BATCH_SIZE)
     for first in progress(starts, "predicting", len(starts)):
         part = listed[first : first + BATCH_SIZE]
-        shape, shorter = classifier.image_shape, classifier.trained.resize_shorter
-        read = read_pixels([image for _, _, image in part], shape, shorter)
+        shape, view = classifier.image_shape, classifier.trained.view
+        read = read_pixels([image for _, _, image in part], shape, view)
         for row, fault in read.faults.items():
             # The message about a file names it already.
             where = "" if isinstance(part[row].image, str | Path) else f"{part[row].path}: "

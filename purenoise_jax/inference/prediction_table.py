@@ -19,16 +19,33 @@ class Tally:
         images: all.
         known: those of them whose true class is known.
         correct: those of the latter that are predicted right.
+        by_class: name of a class -> its images and those of them that are predicted right.
     """
 
     images: int = 0
     known: int = 0
     correct: int = 0
+    by_class: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    def add(self, label: str, predicted: str) -> None:
+        """Counts an image; `label` is "" if its true class is not known."""
+        self.images += 1
+        if label:
+            right = label == predicted
+            self.known, self.correct = self.known + 1, self.correct + right
+            seen, hits = self.by_class.get(label, (0, 0))
+            self.by_class[label] = seen + 1, hits + right
 
     @property
     def accuracy(self) -> float | None:
         """Share of the images of a known class that are predicted right; None without any."""
         return self.correct / self.known if self.known else None
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean accuracy of the classes that occur; None without any."""
+        shares = [hits / seen for seen, hits in self.by_class.values()]
+        return sum(shares) / len(shares) if shares else None
 
 
 class PredictionTable:
@@ -76,9 +93,7 @@ class PredictionTable:
             own = _text(probabilities[row, chosen[row]])
             more = self._classes(probabilities[row])
             self._writer.writerow([image.path, image.label, name, own, *cost, *more])
-            self.tally.images += 1
-            self.tally.known += bool(image.label)
-            self.tally.correct += image.label == name
+            self.tally.add(image.label, name)
 
     def _classes(self, probabilities: np.ndarray) -> list[str]:
         if not self._top:

@@ -126,9 +126,18 @@ class Run:
                 )
         return newest
 
+    @property
+    def shown(self) -> str:
+        """The split whose numbers are the run's: "test", or "val" of a run without a test set."""
+        if self.summary is not None and self.summary.get("shown") in ("test", "val"):
+            return str(self.summary["shown"])
+        tested = any("test/accuracy" in record for record in self.metrics)
+        validated = any("val/accuracy" in record for record in self.metrics)
+        return "val" if validated and not tested else "test"
+
     def evaluations(self) -> list[dict[str, Any]]:
-        """Returns the records with an evaluation, oldest first."""
-        return [record for record in self.metrics if "test/accuracy" in record]
+        """Returns the records with an evaluation of the split `shown`, oldest first."""
+        return [record for record in self.metrics if f"{self.shown}/accuracy" in record]
 
 
 def load_runs(paths: Sequence[str | Path], data_path: str = "") -> list[Run]:

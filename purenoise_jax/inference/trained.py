@@ -17,6 +17,7 @@ from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.fields import phase_values
 from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.data.view import View
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Postprocess, Recipe
@@ -75,9 +76,10 @@ class Trained:
         return str(self.run.config.matmul_precision)
 
     @property
-    def resize_shorter(self) -> int:
-        """The shorter side in pixels to which images are resized before a central crop, or 0."""
-        return int(self.run.config.data.resize_shorter)
+    def view(self) -> View:
+        """The way in which the run evaluates images, but for their size."""
+        data = self.run.config.data
+        return View(shorter=data.resize_shorter, how=data.resize)
 
     @property
     def where(self) -> str:

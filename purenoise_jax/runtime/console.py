@@ -22,6 +22,8 @@ from purenoise_jax.runtime.errors import harmless, one_line
 
 # A run that takes longer should move to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
+# Splits in words.
+SPLITS = {"test": "test", "val": "validation"}
 
 
 def duration(seconds: float) -> str:
@@ -233,29 +235,57 @@ class Display:
         epoch: int,
         num_epochs: int,
         loss: float | None,
+        evaluated: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Prints one line about an evaluation.
+
+        Args:
+            epoch: completed epochs.
+            num_epochs: of the run.
+            loss: of the epoch; None = there is none.
+            evaluated: the numbers of the splits "test" and "val", of those that were evaluated.
+        """
+        now = datetime.datetime.now().strftime("%H:%M:%S")
+        text = f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}"
+        text += "" if loss is None else f"  train loss {loss:.3f}"
+        if val := evaluated.get("val"):
+            # Validation images held out of a long-tailed set are long-tailed, too.
+            text += f"  validation, balanced {percent(val.get('balanced_accuracy'))} %"
+        if test := evaluated.get("test"):
+            text += f"  test accuracy {percent(test['accuracy'])} %"
+        if rarest := (test or val or {}).get("group_accuracy"):
+            text += f"  rarest fifth {percent(rarest[0])} %"
+        self.note(text)
+
+    def table(
+        self,
+        title: str,
         test: Mapping[str, Any],
+        class_names: Sequence[str],
+        *,
+        shown: str = "test",
         val: Mapping[str, Any] | None = None,
     ) -> None:
-        """Prints one line about an evaluation, on the test set and on validation images if any."""
-        now = datetime.datetime.now().strftime("%H:%M:%S")
-        loss_text = "" if loss is None else f"  train loss {loss:.3f}"
-        rarest = test.get("group_accuracy")
-        rare_text = f"  rarest fifth {percent(rarest[0])} %" if rarest else ""
-        # Validation images held out of a long-tailed set are long-tailed, too.
-        val_text = f"  validation, balanced {percent(val['balanced_accuracy'])} %" if val else ""
-        self.note(
-            f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}{loss_text}{val_text}"
-            f"  test accuracy {percent(test['accuracy'])} %{rare_text}"
-        )
+        """Prints the numbers of the last evaluation.
 
-    def table(self, title: str, test: Mapping[str, Any], class_names: Sequence[str]) -> None:
-        """Prints the numbers of the last evaluation."""
+        Args:
+            title: above them.
+            test: the numbers of the run.
+            class_names: K names.
+            shown: the split that they are of, "test", or "val" without a test set.
+            val: those of validation images beside a test set; None = there are none.
+        """
         # On a line of its own, because Rich wraps a title at the width of the table.
         self.note(title, style="italic")
         table = Table(show_header=False)
         table.add_column("number")
         table.add_column("value", justify="right")
-        table.add_row("test accuracy", f"{percent(test['accuracy'])} %")
+        table.add_row(f"{SPLITS[shown]} accuracy", f"{percent(test['accuracy'])} %")
+        table.add_row("balanced accuracy", f"{percent(test.get('balanced_accuracy'))} %")
+        if val:
+            table.add_row("validation accuracy", f"{percent(val['accuracy'])} %")
+            balanced = percent(val.get("balanced_accuracy"))
+            table.add_row("validation, balanced accuracy", f"{balanced} %")
         if test.get("top5_accuracy") is not None:
             table.add_row("top-5 accuracy", f"{percent(test['top5_accuracy'])} %")
         table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")
@@ -272,10 +302,13 @@ class Display:
         if len(class_names) <= 12:
             table.add_section()
             for name, share in zip(class_names, shares, strict=True):
-                table.add_row(harmless(name), f"{percent(share)} %")
+                text = "no image" if share is None else f"{percent(share)} %"
+                table.add_row(harmless(name), text)
         else:
-            missed = sum(share == 0 for share in shares)
-            table.add_row("classes never recognised", f"{missed:,} of {len(shares):,}")
+            missed, there = sum(share == 0 for share in shares), sum(s is not None for s in shares)
+            table.add_row("classes never recognised", f"{missed:,} of {there:,}")
+            if there < len(shares):
+                table.add_row("classes with no image", f"{len(shares) - there:,}")
         self._console.print(table)
 
 

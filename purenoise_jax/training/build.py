@@ -24,7 +24,7 @@ from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists
-from purenoise_jax.data.training_set import make_training_set
+from purenoise_jax.data.training_set import HoldOut, make_training_set
 from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.optimizer import make_optimizer
@@ -38,6 +38,8 @@ from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.runtime.threads import cores
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
+
+PARTS = ("images", "labels")
 
 
 def run_options(config: ConfigDict) -> RunOptions:
@@ -59,6 +61,9 @@ def run_options(config: ConfigDict) -> RunOptions:
         checkpoint_epochs=checkpoint.epochs,
         checkpoint_every_epochs=checkpoint.every_epochs,
         checkpoint_every_steps=checkpoint.every_steps,
+        checkpoint_best=checkpoint.best,
+        eval_test=config.eval.test,
+        eval_patience=config.eval.patience,
         checkpoint_keep=checkpoint.keep,
         init_epoch=config.init_epoch,
         init_aux_bn=config.init_aux_bn,
@@ -72,7 +77,10 @@ def run_options(config: ConfigDict) -> RunOptions:
         data_profile=data.profile,
         imbalance_ratio=data.imbalance_ratio,
         data_limit=data.limit,
-        val_per_class=data.val_per_class,
+        val_rule=_held_out(data).val_rule,
+        image_size=data.image_size,
+        resize=data.resize,
+        augment=data.augment,
     )
 
 
@@ -110,10 +118,10 @@ def build(config: ConfigDict) -> Experiment:
         skips_bad=data.on_bad == "skip",
         crop=next((name for name in data.augment if name in CROPS), ""),
         resize_shorter=data.resize_shorter,
-        test_fraction=data.test_fraction,
         name=data.name,
         path=_expanded(data.path, "data.path"),
         image_size=data.image_size,
+        resize=data.resize,
         train_split=data.train_split,
         test_split=data.test_split,
         lists=Lists(**{name: data[name] for name in dataclasses.asdict(NO_LISTS)}),
@@ -130,12 +138,16 @@ def build(config: ConfigDict) -> Experiment:
         normalize_mean=data.normalize_mean,
         normalize_std=data.normalize_std,
         limit=data.limit,
-        val_fraction=data.val_fraction,
-        val_per_class=data.val_per_class,
+        held_out=_held_out(data),
     )
-    if training.val_images is not None:
-        dataset = dataclasses.replace(
-            dataset, val_images=training.val_images, val_labels=training.val_labels
+    for split in ("val", "test"):
+        held_out = {f"{split}_{part}": getattr(training, f"{split}_{part}") for part in PARTS}
+        if held_out[f"{split}_images"] is not None:
+            dataset = dataclasses.replace(dataset, **held_out)
+    if config.eval.patience and dataset.val_images is None:
+        raise ConfigError(
+            f"eval.patience={config.eval.patience} counts evaluations on validation images, of "
+            f"which {dataset.name} has none; legal: 0, or data.val_fraction above 0"
         )
     splits = [training.images, dataset.test_images, dataset.val_images]
     placement.check_fits(images for images in splits if not isinstance(images, HostImages))
@@ -212,6 +224,10 @@ def build(config: ConfigDict) -> Experiment:
         skips_bad=data.on_bad == "skip",
     )
     return _with_frozen_networks(_with_pretrained(experiment, config), config)
+
+
+def _held_out(data: ConfigDict) -> HoldOut:
+    return HoldOut(**{f.name: data[f.name] for f in dataclasses.fields(HoldOut)})
 
 
 def make_model(config: ConfigDict, num_classes: int) -> Any:

@@ -60,7 +60,7 @@ class Experiment:
     Attributes:
         seed: random seed of everything except the choice of the subset.
         placement: over which devices.
-        dataset: as its source returned it.
+        dataset: as its source returned it, with test and validation images that were held out.
         training: the long-tailed training set.
         phases: in the order of their starts.
         sampler: says which images each step takes.
@@ -206,7 +206,7 @@ class Experiment:
     def evaluators(
         self, batch_size: int, note: Callable[[str], None] | None = None
     ) -> dict[str, Evaluator]:
-        """An evaluator for the test set, and one for the validation set if there is one.
+        """An evaluator for each of the test and the validation set, if there is one.
 
         Args:
             batch_size: the most images of a forward pass.
@@ -231,7 +231,7 @@ class Experiment:
                 skip=note if self.skips_bad else None,
             )
             for split, (images, labels) in splits.items()
-            if images is not None and labels is not None
+            if images is not None and labels is not None and len(images)
         }
 
     @property

@@ -18,6 +18,9 @@ class RunOptions:
         checkpoint_epochs: completed epochs whose checkpoints are never deleted.
         checkpoint_every_epochs: epochs between checkpoints; 0 = none.
         checkpoint_every_steps: steps between checkpoints; 0 = none.
+        checkpoint_best: metric of the validation images by which the best checkpoint is kept.
+        eval_test: "always" evaluates the test set whenever the others, "end" only at the end.
+        eval_patience: evaluations without a better one after which the run ends; 0 = none.
         checkpoint_keep: how many of the checkpoints made every so many epochs or steps are kept.
         init_epoch: completed epochs of the checkpoint that `init_from` gives.
         init_aux_bn: how auxiliary layers that this checkpoint lacks begin; see `init_transforms`.
@@ -31,7 +34,10 @@ class RunOptions:
         data_profile: imbalance profile of the subset.
         imbalance_ratio: images of the largest class over those of the smallest.
         data_limit: images that the largest class keeps; 0 = all.
-        val_per_class: images of each class held out for validation; 0 = none, or a share.
+        val_rule: rule by which validation images were held out, in words; "" = none were.
+        image_size: side that images are resized to; 0 = as stored.
+        resize: the way that images which are no squares are resized.
+        augment: names of augmentations.
     """
 
     config_hash: str
@@ -44,6 +50,9 @@ class RunOptions:
     checkpoint_epochs: tuple[int, ...]
     checkpoint_every_epochs: int
     checkpoint_every_steps: int
+    checkpoint_best: str
+    eval_test: str
+    eval_patience: int
     checkpoint_keep: int
     init_epoch: int
     init_aux_bn: str
@@ -57,4 +66,7 @@ class RunOptions:
     data_profile: str
     imbalance_ratio: float
     data_limit: int
-    val_per_class: int
+    val_rule: str
+    image_size: int
+    resize: str
+    augment: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Header, per-epoch records and summary of a run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,11 @@ import numpy as np
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.runtime.console import class_counts_line, phases_line
+from purenoise_jax.runtime.threads import cores
 from purenoise_jax.training import metrics
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.confusion import FILES, Confusion, save
+from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
@@ -23,6 +25,8 @@ from purenoise_jax.training.train_step import TrainState
 # Up to so many classes, records and summary hold the confusion matrix as a list of its rows. That
 # of more classes is only in the file that is written at the end.
 LISTED = 100
+# Up to so many changes of the learning rate, the header lists all.
+CHANGES = 6
 
 
 class Matrix(NamedTuple):
@@ -44,11 +48,18 @@ def header_lines(
     steps = experiment.steps_per_epoch
     starts = [(phase.start, phase.methods) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
-    val_labels = experiment.training.val_labels
-    validation = {}
-    if val_labels is not None:
-        held_out = np.bincount(val_labels, minlength=len(counts))
-        validation["validation"] = validation_line(held_out, options.val_per_class)
+    done = int(state.step) / steps
+    if device.platform == "cpu":
+        cost = cost_line(
+            options.model,
+            experiment.model,
+            experiment.training.stats.image_shape,
+            images=round((options.num_epochs - done) * len(experiment.training.labels)),
+            cores=cores() * jax.process_count(),
+            resizes=options.image_size > 0,
+        )
+    else:
+        cost = ""
     weights = {} if experiment.pretrained is None else {"weights": experiment.pretrained.note}
     return {
         "workdir": str(workdir),
@@ -58,39 +69,100 @@ def header_lines(
         **weights,
         "data": f"{experiment.dataset.name}, {class_counts_line(counts)}",
         "subset": subset_line(
-            options, len(experiment.training.labels), len(experiment.dataset.train_labels)
+            options,
+            len(experiment.training.labels),
+            len(experiment.dataset.train_labels),
+            experiment.training.num_held_out,
         ),
-        **validation,
+        **split_lines(options, experiment),
+        "images": images_line(options, experiment.training.stats.image_shape),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
         "length": f"{options.num_epochs} epochs of {steps:,} steps, "
         f"{options.num_epochs * steps:,} in all, {options.batch_size} images a step",
+        "rate": rate_line(experiment.rates),
+        **({"time": cost} if cost else {}),
     }
 
 
-def validation_line(class_counts: np.ndarray, per_class: int) -> str:
-    """Line of the header about validation images held out of the training images.
+def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:
+    """Line of the header: the size of the images and their augmentation.
 
     Args:
-        class_counts: int[K], validation images of each class.
-        per_class: images that were to be held out of each class; 0 = a share of it.
+        options: of the run.
+        image_shape: (H, W, C).
     """
-    without = np.flatnonzero(class_counts == 0).tolist()
-    rule = f"{per_class} of each class" if per_class else "a share of each class"
-    line = f"{int(class_counts.sum()):,} images held out, {rule}"
+    size = " x ".join(map(str, image_shape))
+    how = f"resized ({options.resize})" if options.image_size else "as stored"
+    return f"{size}, {how}; augmented by {', '.join(options.augment) or 'nothing'}"
+
+
+def rate_line(rates: np.ndarray) -> str:
+    """Line of the header: the learning rate.
+
+    Args:
+        rates: f64[E], by epoch.
+    """
+    first = int(np.argmax(rates))
+    warm_up = f" after {first} epoch{'s' * (first > 1)} of warm-up" if first else ""
+    line = f"{rates[first]:.3g}{warm_up}"
+    later = [e for e in range(first + 1, len(rates)) if rates[e] != rates[e - 1]]
+    if len(later) > CHANGES:
+        return f"{line}, {rates[-1]:.3g} in the last epoch"
+    return "".join([line, *(f", {rates[e]:.3g} from epoch {e}" for e in later)])
+
+
+def split_lines(options: RunOptions, experiment: Experiment) -> dict[str, str]:
+    """Lines of the header about validation and test images, by name, where there is news.
+
+    That is if they were held out of the training images, if there are none to test with, or if they
+    lack classes.
+    """
+    dataset, training = experiment.dataset, experiment.training
+    lines = {}
+    splits = (
+        ("validation", dataset.val_labels, training.val_labels, options.val_rule),
+        ("test", dataset.test_labels, training.test_labels, "a share of each class"),
+    )
+    for name, labels, held_out, rule in splits:
+        if labels is None:
+            continue
+        if not len(labels):
+            lines[name] = "no images; validation results take the place of test results"
+            continue
+        counts = np.bincount(labels, minlength=dataset.num_classes)
+        if held_out is not None or not counts.all():
+            lines[name] = split_line(
+                counts, dataset.class_names, rule if held_out is not None else ""
+            )
+    return lines
+
+
+def split_line(class_counts: np.ndarray, class_names: Sequence[str], rule: str) -> str:
+    """Line of the header about the images of a split.
+
+    Args:
+        class_counts: int[K], images of each class.
+        class_names: K names.
+        rule: by which they were held out of the training images; "" = they were not.
+    """
+    without = [class_names[k] for k in np.flatnonzero(class_counts == 0).tolist()]
+    line = f"{int(class_counts.sum()):,} images{' held out, ' if rule else ''}{rule}"
     if not without:
         return line
     more = f" and {len(without) - 10} more" if len(without) > 10 else ""
-    return f"{line}; none of classes {' '.join(map(str, without[:10]))}{more}"
+    classes = "class" if len(without) == 1 else f"{len(without)} classes:"
+    return f"{line}; no image of {classes} {', '.join(without[:10])}{more}"
 
 
-def subset_line(options: RunOptions, kept: int, available: int) -> str:
+def subset_line(options: RunOptions, kept: int, available: int, held_out: int = 0) -> str:
     """Line of the header: how many of the training images train, and by which rule.
 
     Args:
         options: of the run.
         kept: images that train.
         available: images that the data set has.
+        held_out: those of them that validate or test.
     """
     if options.data_indices:
         rule = f"listed in {Path(options.data_indices).name}"
@@ -100,8 +172,8 @@ def subset_line(options: RunOptions, kept: int, available: int) -> str:
         rule = f"{options.data_profile}, ratio {options.imbalance_ratio:g}"
     if options.data_limit:
         rule += f", data.limit={options.data_limit}"
-    if kept == available:
-        return f"all {available:,} images kept ({rule})"
+    if kept + held_out == available:
+        return f"all {kept:,} images kept ({rule})"
     return f"{rule}: {kept:,} of {available:,} images"
 
 
@@ -216,17 +288,24 @@ def make_summary(
     state: TrainState,
     evaluated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Summary of a finished run, without its origin, time and versions."""
-    test = dict(evaluated["test"])
-    numbers = {f"test_{name}": test.pop(name, None) for name in ("accuracy", "nll", "ece")} | test
+    """Summary of a finished run, without its epochs, origin, time and versions.
+
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`.
+    """
+    shown = experiment.dataset.shown
+    numbers = dict(evaluated[shown])
+    for name in ("accuracy", "nll", "ece"):
+        numbers.pop(name, None)
+        numbers[f"test_{name}"] = evaluated.get("test", {}).get(name)
     for name in ("accuracy", "balanced_accuracy", "nll", "ece"):
         if "val" in evaluated:
             numbers[f"val_{name}"] = evaluated["val"].get(name)
     return {
         **numbers,
+        "shown": shown,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
-        "epochs": options.num_epochs,
+        "left_out": len(experiment.dataset.left_out),
         "steps": int(state.step),
         "seed": options.seed,
         "config_hash": options.config_hash,

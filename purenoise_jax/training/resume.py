@@ -19,7 +19,7 @@ from purenoise_jax.checkpoint.init_transforms import (
     read_transformed,
 )
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
-from purenoise_jax.checkpoint.record_fields import check_fields
+from purenoise_jax.checkpoint.record_fields import ABSENT, check_fields
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime import files, workdir_lock
 from purenoise_jax.runtime.errors import CheckpointError
@@ -61,6 +61,7 @@ class RestorePoint:
         skipped_in_a_row: those of them directly before this point.
         init_from: the run and epoch whose checkpoint this run began with; None if it began with
             random parameters.
+        best: the best evaluation so far, see `Best.to_json`; None = there was none.
     """
 
     state: TrainState | None = None
@@ -73,6 +74,7 @@ class RestorePoint:
     skipped_steps: int = 0
     skipped_in_a_row: int = 0
     init_from: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
 
 
 def find_restore_point(
@@ -122,8 +124,9 @@ def find_restore_point(
                 f"init_from={init_from} (epoch {init_epoch}), but this run began from {began}; "
                 "choose another workdir, or leave init_from out"
             )
+        whole = {**ABSENT, **record}
         restored = {
-            f.name: record[f.name] for f in dataclasses.fields(RestorePoint) if f.name != "state"
+            f.name: whole[f.name] for f in dataclasses.fields(RestorePoint) if f.name != "state"
         }
         return lambda: RestorePoint(state=checkpoints.restore(own, experiment.target()), **restored)
     if not init_from:

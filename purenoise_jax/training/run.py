@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training import records
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.bad_images import BadImages
+from purenoise_jax.training.best import Best
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
@@ -74,9 +75,12 @@ class TrainingRun:
         streams = self.experiment.streams
         self._steps_per_call = 1 if streams else self._options.steps_per_call or default
 
+        self._best = Best.restored(
+            self._options.checkpoint_best, self._restored.best, self._checkpoints.steps()
+        )
         # In the background, while the parameters are drawn and the data are sent to the devices.
         self._compiled: dict[int, CompiledSteps] = {}
-        if self.step < self._total_steps:
+        if self.step < self._total_steps and not self._ends_early:
             self._compile(self.experiment.phase_of(self.step // self._steps_per_epoch))
         restored = self._restored.state
         self.state = stop.waiting(self.experiment.init) if restored is None else restored
@@ -90,10 +94,13 @@ class TrainingRun:
         display.header(records.header_lines(self._options, workdir, self.experiment, self.state))
         for line in setup.messages():
             display.note(line)
+        for line in self.experiment.training.shared:
+            display.warn(line)
 
         replicate = self.experiment.placement.replicate
         self.inputs = jax.tree.map(replicate, self.experiment.inputs())
         bad = BadImages(workdir, display)
+        bad.at_start(self.experiment.dataset.left_out)
         self._feed = self.experiment.feed(bad.note)
         self._evaluators = self.experiment.evaluators(self._options.eval_batch_size, bad.note)
         for reader in (self._feed, *self._evaluators.values()):
@@ -126,10 +133,13 @@ class TrainingRun:
         cleanup.callback(self._checkpoints.close)
         cleanup.callback(display.stop_progress)
 
-    def epochs_left(self) -> range:
+    def epochs_left(self) -> Iterator[int]:
         """The epochs to train, counted from 0; the first may be under way already."""
         first = (self.step - (0 if self._epoch_ended else 1)) // self._steps_per_epoch
-        return range(first, self._options.num_epochs)
+        for epoch in range(first, self._options.num_epochs):
+            if self._ends_early:
+                return
+            yield epoch
 
     def compiled_steps(self, phase: Phase) -> CompiledSteps:
         """The compiled training step of a phase."""
@@ -205,24 +215,38 @@ class TrainingRun:
         options, done = self._options, epoch + 1
         is_last = done == options.num_epochs
         phase_ends = self.experiment.phase_of(done) is not phase
-        self._evaluated = {}
+        self._evaluated, best = {}, self._best
         if is_last or phase_ends or _is_due(done, options.eval_every_epochs):
             self._display.doing("evaluating")
-            self._evaluated = self._evaluate(phase, self.stop_if_requested)
+            self._evaluate(phase, ["val"], self.stop_if_requested)
+            best = self._best.after(
+                self._evaluated.get("val"),
+                self.step,
+                done,
+                counts=phase is self.experiment.phases[-1],
+            )
+            is_last = is_last or self._is_patience_over(best)
+            if is_last or options.eval_test == "always":
+                self._evaluate(phase, ["test"], self.stop_if_requested)
         rate = float(self.experiment.rates[epoch])
         record = records.epoch_record(self.metrics, phase, done, rate, self._timer, self._evaluated)
         if self._evaluated:
-            loss, test = record.get("train/loss"), self._evaluated["test"]
-            val = self._evaluated.get("val")
-            self._display.evaluated(done, options.num_epochs, loss, test, val)
+            loss = record.get("train/loss")
+            self._display.evaluated(done, options.num_epochs, loss, self._evaluated)
         if self._log is not None:
             self._log.write(self.step, record)
-        self._epoch_ended = True
+        self._epoch_ended, self._best = True, best
         is_rolling = _is_due(done, options.checkpoint_every_epochs) or _is_due(
             self.step, options.checkpoint_every_steps
         )
-        if is_last or is_rolling or done in options.checkpoint_epochs:
+        is_best = best.value is not None and best.step == self.step
+        if is_last or is_rolling or is_best or done in options.checkpoint_epochs:
             self.save()
+        if self._ends_early and done < options.num_epochs:
+            self._display.note(
+                f"ends after epoch {done}, because {best.stale} evaluations in a row had no better "
+                f"{best.metric} on validation than that after epoch {best.epoch}"
+            )
 
     def stop_if_requested(self) -> None:
         """Ends the run at a step boundary, the same one in all processes, with its state saved.
@@ -261,24 +285,29 @@ class TrainingRun:
             "skipped_steps": self._nonfinite.count,
             "skipped_in_a_row": self._nonfinite.in_a_row(self.step),
             "init_from": self._restored.init_from,
+            "best": self._best.to_json(),
         }
-        self._checkpoints.save(self.state, record)
+        best = None if self._best.value is None else self._best.step
+        self._checkpoints.save(self.state, record, best)
 
     def finish(self, at_end: Callable[[Experiment], None] | None) -> None:
         """Waits for the last checkpoint, and writes and shows the summary."""
         self._checkpoints.wait()
         self._stop.poll()
         self._display.stop_progress()
+        done = self.step // self._steps_per_epoch
         if not self._evaluated:
-            phase = self.experiment.phase_of(self._options.num_epochs - 1)
-            self._evaluated = self._evaluate(phase)
+            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val"])
         selected = self._selected()
         if self._is_first_process:
             # Before the summary, whose presence says that the run has finished.
             records.save_matrices(self._workdir, self._matrices, self.step)
             summary = {
                 **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
+                "epochs": done,
+                "ended_early": done < self._options.num_epochs,
                 "selected": selected,
+                "best": self._best.to_json(),
                 "init_from": self._restored.init_from,
                 "skipped_steps": self._nonfinite.count,
                 "images_per_second": self._timer.images_per_second,
@@ -287,10 +316,21 @@ class TrainingRun:
                 "settings": numeric_settings(),
             }
             files.write_json(self._workdir / "summary.json", summary)
-        title = f"{self._workdir}, epoch {self._options.num_epochs}"
-        self._display.table(title, self._evaluated["test"], self.experiment.dataset.class_names)
+        title = f"{self._workdir}, epoch {done}"
+        dataset, others = self.experiment.dataset, {**self._evaluated}
+        numbers = others.pop(dataset.shown)
+        self._display.table(
+            title, numbers, dataset.class_names, shown=dataset.shown, val=others.get("val")
+        )
         for line in selected_lines(selected):
             self._display.note(line)
+        best = self._best
+        if best.value is not None and best.step in self._checkpoints.steps():
+            kept = "kept beside the last" if best.step != self.step else "the last"
+            self._display.note(
+                f"the best {best.metric} on validation, {best.value:.4f}, has the checkpoint after "
+                f"epoch {best.epoch}, {kept}: {self._checkpoints.folder / str(best.step)}"
+            )
         if self._is_first_process and at_end is not None:
             self._stop.waiting(partial(at_end, self.experiment))
 
@@ -317,13 +357,26 @@ class TrainingRun:
         assert self._check_finite is not None, "an epoch has begun"
         self._check_finite(metrics)
 
+    @property
+    def _ends_early(self) -> bool:
+        """True if the run has ended before its last epoch."""
+        return self._epoch_ended and self._is_patience_over(self._best)
+
+    def _is_patience_over(self, best: Best) -> bool:
+        patience = self._options.eval_patience
+        return patience > 0 and best.stale >= patience
+
     def _evaluate(
-        self, phase: Phase, poll: Callable[[], None] | None = None
-    ) -> dict[str, dict[str, Any]]:
+        self, phase: Phase, splits: Sequence[str], poll: Callable[[], None] | None = None
+    ) -> None:
+        """Adds the numbers of splits, of those that there are, to those of this epoch."""
+        evaluators = {name: self._evaluators[name] for name in splits if name in self._evaluators}
         counts = self.experiment.training.stats.class_counts
-        work = partial(records.evaluate_all, self._evaluators, self.state, phase, counts)
-        evaluated, self._matrices = self._stop.waiting(work, poll)
-        return evaluated
+        work = partial(records.evaluate_all, evaluators, self.state, phase, counts)
+        evaluated, matrices = self._stop.waiting(work, poll)
+        before = self._matrices if self._evaluated else {}
+        self._evaluated = {**self._evaluated, **evaluated}
+        self._matrices = {**before, **matrices}
 
     def _seconds(self) -> float:
         """Seconds spent on the run, by this process and those before it."""

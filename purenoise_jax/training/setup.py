@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
 from purenoise_jax.config import run_record
-from purenoise_jax.config.fields import field_of, flatten
+from purenoise_jax.config.fields import NONE, field_of, flatten
 from purenoise_jax.config.resolve import kept_lines, resolved
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import disk_space, files, multihost
@@ -184,6 +184,7 @@ def set_up(
         workdir,
         keep=options.checkpoint_keep,
         keep_steps=[epoch * steps_per_epoch for epoch in run_record.kept_epochs(config, workdir)],
+        keeps_best=options.checkpoint_best != NONE and experiment.dataset.val_images is not None,
     )
 
     def take_workdir() -> None:

@@ -146,6 +146,42 @@ def test_a_comparison_states_its_number_of_seeds(tmp_path):
     assert note(*four[:3]).startswith("2 configs, 1 to 2 seeds each:")
 
 
+def test_runs_that_differ_in_the_seed_alone_have_one_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(html_report, "_pictures", lambda runs, titles: [])
+    shares = {0: 0.5, 1: 0.6, 2: 0.8}
+    paths = [
+        write_run(tmp_path / f"small/seed{seed}", counts=COUNTS,
+                  evaluations={4: diagonal([share] * 5)}, seed=seed)
+        for seed, share in shares.items()
+    ]  # fmt: skip
+    other = {"model.name": "resnet32"}
+    paths.append(write_run(tmp_path / "large/seed0", counts=COUNTS,
+                           evaluations={4: diagonal([0.7] * 5)}, **other))  # fmt: skip
+    values = 100 * np.array([*shares.values()])
+    mean = f"{values.mean():.1f} ± {values.std(ddof=1) / np.sqrt(3):.1f} %"
+    text, _ = read(html_report.render(load_runs(paths)))
+    assert f"small, 3 runs {mean} {mean} {mean} {mean} 1.250 ± 0.000 " in text
+    assert "large/seed0, 1 run 70.0 % 70.0 % 70.0 % 70.0 % 1.250 " in text
+    # Two of the first without the third, and one that is not finished.
+    write_run(tmp_path / "small/seed3", counts=COUNTS, evaluations={4: diagonal([0.9] * 5)},
+              summary={"epochs": 2}, seed=3)  # fmt: skip
+    text, _ = read(html_report.render(load_runs([*paths[:2], tmp_path / "small/seed3"])))
+    assert "small: seed0 to seed3, 2 of 3 runs 55.0 ± 5.0 %" in text
+
+
+def test_runs_of_one_seed_or_of_other_images_are_not_averaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(html_report, "_pictures", lambda runs, titles: [])
+    paths = [
+        write_run(tmp_path / name, counts=COUNTS, evaluations={4: diagonal(SHARES)},
+                  seed=seed, summary={"dataset_content": name})
+        for seed, name in enumerate("ab")
+    ]  # fmt: skip
+    assert "seed alone" not in html_report.render(load_runs(paths))
+    again = write_run(tmp_path / "c", counts=COUNTS, evaluations={4: diagonal(SHARES)},
+                      summary={"dataset_content": "a"})  # fmt: skip
+    assert "seed alone" not in html_report.render(load_runs([paths[0], again]))
+
+
 def test_runs_on_different_data_are_marked(run, tmp_path):
     other = write_run(
         tmp_path / "two", counts=COUNTS, evaluations={4: diagonal(SHARES)},

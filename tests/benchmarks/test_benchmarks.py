@@ -20,6 +20,7 @@ from benchmarks.jax_steps import step_program
 from benchmarks.profile import kind_of
 from benchmarks.suites import add_ratios
 from purenoise_jax.models import MODELS, create_model
+from purenoise_jax.runtime.flops import flops_of
 from tests.tiny import TinyNet
 
 pytestmark = pytest.mark.slow
@@ -61,7 +62,7 @@ def test_flops_of_a_convolution_and_a_product_by_hand():
         return jax.jit(lambda y: y.mean((1, 2)) @ head)(y)
 
     expected = 2 * (2 * 4 * 4 * 5) * (3 * 3 * 3) + 2 * 2 * 5 * 7
-    assert chips.flops_of(call, x, w, jnp.zeros((5, 7))) == expected
+    assert flops_of(call, x, w, jnp.zeros((5, 7))) == expected
 
 
 @pytest.mark.parametrize(("model", "giga"), [("resnet32", 0.0689), ("wrn28_10", 5.246)])
@@ -69,7 +70,7 @@ def test_multiply_adds_of_the_papers_networks(model, giga):
     network = create_model(model, num_classes=10)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: network.init(jax.random.key(0), images, train=False))
-    flops = chips.flops_of(lambda v, x: network.apply(v, x, train=False)[0], variables, images)
+    flops = flops_of(lambda v, x: network.apply(v, x, train=False)[0], variables, images)
     np.testing.assert_allclose(flops / 2e9, giga, rtol=2e-3)
 
 

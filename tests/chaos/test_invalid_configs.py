@@ -43,7 +43,7 @@ def test_every_bad_value_is_refused_in_one_line_that_says_what_is_legal(path):
         assert legal in message
 
 
-@pytest.mark.every(8)
+@pytest.mark.every(40)
 @pytest.mark.parametrize("path", PATHS)
 def test_every_bad_value_is_refused_on_the_command_line(path, tmp_path, capsys):
     texts = [text for value in bad_values(path) if (text := as_flag(path, value)) is not None]

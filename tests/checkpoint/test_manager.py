@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,39 @@ def test_keep_steps_and_the_newest_survive_any_schedule():
             assert len(present) <= keep + len(keep_steps)
 
 
+def test_the_best_is_kept_until_another_one_is_complete(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1, keeps_best=True)
+    checkpoints.prepare()
+    there = []
+    for step, best in ((1, None), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5), (7, None)):
+        checkpoints.save(make_state(step), {"epoch": 0}, best)
+        checkpoints.wait()
+        there.append(checkpoints.steps())
+    checkpoints.close()
+    assert there == [[1], [2], [2, 3], [2, 4], [5], [5, 6], [7]]
+
+
+def test_a_best_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    """Also if the checkpoint before it is still being completed when the better one is saved."""
+    checkpoints, commit = Checkpoints(tmp_path, keep=1, keeps_best=True), manifest.commit
+    checkpoints.prepare()
+
+    def slow_then_full(folder):
+        if folder.name == "3":
+            raise OSError(errno.ENOSPC, "no room")
+        time.sleep(0.2)
+        commit(folder)
+
+    monkeypatch.setattr(manifest, "commit", slow_then_full)
+    checkpoints.save(make_state(1), {"epoch": 0}, 1)
+    checkpoints.save(make_state(2), {"epoch": 0}, 1)
+    with pytest.raises(StorageError):
+        checkpoints.save(make_state(3), {"epoch": 0}, 3)
+        checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.close()
+
+
 def test_foreign_folders_are_not_counted_when_pruning(tmp_path):
     """Otherwise an empty folder would be kept and the step just saved would be deleted."""
     checkpoints = Checkpoints(tmp_path, keep=2)
@@ -304,6 +338,7 @@ def test_still_to_come_counts_the_checkpoints_that_a_run_adds(tmp_path):
         return Checkpoints(tmp_path, **options).still_to_come(step, last)
 
     assert count(0, 100, keep=2, keep_steps=[50, 100]) == 2 + 2 + 1
+    assert count(0, 100, keep=2, keep_steps=[50, 100], keeps_best=True) == 2 + 2 + 1 + 1
     assert count(60, 100, keep=2, keep_steps=[50, 100]) == 2 + 1 + 1
     assert count(100, 100, keep=2, keep_steps=[100]) == 0
     save_steps(tmp_path, (1, 50))

@@ -23,10 +23,12 @@ STATS = DataStats(np.array([50, 5]), (32, 32, 3), M, M, M, M, M, M)
 def test_every_config_file_is_tested():
     files = {p.stem for p in Path(digits_lt.__file__).parent.glob("*.py")} - {"__init__"}
     ours = {"cifar10", "cifar100", "cifar10_lt", "cifar100_lt", "digits_lt"}
-    # Those with a published layout are tested in test_data_set_configs.py.
-    assert files == ours | {*TREES}
+    # Those with a published layout are tested in test_data_set_configs.py, and the one of own
+    # images in test_own_images.py.
+    assert files == ours | {*TREES} | {"images"}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("module", [cifar10_lt, cifar100_lt, digits_lt])
 @pytest.mark.parametrize(("method", "epochs"), list(itertools.product(METHODS, [2, 7, 200])))
 def test_every_method_is_valid_at_every_length(module, method, epochs):
@@ -201,6 +203,7 @@ def test_every_augmentation_of_the_papers_is_valid():
         validate(config)
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("epochs", range(2, 60))
 def test_every_schedule_leaves_an_epoch_to_the_deferred_methods(epochs):
     config = cifar10_lt.get_config(f"method=drs,epochs={epochs}")

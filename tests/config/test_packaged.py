@@ -1,5 +1,6 @@
 """Config files by name and by path, from a checkout and from an installed wheel."""
 
+import ast
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from purenoise_jax import main as cli
 from purenoise_jax.config import packaged, parts
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
+from tests.tiny import write_npz
 from tests.trees import TREES
 
 ROOT = Path(__file__).parents[2]
@@ -37,18 +39,21 @@ def parsed(*argv):
 
 
 def test_names_are_those_of_the_config_files():
-    ours = {"cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt"}
+    ours = {"cifar10", "cifar100", "cifar100_lt", "cifar10_lt", "digits_lt", "images"}
     assert packaged.names() == sorted(ours | {*TREES})
 
 
 @pytest.mark.parametrize("name", packaged.names())
 def test_every_spelling_of_a_file_gives_the_same_config(name, tmp_path, monkeypatch):
     """The hash depends neither on the spelling of the path nor on the current folder."""
-    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:epochs=7"))
+    args = "epochs=7"
+    if name == "images":
+        args += f",path={write_npz(tmp_path / 'own.npz')}"
+    expected = config_hash(parsed(f"--config={CONFIGS}/{name}.py:{args}"))
     monkeypatch.chdir(tmp_path)
     for given in (name, f"configs/{name}.py", f"./configs/{name}.py"):
-        assert config_hash(parsed(f"--config={given}:epochs=7")) == expected
-        assert config_hash(parsed("--config", f"{given}:epochs=7")) == expected
+        assert config_hash(parsed(f"--config={given}:{args}")) == expected
+        assert config_hash(parsed("--config", f"{given}:{args}")) == expected
 
 
 def test_a_file_of_the_user_takes_precedence_over_the_package(tmp_path, monkeypatch):
@@ -131,6 +136,20 @@ def contents(wheel: Path) -> dict[str, int]:
     return {file.filename: file.CRC for file in zipfile.ZipFile(wheel).infolist()}
 
 
+def test_launch_imports_nothing_of_a_checkout():
+    """In a wheel it lies within the package, so that it names its own modules by relative imports."""
+    for path in (ROOT / "launch").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            else:
+                continue
+            tops = {name.partition(".")[0] for name in names}
+            assert not tops & {"launch", "configs", "benchmarks", "tests"}, path
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     return build(ROOT, tmp_path_factory.mktemp("wheel"), "-t", "wheel")
@@ -162,7 +181,8 @@ def test_the_wheel_has_all_its_files_within_its_own_package(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     } | {
         f"purenoise_jax/{path.relative_to(ROOT)}"
-        for path in CONFIGS.rglob("*")
+        for folder in (CONFIGS, ROOT / "launch")
+        for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in files if ".dist-info/" not in name} == wanted
@@ -176,6 +196,29 @@ def test_a_wheel_built_from_the_source_archive_is_the_same(wheel, tmp_path):
         opened.extractall(tmp_path / "source", filter="data")
     (source,) = (tmp_path / "source").iterdir()
     assert contents(build(source, tmp_path / "again", "-t", "wheel")) == contents(wheel)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_the_programs_of_launch(installed, tmp_path):
+    """Two runs in processes of their own, started by name within the package."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+
+    def call(*arguments):
+        return subprocess.run(
+            [str(installed / "purenoise-jax"), *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+
+    listed = call("reproduce", "main", "--dry-run", "--quick")
+    assert listed.returncode == 0 and "runs, " in listed.stdout, listed.stderr[-2000:]
+    done = call(
+        "compare", "--config", "digits_lt:epochs=1", "--methods=erm,rs", "--seeds=1", "--jobs=2",
+        *NO_REPORT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    table = (tmp_path / "runs/compare/tables/comparison.md").read_text()
+    assert "| erm | 1 |" in table and "| rs | 1 |" in table
 
 
 @pytest.mark.slow

@@ -52,10 +52,6 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"train_images": GOOD.train_images[:0], "train_labels": GOOD.train_labels[:0]},
         "no images",
     ),
-    "no test images": (
-        {"test_images": GOOD.test_images[:0], "test_labels": GOOD.test_labels[:0]},
-        "test: there are no images",
-    ),
     "no pixels": ({"train_images": GOOD.train_images[:, :0]}, "no images"),
     "too few labels": ({"train_labels": GOOD.train_labels[:5]}, "train: 6 images, but 5 labels"),
     "two label axes": ({"train_labels": GOOD.train_labels[None]}, r"\[1, 6\]"),

@@ -11,7 +11,7 @@ import pytest
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.cifar import load_cifar
 from purenoise_jax.data.statistics import channel_moments
-from purenoise_jax.data.training_set import content_digest, make_training_set
+from purenoise_jax.data.training_set import HoldOut, content_digest, make_training_set
 from purenoise_jax.methods import build_recipe, noise_source
 from purenoise_jax.runtime.errors import ConfigError, DataError
 
@@ -21,6 +21,7 @@ LABELS = np.tile([0, 1], 50).astype(np.int32)
 IMAGES = np.where(LABELS[:, None, None, None] == 0, 60, 180) + RNG.integers(-20, 20, (100, 5, 4, 3))
 IMAGES = (IMAGES + np.array([0, 10, 20])).astype(np.uint8)
 DATASET = Dataset("two", IMAGES, LABELS, IMAGES[:4], LABELS[:4], ("dark", "bright"))
+WITHOUT_TEST = dataclasses.replace(DATASET, test_images=IMAGES[:0], test_labels=LABELS[:0])
 OPTIONS = dict(
     imbalance_ratio=10.0, profile="exp", rule="first", seed=0, indices="",
     normalize="train_subset", normalize_mean=(), normalize_std=(),
@@ -141,6 +142,53 @@ def test_a_class_without_test_images_is_refused():
     dark = dataclasses.replace(DATASET, test_images=IMAGES[:4:2], test_labels=LABELS[:4:2])
     with pytest.raises(DataError, match=r"two, split test: there is no image of classes \[1\]"):
         make(dark)
+
+
+def test_a_class_without_test_images_is_kept_in_natural_data():
+    dark = dataclasses.replace(DATASET, test_images=IMAGES[:4:2], test_labels=LABELS[:4:2])
+    assert make(dark, profile="natural").stats.class_counts.tolist() == [50, 50]
+
+
+def test_data_without_any_image_to_measure_with_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"two has no test images and no validation images.*legal: "
+    ):
+        make(WITHOUT_TEST, profile="natural")
+    val = dataclasses.replace(WITHOUT_TEST, val_images=IMAGES[:2], val_labels=LABELS[:2])
+    assert make(val, profile="natural").test_images is None
+
+
+def test_images_that_two_splits_share_are_counted():
+    """By content: the first four training images are the test images of this set."""
+    assert make(profile="natural").shared == (
+        "4 of 4 test images are training images too, with the same content, so test results are "
+        "too good",
+    )
+    twice = dataclasses.replace(
+        DATASET, train_images=np.concatenate([IMAGES, IMAGES[:1]]), train_labels=np.int32([*LABELS, 0]),
+        test_images=np.concatenate([IMAGES[:1], 255 - IMAGES[1:4]]),
+    )  # fmt: skip
+    (line,) = make(twice, profile="natural").shared
+    assert line.startswith("1 of 4 test images are training images"), "of which there are two"
+    other = dataclasses.replace(DATASET, test_images=255 - IMAGES[:4])
+    assert make(other, profile="natural").shared == ()
+    val = dataclasses.replace(
+        other, val_images=np.concatenate([IMAGES[:1], 255 - IMAGES[:2]]), val_labels=LABELS[:3]
+    )
+    lines = make(val, profile="natural").shared
+    assert [line[:48] for line in lines] == [
+        "1 of 3 validation images are training images too"[:48],
+        "2 of 3 validation images are test images too, wi",
+    ]
+
+
+def test_images_drawn_from_one_set_share_none_unless_it_has_copies():
+    rule = HoldOut(0.2, val_fraction=0.2)
+    assert make(WITHOUT_TEST, profile="natural", held_out=rule).shared == ()
+    twice = dataclasses.replace(
+        WITHOUT_TEST, train_images=IMAGES.repeat(2, 0), train_labels=LABELS.repeat(2)
+    )
+    assert len(make(twice, profile="natural", held_out=rule).shared) == 3
 
 
 def test_one_image_of_a_single_colour_is_an_image():

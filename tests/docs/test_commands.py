@@ -5,12 +5,13 @@ import re
 import tomllib
 
 import pytest
+from PIL import Image
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
-from launch import reproduce
+from launch import compare, reproduce
 from launch.tables import TABLES
-from purenoise_jax import export, predict
+from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.__main__ import parser as analysis_parser
@@ -23,6 +24,7 @@ from purenoise_jax.config.fields import field_of
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.feed import FEEDS
 from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
+from tests.tiny import write_npz
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
@@ -45,11 +47,20 @@ def make_table(arguments):
     assert reproduce.parser().parse_args(arguments).table in TABLES
 
 
+def compare_methods(arguments):
+    for cell in compare.make_table(*compare.parser().parse_known_args(arguments)).cells:
+        validate(cell.config)
+
+
 def run_installed(arguments):
     if arguments[0] not in COMMANDS:
         return train(arguments)
+    if len(arguments) == 1:
+        # Only named.
+        return
     module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
-    program = f"python -m purenoise_jax.{module.get(arguments[0], arguments[0])}"
+    folder = "launch" if arguments[0] in ("compare", "reproduce") else "purenoise_jax"
+    program = f"python -m {folder}.{module.get(arguments[0], arguments[0])}"
     first = arguments[:1] if arguments[0] in ("report", "verify") else []
     PROGRAMS[program]([*first, *arguments[1:]])
 
@@ -110,9 +121,11 @@ PROGRAMS = {
     "python -m benchmarks.gpu_program": lambda arguments: gpu_program.parse(list(arguments)),
     "python -m benchmarks.memory": lambda arguments: memory.parse(list(arguments)),
     "python -m benchmarks.run": lambda arguments: run.parse(list(arguments)),
+    "python -m launch.compare": compare_methods,
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
     "python -m purenoise_jax.analysis": analyse,
+    "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
     "python -m purenoise_jax.checkpoint": lambda given: checkpoint_parser().parse_args(given),
     "python -m purenoise_jax.checkpoint.convert_weights": lambda given: weights_parser().parse_args(
@@ -134,9 +147,25 @@ def check(words):
     PROGRAMS[program](words[size:])
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with the images that commands name, and with the config files."""
+    folder = tmp_path_factory.mktemp("own")
+    for place in ("", "train", "test"):
+        for label in "ab":
+            (folder / "photos" / place / label).mkdir(parents=True)
+            Image.new("RGB", (40, 40)).save(folder / "photos" / place / label / "1.png")
+    write_npz(folder / "images.npz")
+    for split in ("train", "test"):
+        rows = "".join(f"{split}/{label}/1.png,{label}\n" for label in "ab")
+        (folder / f"{split}.csv").write_text(f"path,label\n{rows}")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    return folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_its_commands_parse(page, poly1, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_its_commands_parse(page, poly1, own, monkeypatch):
+    monkeypatch.chdir(own)
     for words in commands(page):
         try:
             check(words)

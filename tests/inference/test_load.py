@@ -96,6 +96,20 @@ def test_the_centre_is_cut_out_where_the_evaluation_of_the_run_does_so(
     )
 
 
+@pytest.mark.parametrize(
+    ("how", "words"), [("crop", "largest square"), ("pad", "and black on both")]
+)
+def test_images_are_resized_as_the_run_does(how, words, finished, classifier, tmp_path):
+    run = changed(finished.run, **{"data.image_size": 8, "data.resize": how})
+    resizing = Classifier(dataclasses.replace(classifier.trained, run=run))
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    expected = classifier.predict_proba(resize_square(image, 8, how)[None])
+    for given in ([image], [tmp_path / "image.png"], Image.fromarray(image)):
+        np.testing.assert_array_equal(resizing.predict_proba(given), expected)
+    assert words in described(resizing, "onnx", b"")["input"]["resize"]
+
+
 def test_grey_and_coloured_images_fit_networks_of_the_other_kind():
     grey = np.random.default_rng(0).integers(0, 256, (8, 8, 1), np.uint8)
     colours = np.repeat(grey, 3, axis=2)

@@ -6,15 +6,34 @@ import shutil
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 import purenoise_jax
 from purenoise_jax import predict
 from purenoise_jax.inference import predict_files
+from purenoise_jax.inference.intervals import wilson
+from purenoise_jax.inference.prediction_table import Tally
 from tests.encoded import png16
 
 
 def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 17, 10_000])
+def test_intervals_are_those_of_scipy(images):
+    for correct in {0, 1, images // 2, images}:
+        expected = binomtest(correct, images).proportion_ci(method="wilson")
+        assert wilson(correct, images) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_the_balanced_accuracy_is_the_mean_over_the_classes_that_occur():
+    tally = Tally()
+    assert tally.accuracy is None and tally.balanced_accuracy is None
+    for label, predicted in ("aa", "aa", "aa", "ab", "ba", ("", "a")):
+        tally.add(label, predicted)
+    assert (tally.images, tally.known, tally.correct) == (6, 5, 3)
+    assert tally.accuracy == 3 / 5 and tally.balanced_accuracy == (3 / 4 + 0) / 2
 
 
 @pytest.fixture
@@ -45,7 +64,11 @@ def test_the_accuracy_on_the_test_folder_is_that_of_the_run(finished, table):
     accuracy = finished.run.summary["test_accuracy"]
     assert sum(right) / len(right) == accuracy
     assert f"40 images in {finished.run.path.parent}"[:9] in err
-    assert f"accuracy {100 * accuracy:.2f} %, {sum(right)} of 40" in err
+    low, high = binomtest(sum(right), 40).proportion_ci(method="wilson")
+    interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    assert f"accuracy {100 * accuracy:.2f} % {interval}, {sum(right)} of 40" in err
+    balanced = finished.run.summary["balanced_accuracy"]
+    assert f"balanced accuracy {100 * balanced:.2f} %" in err
 
 
 def test_its_numbers_are_those_of_the_classifier(finished, table, classifier):
@@ -96,6 +119,10 @@ def test_images_that_cannot_be_read_are_named_and_left_out(finished, table, tmp_
     (tmp_path / "dangling.png").symlink_to("nowhere")
     code, rows, err = table(tmp_path / "photos", tmp_path / "dangling.png", tmp_path / "gone")
     assert code == 3 and len(rows) == 39
+    _, whole_rows, _ = table(finished.folder)
+    expected = [row["predicted"] for row in whole_rows if "10.png" not in row["path"]]
+    assert [row["predicted"] for row in rows] == expected
+    assert "10.png" not in "".join(row["path"] for row in rows)
     lines = [line for line in err.splitlines() if str(tmp_path / "photos") in line]
     assert len(lines) == 2 and any("10.png: cannot be read as an image" in line for line in lines)
     assert any("scan.heic: has no supported format" in line for line in lines)

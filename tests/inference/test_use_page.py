@@ -32,6 +32,7 @@ def test_the_program_of_the_page_runs(page, finished):
     assert names["probabilities"].shape == (1, 4) and names["features"].shape == (5, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "block"), [("stablehlo", 1), ("onnx", 2)])
 def test_an_export_is_read_as_the_page_does(kind, block, page, finished, classifier):
     if kind == "onnx":
@@ -44,6 +45,7 @@ def test_an_export_is_read_as_the_page_does(kind, block, page, finished, classif
     np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_page_names_what_a_description_has(page, finished):
     assert export.main(["runs/mine", "--to", "safetensors", "--out", "classifier.safetensors"]) == 0
     told = json.loads(Path("classifier.safetensors.json").read_text())

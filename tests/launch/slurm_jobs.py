@@ -76,7 +76,7 @@ class Job:
         subprocess.run(["scancel", "--quiet", self.number])
 
     def shown(self, name: str) -> str:
-        """A property of the job. A controller that is busy is asked again."""
+        """A value that SLURM shows of the job. A controller that is busy is asked again."""
         for _ in range(10):
             done = subprocess.run(
                 ["scontrol", "show", "job", self.number], capture_output=True, text=True

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.chips import flops_of
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import tasks_of, training_pflop
 from launch.step_cost import passes
+from purenoise_jax.runtime.flops import flops_of
 
 
 def cost(*methods, **fields):

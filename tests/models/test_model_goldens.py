@@ -131,8 +131,15 @@ def grad_function(name: str, variant: str) -> Any:
     return gradient
 
 
-@pytest.mark.parametrize("mode", ["train", "eval", "eval_masked"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    # The deeper network, which compiles for long, in one mode of the fast tests.
+    [
+        pytest.param(n, m, marks=[pytest.mark.slow] * (n == "resnet32" and m != "eval"))
+        for n in NAMES
+        for m in ("train", "eval", "eval_masked")
+    ],
+)
 def test_forward(name: str, mode: str) -> None:
     module, variables = make(name, "dar_bn/full_stop")
     noise = None if mode == "eval" else jnp.asarray(GOLDENS["noise"])

@@ -144,7 +144,7 @@ DRAWN = {
 }
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", DRAWN)
 def test_initialisers(name):
     network = DRAWN[name](num_classes=50, norm=BatchNorm)

@@ -202,7 +202,7 @@ def test_held_out_images_are_evaluated_and_named_in_header_and_summary(tmp_path)
     )
     experiment = build(config)
     lines = header_lines(run_options(config), tmp_path, experiment, experiment.init())
-    assert lines["validation"] == "9 images held out, 3 of each class; none of classes 3"
+    assert lines["validation"] == "9 images held out, 3 of each class; no image of class 3"
     notes = Notes()
     train_and_evaluate(config, tmp_path / "run", notes)
     text = "\n".join(notes.lines)

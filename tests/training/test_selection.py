@@ -21,7 +21,12 @@ RECORDS = [
 def test_each_rule_chooses_among_evaluated_epochs():
     assert selected_epochs(RECORDS) == {
         "last": {"epoch": 5, "test_accuracy": 0.65, "evaluations": 4},
-        "val": {"epoch": 4, "test_accuracy": 0.6, "evaluations": 3},
+        "val": {
+            "epoch": 4,
+            "test_accuracy": 0.6,
+            "evaluations": 3,
+            "val_balanced_accuracy": 0.8,
+        },
         "test_best": {"epoch": 3, "test_accuracy": 0.7, "evaluations": 4},
     }
 
@@ -39,6 +44,19 @@ def test_rules_without_a_choice_are_left_out():
     assert selected_epochs([]) == {}
     assert selected_epochs([record(1)]) == {}
     assert "val" not in selected_epochs([record(1, 0.5)])
+
+
+def test_validation_alone_chooses_as_well():
+    """Without a test set, or with one that is looked at only at the end."""
+    alone = selected_epochs([record(1, None, 0.4), record(2, None, 0.6), record(3, None, 0.5)])
+    assert {rule: chosen["epoch"] for rule, chosen in alone.items()} == {"last": 3, "val": 2}
+    assert alone["val"]["test_accuracy"] is None
+    assert selected_lines(alone) == [
+        "best on validation: 60.0 %, balanced, after epoch 2, of 3 evaluations"
+    ]
+    at_end = selected_epochs([record(1, None, 0.6), record(2, 0.7, 0.5)])
+    assert at_end["last"] == {"epoch": 2, "test_accuracy": 0.7, "evaluations": 1}
+    assert at_end["val"]["epoch"] == 1 and at_end["test_best"]["evaluations"] == 1
 
 
 def test_lines_are_shown_only_where_there_was_a_choice():

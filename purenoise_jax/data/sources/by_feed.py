@@ -1,6 +1,7 @@
 """Loads a data set in the form that a feed needs: in memory, in one file, or still encoded."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,16 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.mapped_images import MappedImages, stored
 from purenoise_jax.data.sources import registry
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_splits import FileSplits, leave_in_files, read_all
+from purenoise_jax.data.sources.file_splits import (
+    FileSplits,
+    leave_in_files,
+    read_all,
+    without_bad,
+)
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.data.sources.tfds_prepared import open_prepared
 from purenoise_jax.data.sources.tfds_records import leave_in_records
@@ -28,16 +35,14 @@ class Reading:
     """Options of sources whose images are files.
 
     Attributes:
-        skips_bad: see `DecodedImages`.
+        skips_bad: files that cannot be read are left out, see `read_all` and `DecodedImages`.
         crop: see `View`; "decoded" images only.
         resize_shorter: `View.shorter`.
-        test_fraction: see `with_test_share`; 0 = the source has test images.
     """
 
     skips_bad: bool = False
     crop: str = ""
     resize_shorter: int = 0
-    test_fraction: float = 0.0
 
 
 Options = dict[str, Any]
@@ -51,7 +56,6 @@ def load_for(
     skips_bad: bool = False,
     crop: str = "",
     resize_shorter: int = 0,
-    test_fraction: float = 0.0,
     **options: Any,
 ) -> Dataset:
     """Loads a data set, with its images where a feed reads them.
@@ -64,7 +68,6 @@ def load_for(
         skips_bad: see `Reading`.
         crop: see `Reading`.
         resize_shorter: see `Reading`.
-        test_fraction: see `Reading`.
         **options: of `registry.load`.
 
     Raises:
@@ -72,7 +75,7 @@ def load_for(
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
-    reading = Reading(skips_bad, crop, resize_shorter, test_fraction)
+    reading = Reading(skips_bad, crop, resize_shorter)
     if source in registry.SOURCES and source not in _WITHOUT_PATH and not options["path"]:
         name = options["name"]
         if place := where(name):
@@ -129,20 +132,6 @@ def _refuse_idle(feed: str, source: str, reading: Reading, options: Options) -> 
             f"data.resize_shorter={reading.resize_shorter} is for image files, which data.source="
             f"{source} has not; legal: 0, or one of the sources {', '.join(FILE_SOURCES)}"
         )
-    if not reading.test_fraction:
-        return
-    if source not in _UNSPLIT:
-        raise ConfigError(
-            f"data.test_fraction={reading.test_fraction:g} is for data without test images, but "
-            f"data.source={source} has some; legal: 0, or one of the sources {', '.join(_UNSPLIT)}"
-        )
-    given = options["test_split"] or options.get("lists", NO_LISTS).test_list
-    if given:
-        field = "data.test_split" if options["test_split"] else "data.test_list"
-        raise ConfigError(
-            f"{field}={given} and data.test_fraction={reading.test_fraction:g} both say which "
-            "images are tested on; legal: one of them"
-        )
 
 
 def in_cache(dataset: Dataset, name: str = "") -> Dataset:
@@ -154,7 +143,7 @@ def in_cache(dataset: Dataset, name: str = "") -> Dataset:
     """
 
     def of(split: str, images: Any) -> Any:
-        if isinstance(images, MappedImages):
+        if isinstance(images, MappedImages) or not len(images):
             return images
         return stored(images, cache_folder(), f"{name}-{split}" if name else "")
 
@@ -193,7 +182,8 @@ def _npz_bytes(options: Options, reading: Reading) -> int | None:
 
 
 def _view(options: Options, reading: Reading) -> View:
-    return View(options.get("image_size", 0), reading.resize_shorter, reading.crop)
+    side, how = options.get("image_size", 0), options.get("resize", SQUASH)
+    return View(side, reading.resize_shorter, reading.crop, how)
 
 
 def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
@@ -205,29 +195,30 @@ def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
         return listed(options, reading).num_bytes(side) if side and options["path"] else 0
 
     def resident(options: Options, reading: Reading) -> Dataset:
-        return read_all(listed(options, reading), _view(options, reading))
+        return read_all(listed(options, reading), _view(options, reading), reading.skips_bad)
 
     def decoded(options: Options, reading: Reading) -> Dataset:
         return leave_in_files(listed(options, reading), _view(options, reading), reading.skips_bad)
 
     def mapped(options: Options, reading: Reading) -> Dataset:
         """Decodes each image once, into the cache."""
-        dataset = decoded(options, dataclasses.replace(reading, skips_bad=False))
+        dataset = without_bad(decoded(options, reading))
         name = f"{dataset.content}-{_view(options, reading).name}"
+        if dataset.left_out:
+            lines = "\n".join(dataset.left_out).encode("utf-8", "surrogateescape")
+            name += f"-{hashlib.sha256(lines).hexdigest()[:16]}"
         return dataclasses.replace(in_cache(dataset, name), content="")
 
     return InFiles(size, {"resident": resident, "mapped": mapped, "decoded": decoded})
 
 
 def _of_folder(options: Options, reading: Reading) -> FileSplits:
-    splits = (options["train_split"], options["test_split"])
-    return folder_files(options["path"], *splits, reading.test_fraction)
+    return folder_files(options["path"], options["train_split"], options["test_split"])
 
 
 def _of_list(options: Options, reading: Reading) -> FileSplits:
     refuse_chosen_splits("data.source=list", options["train_split"], options["test_split"])
-    lists = options.get("lists", NO_LISTS)
-    return list_files(options["name"], options["path"], lists, reading.test_fraction)
+    return list_files(options["name"], options["path"], options.get("lists", NO_LISTS))
 
 
 def _of_tiny(options: Options, reading: Reading) -> FileSplits:
@@ -260,8 +251,6 @@ IN_FILES = {
     "tfds": InFiles(lambda options, reading: None, {"decoded": _of_records}),
 }
 DECODABLE = [source for source, form in IN_FILES.items() if "decoded" in form.loaders]
-# The sources of which a share may be tested on.
-_UNSPLIT = ("folder", "list")
 _WITHOUT_PATH = ("auto", "tfds", "digits")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded, decode_image
-from purenoise_jax.runtime.errors import all_faults
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.threads import in_order
 
@@ -49,7 +48,6 @@ def manifest_of_files(
         key: tells data sets below one root with splits of the same names apart.
 
     Raises:
-        DataError: files cannot be read; the message names the first few.
         StorageError: the manifest cannot be written.
     """
 
@@ -62,8 +60,9 @@ def manifest_of_files(
         known = {split: {(e.path, e.label) for e in rows} for split, rows in kept.items()}
         return all(row in known[split] for split in splits for row in listed(split))
 
-    def make() -> Splits:
-        made, missing = {}, []
+    def make() -> tuple[Splits, list[str]]:
+        made: Splits = {}
+        missing: list[str] = []
         paths = (path for files in splits.values() for path, _ in files)
         count = sum(map(len, splits.values()))
         facts = iter(progress(in_order(_facts, paths), "checksums", count))
@@ -71,12 +70,12 @@ def manifest_of_files(
             entries = []
             for path, label in listed(split):
                 size, sha256, fault = next(facts)
-                entries.append(Entry(path, size, label, sha256))
-                missing += [f"{path}: {fault}"] if fault else []
+                if fault:
+                    missing.append(f"{path}: {fault}")
+                else:
+                    entries.append(Entry(path, size, label, sha256))
             made[split] = Entries(entries)
-        if missing:
-            raise all_faults(root, missing)
-        return made
+        return made, missing
 
     return find_manifest(Files(root), f"{sorted(splits)}{key}", folder, is_current, make)
 

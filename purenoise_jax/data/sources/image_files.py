@@ -39,11 +39,14 @@ def stray_images(split: pathlib.Path) -> list[str]:
     return faults
 
 
-def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+def images_of_class(
+    folder: pathlib.Path, may_be_empty: bool = False
+) -> tuple[list[pathlib.Path], list[str]]:
     """Lists the images of one class.
 
     Args:
         folder: `<split>/<class>`.
+        may_be_empty: it is no fault that there are none.
 
     Returns:
         The files to read, sorted by name, and the faults of the others, each one line that begins
@@ -60,7 +63,7 @@ def images_of_class(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]
             faults.append(f"{folder.parent.name}/{folder.name}/{entry.name}: {fault}")
         elif not is_folder:
             files.append(folder / entry.name)
-    if not files and not faults:
+    if not files and not faults and not may_be_empty:
         faults.append(
             f"{folder.parent.name}/{folder.name}: holds no {', '.join(SUFFIXES[:-1])} or "
             f"{SUFFIXES[-1]} files"
@@ -148,4 +151,12 @@ def _nested(folder: os.DirEntry[str]) -> str:
     return (
         f"is a folder with {count} files, which are not read; move them up into the class folder, "
         "or make it a class folder"
+    )
+
+
+def holds_images(folder: pathlib.Path) -> bool:
+    """Returns whether a folder directly holds a file with the suffix of an image."""
+    return any(
+        os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _is_folder(entry)
+        for entry in _entries(folder)
     )

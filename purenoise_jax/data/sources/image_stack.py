@@ -3,7 +3,7 @@
 import numpy as np
 
 from purenoise_jax.data.sources.decode import depth_fault
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.sources.resize import SQUASH, resize_square
 
 
 class ImageStack:
@@ -12,13 +12,14 @@ class ImageStack:
     Args:
         count: number of images of the split.
         image_size: height and width to resize to; 0 keeps the stored size.
+        resize: see `resize_square`.
     """
 
-    def __init__(self, count: int, image_size: int) -> None:
-        self._count, self._image_size = count, image_size
+    def __init__(self, count: int, image_size: int, resize: str = SQUASH) -> None:
+        self._count, self._image_size, self._resize = count, image_size, resize
         self._images: np.ndarray | None = None
-        self._first = ""
-        self._odd: list[tuple[str, np.ndarray]] = []
+        self._first = self._first_kind = ""
+        self._odd: dict[int, tuple[str, np.ndarray]] = {}
         self._largest: dict[str, int] = {}
 
     def add(self, index: int, place: str, image: np.ndarray, largest: int | None = None) -> None:
@@ -33,26 +34,38 @@ class ImageStack:
         if largest is not None:
             self._largest[place] = largest
         if self._image_size:
-            image = resize_square(image, self._image_size)
+            image = resize_square(image, self._image_size, self._resize)
         if self._images is None:
-            self._images, self._first = np.empty((self._count, *image.shape), np.uint8), place
+            self._images = np.empty((self._count, *image.shape), np.uint8)
+            self._first, self._first_kind = place, _kind(image)
         if image.shape == self._images.shape[1:] and image.dtype == np.uint8:
             self._images[index] = image
         else:
-            self._odd.append((place, image))
+            self._odd[index] = place, image
 
-    def finish(self) -> tuple[np.ndarray, list[str]]:
-        """Returns images `uint8[N, H, W, C]` and faults; with faults, images are missing."""
+    def odd(self) -> dict[int, str]:
+        """Row -> one line about an image of another size or kind than the first."""
+        if self._images is None:
+            return {}
+        first = f"{self._first} is {self._first_kind}"
+        return {
+            index: f"{place}: is {_kind(image)} but {first}"
+            for index, (place, image) in self._odd.items()
+        }
+
+    def finish(self, skips_odd: bool = False) -> tuple[np.ndarray, list[str]]:
+        """Returns images `uint8[N, H, W, C]` and faults; with faults, images are missing.
+
+        Args:
+            skips_odd: images of another size or kind than the first are no fault.
+        """
         if self._images is None:
             return np.empty((0, 0, 0, 3), np.uint8), []
         faults = []
-        if self._odd:
-            place, odd = self._odd[0]
+        if self._odd and not skips_odd:
+            line = next(iter(self.odd().values()))
             several = f" ({len(self._odd)} images differ)" if len(self._odd) > 1 else ""
-            faults.append(
-                f"{place}: is {_kind(odd)} but {self._first} is {_kind(self._images[0])}{several}; "
-                "set data.image_size to resize all images"
-            )
+            faults.append(f"{line}{several}; set data.image_size to resize all images")
         if self._largest and (fault := depth_fault(max(self._largest.values()))):
             faults.append(f"{next(iter(self._largest))}: {fault}")
         return self._images, faults

@@ -12,7 +12,7 @@ from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.published_lists import check_published
-from purenoise_jax.data.sources.unsplit import with_test_share
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.where import where
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, shown
@@ -29,7 +29,7 @@ class Lists:
     Attributes:
         train_list: file with lines `path label`, or a table whose name ends with `.csv`.
         val_list: as `train_list`; "" = there are no validation images.
-        test_list: as `train_list`.
+        test_list: as `val_list`.
         path_column: column of a table with the paths.
         label_column: column of a table with the labels; or several with commas between them, which
             are attributes: the class of an image is the only one that it has.
@@ -54,7 +54,14 @@ REPEATS = ("refuse", "keep")
 NO_LISTS = Lists()
 
 
-def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LISTS) -> Dataset:
+def load_list(
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    lists: Lists = NO_LISTS,
+    resize: str = SQUASH,
+) -> Dataset:
     """Loads the images that lists name, in the order of the lists.
 
     Labels are integers from 0, and every class up to the largest has a training image. If a label
@@ -68,29 +75,28 @@ def load_list(*, name: str, path: str, image_size: int = 0, lists: Lists = NO_LI
         image_size: height and width to resize to; 0 keeps the stored size, which must then be the
             same for all images.
         lists: one for each split.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`.
 
     Raises:
-        ConfigError: `path`, the training list or the test list is not given.
+        ConfigError: `path` or the training list is not given.
         DataError: a list cannot be read, is empty, or names an image twice or a training image to
             test with (unless repeats are kept), a path that leaves the folder or a label that is
             not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or
             the training list differs from the published one.
     """
-    return read_all(list_files(name, path, lists), View(image_size))
+    return read_all(list_files(name, path, lists), View(image_size, how=resize))
 
 
-def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -> FileSplits:
+def list_files(name: str, path: str, lists: Lists) -> FileSplits:
     """Reads the lists, by the rules of `load_list`; no image is looked for.
 
     Args:
         name: see `load_list`.
         path: see `load_list`.
         lists: see `load_list`.
-        test_fraction: share of the training images to test on instead of a list; see
-            `with_test_share`.
 
     Raises:
         ConfigError: see `load_list`.
@@ -100,12 +106,11 @@ def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -
         raise ConfigError("data.path is empty: give the folder below which the listed images lie")
     root = expand(path, "data.path")
     chosen = {split: getattr(lists, f"{split}_list") for split in ("train", "test", "val")}
-    for split in ("train",) if test_fraction else ("train", "test"):
-        if not chosen[split]:
-            raise ConfigError(
-                f"data.{split}_list is empty: give a file with lines 'path label', or a .csv table"
-                f"{where(name)}"
-            )
+    if not lists.train_list:
+        raise ConfigError(
+            "data.train_list is empty: give a file with lines 'path label', or a .csv table"
+            f"{where(name)}"
+        )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
     columns = tuple(name.strip() for name in lists.label_column.split(","))
@@ -159,8 +164,7 @@ def list_files(name: str, path: str, lists: Lists, test_fraction: float = 0.0) -
         raise all_faults(root, faults)
     labels = np.array([label for _, label in files["train"]], np.int32)
     check_published(name, labels, len(classes))
-    listed = FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
-    return with_test_share(listed, test_fraction) if test_fraction else listed
+    return FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
 
 
 def _is_table(file: str) -> bool:

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from purenoise_jax.data.dataset import Dataset, check_dataset
+from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.data.mapped_images import MappedImages
 from purenoise_jax.data.npy import DAMAGE, read_array
@@ -17,15 +17,16 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, StorageError, a
 from purenoise_jax.runtime.files import open_plain
 from purenoise_jax.runtime.paths import expand
 
-_REQUIRED = ("train_images", "train_labels", "test_images", "test_labels")
-_OPTIONAL = ("val_images", "val_labels")
+_REQUIRED = ("train_images", "train_labels")
+# Each split with both arrays, or none.
+_OPTIONAL = (("test_images", "test_labels"), ("val_images", "val_labels"))
 
 
 def load_npz(*, name: str, path: str, image_size: int = 0) -> Dataset:
     """Loads a data set from one .npz file.
 
-    The file holds `train_images`, `train_labels`, `test_images`, `test_labels` and, if there is a
-    validation split, `val_images` and `val_labels`. Images are `uint8[N, H, W]` or
+    The file holds `train_images`, `train_labels` and, if there is such a split, `test_images` and
+    `test_labels`, and `val_images` and `val_labels`. Images are `uint8[N, H, W]` or
     `uint8[N, H, W, C]`, labels are integers of shape `[N]` or `[N, 1]`. The classes are named
     `"0"`, `"1"` and so on up to the largest label.
 
@@ -76,8 +77,8 @@ def _load(path: str, mapped: bool) -> Dataset:
             name=str(file),
             train_images=images["train_images"],
             train_labels=labels["train_labels"],
-            test_images=images["test_images"],
-            test_labels=labels["test_labels"],
+            test_images=images.get("test_images", no_images(images["train_images"])),
+            test_labels=labels.get("test_labels", np.zeros(0, np.int32)),
             class_names=tuple(str(label) for label in range(largest + 1)),
             val_images=images.get("val_images"),
             val_labels=labels.get("val_labels"),
@@ -94,15 +95,41 @@ def npz_bytes(path: str) -> int:
         return 0
 
 
+def npz_shapes(path: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of an .npz file by name, from their headers.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    file = expand(path, "data.path")
+    shapes = {}
+    try:
+        with open_plain(file) as opened, zipfile.ZipFile(opened) as bundle:
+            for name in bundle.namelist():
+                with bundle.open(name) as member:
+                    version = np.lib.format.read_magic(member)
+                    read = np.lib.format.read_array_header_2_0
+                    if version == (1, 0):
+                        read = np.lib.format.read_array_header_1_0
+                    shapes[name.removesuffix(".npy")] = read(member)[0]
+    except (zipfile.BadZipFile, *DAMAGE) as error:
+        raise DataError(
+            f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
+        ) from error
+    return shapes
+
+
 def _read_arrays(file: pathlib.Path, mapped: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads arrays by name, and finds images that are left in the file."""
     try:
         with open_plain(file) as opened, zipfile.ZipFile(opened) as bundle:
             names = bundle.namelist()
-            missing = [key for key in _REQUIRED if f"{key}.npy" not in names]
+            _refuse_lost(opened, bundle)
+            asked = [pair for pair in _OPTIONAL if any(f"{key}.npy" in names for key in pair)]
+            keys = [*_REQUIRED, *(key for pair in asked for key in pair)]
+            missing = [key for key in keys if f"{key}.npy" not in names]
             if missing:
                 raise DataError(f"{file}: lacks the arrays {', '.join(missing)}")
-            keys = [key for key in (*_REQUIRED, *_OPTIONAL) if f"{key}.npy" in names]
             twice = [key for key in keys if names.count(f"{key}.npy") > 1]
             if twice:
                 raise DataError(f"{file}: holds {twice[0]} more than once")
@@ -129,6 +156,27 @@ def _read_arrays(file: pathlib.Path, mapped: bool) -> tuple[dict[str, Any], dict
         raise DataError(
             f"{file}: cannot be read as .npz ({type(error).__name__}: {error})"
         ) from error
+
+
+def _refuse_lost(opened: IO[bytes], bundle: zipfile.ZipFile) -> None:
+    """Refuses a file whose directory leaves out some of its arrays.
+
+    zipfile does not count the entries of a damaged directory, and an optional split would be lost.
+
+    Raises:
+        ValueError: bytes before the directory belong to no array.
+    """
+    entries = sorted(bundle.infolist(), key=lambda info: info.header_offset)
+    starts = [info.header_offset for info in entries]
+    end = 0
+    for info, start in zip([None, *entries], [*starts, bundle.start_dir], strict=True):
+        if info is not None:
+            opened.seek(info.header_offset + 26)
+            name, extra = struct.unpack("<HH", opened.read(4))
+            end = info.header_offset + 30 + name + extra + info.compress_size
+        # A record of the sizes may follow an entry, of 24 bytes at most.
+        if start - end > 24:
+            raise ValueError(f"{start - end:,} bytes belong to no array of its directory")
 
 
 def _in_place(

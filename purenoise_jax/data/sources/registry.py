@@ -15,7 +15,7 @@ from purenoise_jax.data.sources.folder import load_folder
 from purenoise_jax.data.sources.idx import load_idx
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists, load_list
 from purenoise_jax.data.sources.npz import load_npz
-from purenoise_jax.data.sources.resize import resize_square
+from purenoise_jax.data.sources.resize import SQUASH, resize_square
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.data.sources.svhn import load_svhn
 from purenoise_jax.data.sources.tfds import load_tfds
@@ -37,7 +37,14 @@ class SplitSource(Protocol):
     """Signature of the entries of `SPLIT_SOURCES`."""
 
     def __call__(
-        self, *, name: str, path: str, image_size: int, train_split: str, test_split: str
+        self,
+        *,
+        name: str,
+        path: str,
+        image_size: int,
+        train_split: str,
+        test_split: str,
+        resize: str,
     ) -> Dataset:
         """Loads like a `Source`, with chosen splits; an empty name means the default split."""
         ...
@@ -46,13 +53,21 @@ class SplitSource(Protocol):
 class ListSource(Protocol):
     """Signature of the entries of `LIST_SOURCES`."""
 
-    def __call__(self, *, name: str, path: str, image_size: int, lists: Lists) -> Dataset:
+    def __call__(
+        self, *, name: str, path: str, image_size: int, lists: Lists, resize: str
+    ) -> Dataset:
         """Loads like a `Source`, with the images that lists name."""
         ...
 
 
 def load_auto(
-    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads a data set from the first place that has it.
 
@@ -66,6 +81,7 @@ def load_auto(
         image_size: height and width to resize to, if the source can; 0 keeps the stored size.
         train_split: see `load_tfds`; must be empty for other data sets, whose splits are fixed.
         test_split: as `train_split`.
+        resize: see `resize_square`, if the source can.
 
     Returns:
         The checked data set.
@@ -88,11 +104,12 @@ def load_auto(
             image_size=image_size,
             train_split=train_split,
             test_split=test_split,
+            resize=resize,
         )
     if path:
         return load_cifar(name=name, path=path, image_size=image_size)
     if has_readable(name):
-        return load_tfds(name=name, path="", image_size=image_size)
+        return load_tfds(name=name, path="", image_size=image_size, resize=resize)
     return read_cifar(cached_archive(ARCHIVES[name]), LAYOUTS[name])
 
 
@@ -129,6 +146,7 @@ def load(
     train_split: str = "",
     test_split: str = "",
     lists: Lists = NO_LISTS,
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads a data set.
 
@@ -141,6 +159,7 @@ def load(
         train_split: name of the training split or folder; empty for the default.
         test_split: name of the test split or folder; empty for the default.
         lists: files that list the images of each split; other sources do not read them.
+        resize: the way to resize images that are no squares, see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]` and labels `int32[N]`.
@@ -161,29 +180,35 @@ def load(
             image_size=image_size,
             train_split=train_split,
             test_split=test_split,
+            resize=resize,
         )
     else:
         refuse_chosen_splits(f"data.source={source}", train_split, test_split)
         if source in LIST_SOURCES:
-            dataset = LIST_SOURCES[source](name=name, path=path, image_size=image_size, lists=lists)
+            dataset = LIST_SOURCES[source](
+                name=name, path=path, image_size=image_size, lists=lists, resize=resize
+            )
         else:
             dataset = SOURCES[source](name=name, path=path, image_size=image_size)
     dataset = check_dataset(dataset)
-    return resized(dataset, image_size) if image_size else dataset
+    return resized(dataset, image_size, resize) if image_size else dataset
 
 
-def resized(dataset: Dataset, side: int) -> Dataset:
+def resized(dataset: Dataset, side: int, how: str = SQUASH) -> Dataset:
     """Resizes the images of all splits to squares, where a source has not done so itself.
 
     Args:
         dataset: checked.
         side: height and width in pixels, at least 1.
+        how: see `resize_square`.
     """
 
     def square(images: Images) -> Images:
         if images.shape[1:3] == (side, side):
             return images
-        return np.stack([resize_square(images[i], side) for i in range(len(images))])
+        if not len(images):
+            return np.zeros((0, side, side, images.shape[3]), np.uint8)
+        return np.stack([resize_square(images[i], side, how) for i in range(len(images))])
 
     val_images = dataset.val_images
     return dataclasses.replace(

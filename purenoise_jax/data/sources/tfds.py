@@ -8,12 +8,19 @@ import numpy as np
 from purenoise_jax.data.dataset import Dataset, check_dataset
 from purenoise_jax.data.sources.decode import Decoded, decode_image
 from purenoise_jax.data.sources.image_stack import ImageStack
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.tfds_prepared import Prepared, first_line, open_prepared
 from purenoise_jax.runtime.errors import DataError, all_faults
 
 
 def load_tfds(
-    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads a prepared TFDS image classification data set.
 
@@ -33,6 +40,7 @@ def load_tfds(
         train_split: name of the split of training images; empty for `train`.
         test_split: name of the split of test images; empty for `test`, or `validation` if there is
             no `test`.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, C]`.
@@ -45,7 +53,7 @@ def load_tfds(
     prepared = open_prepared(name, path, train_split, test_split)
     arrays, faults = {}, []
     for split in prepared.splits:
-        arrays[split], more = _read_split(prepared, split, image_size)
+        arrays[split], more = _read_split(prepared, split, image_size, resize)
         faults += more
     if faults:
         raise all_faults(prepared.folder, faults)
@@ -92,7 +100,7 @@ def dataset_of(prepared: Prepared, arrays: Mapping[str, tuple[Any, np.ndarray]])
 
 
 def _read_split(
-    prepared: Prepared, split: str, image_size: int
+    prepared: Prepared, split: str, image_size: int, resize: str
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """Reads images and labels of a split, and its faults; with faults, images are missing."""
     labels: list[int] = []
@@ -102,7 +110,7 @@ def _read_split(
     try:
         source = prepared.examples(split)
         count = len(source)
-        stack = ImageStack(count, image_size)
+        stack = ImageStack(count, image_size, resize)
         for index in range(count):
             example = source[index]
             labels.append(int(example[prepared.label_key]))

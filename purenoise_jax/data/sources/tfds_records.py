@@ -5,10 +5,10 @@ import hashlib
 from typing import Any
 
 from purenoise_jax.data.dataset import Dataset
+from purenoise_jax.data.decoded_images import DecodedImages
 from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded
-from purenoise_jax.data.sources.decoded_splits import decoded_splits
 from purenoise_jax.data.sources.download import cache_folder
 from purenoise_jax.data.sources.tfds import dataset_of, decode_example, id_of
 from purenoise_jax.data.sources.tfds_prepared import INFO_FILE, Prepared, first_line
@@ -117,13 +117,21 @@ def leave_in_records(prepared: Prepared, view: View, skips_bad: bool = False) ->
         StorageError: the cache cannot be written.
     """
     manifest = _manifest(prepared, Records(prepared))
-    splits = decoded_splits(manifest, prepared.train, view, skips_bad)
+    plain = dataclasses.replace(view, crop="")
+    splits = {}
+    for split, entries in manifest.splits.items():
+        own = view if split == prepared.train else plain
+        images = DecodedImages(manifest, entries, own, skips_bad)
+        # Whether the samples of 16 bits fill them is seen in a whole split only.
+        images.histograms()
+        splits[split] = images, entries.labels
     return dataclasses.replace(dataset_of(prepared, splits), content=manifest.digest)
 
 
 def _manifest(prepared: Prepared, records: Records) -> Manifest:
-    def make() -> Splits:
-        made, faults = {}, []
+    def make() -> tuple[Splits, list[str]]:
+        made: Splits = {}
+        faults: list[str] = []
 
         def read(path: str) -> tuple[Entry, bytes | None] | str:
             try:
@@ -146,7 +154,7 @@ def _manifest(prepared: Prepared, records: Records) -> Manifest:
             made[split] = Entries(entry for entry, _ in rows)
         if faults:
             raise all_faults(prepared.folder, faults)
-        return made
+        return made, []
 
     def is_current(kept: Splits) -> bool:
         lengths = {split: len(records.names(split)) for split in prepared.splits}

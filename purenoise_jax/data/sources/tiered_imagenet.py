@@ -13,6 +13,7 @@ import numpy as np
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.image_files import images_of_class, is_class_folder, stray_images
+from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, shown
 from purenoise_jax.runtime.paths import expand
@@ -22,7 +23,13 @@ MAJOR, MINOR = "train", ("test", "val")
 
 
 def load_tiered_imagenet(
-    *, name: str, path: str, image_size: int = 0, train_split: str = "", test_split: str = ""
+    *,
+    name: str,
+    path: str,
+    image_size: int = 0,
+    train_split: str = "",
+    test_split: str = "",
+    resize: str = SQUASH,
 ) -> Dataset:
     """Loads tieredImageNet as a step, from `train/<class>/`, `val/<class>/` and `test/<class>/`.
 
@@ -40,6 +47,7 @@ def load_tiered_imagenet(
         image_size: height and width to resize to; 0 keeps the stored size.
         train_split: must be empty: the major classes are always those of `train`.
         test_split: folder of the minor classes: "" or "test" to test, "val" to tune.
+        resize: see `resize_square`.
 
     Returns:
         The checked data set, images `uint8[N, H, W, 3]`, with validation images.
@@ -49,7 +57,9 @@ def load_tiered_imagenet(
         DataError: a folder is missing, a class has too few images or belongs to both kinds, or an
             image is damaged; one message lists all.
     """
-    return read_all(tiered_imagenet_files(path, train_split, test_split), View(image_size))
+    return read_all(
+        tiered_imagenet_files(path, train_split, test_split), View(image_size, how=resize)
+    )
 
 
 def tiered_imagenet_files(path: str, train_split: str = "", test_split: str = "") -> FileSplits:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
+from purenoise_jax.inference.intervals import wilson
 from purenoise_jax.inference.trained import Trained
+from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import harmless
 from purenoise_jax.training.metrics import FEW
 
@@ -86,20 +88,24 @@ def _data(trained: Trained, description: Mapping[str, Any]) -> str:
 def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     numbers = _evaluation(trained)
     by_class = numbers.get("per_class_accuracy") or [None] * len(trained.class_names)
-    parts = []
+    parts, split = [], SPLITS[trained.run.shown]
     if not numbers:
         parts.append(f"There is no evaluation after epoch {trained.epoch:g}.")
     else:
         rows = [[words, _number(numbers.get(name))] for name, words in NUMBERS.items()]
-        parts.append(f"On the test set of the run, after epoch {trained.epoch:g}:")
-        parts.append(_table(["", "test set"], rows))
+        parts.append(f"On the {split} set of the run, after epoch {trained.epoch:g}:")
+        parts.append(_table(["", f"{split} set"], rows))
+        if description["temperature"] != 1:
+            parts.append(f"They are without the temperature {description['temperature']:.4g}.")
         if description["prior"] is not None or description["costs"] is not None:
-            parts.append("These are without the prior and the costs below.")
-    columns = ["class", "training images", "test accuracy"]
+            parts.append("They are without the prior and the costs below.")
+    columns = ["class", "training images", f"{split} accuracy"]
     listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
     if "confusion_matrix" in numbers:
-        columns = [*columns, "test images"]
-        listed = [*listed, np.sum(numbers["confusion_matrix"], axis=1).tolist()]
+        matrix = np.asarray(numbers["confusion_matrix"])
+        images, right = matrix.sum(axis=1).tolist(), np.diag(matrix).tolist()
+        columns = [*columns, "95 % interval", f"{split} images"]
+        listed = [*listed, list(map(_interval, right, images)), images]
     if description["prior"] is not None:
         columns, listed = [*columns, "prior"], [*listed, description["prior"]]
     rows = [
@@ -118,18 +124,18 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
 
 def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
     by_class = _evaluation(trained).get("per_class_accuracy") or []
-    few = np.flatnonzero(trained.class_counts < FEW).tolist()
+    few, split = np.flatnonzero(trained.class_counts < FEW).tolist(), SPLITS[trained.run.shown]
     missed = [k for k, share in enumerate(by_class) if share == 0]
     unseen = [k for k, share in enumerate(by_class) if share is None]
     lines = [
         "- Every image gets one of these classes, also an image of something else.",
-        "- The results hold for images like those of the test set, and depend on how often each "
-        "class occurs in it.",
+        f"- The results hold for images like those of the {split} set, and depend on how often "
+        "each class occurs in it.",
     ]
     for what, classes in (
         (f"Fewer than {FEW} training images", few),
-        ("No test image is classified right", missed),
-        ("No test image, so the accuracy is not known", unseen),
+        (f"No {split} image is classified right", missed),
+        (f"No {split} image, so the accuracy is not known", unseen),
     ):
         if classes:
             names = ", ".join(_cell(trained.class_names[k]) for k in classes[:20])
@@ -150,18 +156,31 @@ def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
 
 
 def _evaluation(trained: Trained) -> dict[str, Any]:
-    """The numbers of the test set after the epoch of the network, by their names in metrics."""
+    """The numbers of the test set after the epoch of the network, by their names in metrics.
+
+    A run without a test set has validation images in its place.
+    """
+    split = f"{trained.run.shown}/"
     for record in trained.run.evaluations():
         if record["epoch"] == trained.epoch:
             return {
-                name.removeprefix("test/"): value
+                name.removeprefix(split): value
                 for name, value in record.items()
-                if name.startswith("test/")
+                if name.startswith(split)
             }
     return {}
 
 
-def _number(value: float | None) -> str:
+def _interval(correct: int, images: int) -> str:
+    if not images:
+        return NONE
+    low, high = wilson(correct, images)
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _number(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     return NONE if value is None else f"{value:.4g}"
 
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from purenoise_jax.data.sources.resize import CROP, PAD, SQUASH
 from purenoise_jax.data.view import CROPS
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.training.provenance import versions
@@ -40,6 +41,7 @@ def described(classifier: Classifier, kind: str, content: bytes) -> dict[str, An
         "class_names": list(trained.class_names),
         "class_counts": trained.class_counts.tolist(),
         "prior": None if deployment.prior is None else deployment.prior.tolist(),
+        "temperature": deployment.temperature,
         "costs": None if deployment.costs is None else deployment.costs.tolist(),
         "decision": (
             "the most probable class"
@@ -67,8 +69,16 @@ def _resize(classifier: Classifier) -> str:
     height, width, _ = classifier.image_shape
     if height != width:
         return f"images must be {height} x {width} already"
-    text = f"to {height} x {width} with Pillow's BILINEAR filter, without keeping the proportions"
-    if shorter := classifier.trained.resize_shorter:
+    view = classifier.trained.view
+    text = {
+        SQUASH: f"to {height} x {width} with Pillow's BILINEAR filter, without keeping the "
+        "proportions",
+        CROP: f"the largest square in the middle to {height} x {width} with Pillow's BILINEAR "
+        "filter",
+        PAD: f"the longer side to {height} with Pillow's BILINEAR filter, the shorter one in "
+        "proportion, rounded, and black on both sides of it",
+    }[view.how]
+    if shorter := view.shorter:
         text = (
             f"the shorter side to {shorter} with Pillow's BILINEAR filter, the longer one in "
             f"proportion, rounded down; of that the central {height} x {width}"

@@ -15,6 +15,7 @@ from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.checkpoint.weights_file import INSTALL
 from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.inference.classifier import Classifier
+from purenoise_jax.inference.deployment import with_temperature
 from purenoise_jax.models import create_model
 from purenoise_jax.runtime.errors import ConfigError
 
@@ -87,7 +88,7 @@ def scale_and_shift(classifier: Classifier) -> tuple[np.ndarray, np.ndarray]:
     classes = len(classifier.class_names)
     zeros, ones = jnp.zeros((1, classes)), jnp.eye(classes)
     # Without the prior, which may be zero and has a shift of minus infinity then.
-    own = classifier.trained.postprocess
+    own = with_temperature(classifier.trained.postprocess, classifier.deployment.temperature)
     scales = np.asarray(own(ones) - own(zeros))
     scale = np.diag(scales)
     probe = np.random.default_rng(0).normal(size=(5, classes)).astype(np.float32)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,14 @@ def test_order_labels_and_pixels(root: pathlib.Path) -> None:
 
 def test_validation_split(root: pathlib.Path) -> None:
     save(root, "val/cat/v.png", pixels(5))
-    with pytest.raises(DataError, match="train and val differ: only train has 'dog'"):
+    # A class without validation images is none that is missing.
+    assert load_folder(name="", path=str(root)).val_labels.tolist() == [0]
+    save(root, "val/owl/v.png", pixels(6))
+    with pytest.raises(
+        DataError, match="train and val differ: only train has 'dog'; only val has 'owl'"
+    ):
         load_folder(name="", path=str(root))
-    save(root, "val/dog/v.png", pixels(6))
+    (root / "val/owl").rename(root / "val/dog")
     dataset = load_folder(name="x", path=str(root))
     assert dataset.val_images is not None
     np.testing.assert_array_equal(dataset.val_images, [pixels(5), pixels(6)])
@@ -214,11 +220,15 @@ def test_one_message_has_all_faults(root: pathlib.Path) -> None:
 
 def test_splits_of_other_names(root: pathlib.Path) -> None:
     wanted = load_folder(name="", path=str(root))
-    (root / "test").rename(root / "val")
+    (root / "test").rename(root / "testing")
     with pytest.raises(
-        DataError, match=r"test: there is no .* has val; set data\.test_split to one of them"
+        DataError, match=r"test: there is no .* has testing; set data\.test_split to one of them"
     ):
         load_folder(name="", path=str(root))
+    (root / "testing").rename(root / "val")
+    alone = load_folder(name="", path=str(root))
+    np.testing.assert_array_equal(alone.val_images, wanted.test_images)
+    assert alone.test_images.shape == (0, 6, 6, 3) and not len(alone.test_labels)
     dataset = load_folder(name="", path=str(root), test_split="val")
     np.testing.assert_array_equal(dataset.test_images, wanted.test_images)
     assert dataset.val_images is None
@@ -280,7 +290,7 @@ def test_damaged_image_is_named(root: pathlib.Path) -> None:
 
 def test_missing_parts(root: pathlib.Path) -> None:
     with pytest.raises(DataError, match="train: there is no such folder"):
-        load_folder(name="", path=str(root / "train"))
+        load_folder(name="", path=str(root / "nowhere"))
     (root / "test" / "owl").mkdir()
     with pytest.raises(DataError, match="train and test differ: only test has 'owl'"):
         load_folder(name="", path=str(root))
@@ -345,6 +355,47 @@ def test_an_array_that_is_not_an_image_is_a_fault():
         "second: is object[] but first is 4 x 6 (2 images differ); set data.image_size to resize "
         "all images"
     ]
+
+
+def test_a_folder_of_class_folders_is_a_training_set(root: pathlib.Path) -> None:
+    wanted = load_folder(name="", path=str(root))
+    dataset = load_folder(name="", path=str(root / "train"))
+    np.testing.assert_array_equal(dataset.train_images, wanted.train_images)
+    assert dataset.class_names == ("cat", "dog") and dataset.val_images is None
+    assert dataset.test_images.shape == (0, 6, 6, 3)
+    save(root, "train/a.png", pixels(1))
+    with pytest.raises(DataError, match=r"train/a\.png: lies in no class folder"):
+        load_folder(name="", path=str(root / "train"))
+
+
+def test_a_class_may_be_called_like_a_split(root: pathlib.Path) -> None:
+    """Pictures of vehicles have a class "train"; its folder holds images, not classes."""
+    (root / "train/dog").rename(root / "train/train")
+    assert load_folder(name="", path=str(root / "train")).class_names == ("cat", "train")
+    (root / "train/cat").rename(root / "train/test")
+    with pytest.raises(DataError, match="holds no class folders"):
+        load_folder(name="", path=str(root / "train"))
+
+
+def test_a_training_set_alone_has_no_test_images(root: pathlib.Path) -> None:
+    shutil.rmtree(root / "test")
+    dataset = load_folder(name="", path=str(root))
+    assert not len(dataset.test_images) and dataset.val_images is None
+    with pytest.raises(DataError, match="test: there is no such folder"):
+        load_folder(name="", path=str(root), test_split="test")
+
+
+def test_a_test_set_may_lack_classes_but_not_have_others(root: pathlib.Path) -> None:
+    shutil.rmtree(root / "test/cat")
+    assert load_folder(name="", path=str(root)).test_labels.tolist() == [1]
+    (root / "test/cat").mkdir()
+    assert load_folder(name="", path=str(root)).test_labels.tolist() == [1]
+    (root / "test/dog/e.png").unlink()
+    with pytest.raises(DataError, match="test: holds no images"):
+        load_folder(name="", path=str(root))
+    save(root, "test/owl/a.png", pixels(1))
+    with pytest.raises(DataError, match="only test has 'owl'"):
+        load_folder(name="", path=str(root))
 
 
 def test_images_below_a_folder_are_sorted_and_the_rest_is_named(root: pathlib.Path) -> None:

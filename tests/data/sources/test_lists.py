@@ -210,8 +210,8 @@ def test_lists_and_root_have_to_be_given(tmp_path):
     given = text_lists(tmp_path, "c.png 0\nd.png 1\n")
     with pytest.raises(ConfigError, match=r"data\.train_list is empty"):
         load_list(name="", path=given["path"])
-    with pytest.raises(ConfigError, match=r"data\.test_list is empty"):
-        load_list(**{**given, "lists": Lists(train_list=given["lists"].train_list)})
+    alone = load_list(**{**given, "lists": Lists(train_list=given["lists"].train_list)})
+    assert not len(alone.test_images) and alone.val_images is None
     with pytest.raises(DataError, match=r"elsewhere: there is no such folder \(data\.path\)"):
         load_list(**{**given, "path": str(tmp_path / "elsewhere")})
 

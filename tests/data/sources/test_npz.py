@@ -72,7 +72,7 @@ def test_colour_images_flat_labels_and_no_validation(tmp_path: pathlib.Path) -> 
         ({"train_labels": np.arange(9) - 1}, r"\[0\] = -1"),
         ({"train_labels": np.full(9, 2**40)}, "largest label"),
         ({"train_labels": np.zeros(8, int)}, r"9 images"),
-        ({"val_labels": None}, "come together"),
+        ({"val_labels": None}, "lacks the arrays val_labels"),
         ({"train_images": np.array([{}] * 9)}, "cannot be read as .npz.*allow_pickle"),
         ({"train_images": np.uint8(3)}, r"\[N, H, W, C\]"),
     ],

@@ -31,7 +31,8 @@ def test_every_loader_has_the_same_signature() -> None:
         parameters = inspect.signature(loader).parameters
         splits = ["train_split", "test_split"] if name in registry.SPLIT_SOURCES else []
         lists = ["lists"] if name in registry.LIST_SOURCES else []
-        assert list(parameters) == ["name", "path", "image_size", *splits, *lists]
+        resize = ["resize"] if splits or lists else []
+        assert list(parameters) == ["name", "path", "image_size", *splits, *lists, *resize]
         assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
 
 
@@ -150,7 +151,7 @@ def test_auto_prefers_a_prepared_tfds_data_set(
     monkeypatch.setattr(registry, "load_tfds", load_tfds)
     with pytest.raises(DataError, match="stop here"):
         registry.load("auto", name="cifar10", path="")
-    assert seen == {"name": "cifar10", "path": "", "image_size": 0}
+    assert seen == {"name": "cifar10", "path": "", "image_size": 0, "resize": "squash"}
 
 
 def test_auto_for_other_names(small_cifar: pathlib.Path) -> None:

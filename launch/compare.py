@@ -1,0 +1,320 @@
+"""Compares methods on any data: trains each with several seeds and prints one table.
+
+    python -m launch.compare --config configs/digits_lt.py --methods erm,drs,open --seeds 5
+
+The runs are planned as those of the papers' tables: finished runs are skipped, interrupted ones
+continue, and plain training is done once for all methods that begin late. Each run has a folder
+under --out; the table is made from these folders.
+"""
+
+import argparse
+import dataclasses
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from purenoise_jax.config import packaged
+from purenoise_jax.config.flags import parse
+from purenoise_jax.config.run_record import CONFIG_FILE
+from purenoise_jax.config.usual_phases import parse_methods
+from purenoise_jax.config.validation import validate
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.files import read_json
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import exit_process
+
+from . import choice, comparison
+from .cells import Row
+from .engines import in_turn, side_by_side
+from .engines.one_run import train_one
+from .plan import Cell, Table
+from .planning import Task, tasks_of, tasks_of_table
+from .run_states import show_states
+
+FAILED = 1
+OWN_IMAGES = "images"
+SEEDS = 5
+COMMAND = (sys.executable, "-m", f"{__package__}.compare")
+# Config arguments and fields that the comparison decides itself.
+OWN_FIELDS = {"seed": "--seeds", "init_from": "the plan", "init_epoch": "the plan"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command line, but for the config fields."""
+    parse_arguments = Parser(
+        prog="python -m launch.compare",
+        description="Trains methods with several seeds, skipping finished runs, and prints one "
+        "table: means, standard errors, and differences paired by seed.",
+        epilog="example:\n  python -m launch.compare --config digits_lt:epochs=20 "
+        "--methods erm,drs,open,ldam+drw --seeds 5",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parse_arguments.add_argument(
+        "--config",
+        default="",
+        metavar="FILE[:ARGS]",
+        help="as for purenoise_jax.main, without method=; --config.FIELD=VALUE changes a field of "
+        "all runs; default with --data: images, for your own",
+    )
+    parse_arguments.add_argument(
+        "--methods",
+        required=True,
+        metavar="A,B+C,...",
+        help="methods, each with those that it is joined with by +; all are compared with the "
+        "first, and with drs if it is among them",
+    )
+    parse_arguments.add_argument(
+        "--seeds", type=int, help="runs of every method; default 5, or as many as there are folds"
+    )
+    parse_arguments.add_argument(
+        "--folds",
+        type=int,
+        help="parts of the training images, of which each seed has the next for validation; "
+        "default with --pick 5, unless the config holds validation images out",
+    )
+    parse_arguments.add_argument(
+        "--pick",
+        choices=tuple(choice.METRICS),
+        help="choose the method that is best on the validation images; the test images are not "
+        "used for it",
+    )
+    parse_arguments.add_argument(
+        "--refit",
+        action="store_true",
+        help="with --pick: train the chosen method on all images but the test images, as a run "
+        "for purenoise_jax.predict",
+    )
+    parse_arguments.add_argument(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="the place of the data: --config.data.path, or path= of the config images",
+    )
+    parse_arguments.add_argument(
+        "--out", default="runs/compare", help="folder of the runs and the table"
+    )
+    parse_arguments.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at a time: processes of this machine, each with its share of cores and GPUs",
+    )
+    parse_arguments.add_argument(
+        "--status", action="store_true", help="only list the runs that are done, running, failed"
+    )
+    parse_arguments.add_argument(
+        "--only-table", action="store_true", help="only make the table, run nothing"
+    )
+    parse_arguments.add_argument(
+        "--run", metavar="WORKDIR", help="only the run with this workdir; no table"
+    )
+    parse_arguments.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parse_arguments
+
+
+def make_table(args: argparse.Namespace, fields: Sequence[str]) -> Table:
+    """Makes the table of runs, a cell for each method.
+
+    Args:
+        args: from `parser`.
+        fields: the rest of the command line, `--config.FIELD=VALUE`.
+
+    Raises:
+        ConfigError: a method, field or value is not legal.
+    """
+    methods = [name.strip() for name in args.methods.split(",")]
+    for name in methods:
+        parse_methods(name)
+        if methods.count(name) > 1:
+            raise ConfigError(f"--methods={args.methods} names {name} twice")
+    stray = [word for word in fields if word.startswith("-") and not _is_field(word)]
+    if stray:
+        raise ConfigError(f"{stray[0]} is not known; see --help")
+    config = args.config or (OWN_IMAGES if args.data else "")
+    if not config:
+        raise ConfigError("--config=FILE is missing, or --data=PATH of your own images; see --help")
+    path, colon, arguments = config.partition(":")
+    if args.data and Path(path).stem == OWN_IMAGES:
+        # It reads the images to find settings that fit them.
+        config = f"{path}:path={args.data}{colon and ','}{arguments}"
+    elif args.data:
+        fields = [*fields, f"--config.data.path={args.data}"]
+    made = tuple(Cell("", name, _config(config, name, fields)) for name in methods)
+    return Table(_title(config), "new", made, published=())
+
+
+def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
+    """Makes the table of every seed; they are the same, unless each seed has another fold.
+
+    Args:
+        args: from `parser`; its `seeds` is set if it was not given.
+        fields: see `make_table`.
+
+    Raises:
+        ConfigError: see `make_table`.
+    """
+    table = make_table(args, fields)
+    held_out = any(choice.has_validation(config) for config in table.configs)
+    usual = choice.FOLDS if args.pick and not held_out else 0
+    folds = usual if args.folds is None else args.folds
+    if args.seeds is None:
+        args.seeds = folds or SEEDS
+    if not folds:
+        return [table] * args.seeds
+    tables = []
+    for seed in range(args.seeds):
+        made = [
+            dataclasses.replace(cell, config=choice.in_fold(cell.config, folds, seed % folds))
+            for cell in table.cells
+            if cell.config is not None
+        ]
+        tables.append(dataclasses.replace(table, cells=tuple(made)))
+    return tables
+
+
+def _is_field(word: str) -> bool:
+    return word.lstrip("-").startswith(("config.", "noconfig."))
+
+
+def _title(config: str) -> str:
+    path, _, arguments = config.partition(":")
+    return ", ".join(filter(None, (Path(path).stem, arguments.replace(",", ", "))))
+
+
+def _config(file: str, method: str, fields: Sequence[str]) -> ConfigDict:
+    path, _, arguments = file.partition(":")
+    if any(part.partition("=")[0].strip() == "method" for part in arguments.split(",")):
+        raise ConfigError(f"--config={file}: the methods are given by --methods, not by method=")
+    joined = ",".join(filter(None, (arguments, f"method={method}")))
+    config = parse(["compare", f"--config={path}:{joined}", *fields]).config
+    for field, decides in OWN_FIELDS.items():
+        name = f"config.{field}"
+        if any(word.lstrip("-").partition("=")[0] == name for word in fields):
+            raise ConfigError(f"--{name} has no effect here: {decides} sets it for each run")
+    validate(config)
+    # The command line's is locked.
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    return config
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, without the program's name, and returns its exit code."""
+    return run_command(
+        partial(_compare, argv),
+        debug="--debug" in argv,
+        interrupted="interrupted; the same command continues where it stopped",
+    )
+
+
+def _compare(argv: Sequence[str]) -> int:
+    args, fields = parser().parse_known_args(argv)
+    console = SafeConsole(soft_wrap=True)
+    for name, least in (("seeds", 1), ("jobs", 1), ("folds", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ConfigError(f"--{name}={value} must be at least {least}")
+    if args.refit and not args.pick:
+        raise ConfigError("--refit trains the method that --pick chooses; add --pick")
+    if args.jobs > 1 and not args.run:
+        # The GPUs belong to the processes that train.
+        jax.config.update("jax_platforms", "cpu")
+    tables = make_tables(args, fields)
+    title = tables[0].title
+    root = expand(args.out, "--out").resolve()
+    tasks = [t for seed, table in enumerate(tables) for t in tasks_of_table(table, [seed], root)]
+    for task in tasks:
+        validate(task.config)
+        _refuse_other_data(task)
+    if args.status:
+        show_states(tasks, console)
+        return 0
+    # Orbax logs every step of a save.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if args.run:
+        return train_one(args.run, tasks, False, console)
+    for line in packaged.told(["compare", "--config", args.config or OWN_IMAGES]):
+        console.print(line)
+    broken: list[Path] = []
+    if not args.only_table and args.jobs > 1:
+        words = [word for word in argv if word != "--only-table"]
+        broken = side_by_side.run(tasks, words, args.jobs, root, console, COMMAND)
+    elif not args.only_table:
+        compilation_cache.enable()
+        broken = in_turn.run(tasks, console, quick=False)
+    rows = collect(tables, root)
+    comparison.show(title, rows, console)
+    for path in comparison.write(title, rows, root / "tables"):
+        console.print(str(path))
+    if args.pick and not broken:
+        broken = _pick(args, rows, root, console)
+    return FAILED if broken else 0
+
+
+def collect(tables: Sequence[Table], root: Path) -> list[Row]:
+    """Reads the summaries of all finished runs: a row for each method.
+
+    Args:
+        tables: from `make_tables`.
+        root: folder of all runs.
+    """
+    rows = []
+    for of_method in zip(*(table.cells for table in tables), strict=True):
+        configs = [cell.config for cell in of_method if cell.config is not None]
+        last = [tasks_of(config, seed, root)[-1] for seed, config in enumerate(configs)]
+        found = tuple(summary for task in last if (summary := task.summary) is not None)
+        rows.append(Row(of_method[0], len(tables), found))
+    return rows
+
+
+def _pick(
+    args: argparse.Namespace, rows: Sequence[Row], root: Path, console: SafeConsole
+) -> list[Path]:
+    """Shows the method that is best on validation, and trains it on all images if asked to."""
+    measure = choice.METRICS[args.pick]
+    winner = choice.choose(rows, measure)
+    lines = choice.lead_lines(winner, rows, measure)
+    broken: list[Path] = []
+    if args.refit:
+        tasks, note = choice.refit_tasks(winner, root / "refit")
+        for task in tasks:
+            validate(task.config)
+            _refuse_other_data(task)
+        if not args.only_table:
+            compilation_cache.enable()
+            broken = in_turn.run(tasks, console, quick=False)
+        if tasks[-1].summary:
+            lines += [f"{note}: {tasks[-1].workdir}", "use it: python -m purenoise_jax.predict "
+                      f"{tasks[-1].workdir} IMAGES"]  # fmt: skip
+    for line in lines:
+        console.print(line)
+    return broken
+
+
+def _refuse_other_data(task: Task) -> None:
+    """Refuses a workdir whose run has its data elsewhere, which its hash does not tell."""
+    file = task.workdir / CONFIG_FILE
+    if not file.is_file():
+        return
+    try:
+        before = str(read_json(file)["config"]["data"]["path"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged ({error})") from None
+    here = str(task.config.data.path)
+    if before and here and Path(before).resolve() != expand(here, "data.path").resolve():
+        raise ConfigError(
+            f"{task.workdir} was trained on the data in {before}, not {here}; choose another --out"
+        )
+
+
+if __name__ == "__main__":
+    exit_process(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""The command line that fits a temperature to the probabilities of a run.
+
+python -m purenoise_jax.calibrate RUN [IMAGES]
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from purenoise_jax.inference.calibration_file import write_calibration
+from purenoise_jax.inference.classifier import Classifier, load
+from purenoise_jax.inference.listed_images import list_images
+from purenoise_jax.inference.reliability import log_probabilities
+from purenoise_jax.inference.split_outputs import VAL, has_split, split_outputs
+from purenoise_jax.inference.temperature import fit_temperature
+from purenoise_jax.inference.thresholds import best_thresholds
+from purenoise_jax.inference.trained import Trained
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import show, show_error
+from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.threads import exit_process
+
+EXAMPLES = """
+RUN is a workdir of purenoise_jax.main. IMAGES are as those of purenoise_jax.predict, and must not
+have trained the network. Those whose class is not known are left out. Without IMAGES the run must
+have validation images, and its data must be at hand. RUN/calibration.json has the temperature,
+which predict, export and load take as "fitted", and a threshold for each class.
+
+exit codes: 0 done, 2 usage, 3 an image cannot be read, or none has a class, 4 checkpoint,
+            5 storage, 130 interrupted, 1 anything else
+
+examples:
+  python -m purenoise_jax.calibrate runs/mine
+  python -m purenoise_jax.calibrate runs/mine photos/val
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command line's arguments."""
+    parse = Parser(
+        prog="python -m purenoise_jax.calibrate",
+        description="Fits the temperature by which logits are divided, and chooses a threshold "
+        "for each class, on labelled images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parse.add_argument("run", metavar="RUN", help="workdir of a run")
+    parse.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGES",
+        help="labelled images; default: the validation images of the run",
+    )
+    parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
+    parse.add_argument("--prior", help="share of each class among IMAGES, as for predict")
+    parse.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parse
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, given without the program's name, and returns its exit code."""
+    return run_command(
+        partial(_calibrate, argv), debug="--debug" in argv, interrupted="interrupted"
+    )
+
+
+def _calibrate(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    # Orbax logs every step of a restore.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    compilation_cache.enable()
+    classifier = load(args.run, epoch=args.epoch, prior=args.prior)
+    trained, shift = classifier.trained, classifier.prior_shift()
+    logits, labels = (
+        _given(classifier, args.images) if args.images else _validation(trained, args.epoch)
+    )
+    fitted = fit_temperature(logits, labels, shift)
+    thresholds = best_thresholds(
+        np.exp(log_probabilities(logits / fitted.temperature + shift)), labels
+    )
+    show(f"temperature {fitted.temperature:.4g}, fitted on {fitted.images:,} images")
+    show(f"negative log-likelihood {fitted.nll[0]:.4f} before, {fitted.nll[1]:.4f} after")
+    show(f"expected calibration error {fitted.ece[0]:.4f} before, {fitted.ece[1]:.4f} after")
+    images = " ".join(args.images) or "the validation images of the run"
+    names = trained.class_names
+    path = write_calibration(trained.run.path, trained.step, images, names, fitted, thresholds)
+    show(one_line(path))
+    return 0
+
+
+def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of the images on the command line whose class is known."""
+    listed, faults = list_images(images, classifier.class_names)
+    for fault in faults:
+        show_error(fault, style="yellow")
+    known = [each for each in listed if each.label]
+    if not known:
+        raise DataError("no image lies in a folder named after a class, or has a label")
+    logits = classifier.own_logits([each.image for each in known])
+    return logits, classifier.label_numbers([each.label for each in known], len(logits))
+
+
+def _validation(trained: Trained, epoch: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of the validation images of the run."""
+    if not has_split(trained.run, VAL):
+        raise ConfigError(
+            f"{trained.run.path} was trained without validation images (data.val_fraction); name "
+            "labelled images on the command line"
+        )
+    outputs = split_outputs(trained.run, VAL, epoch)
+    return outputs.logits, outputs.labels
+
+
+if __name__ == "__main__":
+    exit_process(main(sys.argv[1:]))

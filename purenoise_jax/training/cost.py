@@ -1,0 +1,162 @@
+"""The time that a run takes on a CPU, estimated before its first step, and smaller networks."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from purenoise_jax.models.pretrained import shapes_of
+from purenoise_jax.runtime.console import duration
+
+# Multiplications a second of a core in training steps, a rough mean over networks of this package.
+PER_CORE = 2e10
+# A step computes the outputs, the gradient by the activations and that by the parameters.
+PASSES = 3
+# A run that takes longer is offered a smaller network.
+LONG_SECONDS = 3600
+# A run that sees fewer pixels is not looked at: with any network it takes less.
+FEWEST_PIXELS = 2e7
+# Multiplications for an image of 32 x 32 and of 224 x 224, from `multiplications`; a network takes
+# seconds to be traced. By decreasing cost, for small images and for large ones.
+SMALL = {
+    "wrn28_10": 5_243e6,
+    "wrn16_4": 393e6,
+    "resnet56": 125e6,
+    "resnet32": 69e6,
+    "resnet20": 41e6,
+    "resnet8": 12e6,
+}
+LARGE = {
+    "resnet152": 11_512e6,
+    "resnet101": 7_799e6,
+    "resnet50": 4_087e6,
+    "resnet34": 3_663e6,
+    "resnet18": 1_814e6,
+    "resnet10": 889e6,
+}
+PER_PIXEL = {
+    **{name: count / 32**2 for name, count in SMALL.items()},
+    **{name: count / 224**2 for name, count in LARGE.items()},
+}
+SIDES = (224, 128, 64, 32)
+
+
+class Candidate(NamedTuple):
+    """A network and the side of its images; a side of 0 keeps that of the run."""
+
+    model: str
+    side: int
+
+
+def multiplications(model: Any, image_shape: tuple[int, int, int]) -> int:
+    """Counts the multiplications of convolutions and products for the logits of one image.
+
+    The network is traced, not compiled or run.
+
+    Args:
+        model: from `create_model`.
+        image_shape: (H, W, C).
+    """
+    variables = shapes_of(model, image_shape)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    return _count(traced.jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name, out = equation.primitive.name, equation.outvars[0].aval
+        if name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            total += math.prod(out.shape) * math.prod(kernel) // kernel[features]
+        elif name == "dot_general":
+            ((contracted, _), _) = equation.params["dimension_numbers"]
+            sizes = equation.invars[0].aval.shape
+            total += math.prod(out.shape) * math.prod(sizes[i] for i in contracted)
+        total += sum(_count(getattr(inner, "jaxpr", inner)) for inner in _inner(equation.params))
+    return total
+
+
+def _inner(params: dict[str, Any]) -> Iterable[Any]:
+    """The programs that an operation calls; of a function with its own gradient, the function."""
+    return [value for value in params.values() if hasattr(value, "jaxpr") or hasattr(value, "eqns")]
+
+
+def seconds(multiplications_per_image: float, images: float, cores: int) -> float:
+    """Estimates the time of training.
+
+    Args:
+        multiplications_per_image: from `multiplications`.
+        images: that are trained with, an image of two epochs counted twice.
+        cores: of all processes.
+    """
+    return PASSES * multiplications_per_image * images / (PER_CORE * cores)
+
+
+def cost_line(
+    name: str,
+    model: Any,
+    image_shape: tuple[int, int, int],
+    *,
+    images: int,
+    cores: int,
+    resizes: bool,
+) -> str:
+    """Line of the header about a long run on a CPU, with an offer; "" for a run of up to an hour.
+
+    Args:
+        name: of the network.
+        model: the network, which is traced if it is not in the tables.
+        image_shape: (H, W, C).
+        images: that are left to train with, an image of two epochs counted twice.
+        cores: of all processes.
+        resizes: images are resized, so they can have another size.
+    """
+    height, width, _ = image_shape
+    if images * height * width < FEWEST_PIXELS:
+        return ""
+
+    def takes(candidate: Candidate) -> float:
+        pixels = candidate.side**2 or height * width
+        if candidate.model in PER_PIXEL:
+            each = pixels * PER_PIXEL[candidate.model]
+        else:
+            each = multiplications(model, image_shape) * pixels / (height * width)
+        return seconds(each, images, cores)
+
+    here = takes(Candidate(name, 0))
+    if here <= LONG_SECONDS:
+        return ""
+    line = f"about {duration(here)} on {cores} CPU cores, measured once it trains"
+    best: tuple[float, Candidate] | None = None
+    for candidate in _smaller(name, image_shape[0] if resizes else 0):
+        time = takes(candidate)
+        if best is None or time < best[0]:
+            best = time, candidate
+        if time <= LONG_SECONDS:
+            break
+    if best is None or best[0] >= here:
+        return line
+    time, chosen = best
+    fields = f"--config.model.name={chosen.model}"
+    if chosen.side:
+        fields += f" --config.data.image_size={chosen.side}"
+    return f"{line}; smaller: {fields}, about {duration(time)}, in a workdir of its own"
+
+
+def _smaller(name: str, side: int) -> list[Candidate]:
+    """Networks of the kind of another, largest first, then the smallest with smaller images.
+
+    Args:
+        name: of the network.
+        side: of its images; 0 = it cannot change.
+    """
+    # Those that are in neither list are replaced by the networks for small images.
+    kind = [*(LARGE if name in LARGE else SMALL)]
+    found = [Candidate(each, 0) for each in kind[kind.index(name) + 1 if name in kind else 0 :]]
+    smallest = found[-1].model if found else name
+    return found + [Candidate(smallest, each) for each in SIDES if each < side]
