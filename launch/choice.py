@@ -91,7 +91,7 @@ def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     """Plans the training of the chosen method on training and validation images.
 
     A run needs images to measure with. Where there are no test images, as few validation images as
-    possible are held out: one of the largest class.
+    possible are held out: one of each class that is as large as the largest was in the comparison.
 
     Args:
         winner: from `choose`.
@@ -110,5 +110,5 @@ def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     if any(split_of(summary) != TEST for summary in winner.summaries):
         largest = max(max(summary["class_counts"]) for summary in winner.summaries)
         config.data.val_fraction = 0.5 / largest
-        note += ", but for one image of the largest class, because a run needs one to measure with"
+        note += ", but for an image of each of the largest classes, to measure with"
     return tasks_of(config, 0, root), note

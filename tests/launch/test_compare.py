@@ -251,7 +251,7 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     counts = held_out_counts(
         np.array([40, 8, 2, 2, 1]), fraction=tasks[-1].config.data.val_fraction
     )
-    assert counts.tolist() == [1, 0, 0, 0, 0] and "one image of the largest class" in note
+    assert counts.tolist() == [1, 0, 0, 0, 0] and "an image of each of the largest classes" in note
 
 
 def test_own_images_are_given_by_their_path(tmp_path):
