@@ -37,6 +37,11 @@ def test_a_class_apart_from_the_others_has_an_f1_of_one():
     assert best_thresholds(shares, np.array([0, 0, 1])) == [(0.8, 1, 2), (0.7, 1, 1)]
 
 
+def test_images_of_one_probability_are_on_the_same_side():
+    found = best_thresholds(np.array([[0.5], [0.5], [0.1]]), np.array([0, 1, 1]))
+    assert found[0].probability == 0.5 and found[0].f1 == pytest.approx(2 / 3)
+
+
 def written(folder, **changes):
     fit = Calibration(1.5, 3, (2.0, 1.0), (0.2, 0.1))
     path = write_calibration(folder, 6, "photos", ["a", "b"], fit, [Threshold(0.5, 1.0, 3), None])
