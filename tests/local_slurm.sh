@@ -23,6 +23,11 @@ stop() {
             if [[ ! $(timeout 5 squeue --noheader 2>/dev/null) ]]; then break; fi
             sleep 0.5
         done
+        # A test may have started that of a node again.
+        local file
+        for file in "$folder"/slurmd-*.pid; do
+            if [[ -f $file ]]; then daemons+=("$(<"$file")"); fi
+        done
         kill "${daemons[@]}" 2>/dev/null || true
         for _ in {1..20}; do
             if ! kill -0 "${daemons[@]}" 2>/dev/null; then break; fi
@@ -94,6 +99,7 @@ MpiDefault=none
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=10
+SlurmdTimeout=30
 CompleteWait=0
 NodeName=${NODES[0]} NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=8 Gres=gpu:1
 NodeName=${NODES[1]} NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[2]} CPUs=8 Gres=gpu:1

@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
+from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import SPLITS
 
 MARKERS = "osD^vP*X"
 NAMED = 12  # with more classes, the axis does not show their names
+# Width of the axis between the outermost classes, of a character, and of two turned lines.
+INCHES, CHARACTER, TURNED = 4.8, 0.075, 0.36
 SINGLE = 200  # with more classes, they are drawn as means over classes of like size
 PARTS = 30  # into which these are divided
 
@@ -53,7 +55,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 _draw_parts(axes, like_sizes(evaluation.class_counts, shares), i, label)
                 continue
             order = evaluation.order
-            # A class without test images has no marker and interrupts the line.
+            # A class without test images has no marker. No line joins the others, because classes
+            # of neighbouring sizes have nothing to do with each other.
             heights = [math.nan if shares[k] is None else 100 * shares[k] for k in order]
             sizes = [evaluation.class_counts[k] for k in order]
             few = len(sizes) <= NAMED
@@ -62,11 +65,12 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 heights,
                 marker=MARKERS[i % len(MARKERS)],
                 ms=5 if few else 4,
-                ls="-" if few else "",
+                ls="",
                 alpha=1 if few else 0.8,
-                lw=1,
                 label=literal(label),
             )
+        if len(runs) == 1:
+            _draw_intervals(axes, *evaluations.values())
         axes.set_xscale("log")
         axes.set_ylim(-4, 104)
         axes.set_ylabel(f"{SPLITS[runs[0].shown]} accuracy (%)")
@@ -74,6 +78,18 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         if len(runs) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return Drawing(figure, numbers)
+
+
+def _draw_intervals(axes: Axes, evaluation: Evaluation) -> None:
+    """Draws the 95 % interval of every class as a line behind its marker."""
+    if evaluation.counted is None or len(evaluation.class_counts) > SINGLE:
+        return
+    found = [
+        (evaluation.class_counts[k], 100 * ends.low, 100 * ends.high)
+        for k, ends in enumerate(evaluation.counted[1].per_class)
+        if ends is not None
+    ]
+    axes.vlines(*zip(*found, strict=True), color=COLORS[0], alpha=0.3, lw=2)
 
 
 def like_sizes(
@@ -135,16 +151,34 @@ def _label_classes(axes: Axes, evaluations: list[Evaluation]) -> None:
     """Names the classes below the axis if they are few, far enough apart, and alike in all runs."""
     first = evaluations[0]
     sizes = [first.class_counts[k] for k in first.order]
-    far_apart = all(larger > 1.25 * smaller for larger, smaller in pairwise(sizes))
+    names = [_short(first.class_names[k]) for k in first.order]
     alike = all(evaluation.class_counts == first.class_counts for evaluation in evaluations)
-    if not (far_apart and alike and len(sizes) <= NAMED):
+    texts = [f"{name}\n{size:,}" for name, size in zip(names, sizes, strict=True)]
+    longest = max(len(line) for text in texts for line in text.split("\n"))
+    room = _room(sizes) if alike and len(sizes) <= NAMED else 0.0
+    upright = room > CHARACTER * (longest + 1)
+    if not (upright or room > TURNED):
         many = len(sizes) > SINGLE
         note = " (means over classes of like size, standard errors)" if many else ""
+        note = " (95 % intervals)" if len(evaluations) == 1 and not many else note
         axes.set_xlabel(f"training images of the class{note}")
         return
-    texts = [f"{first.class_names[k]}\n{first.class_counts[k]:,}" for k in first.order]
-    long = max(len(first.class_names[k]) for k in first.order) > 8
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(sizes, texts, fontsize=8, parse_math=False, **(turned if long else {}))
+    axes.set_xticks(sizes, texts, fontsize=8, parse_math=False, **({} if upright else turned))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("class and its training images")
+    note = "; 95 % intervals" if len(evaluations) == 1 else ""
+    axes.set_xlabel(f"class and its training images{note}")
+
+
+def _room(sizes: Sequence[int]) -> float:
+    """The least distance of two classes on the axis, in inches."""
+    if len(sizes) < 2:
+        return INCHES
+    if sizes[0] == sizes[-1]:
+        return 0.0
+    logs = np.log(sizes)
+    return float(INCHES * np.min(logs[:-1] - logs[1:]) / (logs[0] - logs[-1]))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else name[:15] + "…"

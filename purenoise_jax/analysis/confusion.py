@@ -13,7 +13,8 @@ from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluati
 from purenoise_jax.inference.runs import Run
 
 # Largest numbers of classes with a matrix, with names, and with numbers in the cells.
-CELLS, NAMED, WRITTEN = 200, 20, 10
+CELLS, NAMED, WRITTEN = 200, 20, 20
+ROOMY = 10  # with more classes than this, a matrix with numbers is drawn larger
 COLUMNS = 3
 
 
@@ -37,7 +38,9 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     columns = min(len(runs), COLUMNS)
     rows = -(-len(runs) // columns)
     with styled():
-        figure = Figure(figsize=(5.2 * columns + 0.6, 4.9 * rows))
+        most = max(len(shown["classes"]) for shown in numbers.values())
+        size = 1.5 if ROOMY < most <= WRITTEN else 1.0
+        figure = Figure(figsize=(5.2 * size * columns + 0.6, 4.9 * size * rows))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (label, shown) in zip(panels, numbers.items(), strict=False):
             _draw_matrix(axes, shown)
@@ -60,6 +63,8 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
         "classes": order,
         "class_names": [evaluation.class_names[k] for k in order],
         "class_counts": [evaluation.class_counts[k] for k in order],
+        "images": totals.tolist(),
+        "counts": matrix.tolist(),
         "shares": shares,
     }
 
@@ -73,20 +78,23 @@ def _draw_matrix(axes: Axes, shown: dict[str, Any]) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class (rarest in training at the bottom)")
+    images = " and its test images" if count <= NAMED else ""
+    axes.set_ylabel(f"true class{images} (rarest in training at the bottom)")
     if count <= NAMED:
         names = shown["class_names"]
         small: dict[str, Any] = {"fontsize": 8, "parse_math": False}
-        axes.set_yticks(range(count), names, **small)
+        tested = [f"{name} ({n:,})" for name, n in zip(names, shown["images"], strict=True)]
+        axes.set_yticks(range(count), tested, **small)
         turned: dict[str, Any] = (
             {} if max(map(len, names)) <= 3 else {"rotation": 45, "ha": "right"}
         )
         axes.set_xticks(range(count), names, **small, **turned, rotation_mode="anchor")
         axes.tick_params(length=0)
     if count <= WRITTEN:
+        size = 7 if count <= ROOMY else 6.5
         for (row, column), value in np.ndenumerate(values):
             # Zeros are left out, because they would hide the other numbers.
             if value > 0:
                 color = "white" if value > 60 else "black"
                 text = f"{value:.0f}" if value >= 0.5 else "<1"
-                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+                axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color)

@@ -28,11 +28,28 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         options: not used.
     """
     del options
+    return _drawing(runs, rows=1)
+
+
+def draw_stacked(runs: Sequence[Run], options: Options) -> Drawing:
+    """Draws the panels of `draw` below each other, for a narrow screen.
+
+    Args:
+        runs: at least one.
+        options: not used.
+    """
+    del options
+    return _drawing(runs, rows=len(PANELS))
+
+
+def _drawing(runs: Sequence[Run], rows: int) -> Drawing:
     numbers = {run.label: _numbers(run) for run in runs}
     starts = sorted({p.start_epoch for run in runs for p in run.config.phases.values()} - {0})
+    columns = len(PANELS) // rows
     with styled():
-        figure = Figure(figsize=(10, 3.2))
-        for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        figure = Figure(figsize=(10 / 3 * columns + 0.6 * (rows > 1), 3.2 * rows))
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (name, title) in zip(panels, PANELS, strict=True):
             scale = 100 if name == ACCURACY else 1
             for i, run in enumerate(runs):
                 epochs, values = numbers[run.label][_recorded(run, name)]
@@ -71,7 +88,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             else:
                 axes.set_ylim(bottom=0)
         if len(runs) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+            figure.legend(
+                *axes.get_legend_handles_labels(),
+                loc="outside lower center",
+                ncols=4 if rows == 1 else 2,
+            )
     return Drawing(figure, numbers)
 
 

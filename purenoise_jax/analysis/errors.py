@@ -11,11 +11,11 @@ from purenoise_jax.analysis.figure_style import Drawing, Options, styled
 from purenoise_jax.inference.reliability import log_probabilities
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import (
-    TEST,
     SplitOutputs,
     images_of,
     split_outputs,
 )
+from purenoise_jax.runtime.console import SPLITS
 
 COLUMNS, IMAGES = 6, 24
 SHORT = 16  # longest name of a class above an image
@@ -34,7 +34,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """
     numbers: dict[str, Any] = {}
     count = options.images or IMAGES
-    outputs = [split_outputs(run, epoch=options.epoch) for run in runs]
+    outputs = [split_outputs(run, run.shown, options.epoch) for run in runs]
     found = [most_probable_errors(each, count) for each in outputs]
     rows = max(1, -(-max(map(len, found)) // COLUMNS))
     with styled():
@@ -67,7 +67,7 @@ def _sheet(
     names = run.class_names
     logits, labels = outputs.logits[places], outputs.labels[places]
     predicted, shares = logits.argmax(axis=1), np.exp(log_probabilities(logits))
-    pictures = images_of(run, TEST, outputs.rows[places])
+    pictures = images_of(run, run.shown, outputs.rows[places])
     grid = part.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -75,7 +75,9 @@ def _sheet(
     for row, axes in enumerate(grid[: len(places)]):
         guess, true = int(predicted[row]), int(labels[row])
         _show(axes, pictures[row])
-        text = f"{_short(names[guess])} {100 * shares[row, guess]:.0f} %\nis {_short(names[true])}"
+        text = (
+            f"{_short(names[guess])}, {100 * shares[row, guess]:.0f} %\ntrue: {_short(names[true])}"
+        )
         axes.set_title(text, fontsize=7.5, parse_math=False)
         listed.append(
             {
@@ -89,7 +91,7 @@ def _sheet(
     wrong = int((outputs.logits.argmax(axis=1) != outputs.labels).sum())
     title = (
         f"the {len(places)} most probable of {wrong:,} wrong predictions, "
-        f"{len(outputs.labels):,} test images"
+        f"{len(outputs.labels):,} {SPLITS[run.shown]} images"
     )
     part.suptitle(f"{run.label}: {title}" if named else title, fontsize=9, parse_math=False)
     return {"step": outputs.step, "images": len(outputs.labels), "wrong": wrong, "errors": listed}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
 
 from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
@@ -24,6 +25,7 @@ from purenoise_jax.training.experiment import Experiment
 NAME = "report.html"
 TEMPLATE = "report.html.j2"
 MANY_CLASSES = 20  # with more classes, their table is folded
+WIDE = 700  # wider figures, in CSS pixels, have a row of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,9 @@ class Picture:
         title: heading above it.
         uri: data URI, or "" if it could not be drawn.
         text: description, or the reason why it could not be drawn.
-        wide: True if it is too wide for a narrow screen, where it scrolls instead of shrinking.
+        wide: True if it has a row of its own.
         width: largest width, in CSS pixels.
+        narrow: data URI of another layout for a narrow screen, or "".
     """
 
     title: str
@@ -43,6 +46,7 @@ class Picture:
     text: str
     wide: bool = False
     width: int = 0
+    narrow: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,8 +152,16 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
         runs = [run for run in runs if _evaluation_of(run) is not None] or runs
     try:
         figure = draw(runs, Options()).figure
+        other = curves.draw_stacked(runs, Options()).figure if draw is curves.draw else None
     except PureNoiseError as error:
         return Picture(title, "", f"Not drawn: {error}.")
+    width = round(100 * figure.get_figwidth())
+    narrow = _uri(other, pixels=False) if other else ""
+    return Picture(title, _uri(figure, pixels), text, wide or width > WIDE, width, narrow)
+
+
+def _uri(figure: Figure, pixels: bool) -> str:
+    """The figure as a data URI: a PNG image if `pixels`, otherwise SVG."""
     buffer = io.BytesIO()
     with styled(), mpl.rc_context({"svg.hashsalt": "purenoise_jax"}):
         if pixels:
@@ -157,10 +169,7 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
         else:
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     kind = "png" if pixels else "svg+xml"
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(
-        title, f"data:image/{kind};base64,{data}", text, wide, round(100 * figure.get_figwidth())
-    )
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
@@ -172,6 +181,8 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     subtitle = (
         f"{config.model.name}, {norm}; {methods}; {config.num_epochs} epochs; seed {config.seed}"
     )
+    date = run_tables.date_of(run)
+    subtitle += f"; {date}" if date else ""
     warning = ""
     if evaluation is None:
         warning = "This run has no evaluation yet."

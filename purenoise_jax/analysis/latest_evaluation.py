@@ -4,15 +4,17 @@ A run without a test set has validation images in its place.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from purenoise_jax.analysis.bootstrap import Intervals, bootstrap
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
-from purenoise_jax.training import confusion
+from purenoise_jax.training.confusion import FILES, Confusion, load
 
 # In summary.json these begin with "test_", because it also has those of the validation set.
 PREFIXED = ("accuracy", "nll", "ece")
@@ -73,7 +75,7 @@ class Evaluation:
         """Returns one of the numbers, or None if it does not exist."""
         return self.numbers.get(name)
 
-    def confusion(self) -> confusion.Confusion:
+    def confusion(self) -> Confusion:
         """Returns the confusion matrix: the recorded one, or that of the file of many classes.
 
         Raises:
@@ -81,8 +83,18 @@ class Evaluation:
         """
         recorded = self.number("confusion_matrix")
         if recorded is not None:
-            return confusion.Confusion.from_dense(np.asarray(recorded, np.int64))
-        return confusion.load(self.workdir / confusion.FILES[self.split], self.step)
+            return Confusion.from_dense(np.asarray(recorded, np.int64))
+        return load(self.workdir / FILES[self.split], self.step)
+
+    @functools.cached_property
+    def counted(self) -> tuple[Confusion, Intervals] | None:
+        """The confusion matrix and the intervals of its accuracies; None if it is not known."""
+        try:
+            found = self.confusion()
+        except ConfigError:
+            return None
+        results = found.results()
+        return (found, bootstrap(results)) if results.images.sum() else None
 
 
 def latest_evaluation(run: Run) -> Evaluation:

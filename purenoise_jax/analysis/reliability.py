@@ -12,6 +12,7 @@ from purenoise_jax.inference.reliability import Reliability, reliability
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import VAL, has_split, split_outputs
 from purenoise_jax.inference.temperature import fit_temperature
+from purenoise_jax.runtime.console import SPLITS
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
@@ -31,12 +32,12 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     numbers: dict[str, Any] = {}
     columns: list[tuple[str, Reliability]] = []
     for run in runs:
-        outputs = split_outputs(run, epoch=options.epoch)
+        outputs = split_outputs(run, run.shown, options.epoch)
         found = reliability(outputs.logits, outputs.labels)
         numbers[run.label] = {"step": outputs.step, **_numbers(found)}
         title = run.label if len(runs) > 1 else ""
         columns.append((title, found))
-        if has_split(run, VAL):
+        if run.shown != VAL and has_split(run, VAL):
             held_out = split_outputs(run, VAL, options.epoch)
             fitted = fit_temperature(held_out.logits, held_out.labels)
             scaled = reliability(outputs.logits / fitted.temperature, outputs.labels)
@@ -49,7 +50,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             _draw_accuracy(upper, found)
             _draw_images(lower, found)
             upper.set_title(title, parse_math=False, fontsize=10)
-        grid[0, 0].set_ylabel("test accuracy (%)")
+        grid[0, 0].set_ylabel(f"{SPLITS[runs[0].shown]} accuracy (%)")
         grid[1, 0].set_ylabel("images (%)")
         handles, texts = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside upper center", ncols=2, fontsize=9)
@@ -74,7 +75,7 @@ def _draw_accuracy(axes: Axes, found: Reliability) -> None:
     places = (np.arange(len(images)) + 0.5) * width
     accuracy = 100 * right[there] / images[there]
     axes.bar(places[there], accuracy, 0.94 * width, color=COLORS[5], label="accuracy")
-    axes.plot([0, 100], [0, 100], color="#666666", lw=1, ls="--", label="as probable as said")
+    axes.plot([0, 100], [0, 100], color="#666666", lw=1, ls="--", label="accuracy = probability")
     mean = 100 * confidence[there] / images[there]
     axes.plot(mean, accuracy, "o", ms=4, color=COLORS[0], label="at the mean probability")
     axes.set(xlim=(0, 100), ylim=(0, 102))

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from purenoise_jax.analysis.bootstrap import Interval
+from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.latest_evaluation import Evaluation
 from purenoise_jax.config.fields import default_config, flatten
 from purenoise_jax.inference.runs import Run
@@ -27,11 +30,13 @@ class Row:
         name: name of the value.
         text: the value; a dash if there is none.
         note: a remark on it, or the reason why there is none.
+        small: True for a hash, which is long and seldom read.
     """
 
     name: str
     text: str
     note: str = ""
+    small: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,9 @@ class ClassRow:
         width: width of its bar, in percent of the largest class.
         accuracy: percent as text, or a dash.
         group: 1 (rarest) .. 5, or "" without groups.
+        tested: number of test images as text, or a dash.
+        interval: of the accuracy, as text, or "".
+        precision, f1: percent as text, or a dash.
     """
 
     name: str
@@ -51,6 +59,10 @@ class ClassRow:
     width: float
     accuracy: str
     group: str
+    tested: str = NONE
+    interval: str = ""
+    precision: str = NONE
+    f1: str = NONE
 
 
 def headline(evaluation: Evaluation | None) -> list[Row]:
@@ -66,19 +78,22 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
         return [Row(name, NONE, "not evaluated yet") for name in names]
     shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
-    over = f"over the {len(shares) - absent:,} classes with {evaluation.title} images"
-    over = over if absent else ""
+    known = f"over the {len(shares) - absent:,} classes with {evaluation.title} images"
+    known = known if absent else ""
     missed = sum(share == 0 for share in shares)
     zero = f"{missed:,} of {len(shares):,} classes never recognised" if missed else ""
     nll, top5 = evaluation.number("nll"), evaluation.number("top5_accuracy")
     within = "" if top5 is None else f"{100 * top5:.1f} % among the top 5"
+    spread = evaluation.counted[1] if evaluation.counted else None
+    ends, balanced = (spread.accuracy, spread.balanced_accuracy) if spread else (None, None)
+    within, over = _joined(_interval(ends), within), _joined(_interval(balanced), known)
     return [
         Row(f"{evaluation.title} accuracy", *_percent(evaluation.number("accuracy"), note=within)),
         Row("balanced accuracy", *_percent(evaluation.number("balanced_accuracy"), note=over)),
         _rarest(evaluation),
         Row(
             "geometric mean of recalls",
-            *_percent(evaluation.number("geometric_mean"), note=zero or over),
+            *_percent(evaluation.number("geometric_mean"), note=zero or known),
         ),
         Row(
             "negative log-likelihood",
@@ -154,6 +169,7 @@ def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
         rows.append(Row("classes", f"{len(counts):,}"))
     else:
         rows.append(Row("training images", NONE, missing))
+    rows += _held_out_rows(run, evaluation)
     rows.append(
         Row("image shape", " x ".join(map(str, shape)))
         if shape
@@ -169,8 +185,35 @@ def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
         ("content", "dataset_content", "sha256 of all labels and images"),
     ):
         value = recorded.get(key)
-        rows.append(Row(name, value, note) if value else Row(name, NONE, missing))
+        rows.append(Row(name, value, note, small=True) if value else Row(name, NONE, missing))
     return rows
+
+
+def _held_out_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
+    """The sizes of the validation set and of the test set, as far as they were evaluated."""
+    rows = []
+    matrices = [r["val/confusion_matrix"] for r in run.metrics if "val/confusion_matrix" in r]
+    if matrices and run.shown == "test":
+        rows.append(Row("validation images", f"{int(np.sum(matrices[-1])):,}"))
+    if evaluation is not None and evaluation.counted is not None:
+        tested = evaluation.counted[0].by_true()
+        there = tested[tested > 0]
+        low, high = int(there.min()), int(there.max())
+        each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        absent = int((tested == 0).sum())
+        without = f"; none of {absent:,} classes" if absent else ""
+        size = f"{int(tested.sum()):,}"
+        rows.append(Row(f"{evaluation.title} images", size, f"{each} of a class{without}"))
+    return rows
+
+
+def date_of(run: Run) -> str:
+    """Returns the day and the time, UTC, at which the newest numbers were written; "" = none."""
+    files = (run.path / name for name in ("summary.json", "metrics.jsonl"))
+    times = [file.stat().st_mtime for file in files if file.is_file()]
+    if not times:
+        return ""
+    return f"{datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def provenance(run: Run) -> list[Row]:
@@ -195,14 +238,15 @@ def provenance(run: Run) -> list[Row]:
         Row("images per second", f"{speed:,.0f}" if speed else NONE, "" if speed else missing),
         Row("devices", f"{summary['devices']} x {device}" if device else NONE,
              "" if device else missing),
-        Row("commit", commit or NONE, "" if commit else missing),
+        Row("commit", commit or NONE, "" if commit else missing, small=bool(commit)),
+        Row("date", date_of(run) or NONE, "of the newest numbers"),
     ]  # fmt: skip
     if recorded.get("skipped_steps"):
         note = "not finite, so without effect; skipped.jsonl lists their batches"
         rows.append(Row("skipped steps", f"{recorded['skipped_steps']:,}", note))
     for name, key in (("config hash", "config_hash"), ("state digest", "state_digest")):
         value = summary.get(key)
-        rows.append(Row(name, value or NONE, "" if value else missing))
+        rows.append(Row(name, value or NONE, "" if value else missing, small=bool(value)))
     shown = [f"{k} {v}" for k, v in versions.items() if k not in ("commit", "device")]
     rows.append(Row("versions", ", ".join(shown) or NONE, "" if shown else missing))
     return rows
@@ -215,15 +259,29 @@ def class_rows(evaluation: Evaluation) -> list[ClassRow]:
     groups = frequency_groups(np.asarray(counts))
     group_of = {int(k): str(i + 1) for i, group in enumerate(groups) for k in group}
     shares = evaluation.number("per_class_accuracy") or [None] * len(counts)
-    return [
+    rows = [
         ClassRow(
             name=evaluation.class_names[k],
             images=counts[k],
             width=round(100 * counts[k] / largest, 2),
-            accuracy=NONE if shares[k] is None else f"{100 * shares[k]:.1f}",
+            accuracy=_share(shares[k]),
             group=group_of.get(k, ""),
         )
         for k in evaluation.order
+    ]
+    if evaluation.counted is None:
+        return rows
+    matrix, spread = evaluation.counted
+    scores, tested = class_scores(matrix), matrix.by_true()
+    return [
+        dataclasses.replace(
+            row,
+            tested=f"{tested[k]:,}",
+            interval=_interval(spread.per_class[k], named=False),
+            precision=_share(scores.precision[k]),
+            f1=_share(scores.f1[k]),
+        )
+        for row, k in zip(rows, evaluation.order, strict=True)
     ]
 
 
@@ -295,6 +353,21 @@ def _rarest(evaluation: Evaluation) -> Row:
     note = names if len(group) <= 3 else f"{len(group):,} classes"
     absent = "none of its classes is in the test set"
     return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f}"
+
+
+def _interval(ends: Interval | None, *, named: bool = True) -> str:
+    if ends is None:
+        return ""
+    text = f"{100 * ends.low:.1f} to {100 * ends.high:.1f}"
+    return f"95 % interval {text}" if named else text
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _percent(

@@ -58,7 +58,7 @@ def numbers_of(run: Run, options: Options) -> dict[str, Any]:
         run: from `load_runs`.
         options: see `draw`.
     """
-    outputs = split_outputs(run, epoch=options.epoch)
+    outputs = split_outputs(run, run.shown, options.epoch)
     stats = run.experiment.training.stats
     predicted = outputs.logits.argmax(axis=1)
     confusion = Confusion.of(outputs.labels, predicted, stats.num_classes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.data.sources.tfds import name_in_folder
+from purenoise_jax.data.sources.tfds_prepared import name_in_folder
 
 AUTO = "auto"
 FIELDS = (

@@ -1,32 +1,33 @@
-"""A manifest of a tree of files: path, size, label and sha256 of each, made once and then kept.
+"""A manifest of encoded images: name, size, label and sha256 of each, made once and then kept.
 
-JPEG has no checksums, and decoders accept changed bytes. So every file is compared with the
-manifest whenever it is read.
+They are files of a tree, or records of larger files. JPEG has no checksums, and decoders accept
+changed bytes. So every image is compared with the manifest whenever it is read.
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-from purenoise_jax.data.progress import progress
+import numpy as np
+
+from purenoise_jax.data.sources.decode import Decoded
 from purenoise_jax.runtime.errors import DataError, StorageError
-from purenoise_jax.runtime.files import read_bytes, read_json, write_atomically
-from purenoise_jax.runtime.threads import cores
+from purenoise_jax.runtime.files import read_json, write_atomically
 
 FOLDER = "manifests"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a manifest.
+    """One image of a manifest.
 
     Attributes:
-        path: below the data set's folder, with slashes.
+        path: of its file below the data set's folder, with slashes; or `split[i]`, a record.
         size: in bytes.
         label: the class.
         sha256: of its content, in hex.
@@ -38,22 +39,94 @@ class Entry:
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """The files of all splits of a data set.
+class Entries:
+    """Entries in columns, which take a third of the memory of objects.
 
-    Attributes:
-        root: the data set's folder.
-        file: where the manifest is kept.
-        splits: name -> entries, in the order of the images.
-        digest: sha256, in hex, of everything but the root; it identifies the data.
-        is_new: it was made by this process.
-        missing: one line about each file that could not be read, and so is not in it.
+    Args:
+        entries: read once.
     """
 
-    root: Path
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._paths, self._sha256 = bytearray(), bytearray()
+        self._ends, self._sizes, self._labels = array("q", [0]), array("q"), array("q")
+        for entry in entries:
+            self._paths += entry.path.encode("utf-8", "surrogateescape")
+            self._sha256 += bytes.fromhex(entry.sha256)
+            self._ends.append(len(self._paths))
+            self._sizes.append(entry.size)
+            self._labels.append(entry.label)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __getitem__(self, place: int) -> Entry:
+        path = self._paths[self._ends[place] : self._ends[place + 1]]
+        sha256 = self._sha256[32 * place : 32 * place + 32]
+        return Entry(
+            path.decode("utf-8", "surrogateescape"),
+            self._sizes[place],
+            self._labels[place],
+            sha256.hex(),
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self.__getitem__, range(len(self)))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels, i32[N]."""
+        return np.array(self._labels, np.int32)
+
+
+Splits: TypeAlias = dict[str, Entries]
+
+
+class Store(Protocol):
+    """The place of a data set's encoded images; several threads may read at once."""
+
+    @property
+    def root(self) -> Path:
+        """The data set's folder."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the decoded images."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Reads the content of an entry.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        ...
+
+    def decode(self, data: bytes) -> Decoded:
+        """Decodes the image of a content.
+
+        Raises:
+            DataError: it is no image, or a damaged one; the message does not name it.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The encoded images of all splits of a data set.
+
+    Attributes:
+        store: where they lie.
+        file: where the manifest is kept.
+        splits: name -> entries, in the order of the images.
+        digest: sha256, in hex, of everything but the store; it identifies the data.
+        is_new: it was made by this process.
+        missing: one line about each image that could not be read, and so is not in it.
+    """
+
+    store: Store
     file: Path
-    splits: dict[str, tuple[Entry, ...]]
+    splits: Splits
     digest: str
     is_new: bool = False
     missing: tuple[str, ...] = ()
@@ -64,15 +137,19 @@ class Manifest:
             with contextlib.suppress(OSError):
                 self.file.unlink()
 
+    def place(self, entry: Entry) -> Path:
+        """The name of an image in messages."""
+        return self.store.root / entry.path
+
     def read(self, entry: Entry) -> bytes:
-        """Reads a file, and compares it with its entry.
+        """Reads the content of an entry, and compares it with the entry.
 
         Raises:
             DataError: it cannot be read or has changed; the message names it.
         """
-        path = self.root / entry.path
+        path = self.place(entry)
         try:
-            data = read_bytes(path)
+            data = self.store.read(entry.path)
         except OSError as error:
             why = error.strerror or error
             raise DataError(
@@ -92,89 +169,58 @@ class Manifest:
 
 
 def find_manifest(
-    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
+    store: Store,
+    key: str,
+    folder: Path,
+    is_current: Callable[[Splits], bool],
+    make: Callable[[], tuple[Splits, Sequence[str]]],
 ) -> Manifest:
-    """Returns the manifest that is kept, or makes one if there are files that it does not list.
+    """Returns the manifest that is kept, or makes one.
 
     Args:
-        root: the data set's folder.
-        splits: name -> the files below it and their labels.
+        store: of the images.
+        key: tells data sets below one root apart.
         folder: of the cache.
-        key: tells data sets below one root with splits of the same names apart.
+        is_current: whether a manifest that is kept is one of these images.
+        make: reads all images, and returns their list and `Manifest.missing`; a list that misses
+            some is not kept.
 
     Raises:
+        DataError: from `make`.
         StorageError: the manifest cannot be written.
     """
-    kind = f"{root.resolve()} {sorted(splits)}{key}"
-    place = hashlib.sha256(kind.encode("utf-8", "surrogateescape"))
+    place = hashlib.sha256(f"{store.root.resolve()} {key}".encode("utf-8", "surrogateescape"))
     file = folder / FOLDER / f"{place.hexdigest()[:32]}.json"
-    listed = {
-        split: [(path.relative_to(root).as_posix(), label) for path, label in files]
-        for split, files in splits.items()
+    splits = _kept(file)
+    if splits is not None and is_current(splits):
+        return Manifest(store, file, splits, _digest(splits))
+    splits, missing = make()
+    digest = _digest(splits)
+    if not missing:
+        content = {"root": str(store.root), "digest": digest, "splits": _rows(splits)}
+        write_kept(file, content)
+    return Manifest(store, file, splits, digest, True, tuple(missing))
+
+
+def _rows(splits: Splits) -> dict[str, Any]:
+    return {
+        split: [[e.path, e.size, e.label, e.sha256] for e in entries]
+        for split, entries in splits.items()
     }
-    kept, missing = _kept(file, listed), []
-    is_new = kept is None
-    if kept is None:
-        total = sum(map(len, splits.values()))
-        paths = (path for files in splits.values() for path, _ in files)
-        kept = {}
-        with ThreadPoolExecutor(cores()) as pool:
-            facts = progress(pool.map(_facts, paths), "checksums", total)
-            for split, rows in listed.items():
-                entries = []
-                for (path, label), (size, sha256, fault) in zip(rows, facts, strict=False):
-                    if fault:
-                        missing.append(f"{path}: {fault}")
-                    else:
-                        entries.append(Entry(path, size, label, sha256))
-                kept[split] = tuple(entries)
-        if not missing:
-            _keep(file, root, kept)
-    return Manifest(root, file, kept, _digest(kept), is_new, tuple(missing))
 
 
-def _facts(path: Path) -> tuple[int, str, str]:
-    """The size of a file, the sha256 of its content, and its fault, or ""."""
-    try:
-        data = read_bytes(path)
-    except OSError as error:
-        return 0, "", f"cannot be read ({error.strerror or error})"
-    return len(data), hashlib.sha256(data).hexdigest(), ""
-
-
-def _rows(splits: dict[str, tuple[Entry, ...]]) -> dict[str, Any]:
-    return {s: [dataclasses.astuple(entry) for entry in rows] for s, rows in splits.items()}
-
-
-def _digest(splits: dict[str, tuple[Entry, ...]]) -> str:
+def _digest(splits: Splits) -> str:
     return hashlib.sha256(json.dumps(_rows(splits), sort_keys=True).encode()).hexdigest()
 
 
-def _kept(
-    file: Path, listed: Mapping[str, Sequence[tuple[str, int]]]
-) -> dict[str, tuple[Entry, ...]] | None:
-    """The entries of the manifest that is kept; None if there is none, or if files were added.
-
-    Files that are gone or have another size stay listed, so that damage is named where they are
-    read.
-    """
+def _kept(file: Path) -> Splits | None:
+    """The entries of the manifest that is kept; None if there is none, or a damaged one."""
     try:
         found = read_json(file)
-        splits = {s: tuple(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
-        if found["digest"] != _digest(splits):
-            return None
-        known = {split: {(e.path, e.label) for e in rows} for split, rows in splits.items()}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        splits = {s: Entries(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
+        return splits if found["digest"] == _digest(splits) else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None
-    same = known.keys() == listed.keys() and all(
-        (path, label) in known[split] for split, rows in listed.items() for path, label in rows
-    )
-    return splits if same else None
-
-
-def _keep(file: Path, root: Path, splits: dict[str, tuple[Entry, ...]]) -> None:
-    content = {"root": str(root), "digest": _digest(splits), "splits": _rows(splits)}
-    write_kept(file, content)
 
 
 def write_kept(file: Path, content: Any) -> None:

@@ -6,13 +6,19 @@ handlers only between its own instructions.
 
 import contextlib
 import gc
+import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NoReturn, TextIO, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
+# Arguments of `in_order` that a thread gets at a time, and such groups under way for each thread.
+GROUP, GROUPS = 16, 4
 # Longest time in seconds until the main thread handles a signal.
 POLL_SECONDS = 0.05
 
@@ -60,6 +66,35 @@ class Background(Generic[T]):
             self._error = error
         self._done.set()
         _running.discard(self._done)
+
+
+def in_order(work: Callable[[S], T], arguments: Iterable[S]) -> Iterator[T]:
+    """Computes on one thread for each core; results come in the order of the arguments.
+
+    Unlike `ThreadPoolExecutor.map` it begins only so much ahead that its memory does not grow with
+    the number of arguments.
+
+    Args:
+        work: to compute, of one argument.
+        arguments: of all calls.
+    """
+
+    def of_group(group: tuple[S, ...]) -> list[T]:
+        return [work(argument) for argument in group]
+
+    left = iter(arguments)
+    groups = iter(lambda: tuple(itertools.islice(left, GROUP)), ())
+    with ThreadPoolExecutor(cores()) as pool:
+        under_way = deque(
+            pool.submit(of_group, group) for group in itertools.islice(groups, GROUPS * cores())
+        )
+        try:
+            while under_way:
+                yield from under_way.popleft().result()
+                if group := next(groups, None):
+                    under_way.append(pool.submit(of_group, group))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def cores() -> int:

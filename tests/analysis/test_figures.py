@@ -3,17 +3,20 @@
 import base64
 import json
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.figure_style import Options, save
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.html_report import render
 from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError, DataError
+from purenoise_jax.training.confusion import Confusion
 from tests.fake_runs import diagonal, write_run
 
 COUNTS = [40, 5, 100, 20, 10]
@@ -52,7 +55,9 @@ def test_confusion_rows_are_true_classes_the_rarest_last(two, tmp_path):
     assert shares[3, 1] == 0.7
     panel = drawing.figure.axes[0]
     np.testing.assert_allclose(panel.images[0].get_array(), 100 * shares)
-    assert [t.get_text() for t in panel.get_yticklabels()] == known["class_names"]
+    rows = [t.get_text() for t in panel.get_yticklabels()]
+    assert rows == [f"{name} (10)" for name in known["class_names"]]
+    np.testing.assert_array_equal(np.array(known["counts"]), (10 * shares).round())
     written = {tuple(map(int, t.get_position())): t.get_text() for t in panel.texts}
     assert written[1, 3] == "70" and (0, 3) not in written
 
@@ -100,6 +105,47 @@ def test_class_accuracy_is_drawn_over_the_class_size(two, tmp_path):
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [100, 40, 20, 10, 5])
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [90, 80, 60, 30, 10])
     assert axes.get_xticklabels()[0].get_text() == "class 2\n100"
+
+
+def test_no_line_joins_classes_and_each_has_its_interval(two, tmp_path):
+    drawing, _ = draw("class_accuracy", two, tmp_path)
+    assert [line.get_linestyle() for line in drawing.figure.axes[0].lines] == ["None"] * 2
+    assert not drawing.figure.axes[0].collections
+    drawing, _ = draw("class_accuracy", two[:1], tmp_path)
+    (bars,) = drawing.figure.axes[0].collections
+    wanted = bootstrap(diagonal_results(SHARES)).per_class
+    for segment, size, ends in zip(bars.get_segments(), COUNTS, wanted, strict=True):
+        np.testing.assert_allclose(segment, [[size, 100 * ends.low], [size, 100 * ends.high]])
+
+
+def diagonal_results(shares):
+    return Confusion.from_dense(diagonal(shares)).results()
+
+
+@pytest.mark.parametrize("classes", [12, 20, 21])
+def test_up_to_twenty_classes_have_numbers_in_the_confusion_matrix(classes, tmp_path):
+    counts = np.geomspace(500, 5, classes).astype(int).tolist()
+    path = write_run(tmp_path / "run", counts=counts, evaluations={4: diagonal([0.7] * classes)})
+    drawing, _ = draw("confusion", load_runs([path]), tmp_path)
+    texts = [text.get_text() for text in drawing.figure.axes[0].texts]
+    assert texts.count("70") == texts.count("30") == (classes if classes <= 20 else 0)
+
+
+def test_names_turn_where_they_would_touch(tmp_path):
+    turned = {}
+    for length in (1, 9, 16):
+        path = write_run(
+            tmp_path / str(length), counts=COUNTS, evaluations={4: diagonal(SHARES)},
+            names=[letter * length for letter in "abcde"],
+        )  # fmt: skip
+        drawing, _ = draw("class_accuracy", load_runs([path]), tmp_path)
+        figure = drawing.figure
+        labels = figure.axes[0].get_xticklabels()
+        turned[length] = labels[0].get_rotation()
+        if not turned[length]:
+            boxes = [label.get_window_extent() for label in labels]
+            assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+    assert turned == {1: 0, 9: 0, 16: 40}
 
 
 def test_names_of_classes_with_the_same_size_do_not_overlap(tmp_path):

@@ -21,7 +21,7 @@ COUNTS = [100, 40, 20, 10, 5]
 SHARES = [0.9, 0.8, 0.6, 0.3, 0.1]
 NAMES = ["<b>bold</b>", "a & b", '"quoted"', "$x$", "plain"]
 # Elements without an end tag.
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "source"}
 
 
 class Reader(HTMLParser):
@@ -94,6 +94,26 @@ def test_a_report_of_one_run_shows_all_numbers(run):
     assert reader.tags.count("img") == 4
     assert "Not drawn" in text and "nowhere.npz" in text
     assert "not finished" not in text
+
+
+def test_a_report_says_how_sure_and_how_large_everything_is(run):
+    (loaded,) = load_runs([run])
+    html = html_report.render([loaded])
+    text, reader = read(html)
+    # SHARES of ten images each; of five classes, one says of all its images that they are another.
+    assert "test images 50 10 of a class" in text
+    found = re.search(r"test accuracy 54.0 % 95 % interval ([\d.]+) to ([\d.]+)", text)
+    low, high = map(float, found.groups())
+    # Of a binomial distribution, whose standard deviation is 7.0 %.
+    assert low == pytest.approx(54 - 13.8, abs=2.1) and high == pytest.approx(54 + 13.8, abs=2.1)
+    # The most frequent class: 9 of 10 right, and 9 errors of the rarest class, which are taken for
+    # it: precision 9 / 18, F1 18 / 28.
+    row = re.search(r"<b>bold</b> 5 100 90.0 [\d.]+ to 100.0 ([\d.]+) ([\d.]+) 10 ", text)
+    assert row.groups() == ("50.0", "64.3")
+    assert re.search(r"seed 0; \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
+    assert f'<code class="small">{"f" * 64}</code>' in html
+    # The curves have another layout for a narrow screen.
+    assert reader.tags.count("source") == 1
 
 
 def test_class_names_are_escaped(run):

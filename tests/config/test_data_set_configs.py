@@ -320,7 +320,7 @@ def test_crops_that_do_not_fit_are_refused(overrides, message, tmp_path, monkeyp
     ("overrides", "message"),
     [
         ({"data.feed": "mapped"}, "random_crop, which crops images where they are decoded, but data.feed=mapped"),
-        ({"data.source": "svhn"}, "but data.source=svhn has no image files; legal: data.source=folder or list"),
+        ({"data.source": "svhn"}, "but data.source=svhn has no encoded images; legal: data.source=folder or list"),
         ({"data.source": "svhn", "data.augment": ("flip",)}, "data.resize_shorter=10 is for image files, which data.source=svhn has not"),
     ],
 )  # fmt: skip

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purenoise_jax.data import manifest as manifests
 from purenoise_jax.data.decoded_images import DecodedImages
 from purenoise_jax.data.mapped_images import MappedImages
+from purenoise_jax.data.sources import file_manifest
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.decode import decode_image
 from purenoise_jax.data.statistics import channel_moments
@@ -81,7 +81,7 @@ def test_manifest_and_statistics_are_made_once(tree, monkeypatch):
     def again(*_):
         raise AssertionError("is made a second time")
 
-    monkeypatch.setattr(manifests, "_facts", again)
+    monkeypatch.setattr(file_manifest, "_facts", again)
     monkeypatch.setattr(DecodedImages, "_measured", again)
     second = load(tree)
     assert second.content == first.content

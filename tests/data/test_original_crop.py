@@ -79,7 +79,7 @@ def test_the_mean_position_is_the_middle():
     [
         ({"data.feed": "mapped"}, "data.feed=mapped; legal: auto, decoded"),
         ({"data.image_size": 0}, "data.image_size=0"),
-        ({"data.source": "npz"}, "data.source=npz has no image files"),
+        ({"data.source": "npz"}, "data.source=npz has no encoded images"),
     ],
 )
 def test_crops_of_originals_need_originals(tmp_path, options, words):

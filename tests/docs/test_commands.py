@@ -22,6 +22,7 @@ from purenoise_jax.checkpoint.convert_weights import parser as weights_parser
 from purenoise_jax.cli import COMMANDS
 from purenoise_jax.config.fields import field_of
 from purenoise_jax.config.validation import validate
+from purenoise_jax.data.feed import FEEDS
 from tests.docs.pages import PAGES, ROOT, commands, inline_code, name
 from tests.tiny import write_npz
 
@@ -95,6 +96,11 @@ def run_with_slurm(arguments):
     check(arguments)
 
 
+def measure_memory(arguments):
+    _, count, feed = arguments
+    assert int(count) > 0 and feed in FEEDS
+
+
 def apply_to_cluster(arguments):
     assert arguments[:-1] == ["apply", "-f"]
     run_script(arguments[-1:])
@@ -128,6 +134,7 @@ PROGRAMS = {
     "python -m purenoise_jax.export": lambda arguments: export.parser().parse_args(arguments),
     "python -m purenoise_jax.main": train,
     "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
+    "python -m tests.training.feed_memory": measure_memory,
     "sbatch": run_batch_script,
     "tests/local_slurm.sh": run_with_slurm,
 }

@@ -1,12 +1,16 @@
 """Jobs of two nodes on the SLURM that `tests/local_slurm.sh` starts."""
 
+import contextlib
 import math
 import os
 import re
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from filelock import FileLock
 
 from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.tiny import write_npz
@@ -33,6 +37,13 @@ def why_not() -> str:
     if not re.search(r"^ClusterName *= purenoise-tests$", shown.stdout, re.M):
         return "not within tests/local_slurm.sh"
     return ""
+
+
+@contextlib.contextmanager
+def cluster_alone() -> Iterator[None]:
+    """Keeps tests of other files off the nodes, as pytest may run several files at a time."""
+    with FileLock(Path(os.environ["SLURM_CONF"]).parent / "tests.lock"):
+        yield
 
 
 def change(kind: str, name: str, *changes: str) -> None:
@@ -78,11 +89,13 @@ class Job:
     def _until(self, reached: Callable[[str], bool], what: str) -> str:
         """Waits until a function of the job's state is true, and returns that state.
 
+        A requeued job is started soon; SLURM alone would let it wait for two minutes.
+
         Raises:
             AssertionError: the job has ended before, or too much time passes; with the job's log.
         """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
+        deadline, start = time.monotonic() + PATIENCE_SECONDS, math.inf
+        while (now := time.monotonic()) < deadline:
             state = self.shown("JobState")
             if reached(state):
                 return state
@@ -91,6 +104,17 @@ class Job:
                 raise AssertionError(
                     f"job {self.number} ended as {state}, {code}, before {what}\n{self.log()}"
                 )
+            if state != "PENDING":
+                start = math.inf
+            elif start == math.inf:
+                # Nodes refuse a job that starts within the second in which they have ended it:
+                # "Job credential revoked", and the job fails.
+                start = now + 3
+            elif now > start:
+                # Repeated, because SLURM may not have been ready for the change, but with pauses,
+                # because each change delays the job a little.
+                change("jobid", self.number, "StartTime=now")
+                start = now + 5
             time.sleep(0.2)
         raise AssertionError(f"job {self.number} is {state}, still before {what}\n{self.log()}")
 
@@ -98,26 +122,10 @@ class Job:
         return self._until(states.__contains__, " or ".join(states))
 
     def wait_for_restart(self, number: int) -> None:
-        """Waits until the job runs again; SLURM alone would let it wait for two minutes."""
-        due = math.inf
-
-        def restarted(state: str) -> bool:
-            nonlocal due
-            now = time.monotonic()
-            if state != "PENDING":
-                due = math.inf
-            elif due == math.inf:
-                # Nodes refuse a job that starts within the second in which they have ended it:
-                # "Job credential revoked", and the job fails.
-                due = now + 3
-            elif now > due:
-                # Repeated, because SLURM may not have been ready for the change, but with pauses,
-                # because each change delays the job a little.
-                change("jobid", self.number, "StartTime=now")
-                due = now + 5
-            return state == "RUNNING" and self.shown("Restarts") == str(number)
-
-        self._until(restarted, f"restart {number}")
+        self._until(
+            lambda state: state == "RUNNING" and self.shown("Restarts") == str(number),
+            f"restart {number}",
+        )
 
     def log(self) -> str:
         path = self.folder / f"slurm-{self.number}.log"
@@ -139,3 +147,29 @@ class Run(Job):
 
         self._until(lambda _: newest() > beyond, f"a step beyond {beyond}")
         return newest()
+
+
+@contextlib.contextmanager
+def lost_node() -> Iterator[None]:
+    """Kills all processes of the second node, and starts its daemon again at the end."""
+    for process in _processes_of(NODES[1]):
+        os.kill(process, signal.SIGKILL)
+    yield
+    log = Path(os.environ["SLURM_CONF"]).parent / "log" / "restarted"
+    with log.open("w") as file:
+        # Of its own session and without a parent that waits for it: it ends with the cluster.
+        subprocess.run(["slurmd", "-N", NODES[1]], stdout=file, stderr=file, check=True)
+
+
+def _processes_of(node: str) -> set[int]:
+    """The daemon of a node, the tasks of its jobs, and the processes that have started those."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"slurmd") and node.encode() in command:
+                found.add(int(folder.name))
+            if f"SLURMD_NODENAME={node}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                found |= {int(folder.name), int(parent)}
+    return found

@@ -10,7 +10,7 @@ import pytest
 
 from launch import reproduce
 from purenoise_jax.checkpoint.manager import Checkpoints
-from tests.launch.slurm_jobs import NODES, Run, change, why_not
+from tests.launch.slurm_jobs import NODES, Run, change, cluster_alone, why_not
 from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
@@ -21,6 +21,12 @@ def slurm():
     why = why_not()
     if why:
         pytest.skip(why)
+
+
+@pytest.fixture(autouse=True)
+def alone(slurm):
+    with cluster_alone():
+        yield
 
 
 REFUSED = """\

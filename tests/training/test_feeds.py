@@ -22,6 +22,7 @@ from purenoise_jax.training.build import build
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.run import TrainingRun
+from tests.data.sources.test_tfds import prepare
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
@@ -125,6 +126,19 @@ def test_a_run_continues_with_moved_lists_but_not_with_others(tree, lists, tmp_p
     (tmp_path / "moved.txt").write_text("".join([second, first, *others]))
     with pytest.raises(CheckpointError, match="dataset_content"):
         train(tiny_config(tree, **moved | {"num_epochs": 6}), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_run_of_records_is_the_resident_run(tmp_path):
+    prepare(tmp_path / "tfds", encoded=True, shape=(8, 8, 3))
+    same = {"data.source": "tfds", "data.name": "tiny", "num_epochs": 1}
+    digests = []
+    for feed in ("resident", "decoded"):
+        config = tiny_config(tmp_path / "tfds", **same, **{"data.feed": feed})
+        del config.phases["deferred"]
+        digests.append(train(config, tmp_path / feed))
+    assert digests[0] == digests[1]
+    assert numbers(tmp_path / "resident") == numbers(tmp_path / "decoded")
 
 
 class Stop(Exception):

@@ -1,4 +1,4 @@
-"""Loads a data set in the form that a feed needs: in memory, in one file, or as encoded files."""
+"""Loads a data set in the form that a feed needs: in memory, in one file, or still encoded."""
 
 import dataclasses
 import hashlib
@@ -21,6 +21,8 @@ from purenoise_jax.data.sources.lists import NO_LISTS, list_files
 from purenoise_jax.data.sources.npz import load_mapped_npz, npz_bytes
 from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
+from purenoise_jax.data.sources.tfds_prepared import open_prepared
+from purenoise_jax.data.sources.tfds_records import leave_in_records
 from purenoise_jax.data.sources.tiered_imagenet import tiered_imagenet_files
 from purenoise_jax.data.sources.tiny_imagenet import tiny_imagenet_files
 from purenoise_jax.data.sources.where import where
@@ -69,7 +71,7 @@ def load_for(
         **options: of `registry.load`.
 
     Raises:
-        ConfigError: a field is not legal, or the source has no files that can be decoded.
+        ConfigError: a field is not legal, or the source has no encoded images.
         DataError: the data set is missing, damaged, of the wrong shape or mislabelled.
         StorageError: a file of the cache cannot be written.
     """
@@ -80,7 +82,7 @@ def load_for(
             raise ConfigError(f"data.path is empty: give the place of the files of {name}{place}")
     if crop:
         feed = _feed_of_crops(feed, source, reading, options)
-    _refuse_idle(source, reading, options)
+    _refuse_idle(feed, source, reading, options)
     # Half, because parameters and activations need room as well.
     most = (_memory() if room is None else room) // 2
     in_file = IN_FILES.get(source)
@@ -92,8 +94,8 @@ def load_for(
         return in_file.loaders[feed](options, reading)
     if feed == "decoded":
         raise ConfigError(
-            f"data.feed=decoded reads image files, which data.source={source} has not; legal: "
-            f"auto, resident or mapped, or one of the sources {', '.join(FILE_SOURCES)}"
+            f"data.feed=decoded reads encoded images, which data.source={source} has not; legal: "
+            f"auto, resident or mapped, or one of the sources {', '.join(DECODABLE)}"
         )
     dataset = registry.load(source, **options)
     splits = (dataset.train_images, dataset.test_images, dataset.val_images)
@@ -106,11 +108,11 @@ def load_for(
 def _feed_of_crops(feed: str, source: str, reading: Reading, options: Options) -> str:
     """The feed of images that are cropped at random where they are decoded."""
     crops = f"data.augment has {reading.crop}"
-    if source not in FILE_SOURCES:
+    if source not in DECODABLE:
         raise ConfigError(
             f"{crops}, which crops images where they are decoded, but "
-            f"data.source={source} has no image files; legal: data.source="
-            f"{' or '.join(FILE_SOURCES)}, or resized_crop in its place"
+            f"data.source={source} has no encoded images; legal: data.source="
+            f"{' or '.join(DECODABLE)}, or resized_crop in its place"
         )
     if feed not in ("auto", "decoded"):
         raise ConfigError(
@@ -122,9 +124,10 @@ def _feed_of_crops(feed: str, source: str, reading: Reading, options: Options) -
     return "decoded"
 
 
-def _refuse_idle(source: str, reading: Reading, options: Options) -> None:
+def _refuse_idle(feed: str, source: str, reading: Reading, options: Options) -> None:
     """Refuses options that the source would not use."""
-    if reading.resize_shorter and source not in FILE_SOURCES:
+    is_encoded = source in FILE_SOURCES or (source in DECODABLE and feed == "decoded")
+    if reading.resize_shorter and not is_encoded:
         raise ConfigError(
             f"data.resize_shorter={reading.resize_shorter} is for image files, which data.source="
             f"{source} has not; legal: 0, or one of the sources {', '.join(FILE_SOURCES)}"
@@ -178,12 +181,13 @@ def _npz_bytes(options: Options, reading: Reading) -> int | None:
     return None if options.get("image_size") else npz_bytes(options["path"])
 
 
+def _view(options: Options, reading: Reading) -> View:
+    side, how = options.get("image_size", 0), options.get("resize", SQUASH)
+    return View(side, reading.resize_shorter, reading.crop, how)
+
+
 def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
     """A source of image files: (options, reading) -> the files."""
-
-    def view(options: Options, reading: Reading) -> View:
-        side, how = options.get("image_size", 0), options.get("resize", SQUASH)
-        return View(side, reading.resize_shorter, reading.crop, how)
 
     def size(options: Options, reading: Reading) -> int:
         # At their stored size, it is not known without reading them.
@@ -191,15 +195,15 @@ def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
         return listed(options, reading).num_bytes(side) if side and options["path"] else 0
 
     def resident(options: Options, reading: Reading) -> Dataset:
-        return read_all(listed(options, reading), view(options, reading), reading.skips_bad)
+        return read_all(listed(options, reading), _view(options, reading), reading.skips_bad)
 
     def decoded(options: Options, reading: Reading) -> Dataset:
-        return leave_in_files(listed(options, reading), view(options, reading), reading.skips_bad)
+        return leave_in_files(listed(options, reading), _view(options, reading), reading.skips_bad)
 
     def mapped(options: Options, reading: Reading) -> Dataset:
         """Decodes each image once, into the cache."""
         dataset = without_bad(decoded(options, reading))
-        name = f"{dataset.content}-{view(options, reading).name}"
+        name = f"{dataset.content}-{_view(options, reading).name}"
         if dataset.left_out:
             lines = "\n".join(dataset.left_out).encode("utf-8", "surrogateescape")
             name += f"-{hashlib.sha256(lines).hexdigest()[:16]}"
@@ -227,6 +231,13 @@ def _of_tiered(options: Options, reading: Reading) -> FileSplits:
     return tiered_imagenet_files(options["path"], options["train_split"], options["test_split"])
 
 
+def _of_records(options: Options, reading: Reading) -> Dataset:
+    prepared = open_prepared(
+        options["name"], options["path"], options["train_split"], options["test_split"]
+    )
+    return leave_in_records(prepared, _view(options, reading), reading.skips_bad)
+
+
 FILE_SOURCES = {
     "folder": _of_folder,
     "list": _of_list,
@@ -236,7 +247,10 @@ FILE_SOURCES = {
 IN_FILES = {
     "npz": InFiles(_npz_bytes, {"mapped": _mapped_npz}),
     **{source: _from_files(listed) for source, listed in FILE_SOURCES.items()},
+    # Other feeds have all records in memory once.
+    "tfds": InFiles(lambda options, reading: None, {"decoded": _of_records}),
 }
+DECODABLE = [source for source, form in IN_FILES.items() if "decoded" in form.loaders]
 _WITHOUT_PATH = ("auto", "tfds", "digits")
 
 

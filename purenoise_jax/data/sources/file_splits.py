@@ -15,9 +15,10 @@ import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.decoded_images import DecodedImages
-from purenoise_jax.data.manifest import Entry, Manifest, find_manifest
+from purenoise_jax.data.manifest import Entries, Manifest
 from purenoise_jax.data.sources.decode import decode_image
 from purenoise_jax.data.sources.download import cache_folder
+from purenoise_jax.data.sources.file_manifest import manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults, one_line
@@ -98,7 +99,7 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
         DataError: there are faults, or a file cannot be read; one message lists all.
         StorageError: the cache cannot be written.
     """
-    manifest = find_manifest(files.root, files.splits, cache_folder(), files.key)
+    manifest = manifest_of_files(files.root, files.splits, cache_folder(), files.key)
     bad = [fault for found in files.faults.values() for fault in found] + [*manifest.missing]
     faults = [*files.mistakes]
     splits = {}
@@ -111,7 +112,7 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
         # Whether the samples of 16 bits fill them is seen in a whole split only.
         faults += [f"{files.root / entries[0].path}: {depth}"] if depth else []
         bad += [] if skips_bad else [*found.values()] or first
-        splits[split] = images, np.array([entry.label for entry in entries], np.int32)
+        splits[split] = images, entries.labels
     try:
         _refuse(files.root, faults, bad, skips_bad)
     except DataError:
@@ -122,7 +123,7 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
 
 
 def _decoded(
-    manifest: Manifest, entries: Sequence[Entry], view: View, skips_bad: bool
+    manifest: Manifest, entries: Entries, view: View, skips_bad: bool
 ) -> tuple[DecodedImages, list[str]]:
     """The images of a split, and the fault of the first, which gives the size, if it has one."""
     try:

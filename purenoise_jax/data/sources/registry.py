@@ -18,7 +18,8 @@ from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.resize import SQUASH, resize_square
 from purenoise_jax.data.sources.splits import refuse_chosen_splits
 from purenoise_jax.data.sources.svhn import load_svhn
-from purenoise_jax.data.sources.tfds import has_readable, load_tfds
+from purenoise_jax.data.sources.tfds import load_tfds
+from purenoise_jax.data.sources.tfds_prepared import has_readable
 from purenoise_jax.data.sources.tiered_imagenet import load_tiered_imagenet
 from purenoise_jax.data.sources.tiny_imagenet import load_tiny_imagenet
 from purenoise_jax.runtime.errors import ConfigError, unknown

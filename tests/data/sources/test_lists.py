@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from purenoise_jax.data import manifest
+from purenoise_jax.data.sources import file_manifest
 from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.folder import load_folder
 from purenoise_jax.data.sources.lists import Lists, list_files, load_list
@@ -331,7 +331,7 @@ def test_a_repeated_image_has_one_manifest(tmp_path, monkeypatch):
     def again(*_):
         raise AssertionError("is made a second time")
 
-    monkeypatch.setattr(manifest, "_facts", again)
+    monkeypatch.setattr(file_manifest, "_facts", again)
     load_for("decoded", "list", **options)
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from purenoise_jax.data.sources import tfds as tfds_source
 from purenoise_jax.data.sources.decode import decode_image
-from purenoise_jax.data.sources.tfds import find_prepared, load_tfds
+from purenoise_jax.data.sources.tfds import load_tfds
+from purenoise_jax.data.sources.tfds_prepared import find_prepared
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from tests.encoded import encode, png16
 
