@@ -11,6 +11,8 @@ import numpy as np
 from purenoise_jax.training.metrics import ClassResults
 
 RESAMPLES, LEVEL = 2000, 0.95
+# With more classes than MANY there are fewer resamples, because each takes longer.
+MANY, FEWER = 1000, 500
 # Numbers that are drawn at a time.
 CHUNK = 1 << 22
 
@@ -55,11 +57,12 @@ def bootstrap(results: ClassResults, seed: int = 0) -> Intervals:
     total, classes = int(images.sum()), len(images)
     kinds = np.concatenate([correct, images - correct]) / total
     rng = np.random.default_rng(seed)
-    shares = np.full((RESAMPLES, classes), np.nan, np.float32)
-    accuracy = np.empty(RESAMPLES)
+    resamples = RESAMPLES if classes <= MANY else FEWER
+    shares = np.full((resamples, classes), np.nan, np.float32)
+    accuracy = np.empty(resamples)
     size = max(CHUNK // (2 * classes), 1)
-    for first in range(0, RESAMPLES, size):
-        part = slice(first, min(first + size, RESAMPLES))
+    for first in range(0, resamples, size):
+        part = slice(first, min(first + size, resamples))
         drawn = rng.multinomial(total, kinds, size=part.stop - first)
         right, number = drawn[:, :classes], drawn[:, :classes] + drawn[:, classes:]
         accuracy[part] = right.sum(axis=1) / total

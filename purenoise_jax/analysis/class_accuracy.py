@@ -82,7 +82,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 
 def _draw_intervals(axes: Axes, evaluation: Evaluation) -> None:
     """Draws the 95 % interval of every class as a line behind its marker."""
-    if evaluation.counted is None or len(evaluation.class_counts) > SINGLE:
+    if len(evaluation.class_counts) > SINGLE or evaluation.counted is None:
         return
     found = [
         (evaluation.class_counts[k], 100 * ends.low, 100 * ends.high)
