@@ -25,6 +25,9 @@ from purenoise_jax.runtime.paths import expand
 from .plan import Table
 from .step_cost import passes
 
+# Sources of data that have no name but that of their file or folder.
+OWN_DATA = ("npz", "folder", "list")
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -213,7 +216,12 @@ def _plain(config: ConfigDict) -> ConfigDict:
 
 def _workdir(config: ConfigDict, root: Path) -> Path:
     data = config.data
-    subset = Path(data.indices).stem if data.indices else f"{data.name}_ir{data.imbalance_ratio:g}"
+    subset = f"{data.name}_ir{data.imbalance_ratio:g}"
+    if data.indices:
+        subset = Path(data.indices).stem
+    elif data.source in OWN_DATA and data.path:
+        # Of these, data.name says nothing.
+        subset = expand(data.path, "data.path").resolve().stem
     last = max(config.phases.values(), key=lambda phase: phase.start_epoch).methods
     unseeded = config.copy_and_resolve_references()
     unseeded.seed = 0

@@ -39,5 +39,5 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
             console.print(f"{name}: failed: {error}")
             continue
         took = duration(summary["seconds"])
-        console.print(f"{name}: {percent(summary['test_accuracy'])} %, {took}{note}")
+        console.print(f"{name}: {percent(accuracy(summary))} %, {took}{note}")
     return broken

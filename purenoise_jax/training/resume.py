@@ -145,8 +145,9 @@ def find_restore_point(
             f"init_from={init_from}: no checkpoint after epoch {init_epoch} (init_epoch); "
             f"there are {epochs or 'none'}{''.join(f'; {why}' for why in damaged[:3])}"
         )
-    # A run may start from one that began with a file of weights, and not need the file itself.
-    optional = {"pretrained"} if identity["pretrained"] is None else set()
+    # The networks of other runs are those of this run's own phases. And a run may start from one
+    # that began with a file of weights, and not need the file itself.
+    optional = {"frozen"} | ({"pretrained"} if identity["pretrained"] is None else set())
     same = {name: value for name, value in identity.items() if name not in optional}
     check_same(records[found[0]], same, f"init_from={init_from}")
     step, target = found[0], experiment.target()

@@ -1,20 +1,24 @@
 """The comparison of methods on any data: its plan, its table and its figure."""
 
 import dataclasses
+import io
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from launch import choice, compare, comparison
 from launch.cells import Row
+from launch.engines import in_turn
 from launch.plan import Cell
 from launch.planning import tasks_of_table
 from launch.summaries import accuracy, rarest
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.held_out import held_out_counts
+from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import write_npz
 
@@ -92,6 +96,22 @@ def test_numbers_are_of_validation_images_where_there_are_no_test_images():
     assert accuracy(held.summaries[0]) == 0.75
     assert "Percent of the validation images" in comparison.legend([held])
     assert "Percent of the test images" in comparison.legend([ERM])
+
+
+def test_a_run_without_test_images_ends_with_its_accuracy_on_validation(monkeypatch):
+    numbers = {"shown": "val", "test_accuracy": None, "val_accuracy": 0.75, "seconds": 1.0}
+    monkeypatch.setattr(in_turn, "train", lambda task, quick: numbers)
+    task = SimpleNamespace(name="erm/seed0", summary=None, starts_from=())
+    output = io.StringIO()
+    assert in_turn.run([task], SafeConsole(file=output), quick=False) == []
+    assert "erm/seed0: 75.0 %" in output.getvalue()
+
+
+def test_folders_of_runs_are_named_after_the_data(tmp_path):
+    npz = write_npz(tmp_path / "own.npz")
+    for words, name in (((f"--data={npz}",), "own-"), (("--config=digits_lt",), "digits_ir50-")):
+        (task,) = planned(*words, "--methods=erm", root=tmp_path)
+        assert task.workdir.parent.name.startswith(name)
 
 
 def test_the_rarest_class_takes_the_place_of_the_rarest_fifth_of_few_classes():

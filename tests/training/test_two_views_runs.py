@@ -121,6 +121,15 @@ def test_m2m_takes_the_network_of_a_run_with_another_head_and_no_projector(npz, 
     assert "projector" not in build(config).frozen["m2m"]["params"]
 
 
+def test_m2m_may_begin_from_the_plain_run_whose_network_it_uses(npz, plain, tmp_path):
+    """As in the tables, where plain training is shared."""
+    start = {"method.m2m.network": str(plain[0]), "init_from": str(plain[0]), "init_epoch": 1}
+    config = config_of(npz, "m2m", epochs=2, **start)
+    train_and_evaluate(config, tmp_path)
+    record = Checkpoints(tmp_path).record(Checkpoints(tmp_path).steps()[-1])
+    assert record["frozen"].keys() == {"m2m"} and record["init_from"]["workdir"] == str(plain[0])
+
+
 def test_a_method_refuses_a_network_without_its_projector(npz):
     config = config_of(npz, "glmc", **{"model.projector": "vicreg"})
     message = (
