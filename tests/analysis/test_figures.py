@@ -155,6 +155,7 @@ def test_names_of_classes_with_the_same_size_do_not_overlap(tmp_path):
     assert not any("class" in label for label in labels)
 
 
+@pytest.mark.slow
 def test_curves_have_a_point_for_each_record(two, tmp_path):
     drawing, numbers = draw("curves", two, tmp_path)
     assert numbers["first"]["train/loss"] == [[1, 2, 3, 4], [2.0, 1.0, 2 / 3, 0.5]]

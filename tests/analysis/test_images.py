@@ -73,6 +73,7 @@ def test_the_batch_is_that_of_a_training_step(npz, tmp_path, epoch, space):
     np.testing.assert_array_equal(training.labels[shown.stored], shown.labels)
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_the_batch_by_class(npz, tmp_path):
     run = run_of(tiny_config(npz), tmp_path)
     shown = images.batch_of(run)
