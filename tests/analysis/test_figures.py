@@ -155,7 +155,6 @@ def test_names_of_classes_with_the_same_size_do_not_overlap(tmp_path):
     assert not any("class" in label for label in labels)
 
 
-@pytest.mark.slow
 def test_curves_have_a_point_for_each_record(two, tmp_path):
     drawing, numbers = draw("curves", two, tmp_path)
     assert numbers["first"]["train/loss"] == [[1, 2, 3, 4], [2.0, 1.0, 2 / 3, 0.5]]
@@ -163,6 +162,7 @@ def test_curves_have_a_point_for_each_record(two, tmp_path):
     np.testing.assert_allclose(drawing.figure.axes[1].lines[0].get_ydata(), [50, 54])
 
 
+@pytest.mark.slow
 def test_a_hundred_classes(tmp_path):
     counts = np.geomspace(500, 5, 100).astype(int).tolist()
     shares = np.linspace(0.9, 0, 100).round(1).tolist()

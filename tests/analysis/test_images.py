@@ -73,7 +73,6 @@ def test_the_batch_is_that_of_a_training_step(npz, tmp_path, epoch, space):
     np.testing.assert_array_equal(training.labels[shown.stored], shown.labels)
 
 
-@pytest.mark.slow
 def test_the_sheet_shows_the_batch_by_class(npz, tmp_path):
     run = run_of(tiny_config(npz), tmp_path)
     shown = images.batch_of(run)
@@ -99,6 +98,7 @@ def test_the_sheet_shows_the_batch_by_class(npz, tmp_path):
             assert len(texts) == shown.noise[place]
 
 
+@pytest.mark.slow
 def test_many_classes_are_spread_over_the_frequencies(tmp_path):
     counts = tuple(range(60, 20, -1))
     npz = write_npz(tmp_path / "many.npz", counts)
@@ -110,6 +110,7 @@ def test_many_classes_are_spread_over_the_frequencies(tmp_path):
     assert drawing.numbers["again"] == drawing.numbers["run"]
 
 
+@pytest.mark.slow
 def test_a_batch_of_grey_images(tmp_path):
     config = default_config()
     config.update_from_flattened_dict(

@@ -42,7 +42,6 @@ def many(tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
 def test_records_of_many_classes_hold_no_matrix(many):
     for line in (many / "metrics.jsonl").read_text().splitlines():
         assert len(line) < 150_000 and "test/confusion_matrix" not in json.loads(line)
@@ -50,6 +49,7 @@ def test_records_of_many_classes_hold_no_matrix(many):
     assert "confusion_matrix" not in summary and len(summary["per_class_accuracy"]) == MANY
 
 
+@pytest.mark.slow
 def test_the_report_of_many_classes_is_short(many):
     html = html_report.render(load_runs([many]))
     assert len(html) < 1e6
@@ -123,7 +123,6 @@ def test_classes_of_like_size_are_summarised():
         assert error == pytest.approx(np.sqrt(((x - x.mean()) ** 2).sum() / (count - 1) / count))
 
 
-@pytest.mark.slow
 def test_classes_that_all_have_one_size_are_one_part():
     found = like_sizes([7] * 500, [0.5] * 500)
     assert found == {"size": [pytest.approx(7)], "classes": [500], "mean": [0.5], "error": [0]}

@@ -26,7 +26,6 @@ NETWORKS = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.every(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_head_of_a_bfloat16_network_computes_in_float32(name):

@@ -201,7 +201,7 @@ def test_the_field_reaches_the_network_and_belongs_to_the_definition_of_a_run(mo
     given = {}
     monkeypatch.setattr(build_module, "create_model", lambda name, **each: given.update(each))
     plain, saving = (tiny_config("x", **{"model.remat": each}) for each in ("none", "block"))
-    build_module._model(saving, 4)
+    build_module.make_model(saving, 4)
     assert given["remat"] == "block"
     assert "model.remat" not in fixed_fields(plain)
     assert config_hash(plain) != config_hash(saving)

@@ -196,6 +196,7 @@ def test_each_split_is_evaluated_under_its_own_name(npz):
     assert list(experiment.evaluators(16)) == ["test", "val"]
 
 
+@pytest.mark.slow
 def test_held_out_images_are_evaluated_and_named_in_header_and_summary(tmp_path):
     config = tiny_config(
         write_npz(tmp_path / "own.npz"), **{"data.val_per_class": 3, "eval.every_epochs": 1}
