@@ -36,7 +36,7 @@ class TinyNet(nn.Module):
         """Classifies images [B, H, W, C] as logits [B, K]; see `ResNetCifar`."""
         x = nn.Conv(16, (3, 3), strides=2, use_bias=False, dtype=self.dtype, name="conv")(images)
         norm = self.norm(use_running_average=not train, name="norm")
-        x = nn.relu(norm(x, noise_mask, valid)).reshape(len(x), -1)
+        x = nn.relu(norm(x, noise_mask, valid)).reshape(x.shape[0], -1)
         features = nn.relu(nn.Dense(256, dtype=self.dtype, name="hidden")(x))
         # In float32 for activations of every dtype, as in `Linear`.
         features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
