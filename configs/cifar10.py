@@ -14,7 +14,8 @@ default. Its weight decay of 2e-4 belongs to preset=rescience; the paper names n
 from ml_collections import ConfigDict
 
 from purenoise_jax.config import parts as common
-from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.runtime.errors import ConfigError
 
 METHODS = ("append", "erm")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from rich.table import Table as Grid
 
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
+from purenoise_jax.training.metrics import standard_error
 from purenoise_jax.training.selection import LAST
 
 from .plan import Cell, Plan, Table
@@ -103,7 +103,7 @@ def mean_and_error(values: Sequence[float]) -> str:
     mean = 100 * float(np.mean(values))
     if len(values) == 1:
         return f"{mean:.1f}"
-    error = 100 * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    error = 100 * standard_error(values)
     return f"{mean:.1f} ± {error:.1f}"
 
 

@@ -1,6 +1,5 @@
 """Chooses a method by its validation images, and plans its training on all images."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.metrics import standard_error
 
 from .cells import Row, mean_and_error
 from .comparison import ON_VALIDATION, Measure, paired, values
@@ -73,13 +73,13 @@ def lead_lines(winner: Row, rows: Sequence[Row], measure: Measure) -> list[str]:
     others = [row for row in rows if row is not winner]
     compared = [row for row in others if row.cell.method in REFERENCES] or others[:1]
     for other in compared:
-        pairs = np.array(paired(winner, other, measure))
-        lead = f"ahead of {other.cell.method} by {mean_and_error(pairs.tolist())}"
+        pairs = paired(winner, other, measure)
+        lead = f"ahead of {other.cell.method} by {mean_and_error(pairs)}"
         if len(pairs) < 2:
             lines.append(f"{lead}; one run has no standard error")
             continue
-        error = float(pairs.std(ddof=1)) / math.sqrt(len(pairs))
-        clear = float(pairs.mean()) > 2 * error
+        error = standard_error(pairs)
+        clear = float(np.mean(pairs)) > 2 * error
         lines.append(
             f"{lead}, {'more' if clear else 'not more'} than two standard errors"
             f"{'' if clear else ': the difference may be due to chance'}"

@@ -1,7 +1,6 @@
 """Compares methods by the summaries of their runs: a table, its files, and a figure."""
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from rich.table import Table as Grid
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, literal, save, styled
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
+from purenoise_jax.training.metrics import standard_error
 
 from .cells import MISSING, Row, mean_and_error, record_of
 from .summaries import TEST, VALIDATION, accuracy, balanced_accuracy, rarest, split_of
@@ -222,4 +222,4 @@ def _by_frequency(row: Row) -> list[list[float]]:
 def _mean_and_error(found: Sequence[float]) -> tuple[float, float]:
     if len(found) == 1:
         return found[0], 0.0
-    return float(np.mean(found)), float(np.std(found, ddof=1)) / math.sqrt(len(found))
+    return float(np.mean(found)), standard_error(found)

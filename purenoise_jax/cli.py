@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from purenoise_jax.runtime.console import show, show_error, show_traceback
+from purenoise_jax.runtime.console import show, show_error
 from purenoise_jax.runtime.errors import unknown
-from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.runtime.exit_codes import run_program
 
 
 class Command(NamedTuple):
@@ -127,13 +127,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Entry point of the installed command."""
-    try:
-        code = main(sys.argv)
-    except Exception:
-        # Shown here, because `exit_process` may end the process before the interpreter shows it.
-        show_traceback()
-        code = 1
-    exit_process(code)
+    run_program(main, sys.argv)
 
 
 if __name__ == "__main__":

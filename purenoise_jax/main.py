@@ -21,9 +21,8 @@ from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import Display, show, show_error, show_traceback
 from purenoise_jax.runtime.distributed import initialize
 from purenoise_jax.runtime.errors import ConfigError, one_line
-from purenoise_jax.runtime.exit_codes import run_command
+from purenoise_jax.runtime.exit_codes import run_command, run_program
 from purenoise_jax.runtime.paths import workdir_path
-from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.build import wants_fresh_start
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.loop import train_and_evaluate
@@ -103,16 +102,5 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
         train_and_evaluate(values.config, workdir, display, at_end)
 
 
-def run() -> None:
-    """Entry point of the installed command."""
-    try:
-        code = main(sys.argv)
-    except Exception:
-        # Shown here, because `exit_process` may end the process before the interpreter shows it.
-        show_traceback()
-        code = 1
-    exit_process(code)
-
-
 if __name__ == "__main__":
-    run()
+    run_program(main, sys.argv)

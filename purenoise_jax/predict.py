@@ -15,7 +15,6 @@ from typing import TextIO
 
 from purenoise_jax.inference.classifier import load
 from purenoise_jax.inference.deployment_options import add_deployment
-from purenoise_jax.inference.intervals import wilson
 from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
@@ -24,6 +23,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.training.intervals import bootstrap
 
 EXAMPLES = """
 RUN is a workdir of purenoise_jax.main. IMAGES are folders, which are searched for images; image
@@ -114,7 +114,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 def _summary(tally: Tally, out: Path | None) -> str:
     line = f"{tally.images:,} images" + (f" in {out}" if out else "")
     if tally.accuracy is not None and tally.balanced_accuracy is not None:
-        low, high = (100 * end for end in wilson(tally.correct, tally.known))
+        low, high = (100 * end for end in bootstrap(tally.results).accuracy)
         line += (
             f"; accuracy {100 * tally.accuracy:.2f} % (95 % interval {low:.1f} to {high:.1f}), "
             f"{tally.correct:,} of {tally.known:,} whose class is known; balanced accuracy "

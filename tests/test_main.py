@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax import main as cli
+from purenoise_jax.runtime import exit_codes
 from purenoise_jax.training import build
 from tests.tiny import write_npz
 
@@ -298,10 +299,9 @@ def test_an_internal_error_gives_exit_code_1_with_its_traceback(monkeypatch, cap
     def fail(argv):
         raise RuntimeError("unforeseen")
 
-    monkeypatch.setattr(cli, "main", fail)
-    monkeypatch.setattr(cli, "exit_process", sys.exit)
+    monkeypatch.setattr(exit_codes, "exit_process", sys.exit)
     with pytest.raises(SystemExit) as ended:
-        cli.run()
+        exit_codes.run_program(fail, [])
     assert ended.value.code == 1
     err = capsys.readouterr().err
     assert "Traceback" in err and "unforeseen" in err

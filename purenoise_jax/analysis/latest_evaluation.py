@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.analysis.bootstrap import Intervals, bootstrap
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
 from purenoise_jax.training.confusion import FILES, Confusion, load
+from purenoise_jax.training.intervals import Intervals, bootstrap
 
 # In summary.json these begin with "test_", because it also has those of the validation set.
 PREFIXED = ("accuracy", "nll", "ece")

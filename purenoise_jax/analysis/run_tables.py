@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from purenoise_jax.analysis.bootstrap import Interval
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.latest_evaluation import Evaluation
 from purenoise_jax.config.fields import default_config, flatten
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import duration
+from purenoise_jax.training.intervals import Interval
 from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_groups
 from purenoise_jax.training.shifted_tests import NAMES
 

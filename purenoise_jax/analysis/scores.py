@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.classes import by_frequency
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, styled
@@ -15,6 +14,7 @@ from purenoise_jax.analysis.probability_scores import probability_scores
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import split_outputs
 from purenoise_jax.training.confusion import Confusion
+from purenoise_jax.training.intervals import bootstrap
 
 NAMED = 40  # with more classes, they have no names
 MARKS = {

@@ -1,6 +1,5 @@
 """Groups runs that differ in the seed alone, with mean and standard error of their numbers."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -12,6 +11,7 @@ from purenoise_jax.analysis.latest_evaluation import Evaluation
 from purenoise_jax.analysis.run_tables import NONE, Row
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.inference.runs import Run
+from purenoise_jax.training.metrics import standard_error
 
 Number = Callable[[Evaluation], float | None]
 
@@ -107,6 +107,6 @@ def _row(evaluations: Sequence[Evaluation], number: Number, unit: str) -> Row:
     scale, digits = (100, 1) if unit else (1, 3)
     text = f"{scale * float(np.mean(values)):.{digits}f}"
     if len(values) > 1:
-        error = scale * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+        error = scale * standard_error(values)
         text += f" ± {error:.{digits}f}"
     return Row("", f"{text} {unit}".rstrip())

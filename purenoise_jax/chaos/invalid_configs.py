@@ -10,7 +10,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import tuple_parser
 
-from purenoise_jax.config.fields import FIELDS, PHASE_FIELDS, Field, field_of
+from purenoise_jax.config.field import Field
+from purenoise_jax.config.fields import FIELDS, field_of
+from purenoise_jax.config.phase_fields import PHASE_FIELDS
 from purenoise_jax.runtime.constraints import (
     MAX_TEXT,
     Epochs,

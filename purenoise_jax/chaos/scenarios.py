@@ -5,7 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.models import MODELS
 from purenoise_jax.models.one_block import TinyNet
 

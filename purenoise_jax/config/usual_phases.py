@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.methods import METHODS, UsualPhase, arguments_of, as_method, build_recipe
 from purenoise_jax.methods.method import DEFERRED

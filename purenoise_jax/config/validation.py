@@ -11,7 +11,9 @@ from purenoise_jax.config.cross_checks import (
     refuse_drops_of_a_cosine,
     refuse_unfinished_schedule,
 )
-from purenoise_jax.config.fields import FIELDS, PHASE_FIELDS, Field, flatten, phase_values
+from purenoise_jax.config.field import Field
+from purenoise_jax.config.fields import FIELDS, flatten
+from purenoise_jax.config.phase_fields import PHASE_FIELDS, phase_values
 from purenoise_jax.runtime.errors import ConfigError, nearest, shown
 
 

@@ -200,7 +200,6 @@ def read_costs(given: CostsLike | None, class_names: Sequence[str]) -> np.ndarra
     """
     if given is None:
         return None
-    where = "costs"
     if isinstance(given, str | Path):
         where = f"costs={given}"
         header, *rows = _table(given, "costs") or [[]]
@@ -209,8 +208,9 @@ def read_costs(given: CostsLike | None, class_names: Sequence[str]) -> np.ndarra
         _check_names(header[1:], class_names, where)
         _check_names([row[0] for row in rows], class_names, where)
         by_name = {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
-        given = [[by_name[true][name] for name in class_names] for true in class_names]  # type: ignore[misc]
-    return _numbers(given, (len(class_names),) * 2, where)
+        ordered = [[by_name[true][name] for name in class_names] for true in class_names]
+        return _numbers(ordered, (len(class_names),) * 2, where)
+    return _numbers(given, (len(class_names),) * 2, "costs")
 
 
 def _table(path: str | Path, field: str) -> list[list[str]]:

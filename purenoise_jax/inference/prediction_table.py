@@ -9,6 +9,7 @@ import numpy as np
 
 from purenoise_jax.inference.deployment import Deployment
 from purenoise_jax.inference.listed_images import Listed
+from purenoise_jax.training.metrics import ClassResults, mean_of, recalls
 
 
 @dataclasses.dataclass
@@ -19,7 +20,8 @@ class Tally:
         images: all.
         known: those of them whose true class is known.
         correct: those of the latter that are predicted right.
-        by_class: name of a class -> its images and those of them that are predicted right.
+        by_class: name of a class -> its images and those of them that are predicted right; of a
+            table, in label order.
     """
 
     images: int = 0
@@ -37,6 +39,12 @@ class Tally:
             self.by_class[label] = seen + 1, hits + right
 
     @property
+    def results(self) -> ClassResults:
+        """The counts by class, in the order of `by_class`."""
+        images, correct = np.array([*self.by_class.values()], np.int64).reshape(-1, 2).T
+        return ClassResults(images, correct)
+
+    @property
     def accuracy(self) -> float | None:
         """Share of the images of a known class that are predicted right; None without any."""
         return self.correct / self.known if self.known else None
@@ -44,8 +52,7 @@ class Tally:
     @property
     def balanced_accuracy(self) -> float | None:
         """The mean accuracy of the classes that occur; None without any."""
-        shares = [hits / seen for seen, hits in self.by_class.values()]
-        return sum(shares) / len(shares) if shares else None
+        return mean_of(recalls(self.results))
 
 
 class PredictionTable:
@@ -66,7 +73,7 @@ class PredictionTable:
     def __init__(
         self, file: TextIO, class_names: Sequence[str], deployment: Deployment, top: int = 0
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(by_class=dict.fromkeys(class_names, (0, 0)))
         self._writer = csv.writer(file, lineterminator="\n")
         self._names, self._deployment = class_names, deployment
         self._top = min(top, len(class_names))

@@ -37,6 +37,7 @@ class Run:
         config: the config of the training, with `data.path` replaced if `load_runs` was given one.
         metrics: the records of metrics.jsonl, one per epoch.
         summary: the content of summary.json; None while the run is not finished.
+        kept: what has been computed for the run and is needed more than once, by name.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Run:
     config: ConfigDict
     metrics: list[dict[str, Any]]
     summary: dict[str, Any] | None
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
     def experiment(self) -> Experiment:

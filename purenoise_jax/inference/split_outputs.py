@@ -46,10 +46,11 @@ def split_outputs(run: Run, split: str = TEST, epoch: int | None = None) -> Spli
         ConfigError: the run has no such images.
         DataError: the data are missing, or an image cannot be read and `data.on_bad` is "stop".
     """
-    known: dict[tuple[str, int | None], SplitOutputs] = vars(run).setdefault("split_outputs", {})
-    if (split, epoch) not in known:
-        known[split, epoch] = _compute(run, split, epoch)
-    return known[split, epoch]
+    name = f"outputs {split} {epoch}"
+    if name not in run.kept:
+        run.kept[name] = _compute(run, split, epoch)
+    found: SplitOutputs = run.kept[name]
+    return found
 
 
 def images_of(run: Run, split: str, rows: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import phase_values
+from purenoise_jax.config.phase_fields import phase_values
 from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.data.view import View

@@ -15,8 +15,8 @@ class Argument(NamedTuple):
         default: the value if a config gives none.
         legal: the values that a config may give.
         help: its meaning, for `--help`.
-        absent: the value of runs started before the method had it, see `config.fields.Field`.
-        fixed: True if a run keeps the value for good, see `config.fields.Field`.
+        absent: the value of runs started before the method had it, see `config.field.Field`.
+        fixed: True if a run keeps the value for good, see `config.field.Field`.
     """
 
     default: Any

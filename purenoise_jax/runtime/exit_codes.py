@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from purenoise_jax.runtime.console import show_error, show_traceback
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, exit_code
+from purenoise_jax.runtime.threads import exit_process
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,6 +43,22 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
             show_traceback()
         show_error(f"error: {_message(error)}")
         return exit_code(error)
+
+
+def run_program(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
+    """Runs a program, and ends the process with its exit code.
+
+    Args:
+        main: (arguments) -> the exit code.
+        argv: its arguments.
+    """
+    try:
+        code = main(argv)
+    except Exception:
+        # Shown here, because `exit_process` may end the process before the interpreter shows it.
+        show_traceback()
+        code = 1
+    exit_process(code)
 
 
 def _message(error: Exception) -> str:

@@ -13,8 +13,9 @@ from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import ImportedWeights
 from purenoise_jax.checkpoint.tree_names import collections
 from purenoise_jax.checkpoint.weights_file import read_weights
-from purenoise_jax.config.fields import FIELDS, phase_values
+from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.phase_fields import phase_values
 from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
 from purenoise_jax.data.augment.compose import check_sizes, make_augment

@@ -1,7 +1,5 @@
 """The time that a run takes on a CPU, estimated before its first step, and smaller networks."""
 
-import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +7,7 @@ import jax.numpy as jnp
 
 from purenoise_jax.models.pretrained import shapes_of
 from purenoise_jax.runtime.console import duration
+from purenoise_jax.runtime.flops import flops_of
 
 # Multiplications a second of a core in training steps, rounded from ResNet-32: 26.5e9 in 0.53 to
 # 0.66 s on two cores. Networks and machines differ, so a run tells its own rate once it trains.
@@ -62,29 +61,8 @@ def multiplications(model: Any, image_shape: tuple[int, int, int]) -> int:
     """
     variables = shapes_of(model, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
-    return _count(traced.jaxpr)
-
-
-def _count(jaxpr: Any) -> int:
-    total = 0
-    for equation in jaxpr.eqns:
-        name, out = equation.primitive.name, equation.outvars[0].aval
-        if name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            features = equation.params["dimension_numbers"].rhs_spec[0]
-            total += math.prod(out.shape) * math.prod(kernel) // kernel[features]
-        elif name == "dot_general":
-            ((contracted, _), _) = equation.params["dimension_numbers"]
-            sizes = equation.invars[0].aval.shape
-            total += math.prod(out.shape) * math.prod(sizes[i] for i in contracted)
-        total += sum(_count(getattr(inner, "jaxpr", inner)) for inner in _inner(equation.params))
-    return total
-
-
-def _inner(params: dict[str, Any]) -> Iterable[Any]:
-    """The programs that an operation calls; of a function with its own gradient, the function."""
-    return [value for value in params.values() if hasattr(value, "jaxpr") or hasattr(value, "eqns")]
+    # Two FLOPs are a multiplication and an addition.
+    return flops_of(lambda v, x: model.apply(v, x, train=False)[0], variables, image) // 2
 
 
 def seconds(multiplications_per_image: float, images: float, cores: int) -> float:

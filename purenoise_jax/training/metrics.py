@@ -3,6 +3,7 @@
 A number that does not exist, such as the accuracy of a group without classes, is None.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,6 +43,11 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     """Mean of the values that exist; None without any."""
     there = [v for v in values if v is not None]
     return float(np.mean(there)) if there else None
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Standard error of a mean, from at least two values."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def frequency_groups(class_counts: np.ndarray) -> list[np.ndarray]:

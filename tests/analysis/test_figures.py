@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.figure_style import Options, save
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.html_report import render
@@ -17,6 +16,7 @@ from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.training.confusion import Confusion
+from purenoise_jax.training.intervals import bootstrap
 from tests.fake_runs import diagonal, write_run
 
 COUNTS = [40, 5, 100, 20, 10]

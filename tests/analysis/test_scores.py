@@ -5,11 +5,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from purenoise_jax.analysis.bootstrap import bootstrap
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.probability_scores import average_precisions, top_accuracies
 from purenoise_jax.inference.reliability import log_probabilities, reliability
 from purenoise_jax.training.confusion import Confusion
+from purenoise_jax.training.intervals import bootstrap
 from purenoise_jax.training.metrics import ClassResults
 
 
@@ -125,11 +125,13 @@ def test_a_class_that_is_always_or_never_right_has_an_exact_interval(correct, im
     found = bootstrap(ClassResults(np.array([images, 5]), np.array([correct, 3])))
     wanted = stats.binomtest(correct, images).proportion_ci(0.95, "exact")
     np.testing.assert_allclose(found.per_class[0], [wanted.low, wanted.high])
+    alone = bootstrap(ClassResults(np.array([images]), np.array([correct])))
+    np.testing.assert_allclose(alone.accuracy, [wanted.low, wanted.high])
 
 
 def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch):
     results = ClassResults(np.array([9, 4, 3]), np.array([5, 2, 1]))
     whole = bootstrap(results)
-    monkeypatch.setattr("purenoise_jax.analysis.bootstrap.CHUNK", 60)
+    monkeypatch.setattr("purenoise_jax.training.intervals.CHUNK", 60)
     assert bootstrap(results) == whole
     assert bootstrap(results, seed=1) != whole

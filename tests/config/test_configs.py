@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_lt
-from purenoise_jax.config.fields import FIELDS, default_config, flatten, make_phase
+from purenoise_jax.config.fields import FIELDS, default_config, flatten
 from purenoise_jax.config.identity import config_hash, fixed_fields
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.data.statistics import DataStats

@@ -2,8 +2,9 @@
 
 import pytest
 
-from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.identity import config_hash, fixed_fields
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
 from purenoise_jax.config.validation import validate
 from purenoise_jax.inference.runs import load_runs

@@ -20,8 +20,9 @@ from purenoise_jax import main as cli
 from purenoise_jax.analysis.__main__ import MORE
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.analysis.images import Shown
-from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.flags import USAGE
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import AUGMENTATIONS
 from purenoise_jax.data.sources.published_lists import PUBLISHED, Published

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from scipy.stats import binomtest
 
 import purenoise_jax
 from purenoise_jax import export as command
@@ -19,6 +18,8 @@ from purenoise_jax.inference.exports import agreement, write
 from purenoise_jax.inference.exports.stablehlo import PLATFORMS
 from purenoise_jax.models import MODELS, create_model
 from purenoise_jax.runtime.errors import StorageError
+from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.metrics import ClassResults
 from tests.tiny import COUNTS
 
 # ONNX has a file of tests of its own, because its packages may not be there.
@@ -124,9 +125,11 @@ def test_the_card_has_data_results_and_limits(exported, finished):
     card = exported[1]["stablehlo"].files[2].read_text()
     summary = finished.run.summary
     assert f"| accuracy | {summary['test_accuracy']:.4g} |" in card
+    correct = np.round(10 * np.array(summary["per_class_accuracy"])).astype(int)
+    # As in the run's report.
+    intervals = bootstrap(ClassResults(np.full(4, 10), correct)).per_class
     for k, count in enumerate(COUNTS):
-        recall = summary["per_class_accuracy"][k]
-        ends = binomtest(round(10 * recall), 10).proportion_ci(method="wilson")
+        recall, ends = summary["per_class_accuracy"][k], intervals[k]
         interval = f"{ends.low:.2f} to {ends.high:.2f}"
         prior = [0.125, 0.125, 0.25, 0.5][k]
         assert f"| {k} | {count} | {recall:.4g} | {interval} | 10 | {prior:.4g} |" in card

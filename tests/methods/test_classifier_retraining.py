@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.checkpoint.init_transforms import reset
-from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.data.statistics import DataStats

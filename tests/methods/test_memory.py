@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.methods.recipe import Memory, Recipe
 from purenoise_jax.runtime import rng

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from purenoise_jax.config.fields import default_config, make_phase
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.methods import METHODS, arguments_of, build_recipe

@@ -9,8 +9,8 @@ import pytest
 
 from configs import digits_lt
 from purenoise_jax.checkpoint.init_transforms import class_scale, without_aux_norm
-from purenoise_jax.config.fields import PHASE_FIELDS
 from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.phase_fields import PHASE_FIELDS
 from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Recipe

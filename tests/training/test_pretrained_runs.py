@@ -9,8 +9,8 @@ from flax.traverse_util import flatten_dict
 
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.tree_names import by_name
-from purenoise_jax.config.fields import make_phase
 from purenoise_jax.config.identity import config_hash
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.models import MODELS, NORMS

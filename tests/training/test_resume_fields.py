@@ -7,14 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.chaos.invalid_configs import field_paths, with_value
-from purenoise_jax.config.fields import (
-    _STATIC_FIELDS,
-    FIELDS,
-    Field,
-    default_config,
-    field_of,
-    flatten,
-)
+from purenoise_jax.config.field import Field
+from purenoise_jax.config.fields import _STATIC_FIELDS, FIELDS, default_config, field_of, flatten
 from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
 from purenoise_jax.inference.runs import load_runs

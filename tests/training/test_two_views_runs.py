@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from purenoise_jax.checkpoint.manager import Checkpoints
-from purenoise_jax.config.fields import make_phase
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.validation import validate
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError

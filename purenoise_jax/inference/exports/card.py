@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
-from purenoise_jax.inference.intervals import wilson
 from purenoise_jax.inference.trained import Trained
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import harmless
-from purenoise_jax.training.metrics import FEW
+from purenoise_jax.training.intervals import Interval, bootstrap
+from purenoise_jax.training.metrics import FEW, ClassResults
 
 NONE = "\N{EN DASH}"
 NUMBERS = {
@@ -103,9 +103,10 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
     if "confusion_matrix" in numbers:
         matrix = np.asarray(numbers["confusion_matrix"])
-        images, right = matrix.sum(axis=1).tolist(), np.diag(matrix).tolist()
+        results = ClassResults(matrix.sum(axis=1), np.diag(matrix))
+        ends = map(_interval, bootstrap(results).per_class)
         columns = [*columns, "95 % interval", f"{split} images"]
-        listed = [*listed, list(map(_interval, right, images)), images]
+        listed = [*listed, [*ends], results.images.tolist()]
     if description["prior"] is not None:
         columns, listed = [*columns, "prior"], [*listed, description["prior"]]
     rows = [
@@ -171,11 +172,8 @@ def _evaluation(trained: Trained) -> dict[str, Any]:
     return {}
 
 
-def _interval(correct: int, images: int) -> str:
-    if not images:
-        return NONE
-    low, high = wilson(correct, images)
-    return f"{low:.2f} to {high:.2f}"
+def _interval(ends: Interval | None) -> str:
+    return NONE if ends is None else f"{ends.low:.2f} to {ends.high:.2f}"
 
 
 def _number(value: float | str | None) -> str:

@@ -3,6 +3,7 @@
 The converter is jax2onnx, and onnxruntime computes the model that is compared with the run.
 """
 
+import importlib
 import logging
 import warnings
 from collections.abc import Callable
@@ -32,7 +33,8 @@ def serialized(classifier: Classifier) -> bytes:
     # It warns at import of plugins for other libraries that it cannot load.
     logging.getLogger("jax2onnx").setLevel(logging.ERROR)
     try:
-        import onnxruntime  # noqa: F401  (the model is to be checked)
+        # With it the model is checked.
+        importlib.import_module("onnxruntime")
         from jax2onnx import to_onnx
     except ImportError:
         raise ConfigError(f"--to=onnx needs jax2onnx and onnxruntime: {INSTALL}") from None

@@ -5,6 +5,7 @@ probabilities, for any number of images. `jax.export.deserialize` reads it; noth
 is needed then.
 """
 
+import importlib
 from collections.abc import Callable
 
 import jax
@@ -29,7 +30,8 @@ def serialized(classifier: Classifier) -> bytes:
         ConfigError: the package flatbuffers is not installed.
     """
     try:
-        import flatbuffers  # noqa: F401  (JAX needs it)
+        # JAX needs it.
+        importlib.import_module("flatbuffers")
     except ImportError:
         raise ConfigError(f"--to=stablehlo needs the package flatbuffers: {INSTALL}") from None
     (batch,) = jax.export.symbolic_shape("batch")

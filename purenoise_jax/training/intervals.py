@@ -46,8 +46,8 @@ def bootstrap(results: ClassResults, seed: int = 0) -> Intervals:
     An accuracy depends only on the class of each image and on its being right, so the counts of
     these 2K kinds of images are drawn. A class that a resample does not contain is left out of it.
 
-    DEVIATION: all resamples of a class that is never or always right are alike, so its interval
-    would be a point. It has the exact one of Clopper and Pearson 1934 instead.
+    DEVIATION: all resamples of images that are never or always right are alike, so the interval
+    would be a point. Their accuracy has the exact one of Clopper and Pearson 1934 instead.
 
     Args:
         results: by class; at least one image.
@@ -69,9 +69,12 @@ def bootstrap(results: ClassResults, seed: int = 0) -> Intervals:
         np.divide(right, number, out=shares[part], where=number > 0, casting="unsafe")
     balanced = np.nanmean(shares, axis=1)
     return Intervals(
-        _interval(accuracy),
+        _of_share(accuracy, total, int(correct.sum())),
         _interval(balanced),
-        [_of_class(shares[:, k], int(images[k]), int(correct[k])) for k in range(classes)],
+        [
+            _of_share(shares[:, k], int(images[k]), int(correct[k])) if images[k] else None
+            for k in range(classes)
+        ],
     )
 
 
@@ -80,9 +83,7 @@ def _interval(values: np.ndarray) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _of_class(shares: np.ndarray, images: int, correct: int) -> Interval | None:
-    if not images:
-        return None
+def _of_share(shares: np.ndarray, images: int, correct: int) -> Interval:
     if 0 < correct < images:
         return _interval(shares)
     lost = ((1 - LEVEL) / 2) ** (1 / images)
