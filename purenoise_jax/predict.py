@@ -92,7 +92,8 @@ def _predict(argv: Sequence[str]) -> int:
         )
     show_error(one_line(_summary(tally, out)), style="")
     if left_out:
-        raise DataError(f"{left_out:,} images could not be read and are not in the table")
+        images = "1 image" if left_out == 1 else f"{left_out:,} images"
+        raise DataError(f"{images} could not be read; the table has all others")
     return 0
 
 

@@ -94,7 +94,7 @@ def test_wrong_usage(case, capsys, no_compilation):
         ),
         ("configs/cifar10_lt.py:method=m3m", "method='m3m' is unknown; legal: erm, rs, drs, open"),
         ("configs/cifar10_lt.py:preset=cvpr", "preset='cvpr' is unknown; legal: paper, rescience"),
-        ("configs/cifar10_lt.py:epochs=ten", "epochs='ten': not a int"),
+        ("configs/cifar10_lt.py:epochs=ten", "epochs='ten' must be an integer"),
         ("configs/cifar10_lt.py:epochs=0", "epochs=0 must be at least 1"),
         ("configs/cifar10_lt.py:ir=0.1", "data.imbalance_ratio=0.1 is not legal"),
     ],

@@ -9,7 +9,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
 
-INSTALL = "pip install 'purenoise-jax[weights]'"
+INSTALL = "pip install safetensors"
 
 
 class WeightsFile(NamedTuple):

@@ -56,6 +56,10 @@ def beside(file: str, name: str) -> ModuleType:
     return module
 
 
+# Types of arguments that not every text can be read as, in words.
+NUMBERS = {int: "an integer", float: "a number"}
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """Reads the text after the colon in `--config file.py:key=value,key=value`.
 
@@ -75,7 +79,7 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
             values[key] = type(defaults[key])(text)
         except ValueError:
             raise ConfigError(
-                f"config argument {key}={text!r}: not a {type(defaults[key]).__name__}"
+                f"config argument {key}={text!r} must be {NUMBERS[type(defaults[key])]}"
             ) from None
     return ConfigDict(values)
 

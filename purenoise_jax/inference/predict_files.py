@@ -59,5 +59,5 @@ def predict_files(
     if largest and (doubt := depth_fault(largest)):
         warn(doubt)
     if not table.tally.images:
-        raise DataError(f"no image could be read; {left_out} could not")
+        raise DataError("no image could be read, so there is nothing to classify")
     return table.tally, left_out

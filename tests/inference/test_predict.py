@@ -123,7 +123,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(finished, table, tmp_
     assert len(lines) == 2 and any("10.png: cannot be read as an image" in line for line in lines)
     assert any("scan.heic: has no supported format" in line for line in lines)
     assert "dangling.png: cannot be read (No such file or directory)" in err
-    assert err.splitlines()[-1] == "error: 4 images could not be read and are not in the table"
+    assert err.splitlines()[-1] == "error: 4 images could not be read; the table has all others"
 
 
 def test_without_a_readable_image_there_is_no_table(table, tmp_path):

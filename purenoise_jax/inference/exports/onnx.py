@@ -16,7 +16,7 @@ import numpy as np
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.runtime.errors import ConfigError, one_line
 
-INSTALL = "pip install 'purenoise-jax[onnx]'"
+INSTALL = "pip install 'jax2onnx>=0.13,<0.14' onnxruntime"
 SUFFIX = ".onnx"
 INPUT, OUTPUT = "images", "probabilities"
 

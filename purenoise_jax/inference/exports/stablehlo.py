@@ -5,7 +5,6 @@ probabilities, for any number of images. `jax.export.deserialize` reads it; noth
 is needed then.
 """
 
-import importlib
 from collections.abc import Callable
 
 import jax
@@ -13,9 +12,7 @@ import jax.export
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
-from purenoise_jax.runtime.errors import ConfigError
 
-INSTALL = "pip install 'purenoise-jax[export]'"
 SUFFIX = ".stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -25,15 +22,7 @@ def serialized(classifier: Classifier) -> bytes:
 
     Args:
         classifier: whose probabilities it computes.
-
-    Raises:
-        ConfigError: the package flatbuffers is not installed.
     """
-    try:
-        # JAX needs it.
-        importlib.import_module("flatbuffers")
-    except ImportError:
-        raise ConfigError(f"--to=stablehlo needs the package flatbuffers: {INSTALL}") from None
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *classifier.image_shape), np.uint8)
     exported = jax.export.export(jax.jit(classifier.program()), platforms=PLATFORMS)(images)
