@@ -82,7 +82,7 @@ def test_without_the_package_the_message_says_how_to_install_it(file, monkeypatc
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ConfigError, match=r"pip install 'purenoise-jax\[weights\]'"):
+    with pytest.raises(ConfigError, match="pip install safetensors"):
         read_weights(str(file), "model.pretrained")
 
 
