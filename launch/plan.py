@@ -1,8 +1,11 @@
 """The parts of a table of runs: cells, and the plan that all their configs follow."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -12,6 +15,11 @@ from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.parts import beside
 from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from purenoise_jax.analysis.figure_style import Drawing
+
+    from .cells import Row
 
 EPOCHS = 200
 # The mini tier, on which two CPU cores take about two minutes a run.
@@ -197,6 +205,8 @@ class Table:
             shown, paired by seed.
         shots: show the accuracies of classes with few (below 20), medium and many (above 100)
             training images.
+        figure: draws the table from its rows, at least one of which has a finished run; None = the
+            table has no figure.
     """
 
     title: str
@@ -206,13 +216,14 @@ class Table:
     published: tuple[str, ...] = ("paper", "reproduction")
     baselines: tuple[str, ...] = ()
     shots: bool = False
+    figure: Callable[[Sequence[Row], Plan], Drawing] | None = None
 
     @property
     def configs(self) -> tuple[ConfigDict, ...]:
         """The configs of all cells that can be run."""
         return tuple(cell.config for cell in self.cells if cell.config is not None)
 
-    def unpublished(self) -> "Table":
+    def unpublished(self) -> Table:
         """Returns the table without published numbers, their columns and cells that need them."""
         cells = (
             dataclasses.replace(cell, paper="", reproduction="")
@@ -221,7 +232,7 @@ class Table:
         )
         return dataclasses.replace(self, cells=tuple(cells), published=())
 
-    def without_repeats(self) -> "Table":
+    def without_repeats(self) -> Table:
         """Returns the table without cells whose run is that of an earlier one."""
         cells: dict[str, Cell] = {}
         for number, cell in enumerate(self.cells):

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from purenoise_jax.analysis.figure_style import save
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import compilation_cache
@@ -266,7 +267,10 @@ def _reproduce(argv: Sequence[str]) -> int:
         broken = in_turn.run(tasks, console, args.quick)
     rows = cells.collect(table, seeds, root, args.select)
     cells.show(table, rows, plan, console, args.select)
-    for path in cells.write(table, rows, plan, root / "tables", args.table, args.select):
+    written = cells.write(table, rows, plan, root / "tables", args.table, args.select)
+    if table.figure and any(row.summaries for row in rows):
+        written += save(table.figure(rows, plan), root / "tables", args.table)
+    for path in written:
         console.print(str(path))
     return FAILED if broken else 0
 
