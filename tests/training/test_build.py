@@ -194,6 +194,8 @@ def test_a_run_of_chosen_classes_has_the_given_counts(npz):
         assert image.tobytes() in images[(2, 0)[label]]
     assert len(experiment.dataset.class_names) == 2
     assert np.bincount(experiment.dataset.test_labels).tolist() == [10, 10]
+    # Not used, so not filled in.
+    assert (options.data_profile, options.imbalance_ratio) == ("auto", 0.0)
     assert subset_line(options, 11, 30) == "class counts as given: 11 of 30 images"
     swapped = build(tiny_config(npz, **fields | {"data.classes": (0, 2)}))
     assert swapped.identity["dataset_content"] != experiment.identity["dataset_content"]
