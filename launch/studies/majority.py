@@ -20,7 +20,14 @@ from purenoise_jax.analysis.figure_style import Drawing, styled
 from ..cells import Row
 from ..plan import Cell, Plan, Table
 from .ratios import EXPONENTS
-from .two_classes import NAMES, SOURCE, class_accuracies, standard_errors, two_class_config
+from .two_classes import (
+    NAMES,
+    SOURCE,
+    class_accuracies,
+    length_note,
+    standard_errors,
+    two_class_config,
+)
 
 MINORITY, LARGEST = 200, 5000
 NUMBER = 25
@@ -36,7 +43,7 @@ def majority(plan: Plan) -> Table:
         for n in sizes
     ]
     return Table(
-        "growing majority class, CIFAR-10, balanced test set",
+        f"growing majority class, CIFAR-10, balanced test set{length_note(plan)}",
         SOURCE,
         tuple(cells),
         published=(),

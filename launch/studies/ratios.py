@@ -32,7 +32,14 @@ from purenoise_jax.analysis.figure_style import Drawing, styled
 
 from ..cells import Row
 from ..plan import Cell, Plan, Table
-from .two_classes import NAMES, SOURCE, class_accuracies, standard_errors, two_class_config
+from .two_classes import (
+    NAMES,
+    SOURCE,
+    class_accuracies,
+    length_note,
+    standard_errors,
+    two_class_config,
+)
 
 EXPONENTS = (-2.5, 0.43)
 RATIOS, MINI_RATIOS, QUICK_RATIOS = 25, 9, 3
@@ -75,8 +82,8 @@ def ratios(plan: Plan) -> Table:
             name = f"ratio {second / first:.3g}: {first:,} + {second:,}"
             cells.append(Cell(f"{total:,} training images", name, config))
     return Table(
-        f"training ratio against test ratio, CIFAR-10, {' + '.join(NAMES)}; below the accuracy on "
-        "a balanced test set",
+        f"training ratio against test ratio, CIFAR-10, {' + '.join(NAMES)}{length_note(plan)}; "
+        "below the accuracy on a balanced test set",
         SOURCE,
         tuple(cells),
         published=(),
@@ -125,13 +132,17 @@ def accuracy_at(class_accuracy: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 def policies(study: Study) -> dict[str, np.ndarray]:
     """The place of the training ratio that each policy takes for each test ratio, int[R].
 
-    Balanced training is left out if there is no such network.
+    Balanced training is left out if there is no such network. Of several best ratios, such as those
+    whose networks know only one class, the one nearest to the test ratio is taken.
     """
     number = len(study.counts)
     chosen = {SAME: np.arange(number)}
     for place in np.flatnonzero(study.counts[:, 0] == study.counts[:, 1])[:1].tolist():
         chosen[BALANCED] = np.full(number, place)
-    return chosen | {BEST: study.accuracy.argmax(axis=0)}
+    exponents = np.log10(study.ratios)
+    distance = np.abs(exponents[:, None] - exponents)
+    is_best = study.accuracy == study.accuracy.max(axis=0)
+    return chosen | {BEST: np.where(is_best, distance, np.inf).argmin(axis=0)}
 
 
 def misalignment(study: Study) -> dict[str, float]:
@@ -181,7 +192,7 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
     """
     studies = studies_of(rows)
     with styled():
-        figure = Figure(figsize=(8.2, 6.4))
+        figure = Figure(figsize=(7.6, 5.8))
         (first, second), (third, fourth) = figure.subplots(2, 2)
         _draw_policies(first, studies[-1])
         _draw_best(second, studies)
@@ -195,7 +206,8 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
             axes.set_xscale("log")
             axes.set_xticks(totals, [f"{total:,}" for total in totals])
             axes.minorticks_off()
-            axes.set_ylim(bottom=0)
+            axes.margins(x=0.15)
+            axes.set_ylim(0, None)
             axes.set_xlabel("training images")
             axes.set_ylabel(label)
     numbers = {f"{study.total}": _numbers(study) for study in studies}

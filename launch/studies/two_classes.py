@@ -77,6 +77,12 @@ def two_class_config(plan: Plan, counts: tuple[int, int]) -> ConfigDict:
     return config
 
 
+def length_note(plan: Plan) -> str:
+    """The end of a table's title where its runs are counted in steps."""
+    steps = round(MINI_STEPS * plan.epochs / MINI_EPOCHS)
+    return f", about {steps} steps of {MINI_BATCH} images a run" if plan.mini else ""
+
+
 def class_accuracies(row: Row) -> np.ndarray:
     """The test accuracy of each class in every finished run of a row, f64[S, 2]."""
     found = [s["per_class_accuracy"] for s in row.summaries if s.get("per_class_accuracy")]

@@ -87,6 +87,16 @@ def test_misalignment_is_the_distance_to_the_network_that_is_best_by_constructio
     assert (min(gap.values()) > 0) == (order[0] != 0)
 
 
+def test_of_networks_that_are_equally_good_the_nearest_to_the_test_ratio_is_the_best():
+    counts = np.array([(900, 9), (900, 90), (900, 300), (450, 450)])
+    ratio = counts[:, 1] / counts[:, 0]
+    # Three networks that call everything the first class, and one that knows both.
+    accuracy = study.accuracy_at(np.array([(1.0, 0.0)] * 3 + [(0.9, 0.9)]), ratio)
+    made = study.Study(900, counts, accuracy, np.zeros_like(accuracy))
+    assert study.policies(made)[study.BEST].tolist() == [0, 1, 3, 3]
+    assert study.misalignment(made)["accuracy"] == pytest.approx((0.9 - 0.75) / 4)
+
+
 def rows_of(table, accuracies):
     """Rows whose runs have given class accuracies; cells without any have no finished run."""
     return [
