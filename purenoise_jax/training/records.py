@@ -58,7 +58,7 @@ def header_lines(
     if options.noise_grad != "auto" or options.norm == "dar_bn":
         model += f" ({options.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
-    starts = [(phase.start, phase.methods) for phase in experiment.phases]
+    starts = [(phase.start, _shown(phase)) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
     done = int(state.step) / steps
     if device.platform == "cpu":
@@ -97,6 +97,13 @@ def header_lines(
         "rate": rate_line(experiment.rates),
         **({"time": cost} if cost else {}),
     }
+
+
+def _shown(phase: Phase) -> tuple[str, ...]:
+    """The methods of a phase, and the parts of the network that do not train."""
+    if not phase.frozen:
+        return phase.methods
+    return (f"{' + '.join(phase.methods)} ({', '.join(phase.frozen)} frozen)",)
 
 
 def weights_line(init_from: Mapping[str, Any]) -> str:
