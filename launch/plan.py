@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EPOCHS = 200
 # The mini tier, on which two CPU cores take about two minutes a run.
 MINI_EPOCHS, MINI_MODEL, MINI_SIZE = 40, "resnet8", 16
+# A projector of 2048 x 2048 would take most of such a run's time.
+MINI_VICREG = 256
 # Read by path, because the config files lie elsewhere in an installed package.
 MODULES: dict[str, ModuleType] = {
     name: beside(str(packaged.folder() / "__init__.py"), file)
@@ -153,6 +155,8 @@ class Plan:
             fields |= {"data.image_size": MINI_SIZE, "data.crop_padding": 2}
             if "cutout" in fields.get("data.augment", config.data.augment):
                 fields["data.cutout_size"] = MINI_SIZE // 2
+            if config.model.projector == "vicreg":
+                fields["model.projector_width"] = MINI_VICREG
             fields |= {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]
         if wrong:
