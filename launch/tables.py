@@ -19,6 +19,8 @@ from .plan import Cell, Plan, Table
 from .procrustean import procrustean
 from .sam_table import sam_table
 from .simplifying import simplifying
+from .studies.majority import majority
+from .studies.ratios import ratios
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
@@ -328,6 +330,8 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "sam": sam_table,
     "two_stage": two_stage,
     "ladder": ladder,
+    "ratios": ratios,
+    "majority": majority,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
 NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
