@@ -19,6 +19,8 @@ from .plan import Cell, Plan, Table
 from .procrustean import procrustean
 from .sam_table import sam_table
 from .simplifying import simplifying
+from .studies.fitting import fitting
+from .studies.progress import progress
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
@@ -328,9 +330,12 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "sam": sam_table,
     "two_stage": two_stage,
     "ladder": ladder,
+    "fitting": fitting,
+    "progress": progress,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
+NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam", "progress"), "resnet32")
+NETWORKS |= {"fitting": "resnet50_cifar"}
 NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
 
 
