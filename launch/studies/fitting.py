@@ -5,10 +5,10 @@ Source: Shwartz-Ziv et al. 2023, section A.10, figure 18: ResNet-50, SGD with a 
 and momentum, batch size and warm-up (none) are those of the project's usual recipe.
 
 READING: the network begins with the stem for small images. The ratios, the length and the training
-sets are published nowhere. The ratios (smallest
-over largest class) are log-spaced from 1 to 0.001. All sets have 5,000 images, as the sets of the
-source's curves do, so that an epoch has as many steps at every ratio: five majority classes and
-five minority classes of equal size each. Training takes the 300 epochs of the source's code.
+sets are published nowhere. The ratios (smallest over largest class) are log-spaced from 1 to 0.001.
+All sets have 5,000 images, as the sets of the source's curves do, so that an epoch has as many
+steps at every ratio: five majority classes and five minority classes of equal size each. Training
+takes the 300 epochs of the source's code.
 """
 
 from collections.abc import Sequence
