@@ -42,7 +42,9 @@ def fitted_records(path: Path, metrics: Sequence[Mapping[str, Any]]) -> list[Map
     return found
 
 
-def ratios(records: Sequence[Mapping[str, Any]], class_counts: Sequence[int]) -> np.ndarray:
+def ratios(
+    records: Sequence[Mapping[str, Any]], class_counts: Sequence[int] | np.ndarray
+) -> np.ndarray:
     """Returns the classification ratio after each epoch of each class, f64[E, K], at least 0.
 
     Args:
