@@ -7,8 +7,9 @@ and momentum, batch size and warm-up (none) are those of the project's usual rec
 READING: the network begins with the stem for small images. The ratios, the length and the training
 sets are published nowhere. The ratios (smallest over largest class) are log-spaced from 1 to 0.001.
 All sets have 5,000 images, as the sets of the source's curves do, so that an epoch has as many
-steps at every ratio: five majority classes and five minority classes of equal size each. Training
-takes the 300 epochs of the source's code.
+steps at every ratio: five majority classes and five minority classes of equal size each. The images
+of a minority class are rounded down, and at least 1. Training takes the 300 epochs of the source's
+code.
 """
 
 from collections.abc import Sequence
