@@ -41,6 +41,8 @@ DECIDED = {
     "seed", "num_epochs", "init_from", "init_epoch", "model.name", "data.name", "data.augment",
     "data.imbalance_ratio", "data.indices", "data.rule",
 }  # fmt: skip
+# What small runs leave out, unless a table is about it.
+SPARSE = {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
 # Fields that a started run may change, but that change the result of a new one.
 STARTS = {"init_aux_bn"}
 
@@ -157,14 +159,13 @@ class Plan:
                 fields["data.cutout_size"] = MINI_SIZE // 2
             if config.model.projector == "vicreg":
                 fields["model.projector_width"] = MINI_VICREG
-            fields |= {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
+            fields = SPARSE | fields
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]
         if wrong:
             raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
         if self.quick:
             classes = 100 if "100" in dataset else 10
-            fields |= {"data.limit": 600 // classes, "eval.every_epochs": 0}
-            fields |= {"checkpoint.every_epochs": 0, "report": False}
+            fields = SPARSE | fields | {"data.limit": 600 // classes}
         config.update_from_flattened_dict(fields | self.overrides)
         return config
 

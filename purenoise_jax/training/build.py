@@ -64,6 +64,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         checkpoint_every_steps=checkpoint.every_steps,
         checkpoint_best=checkpoint.best,
         eval_test=config.eval.test,
+        eval_train=config.eval.train,
         eval_patience=config.eval.patience,
         checkpoint_keep=checkpoint.keep,
         init_epoch=config.init_epoch,
