@@ -336,7 +336,7 @@ def test_errors_of_halves_with_errors_over_seeds(tmp_path):
             counts=counts,
             evaluations={4: diagonal(recalls)},
             seed=int(name[-1] == "1"),
-            **({"method.open.delta": 0.5} if name == "open" else {}),
+            **({"batch_size": 64} if name == "open" else {}),
         )
         for name, recalls in shares.items()
     ]
