@@ -31,11 +31,12 @@ WIDTH, STRIP, TITLE = 2.7, 0.85, 0.3  # inches: of a plane, its images, and the 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Draws a row of three planes for each run, with the images that they go through above them.
 
+    Of the planes on which areas are measured they are those whose classes differ most in frequency.
     Runs on the same test images have the same planes.
 
     Args:
         runs: at least one.
-        options: see `areas_of`; areas are measured on `images` planes, of which three are drawn.
+        options: see `areas_of`.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -51,13 +52,13 @@ def _numbers(run: Run, areas: Areas) -> dict[str, Any]:
     counts = run.experiment.training.stats.class_counts
     drawn = [
         {
-            "images": places.tolist(),
+            "images": each.places.tolist(),
             "classes": [run.class_names[k] for k in each.labels],
             "corners": each.plane.corners.tolist(),
             "window": list(each.window),
             "area": shares_of(each.predicted, len(counts)).tolist(),
         }
-        for places, each in zip(areas.triples, areas.drawn, strict=False)
+        for each in areas.drawn
     ]
     return {
         "step": areas.step,
@@ -111,7 +112,7 @@ def _images(figure: Figure, place: SubplotSpec, run: Run, drawn: Drawn) -> None:
         show_image(axes, image / 255)
         axes.set_axis_off()
         name = run.class_names[label]
-        text = f"{i + 1} {name if len(name) <= 10 else name[:9] + '…'}"
+        text = f"{i + 1}: {name if len(name) <= 10 else name[:9] + '…'}"
         axes.set_title(text, fontsize=7.5, parse_math=False)
 
 

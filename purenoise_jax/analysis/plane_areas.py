@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.analysis.classes import by_frequency
 from purenoise_jax.analysis.figure_style import Options
 from purenoise_jax.analysis.planes import (
     Plane,
@@ -42,6 +43,7 @@ class Drawn(NamedTuple):
     """A plane with the classes that a network predicts on it.
 
     Attributes:
+        places: int[3], of the images in the split.
         plane: through the three images.
         window: its part that is drawn.
         predicted: int[DRAWN_SIDE, DRAWN_SIDE], rows from the bottom up.
@@ -49,6 +51,7 @@ class Drawn(NamedTuple):
         labels: int[3].
     """
 
+    places: np.ndarray
     plane: Plane
     window: Window
     predicted: np.ndarray
@@ -64,7 +67,7 @@ class Areas(NamedTuple):
         triples: int[N, 3], places of the images in the split.
         labels: int[N, 3], their classes.
         area: f64[N, K], share of the window in which each class is predicted; rows sum to 1.
-        drawn: the first SHOWN planes.
+        drawn: the SHOWN planes whose classes differ most in frequency.
     """
 
     step: int
@@ -105,11 +108,13 @@ def _measure(run: Run, options: Options, count: int) -> Areas:
         for predicted in _predict(network, [plane for _, plane in part], MEASURED_SIDE):
             area.append(shares_of(predicted, classes))
     drawn = []
-    for places, plane in chosen[:SHOWN]:
+    triples = np.array([places for places, _ in chosen])
+    ranks = np.argsort(by_frequency(run.experiment.training.stats.class_counts))[labels[triples]]
+    for i in np.argsort(-np.ptp(ranks, axis=1), kind="stable")[:SHOWN]:
+        places, plane = chosen[i]
         (predicted,) = _predict(network, [plane], DRAWN_SIDE)
         square = predicted.reshape(DRAWN_SIDE, DRAWN_SIDE)
-        drawn.append(Drawn(plane, window_of(plane), square, images[places], labels[places]))
-    triples = np.array([places for places, _ in chosen])
+        drawn.append(Drawn(places, plane, window_of(plane), square, images[places], labels[places]))
     return Areas(int(network.state.step), triples, labels[triples], np.array(area), tuple(drawn))
 
 

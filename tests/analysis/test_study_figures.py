@@ -58,7 +58,8 @@ def areas_like(run, seed, classes=4, planes=5, shift=0):
     for places in triples[:3]:
         plane = plane_through(images[places] / 255)
         predicted = rng.integers(0, classes, (50, 50))
-        drawn.append(Drawn(plane, window_of(plane), predicted, images[places], labels[places]))
+        window = window_of(plane)
+        drawn.append(Drawn(places, plane, window, predicted, images[places], labels[places]))
     area = rng.dirichlet(np.ones(classes), planes)
     return Areas(3, triples, labels[triples], area, tuple(drawn))
 
@@ -129,8 +130,8 @@ def test_the_planes_of_a_trained_run(run, tmp_path):
     # At an image itself the network predicts what it predicts for the image.
     areas = plane_areas.areas_of(run, Options(images=50))
     network, images = Network(run), run.experiment.dataset.test_images
-    logits = network.evaluate(network.images(images[areas.triples[0]])).logits
     drawn = areas.drawn[0]
+    logits = network.evaluate(network.images(images[drawn.places])).logits
     cells = ((drawn.plane.corners - drawn.window[:2]) / drawn.window.width * 50).astype(int)
     seen = [int(drawn.predicted[y, x]) for x, y in cells]
     agree = np.array(seen) == logits.argmax(axis=1)
