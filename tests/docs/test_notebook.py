@@ -80,7 +80,7 @@ def test_it_runs_and_linen_and_nnx_have_the_same_running_statistics(tmp_path, mo
     *cells, probe = code(notebook)
     for new, old in zip(cells, code(stored), strict=True):
         # Numbers may differ from machine to machine.
-        words = [re.sub(r"[-\d.e]*\d|\s+", " ", printed(cell)) for cell in (new, old)]
+        words = [re.sub(r"[-+\d.e]*\d|\s+", " ", printed(cell)) for cell in (new, old)]
         assert words[0].split() == words[1].split()
     found = json.loads("".join(output["text"] for output in probe["outputs"]))
     assert found["linen"].keys() == found["nnx"].keys() and len(found["linen"]) == 4
