@@ -13,6 +13,8 @@ TRAIN = "train"
 # Up to so many classes, each has a curve; of more, TensorBoard gets a histogram over the classes.
 CURVES = 100
 BY_CLASS = "per_class_accuracy"
+# Fields that tell runs apart most often; TensorBoard shows only the first few at once.
+FIRST = ("phases", "model", "seed", "optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,7 @@ class EventWriter:
         assert self._facts is not None
         values = {
             name: ", ".join(map(str, value)) if isinstance(value, list) else value
-            for name, value in self._facts.fields.items()
+            for name, value in sorted(self._facts.fields.items(), key=_place)
         }
         measures = ("accuracy", "balanced_accuracy")
         return hparams(values, [f"{s}/{m}" for s in self._facts.evaluated for m in measures])
@@ -145,6 +147,13 @@ class EventWriter:
         if not self._names:
             there = [value for value in values if value is not None]
             self._add(step, histogram(f"{split}_by_class/accuracy", there, bins=20))
+
+
+def _place(field: tuple[str, Any]) -> tuple[int, str]:
+    """Sorts fields: first those of `FIRST`, of the phases the methods before the epochs."""
+    group, _, rest = field[0].partition(".")
+    place = FIRST.index(group) if group in FIRST else len(FIRST)
+    return place + (group == "phases" and not rest.endswith("methods")) * len(FIRST), field[0]
 
 
 def class_table(facts: Facts) -> str:

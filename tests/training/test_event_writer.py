@@ -9,10 +9,13 @@ from purenoise_jax.training.event_writer import FOLDER, EventWriter, Facts
 
 FACTS = Facts(
     {
-        "seed": 3,
-        "optimizer.learning_rate": 0.1,
         "data.augment": ["flip", "crop"],
         "dtype": "float32",
+        "model.norm": "bn",
+        "optimizer.learning_rate": 0.1,
+        "phases.initial.methods": ["erm"],
+        "phases.initial.start_epoch": 0,
+        "seed": 3,
     },
     ("cat", "sea lion", "a|b"),
     {"train": [1200, 30, 4], "test": [10, 10, 0]},
@@ -48,9 +51,13 @@ def test_the_fields_of_a_run_are_its_hyper_parameters(tmp_path):
     values = {
         name: getattr(value, value.WhichOneof("kind")) for name, value in started.hparams.items()
     }
-    assert values == {**FACTS.fields, "data.augment": "flip, crop"}
+    texts = {"data.augment": "flip, crop", "phases.initial.methods": "erm"}
+    assert values == {**FACTS.fields, **texts}
     experiment = session(events, hparams.EXPERIMENT_TAG)
-    assert [info.name for info in experiment.hparam_infos] == list(FACTS.fields)
+    assert [info.name for info in experiment.hparam_infos] == [
+        "phases.initial.methods", "model.norm", "seed", "optimizer.learning_rate",
+        "data.augment", "dtype", "phases.initial.start_epoch",
+    ]  # fmt: skip
     measures = [info.name.tag for info in experiment.metric_infos]
     assert measures == ["test/accuracy", "test/balanced_accuracy"]
     # 1 is success.
