@@ -16,6 +16,7 @@ from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.event_writer import TRAIN, Facts
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
@@ -114,6 +115,22 @@ def weights_line(init_from: Mapping[str, Any]) -> str:
     """
     epoch = init_from["weights_after_epoch"]
     return f"{init_from['workdir']} after epoch {epoch:g}; {init_from['head']}"
+
+
+def facts_of(fields: Mapping[str, Any], options: RunOptions, experiment: Experiment) -> Facts:
+    """Facts of a run for TensorBoard.
+
+    Args:
+        fields: that define its results, from config.json.
+        options: of the run.
+        experiment: of the run.
+    """
+    dataset = experiment.dataset
+    counts = {TRAIN: experiment.training.stats.class_counts.tolist()}
+    for split, labels in (("test", dataset.test_labels), ("val", dataset.val_labels)):
+        if labels is not None and len(labels):
+            counts[split] = np.bincount(labels, minlength=dataset.num_classes).tolist()
+    return Facts({**fields, "num_epochs": options.num_epochs}, dataset.class_names, counts)
 
 
 def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:

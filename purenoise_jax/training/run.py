@@ -90,7 +90,9 @@ class TrainingRun:
         if self._is_first_process:
             files.write_json(workdir / CONFIG_FILE, setup.config_record)
             # The record of an epoch that has not ended is written when it ends.
-            self._log = MetricsWriter(workdir, self.step - (not self._epoch_ended), display.warn)
+            continued = self.step - (not self._epoch_ended)
+            facts = records.facts_of(setup.config_record["fixed"], self._options, self.experiment)
+            self._log = MetricsWriter(workdir, continued, display.warn, facts)
             cleanup.callback(self._log.close)
         display.header(
             records.header_lines(
@@ -329,6 +331,8 @@ class TrainingRun:
                 "settings": numeric_settings(),
             }
             files.write_json(self._workdir / "summary.json", summary)
+            if self._log is not None:
+                self._log.finish()
         title = f"{self._workdir}, epoch {done}"
         dataset, others = self.experiment.dataset, {**self._evaluated}
         numbers = others.pop(dataset.shown)

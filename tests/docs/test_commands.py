@@ -1,11 +1,13 @@
 """Every command of README.md and of docs/ is one that its program takes."""
 
+import argparse
 import os
 import re
 import tomllib
 
 import pytest
 from PIL import Image
+from tensorboard.plugins.core.core_plugin import CorePluginLoader as CoreLoader
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
@@ -107,6 +109,18 @@ def apply_to_cluster(arguments):
     run_script(arguments[-1:])
 
 
+def show_events(arguments):
+    given = tensorboard_parser().parse_args(arguments)
+    assert given.logdir
+    assert any(extra.startswith("tensorboard") for extra in EXTRAS["tensorboard"])
+
+
+def tensorboard_parser():
+    parser = argparse.ArgumentParser()
+    CoreLoader().define_flags(parser)
+    return parser
+
+
 def build_pages(arguments):
     assert arguments in (["serve"], ["build", "--strict"])
     assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
@@ -138,6 +152,7 @@ PROGRAMS = {
     "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
     "python -m tests.training.feed_memory": measure_memory,
     "sbatch": run_batch_script,
+    "tensorboard": show_events,
     "tests/local_slurm.sh": run_with_slurm,
 }
 
