@@ -32,6 +32,7 @@ class RunOptions:
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
         data_indices: file that lists the training images; "" = none.
         data_profile: imbalance profile of the subset.
+        data_class_counts: training images of each class, in place of both; () = by the profile.
         imbalance_ratio: images of the largest class over those of the smallest.
         data_limit: images that the largest class keeps; 0 = all.
         val_rule: rule by which validation images were held out, in words; "" = none were.
@@ -64,6 +65,7 @@ class RunOptions:
     matmul_precision: str
     data_indices: str
     data_profile: str
+    data_class_counts: tuple[int, ...]
     imbalance_ratio: float
     data_limit: int
     val_rule: str

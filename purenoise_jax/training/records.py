@@ -166,6 +166,8 @@ def subset_line(options: RunOptions, kept: int, available: int, held_out: int = 
     """
     if options.data_indices:
         rule = f"listed in {Path(options.data_indices).name}"
+    elif options.data_class_counts:
+        rule = "class counts as given"
     elif options.data_profile == "natural":
         rule = options.data_profile
     else:

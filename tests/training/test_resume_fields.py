@@ -19,6 +19,7 @@ from purenoise_jax.runtime.constraints import (
     Names,
     OneOf,
     PerChannel,
+    PerClass,
     Real,
     Switch,
     Text,
@@ -59,7 +60,7 @@ def another(path):
             value = value if isinstance(field.legal, OneOf) else (value,)
         case PerChannel():
             value = (0.25, 0.5, 0.75)
-        case Epochs():
+        case Epochs() | PerClass():
             value = (7, 8)
         case Text():
             value = "another"
