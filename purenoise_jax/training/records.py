@@ -37,9 +37,21 @@ class Matrix(NamedTuple):
 
 
 def header_lines(
-    options: RunOptions, workdir: Path, experiment: Experiment, state: TrainState
+    options: RunOptions,
+    workdir: Path,
+    experiment: Experiment,
+    state: TrainState,
+    init_from: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Lines of the header, by name."""
+    """Lines of the header, by name.
+
+    Args:
+        options: of the run.
+        workdir: of the run.
+        experiment: what is run.
+        state: of which the parameters are counted.
+        init_from: the run with whose checkpoint it began, see `RestorePoint`.
+    """
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     model = f"{options.model}, {options.norm}"
@@ -61,6 +73,8 @@ def header_lines(
     else:
         cost = ""
     weights = {} if experiment.pretrained is None else {"weights": experiment.pretrained.note}
+    if init_from and "head" in init_from:
+        weights = {"weights": weights_line(init_from)}
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
@@ -83,6 +97,16 @@ def header_lines(
         "rate": rate_line(experiment.rates),
         **({"time": cost} if cost else {}),
     }
+
+
+def weights_line(init_from: Mapping[str, Any]) -> str:
+    """Names the run whose network alone was taken over, and says how the head began.
+
+    Args:
+        init_from: of such a run, see `RestorePoint`.
+    """
+    epoch = init_from["weights_after_epoch"]
+    return f"{init_from['workdir']} after epoch {epoch:g}; {init_from['head']}"
 
 
 def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:

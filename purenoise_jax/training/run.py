@@ -91,7 +91,15 @@ class TrainingRun:
             # The record of an epoch that has not ended is written when it ends.
             self._log = MetricsWriter(workdir, self.step - (not self._epoch_ended), display.warn)
             cleanup.callback(self._log.close)
-        display.header(records.header_lines(self._options, workdir, self.experiment, self.state))
+        display.header(
+            records.header_lines(
+                self._options,
+                workdir,
+                self.experiment,
+                self.state,
+                self._restored.init_from,
+            )
+        )
         for line in setup.messages():
             display.note(line)
         for line in self.experiment.training.shared:
