@@ -23,6 +23,7 @@ from .studies.ratio_architecture import ratio_architecture
 from .studies.ratio_augmentation import ratio_augmentation
 from .studies.ratio_batch_size import ratio_batch_size
 from .studies.ratio_methods import ratio_methods
+from .studies.ratio_pretraining import ratio_pretraining
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
@@ -335,12 +336,13 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "ratio_batch_size": ratio_batch_size,
     "ratio_augmentation": ratio_augmentation,
     "ratio_architecture": ratio_architecture,
+    "ratio_pretraining": ratio_pretraining,
     "ratio_methods": ratio_methods,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
 NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
 NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
-NETWORKS["ratio_architecture"] = ""
+NETWORKS |= dict.fromkeys(("ratio_architecture", "ratio_pretraining"), "")
 
 
 def make_table(name: str, plan: Plan) -> Table:

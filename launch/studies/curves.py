@@ -25,17 +25,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from ml_collections import ConfigDict
 
-from ..cells import Row
-from ..plan import Cell, Plan, Table
 from purenoise_jax.analysis.figure_style import Drawing, literal, styled
 from purenoise_jax.training.metrics import standard_error
+
+from ..cells import Row
+from ..plan import Cell, Plan, Table
 
 DATASET = "CIFAR-10-LT"
 CLASSES = (0, 1)
 # The larger class of a ratio below 1, and the smaller one.
 LARGER, SMALLER = 0, 1
 RATIOS = (0.001, 0.003, 0.01, 0.1, 1.0)
-MINI_RATIOS = (0.03, 0.1, 1.0)
+MINI_RATIOS = (0.1, 0.3, 1.0)
 TOTAL, MINI_TOTAL, QUICK_TOTAL = 5000, 2000, 100
 EPOCHS, WARMUP = 300, 5
 SOURCE = "Shwartz-Ziv et al. 2023, appendix A (figures without numbers)"
@@ -95,17 +96,28 @@ def curve_config(plan: Plan, ratio: float, method: str = "erm", **fields: Any) -
         **fields: those of `Plan.config`; they replace the common ones.
     """
     total = QUICK_TOTAL if plan.quick else MINI_TOTAL if plan.mini else TOTAL
-    common: dict[str, Any] = {
+    own = {"data__classes": CLASSES, "data__class_counts": counts_of(ratio, total)}
+    return counted_config(plan, DATASET, method, **own | fields)
+
+
+def counted_config(plan: Plan, dataset: str, method: str, **fields: Any) -> ConfigDict:
+    """Builds a config with the recipe of all curves and given class counts.
+
+    Args:
+        plan: of all runs.
+        dataset: as `Plan.config` has it.
+        method: methods of a config, joined by +.
+        **fields: those of `Plan.config`, `data__class_counts` among them; they replace the recipe.
+    """
+    recipe: dict[str, Any] = {
         "augment": "flip_crop",
         "epochs": EPOCHS,
         "data__imbalance_ratio": 0.0,
-        "data__classes": CLASSES,
-        "data__class_counts": counts_of(ratio, total),
         "optimizer__schedule": "cosine",
         "optimizer__milestones": (),
         "optimizer__warmup_epochs": plan.scaled(WARMUP),
     }
-    config = plan.config(DATASET, method, **common | fields)
+    config = plan.config(dataset, method, **recipe | fields)
     # Class counts say all that a limit would say.
     config.data.limit = 0
     return config
@@ -118,6 +130,7 @@ def curve_table(
     *,
     baseline: str,
     divisors: Sequence[str] = (BY_BASELINE,),
+    pretraining: Mapping[str, ConfigDict] | None = None,
 ) -> Table:
     """Makes the table of a study, with its figure.
 
@@ -127,6 +140,7 @@ def curve_table(
         lines: setting -> its config at a training ratio, or what it needs to be run.
         baseline: the setting that the others are compared with.
         divisors: how changes of accuracy are drawn, see `change`.
+        pretraining: setting -> the run whose network its runs begin with.
     """
     cells = []
     for ratio in ratios_of(plan):
@@ -135,7 +149,8 @@ def curve_table(
             if isinstance(make, str):
                 cells.append(Cell(setting, name, None, needs=make))
             else:
-                cells.append(Cell(setting, name, make(ratio)))
+                first = (pretraining or {}).get(name)
+                cells.append(Cell(setting, name, make(ratio), pretraining=first))
     names = ("airplanes", "automobiles")
     return Table(
         f"{title}, CIFAR-10, {names[LARGER]} and {names[SMALLER]}",
@@ -247,7 +262,9 @@ def _panels(
 
         title = f"change against {baseline} (%)"
         if len(divisors) > 1:
-            title += f",\nof {'its own accuracy' if divisor == BY_ITSELF else f'that of {baseline}'}"
+            title += (
+                f",\nof {'its own accuracy' if divisor == BY_ITSELF else f'that of {baseline}'}"
+            )
         panels[title] = lines(changed)
     return panels
 
@@ -259,9 +276,7 @@ def _ratio(row: Row) -> float:
 
 def _accuracy(row: Row) -> dict[int, float]:
     """Seed -> test accuracy in [0, 1], of the finished runs."""
-    return {
-        s["seed"]: s["test_accuracy"] for s in row.summaries if s["test_accuracy"] is not None
-    }
+    return {s["seed"]: s["test_accuracy"] for s in row.summaries if s["test_accuracy"] is not None}
 
 
 def _smaller(row: Row) -> dict[int, float]:

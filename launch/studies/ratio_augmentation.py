@@ -7,7 +7,6 @@ them one by one.
 from functools import partial
 
 from ..plan import Plan, Table
-
 from .curves import curve_config, curve_table
 
 NONE = "none"

@@ -7,7 +7,6 @@ the size; it does not here. All sizes have the same epochs, so small batches hav
 from functools import partial
 
 from ..plan import Plan, Table
-
 from .curves import BY_BASELINE, BY_ITSELF, curve_config, curve_table
 
 BASELINE = 128

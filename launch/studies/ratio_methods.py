@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from ..plan import Plan, Table
-
 from .curves import curve_config, curve_table
 
 ERM = "ERM"
