@@ -16,6 +16,63 @@ from purenoise_jax.runtime.errors import ConfigError
 SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as in M2m (first)"}
 
 
+def only(runs: Sequence[Run], figure: str) -> Sequence[Run]:
+    """Returns the runs of a figure that compares subsets of one data set.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(runs) != 1:
+        raise ConfigError(f"{figure} needs exactly one run, got {len(runs)} runs")
+    return runs
+
+
+def subsets_of(run: Run, options: Options, most: int) -> dict[str, set[int]]:
+    """Returns the training images that each rule and each given list choose, by name.
+
+    Args:
+        run: its data set, imbalance ratio and profile are used.
+        options: `indices` names lists of indices, in the order of the data set.
+        most: largest number of lists.
+
+    Raises:
+        ConfigError: there are more lists, two have one name, or the run keeps every image.
+        DataError: the data or a list cannot be read.
+    """
+    if len(options.indices) > most:
+        raise ConfigError(
+            f"--indices is given {len(options.indices)} times; legal: at most "
+            f"{'once' if most == 1 else f'{most} times'}"
+        )
+    # This fills in an imbalance ratio that the config leaves open.
+    data = resolved(run.config).data
+    if data.profile == "natural":
+        raise ConfigError(
+            f"{run.path} keeps every image (data.profile=natural), so it has no subset"
+        )
+    labels = run.experiment.dataset.train_labels
+    sets = {
+        rule: set(
+            long_tail_indices(
+                labels,
+                imbalance_ratio=data.imbalance_ratio,
+                profile=data.profile,
+                rule=rule,
+                seed=data.seed,
+                class_counts=data.class_counts,
+            ).tolist()
+        )
+        for rule in RULES
+    }
+    for name, file in options.indices:
+        if name in RULES:
+            raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
+        if name in sets:
+            raise ConfigError(f"--indices {name}=... is given twice; choose another name")
+        sets[name] = set(read_indices(file, len(labels)).tolist())
+    return sets
+
+
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Draws a Venn diagram of the images that the rules and a given list choose.
 
@@ -27,36 +84,11 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         ConfigError: there are several runs or lists, or the run keeps every image.
         DataError: the data or a list cannot be read.
     """
-    if len(runs) != 1:
-        raise ConfigError(f"subsets needs exactly one run, got {len(runs)} runs")
-    if len(options.indices) > 1:
-        raise ConfigError(f"--indices is given {len(options.indices)} times; legal: at most once")
-    (run,) = runs
-    # This fills in an imbalance ratio that the config leaves open.
+    (run,) = only(runs, "subsets")
+    sets = subsets_of(run, options, most=1)
     data = resolved(run.config).data
-    if data.profile == "natural":
-        raise ConfigError(
-            f"{run.path} keeps every image (data.profile=natural), so it has no subset"
-        )
-    dataset = run.experiment.dataset
-    labels = dataset.train_labels
-    sets = {
-        rule: set(
-            long_tail_indices(
-                labels,
-                imbalance_ratio=data.imbalance_ratio,
-                profile=data.profile,
-                rule=rule,
-                seed=data.seed,
-            ).tolist()
-        )
-        for rule in RULES
-    }
-    for name, file in options.indices:
-        if name in sets:
-            raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
-        sets[name] = set(read_indices(file, len(labels)).tolist())
-    title = f"{dataset.name}, ratio {data.imbalance_ratio:g}"
+    rule = "class counts as given" if data.class_counts else f"ratio {data.imbalance_ratio:g}"
+    title = f"{run.experiment.dataset.name}, {rule}"
     if not options.indices:
         title += "\nonly the two computed subsets: no list was given by --indices"
     with styled():

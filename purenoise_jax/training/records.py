@@ -16,6 +16,7 @@ from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.event_writer import TRAIN, Facts
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
@@ -116,6 +117,22 @@ def weights_line(init_from: Mapping[str, Any]) -> str:
     return f"{init_from['workdir']} after epoch {epoch:g}; {init_from['head']}"
 
 
+def facts_of(fields: Mapping[str, Any], options: RunOptions, experiment: Experiment) -> Facts:
+    """Facts of a run for TensorBoard.
+
+    Args:
+        fields: that define its results, from config.json.
+        options: of the run.
+        experiment: of the run.
+    """
+    dataset = experiment.dataset
+    counts = {TRAIN: experiment.training.stats.class_counts.tolist()}
+    for split, labels in (("test", dataset.test_labels), ("val", dataset.val_labels)):
+        if labels is not None and len(labels):
+            counts[split] = np.bincount(labels, minlength=dataset.num_classes).tolist()
+    return Facts({**fields, "num_epochs": options.num_epochs}, dataset.class_names, counts)
+
+
 def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:
     """Line of the header: the size of the images and their augmentation.
 
@@ -200,6 +217,8 @@ def subset_line(options: RunOptions, kept: int, available: int, held_out: int = 
     """
     if options.data_indices:
         rule = f"listed in {Path(options.data_indices).name}"
+    elif options.data_class_counts:
+        rule = "class counts as given"
     elif options.data_profile == "natural":
         rule = options.data_profile
     else:
@@ -234,6 +253,9 @@ def evaluate_all(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Matrix]]:
     """All numbers of every split, except those that do not exist, and the confusion matrices.
 
+    Those of the training images have, in place of the confusion matrix, `predicted_images`: for
+    each class the number of training images that are classified as it.
+
     Args:
         evaluators: by split.
         state: what to evaluate.
@@ -247,11 +269,15 @@ def evaluate_all(
         top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
         results = confusion.results(top5)
         numbers = metrics.summarize(results, float(sums.nll), np.asarray(sums.bins), class_counts)
-        if len(class_counts) <= LISTED:
-            numbers["confusion_matrix"] = confusion.dense().tolist()
-        numbers["shifted_accuracy"] = shifted_accuracy(
-            results.images, results.correct, hits, class_counts
-        )
+        if split == metrics.TRAINING_SET:
+            # With the class counts they give the classification ratio (Ye et al. 2021, A.1).
+            numbers["predicted_images"] = confusion.by_predicted().tolist()
+        else:
+            if len(class_counts) <= LISTED:
+                numbers["confusion_matrix"] = confusion.dense().tolist()
+            numbers["shifted_accuracy"] = shifted_accuracy(
+                results.images, results.correct, hits, class_counts
+            )
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
         matrices[split] = Matrix(confusion, top5)
     return evaluated, matrices
@@ -324,7 +350,8 @@ def make_summary(
 ) -> dict[str, Any]:
     """Summary of a finished run, without its epochs, origin, time and versions.
 
-    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`.
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`. Those of the
+    training images, if they were evaluated, are under `training_set`.
     """
     shown = experiment.dataset.shown
     numbers = dict(evaluated[shown])
@@ -334,6 +361,8 @@ def make_summary(
     for name in ("accuracy", "balanced_accuracy", "nll", "ece"):
         if "val" in evaluated:
             numbers[f"val_{name}"] = evaluated["val"].get(name)
+    if metrics.TRAINING_SET in evaluated:
+        numbers[metrics.TRAINING_SET] = dict(evaluated[metrics.TRAINING_SET])
     return {
         **numbers,
         "shown": shown,

@@ -10,6 +10,7 @@ from PIL import Image
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import compare, reproduce, tune
+from launch.studies import toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -113,6 +114,11 @@ def apply_to_cluster(arguments):
     run_script(arguments[-1:])
 
 
+def show_events(arguments):
+    assert arguments[0] == "--logdir" and len(arguments) == 2
+    assert any(extra.startswith("tensorboard") for extra in EXTRAS["tensorboard"])
+
+
 def build_pages(arguments):
     assert arguments in (["serve"], ["build", "--strict"])
     assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
@@ -131,6 +137,7 @@ PROGRAMS = {
     "python -m launch.compare": compare_methods,
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
+    "python -m launch.studies.toy": lambda given: toy.parser().parse_args(given),
     "python -m launch.tune": search_fields,
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
@@ -144,6 +151,7 @@ PROGRAMS = {
     "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
     "python -m tests.training.feed_memory": measure_memory,
     "sbatch": run_batch_script,
+    "tensorboard": show_events,
     "tests/local_slurm.sh": run_with_slurm,
 }
 

@@ -1,0 +1,1 @@
+"""Studies of the sources that are not tables of methods."""
