@@ -73,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
         help="number of images, for boundaries and class_areas of planes; 0 = the figure's own",
     )
     parse.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="number of random sub-samples; 0 = the figure's own",
+    )
+    parse.add_argument(
         "--data", default="", metavar="PATH", help="location of the data, if it has moved"
     )
     parse.add_argument(
@@ -118,7 +124,7 @@ def _analyse(argv: Sequence[str]) -> int:
     names = [*FIGURES, *MORE]
     if args.figure not in names:
         raise unknown("FIGURE", args.figure, names)
-    for name in ("images", "seed"):
+    for name in ("images", "rounds", "seed"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
     options = Options(
@@ -128,6 +134,7 @@ def _analyse(argv: Sequence[str]) -> int:
         args.ood,
         args.ood_data,
         tuple(map(_named_file, args.indices)),
+        args.rounds,
     )
     _refuse_unused(args.figure, options)
     runs = load_runs(args.runs, args.data)

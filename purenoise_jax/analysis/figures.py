@@ -9,9 +9,11 @@ from purenoise_jax.analysis import (
     class_accuracy,
     class_areas,
     class_errors,
+    classification_ratio,
     confusion,
     curves,
     errors,
+    feature_deviation,
     gradients,
     groups,
     images,
@@ -22,6 +24,7 @@ from purenoise_jax.analysis import (
     scores,
     subset_images,
     subsets,
+    train_test_tsne,
     tsne,
 )
 from purenoise_jax.analysis.figure_style import Draw
@@ -46,6 +49,10 @@ FIGURES: dict[str, Entry] = {
     "confusion": Entry(confusion.draw, "confusion matrix, a row for each true class"),
     "groups": Entry(groups.draw, "accuracy of five groups of classes, rarest to most frequent"),
     "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
+    "classification_ratio": Entry(
+        classification_ratio.draw,
+        "training images classified as a class over its own, by epoch",
+    ),
     "class_errors": Entry(
         class_errors.draw, "error of majority and minority classes, with seeds' standard errors"
     ),
@@ -86,6 +93,16 @@ FIGURES: dict[str, Entry] = {
         tsne.draw,
         "t-SNE of features: test images by class, OOD images, noise",
         ("epoch", "images", "ood_name", "ood_path"),
+    ),
+    "train_test_tsne": Entry(
+        train_test_tsne.draw,
+        "t-SNE of training and test images of two classes, most frequent and rarest",
+        ("epoch", "images"),
+    ),
+    "feature_deviation": Entry(
+        feature_deviation.draw,
+        "distance of the mean features of training and test images of each class",
+        ("epoch", "images", "rounds"),
     ),
     "predictions": Entry(
         predictions.draw,

@@ -59,6 +59,7 @@ def subsets_of(run: Run, options: Options, most: int) -> dict[str, set[int]]:
                 profile=data.profile,
                 rule=rule,
                 seed=data.seed,
+                class_counts=data.class_counts,
             ).tolist()
         )
         for rule in RULES
@@ -85,7 +86,9 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """
     (run,) = only(runs, "subsets")
     sets = subsets_of(run, options, most=1)
-    title = f"{run.experiment.dataset.name}, ratio {resolved(run.config).data.imbalance_ratio:g}"
+    data = resolved(run.config).data
+    rule = "class counts as given" if data.class_counts else f"ratio {data.imbalance_ratio:g}"
+    title = f"{run.experiment.dataset.name}, {rule}"
     if not options.indices:
         title += "\nonly the two computed subsets: no list was given by --indices"
     with styled():

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import NONE
+from purenoise_jax.config.resolve import AUTO
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.data.sources.resize import SQUASH
@@ -32,7 +33,12 @@ def check_fields_agree(config: ConfigDict) -> None:
     if config.init_from and config.init_epoch >= config.num_epochs:
         raise ConfigError(
             f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
-            "otherwise nothing is left to train"
+            "otherwise nothing is left to train; init_epoch=0 takes over the network alone"
+        )
+    if config.init_from and not config.init_epoch and config.model.pretrained:
+        raise ConfigError(
+            f"init_from={config.init_from} with init_epoch=0 and model.pretrained="
+            f"{config.model.pretrained} both give the weights to start with; legal: one of them"
         )
     data, opt = config.data, config.optimizer
     refuse_idle_statistics(
@@ -47,6 +53,7 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"{data.source}; legal: {unused!r}"
             )
     _check_crops(data)
+    _check_classes(data)
     if data.resize != SQUASH and data.resize_shorter:
         raise ConfigError(
             f"data.resize={data.resize} and data.resize_shorter={data.resize_shorter} are two ways "
@@ -91,6 +98,29 @@ def check_fields_agree(config: ConfigDict) -> None:
             f"optimizer.milestones={opt.milestones}, so the learning rate would still rise where "
             f"it should drop; legal: at most {opt.milestones[0]}"
         )
+
+
+def _check_classes(data: ConfigDict) -> None:
+    """Refuses a choice of classes or class counts beside another choice of the training images."""
+    counts, classes = tuple(data.class_counts), tuple(data.classes)
+    if counts and classes and len(counts) != len(classes):
+        raise ConfigError(
+            f"data.class_counts={counts} has {len(counts)} numbers, but data.classes={classes} "
+            f"keeps {len(classes)} classes; legal: one number for each"
+        )
+    if counts:
+        for name, unused in (("imbalance_ratio", 0), ("profile", AUTO), ("limit", 0)):
+            if data[name] != unused:
+                raise ConfigError(
+                    f"data.class_counts={counts} and data.{name}={data[name]} both set the number "
+                    f"of images of each class; legal: (), or data.{name}={unused}"
+                )
+    for name, value in (("class_counts", counts), ("classes", classes)):
+        if value and data.indices:
+            raise ConfigError(
+                f"data.{name}={value} and data.indices={data.indices} both choose the training "
+                "images; legal: (), or no data.indices"
+            )
 
 
 def _check_crops(data: ConfigDict) -> None:

@@ -107,6 +107,11 @@ def apply_to_cluster(arguments):
     run_script(arguments[-1:])
 
 
+def show_events(arguments):
+    assert arguments[0] == "--logdir" and len(arguments) == 2
+    assert any(extra.startswith("tensorboard") for extra in EXTRAS["tensorboard"])
+
+
 def build_pages(arguments):
     assert arguments in (["serve"], ["build", "--strict"])
     assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
@@ -138,6 +143,7 @@ PROGRAMS = {
     "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
     "python -m tests.training.feed_memory": measure_memory,
     "sbatch": run_batch_script,
+    "tensorboard": show_events,
     "tests/local_slurm.sh": run_with_slurm,
 }
 
