@@ -28,7 +28,7 @@ from purenoise_jax.runtime.constraints import (
 from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
-EVAL_TEST = ("always", "end")
+EVAL_TEST = ("always", "end", "never")
 # Metrics of `checkpoint.best`; the best of "nll" is the smallest.
 NONE = "none"
 BEST = (NONE, "balanced_accuracy", "accuracy", "geometric_mean", "nll")
@@ -67,8 +67,9 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "init_epoch": Field(
         160,
-        "with init_from: completed epochs of the checkpoint to start from",
-        Integer(1),
+        "with init_from: completed epochs of the checkpoint to start from; 0 = only the network of "
+        "its newest one is taken over, and a head for other classes is re-initialised",
+        Integer(0),
         fixed=False,
     ),
     "init_aux_bn": Field(
@@ -193,10 +194,19 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "eval.test": Field(
         "always",
-        "the test set is evaluated whenever the validation images are, or only at the end",
+        "the test set is evaluated whenever the validation images are, only at the end, or never; "
+        "the numbers are then those of the validation images",
         OneOf(EVAL_TEST),
         fixed=False,
         absent="always",
+    ),
+    "eval.train": Field(
+        False,
+        "every evaluation also classifies the training images, as they are stored: not augmented "
+        "and not mixed; costs a forward pass of each",
+        Switch(),
+        fixed=False,
+        absent=False,
     ),
     "eval.patience": Field(
         0,
