@@ -32,6 +32,7 @@ from purenoise_jax.analysis.figure_style import Drawing, styled
 
 from ..cells import Row
 from ..plan import Cell, Plan, Table
+from .curves import counts_of
 from .two_classes import (
     NAMES,
     SOURCE,
@@ -96,20 +97,6 @@ def grid(number: int) -> np.ndarray:
     exponents = np.linspace(*EXPONENTS, number)
     exponents[np.abs(exponents).argmin()] = 0
     return 10.0**exponents
-
-
-def counts_of(ratio: float, total: int) -> tuple[int, int]:
-    """Divides images between two classes.
-
-    Args:
-        ratio: images of the second class over those of the first, above 0.
-        total: images of both, at least 2.
-
-    Returns:
-        Images of each class, at least 1.
-    """
-    second = min(max(round(total * ratio / (1 + ratio)), 1), total - 1)
-    return total - second, second
 
 
 def accuracy_at(class_accuracy: np.ndarray, ratio: np.ndarray) -> np.ndarray:

@@ -3,13 +3,12 @@
 Source: Shwartz-Ziv et al. 2023 ("Simplifying Neural Network Training Under Class Imbalance"),
 appendix A.8 and B.
 
-READING: the figures of A.8 are about CIFAR-100 and CINIC-10, and the authors' code about classes 0
+READING: the figures of A.8 but one are about CIFAR-100 and CINIC-10, the authors' code about classes 0
 and 1 with 5,000 images in all. Two classes of CIFAR-100 have 1,000, so these runs are on CIFAR-10:
 airplanes (class 0) and automobiles (class 1).
-READING: schedule, rate, weight decay and network are those of appendix B: 300 epochs, a cosine from
-0.1 after a warm-up (5 epochs here), 2e-4, WRN-28-10. The defaults of the authors' code differ (0.01
-without warm-up, 1e-4). The other parts of that recipe (TrivialAugment, CutMix, label smoothing,
-moving average) are left out, because the study is about the data; images are flipped and cropped.
+READING: network and recipe are those of the other curves, see `curves`: appendix B without its
+augmentations and smoothing. The defaults of the authors' code differ (a rate of 0.01 without
+warm-up, weight decay 1e-4).
 DEVIATION: in the mini tier all runs have about the same number of steps instead of epochs. With few
 epochs a small training set would otherwise be hardly trained at all, and its size would have an
 effect that the source does not speak of.
@@ -26,12 +25,10 @@ from purenoise_jax.training.metrics import standard_error
 
 from ..cells import Row
 from ..plan import MINI_EPOCHS, Plan
+from .curves import CLASSES, DATASET, EPOCHS, WARMUP, counted_config
 
-DATASET = "CIFAR-10-LT"
-CLASSES = (0, 1)
 NAMES = ("airplanes", "automobiles")
 SOURCE = "Shwartz-Ziv et al. 2023, appendix A.8 (figures without numbers)"
-EPOCHS, WARMUP = 300, 5
 # Steps of a run of the mini tier, and the images of each.
 MINI_STEPS, MINI_BATCH, MINI_RATE = 300, 64, 0.05
 QUICK_IMAGES = 100
@@ -44,7 +41,6 @@ def two_class_config(plan: Plan, counts: tuple[int, int]) -> ConfigDict:
         plan: of all runs.
         counts: training images of each class.
     """
-    warmup = plan.scaled(WARMUP)
     mini: dict[str, Any] = {}
     if plan.quick:
         first, second = (max(round(QUICK_IMAGES * n / sum(counts)), 1) for n in counts)
@@ -52,29 +48,21 @@ def two_class_config(plan: Plan, counts: tuple[int, int]) -> ConfigDict:
     if plan.mini:
         steps = MINI_STEPS * plan.epochs / MINI_EPOCHS
         epochs = max(math.ceil(steps / steps_per_epoch(sum(counts), MINI_BATCH)), 1)
-        warmup = round(epochs * WARMUP / EPOCHS)
         mini = {
             "num_epochs": epochs,
+            "optimizer__warmup_epochs": round(epochs * WARMUP / EPOCHS),
             "batch_size": MINI_BATCH,
             "optimizer__learning_rate": MINI_RATE,
             "checkpoint__epochs": (),
         }
-    config = plan.config(
+    return counted_config(
+        plan,
         DATASET,
         "erm",
-        augment="flip_crop",
-        epochs=EPOCHS,
-        data__imbalance_ratio=0.0,
         data__classes=CLASSES,
         data__class_counts=counts,
-        optimizer__schedule="cosine",
-        optimizer__milestones=(),
-        optimizer__warmup_epochs=warmup,
         **mini,
     )
-    # The counts are small already.
-    config.data.limit = 0
-    return config
 
 
 def length_note(plan: Plan) -> str:

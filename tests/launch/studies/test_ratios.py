@@ -9,6 +9,7 @@ from launch.cells import Row
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import tasks_of, training_pflop
 from launch.studies import ratios as study
+from launch.studies.curves import counts_of
 from launch.studies.two_classes import MINI_BATCH, MINI_STEPS, two_class_config
 from launch.tables import make_table
 from purenoise_jax.config.validation import validate
@@ -56,12 +57,12 @@ def test_the_ratios_are_evenly_spaced_and_one_training_set_is_balanced():
         assert len(ratios) == number and moved.size == 1 and ratios[moved] == 1
         assert (np.diff(ratios) > 0).all()
         for total in study.TOTALS:
-            counts = [study.counts_of(ratio, total) for ratio in ratios]
+            counts = [counts_of(ratio, total) for ratio in ratios]
             assert len(set(counts)) == number and {sum(c) for c in counts} == {total}
             assert max(map(max, counts)) <= 5000 and (total // 2, total // 2) in counts
             for ratio, (first, second) in zip(ratios, counts, strict=True):
                 assert abs(second - ratio * first) <= (1 + ratio) / 2
-    assert study.counts_of(1e-9, 10) == (9, 1) and study.counts_of(1e9, 10) == (1, 9)
+    assert counts_of(1e-9, 10) == (9, 1) and counts_of(1e9, 10) == (1, 9)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (1, 0, 2, 5, 3, 4)])
@@ -170,7 +171,7 @@ def test_the_cost_of_a_run_is_that_of_its_images(tmp_path):
     costs = {}
     for total in study.TOTALS:
         for ratio in (0.01, 1):
-            config = two_class_config(Plan(), study.counts_of(ratio, total))
+            config = two_class_config(Plan(), counts_of(ratio, total))
             costs.setdefault(total, set()).add(training_pflop(tasks_of(config, 0, tmp_path)[0]))
     (small,), (middle,), (large,) = costs.values()
     assert middle == pytest.approx(2 * small) and large == pytest.approx(4 * small)
