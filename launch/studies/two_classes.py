@@ -3,9 +3,9 @@
 Source: Shwartz-Ziv et al. 2023 ("Simplifying Neural Network Training Under Class Imbalance"),
 appendix A.8 and B.
 
-READING: the figures of A.8 but one are about CIFAR-100 and CINIC-10, the authors' code about classes 0
-and 1 with 5,000 images in all. Two classes of CIFAR-100 have 1,000, so these runs are on CIFAR-10:
-airplanes (class 0) and automobiles (class 1).
+READING: the figures of A.8 but one are about CIFAR-100 and CINIC-10, and the authors' code about
+classes 0 and 1 with 5,000 images in all. Two classes of CIFAR-100 have 1,000, so these runs are on
+CIFAR-10: airplanes (class 0) and automobiles (class 1).
 READING: network and recipe are those of the other curves, see `curves`: appendix B without its
 augmentations and smoothing. The defaults of the authors' code differ (a rate of 0.01 without
 warm-up, weight decay 1e-4).
