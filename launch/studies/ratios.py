@@ -187,14 +187,15 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
         totals = [study.total for study in studies]
         for axes, unit, factor, label in (
             (third, "powers_of_ten", 1, "misalignment (powers of ten)"),
-            (fourth, "accuracy", 100, "accuracy lost at the test ratio (points)"),
+            (fourth, "accuracy", 100, "accuracy lost (points)"),
         ):
-            axes.plot(totals, [factor * each[unit] for each in found], marker="o", ms=5)
+            gaps = [factor * each[unit] for each in found]
+            axes.plot(totals, gaps, marker="o", ms=5)
             axes.set_xscale("log")
             axes.set_xticks(totals, [f"{total:,}" for total in totals])
             axes.minorticks_off()
             axes.margins(x=0.15)
-            axes.set_ylim(0, None)
+            axes.set_ylim(0, 1.15 * max(gaps) or 1)
             axes.set_xlabel("training images")
             axes.set_ylabel(label)
     numbers = {f"{study.total}": _numbers(study) for study in studies}
