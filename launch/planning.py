@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,10 @@ def training_pflop(task: Task) -> float:
     config = resolved(task.config)
     classes = 100 if config.data.name == "cifar100" else 10
     largest = 50_000 // classes
-    if config.data.profile == "natural":
+    classes = len(config.data.classes) or classes
+    if config.data.class_counts:
+        images = sum(config.data.class_counts)
+    elif config.data.profile == "natural":
         images = largest * classes
     else:
         counts = long_tail_counts(
@@ -222,11 +225,18 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     elif data.source in OWN_DATA and data.path:
         # Of these, data.name says nothing.
         subset = expand(data.path, "data.path").resolve().stem
+    elif data.class_counts:
+        subset = f"{data.name}_n{_listed(data.class_counts)}"
+    if data.classes:
+        subset += f"_of{_listed(data.classes)}"
     last = max(config.phases.values(), key=lambda phase: phase.start_epoch).methods
     unseeded = config.copy_and_resolve_references()
     unseeded.seed = 0
     # These change a result, but are not in the config hash, because a run may change them later.
     parts = [config_hash(unseeded)]
+    if config.eval.train:
+        # A finished run of another table has no such records, and would not be trained again.
+        parts.append("eval.train")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
             content = read_bytes(expand(data[field], f"data.{field}"))
@@ -239,3 +249,8 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
     return root / name / f"seed{config.seed}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Numbers of classes for the name of a folder: each of a few, the number of many."""
+    return "_".join(map(str, numbers)) if len(numbers) <= 4 else f"{len(numbers)}classes"

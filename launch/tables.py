@@ -19,6 +19,10 @@ from .plan import Cell, Plan, Table
 from .procrustean import procrustean
 from .sam_table import sam_table
 from .simplifying import simplifying
+from .studies.fitting import fitting
+from .studies.majority import majority
+from .studies.progress import progress
+from .studies.ratios import ratios
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
@@ -328,9 +332,14 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "sam": sam_table,
     "two_stage": two_stage,
     "ladder": ladder,
+    "ratios": ratios,
+    "majority": majority,
+    "fitting": fitting,
+    "progress": progress,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
+NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam", "progress"), "resnet32")
+NETWORKS |= {"fitting": "resnet50_cifar"}
 NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
 
 

@@ -70,6 +70,12 @@ def parser() -> argparse.ArgumentParser:
         "--images", type=int, default=0, help="number of images; 0 = the figure's own"
     )
     parse.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="number of random sub-samples; 0 = the figure's own",
+    )
+    parse.add_argument(
         "--data", default="", metavar="PATH", help="location of the data, if it has moved"
     )
     parse.add_argument(
@@ -115,7 +121,7 @@ def _analyse(argv: Sequence[str]) -> int:
     names = [*FIGURES, *MORE]
     if args.figure not in names:
         raise unknown("FIGURE", args.figure, names)
-    for name in ("images", "seed"):
+    for name in ("images", "rounds", "seed"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
     options = Options(
@@ -125,6 +131,7 @@ def _analyse(argv: Sequence[str]) -> int:
         args.ood,
         args.ood_data,
         tuple(map(_named_file, args.indices)),
+        args.rounds,
     )
     _refuse_unused(args.figure, options)
     runs = load_runs(args.runs, args.data)

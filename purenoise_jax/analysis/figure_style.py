@@ -44,6 +44,7 @@ class Options:
         ood_name: data set of out-of-distribution images; "" = the other CIFAR.
         ood_path: location of that data set; "" = beside the run's own data.
         indices: name and file of each given list of indices.
+        rounds: number of random sub-samples; 0 = the figure's own.
     """
 
     epoch: int | None = None
@@ -52,6 +53,7 @@ class Options:
     ood_name: str = ""
     ood_path: str = ""
     indices: tuple[tuple[str, str], ...] = ()
+    rounds: int = 0
 
 
 class Drawing(NamedTuple):

@@ -5,9 +5,11 @@ from typing import NamedTuple
 from purenoise_jax.analysis import (
     activations,
     class_accuracy,
+    classification_ratio,
     confusion,
     curves,
     errors,
+    feature_deviation,
     gradients,
     groups,
     images,
@@ -16,6 +18,7 @@ from purenoise_jax.analysis import (
     reliability,
     scores,
     subsets,
+    train_test_tsne,
     tsne,
 )
 from purenoise_jax.analysis.figure_style import Draw
@@ -40,6 +43,10 @@ FIGURES: dict[str, Entry] = {
     "confusion": Entry(confusion.draw, "confusion matrix, a row for each true class"),
     "groups": Entry(groups.draw, "accuracy of five groups of classes, rarest to most frequent"),
     "class_accuracy": Entry(class_accuracy.draw, "accuracy of each class against its size"),
+    "classification_ratio": Entry(
+        classification_ratio.draw,
+        "training images classified as a class over its own, by epoch",
+    ),
     "scores": Entry(
         scores.draw, "precision, recall, F1 and average precision of each class", ("epoch",)
     ),
@@ -59,6 +66,16 @@ FIGURES: dict[str, Entry] = {
         tsne.draw,
         "t-SNE of features: test images by class, OOD images, noise",
         ("epoch", "images", "ood_name", "ood_path"),
+    ),
+    "train_test_tsne": Entry(
+        train_test_tsne.draw,
+        "t-SNE of training and test images of two classes, most frequent and rarest",
+        ("epoch", "images"),
+    ),
+    "feature_deviation": Entry(
+        feature_deviation.draw,
+        "distance of the mean features of training and test images of each class",
+        ("epoch", "images", "rounds"),
     ),
     "predictions": Entry(
         predictions.draw,

@@ -48,6 +48,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
                 profile=data.profile,
                 rule=rule,
                 seed=data.seed,
+                class_counts=data.class_counts,
             ).tolist()
         )
         for rule in RULES
@@ -56,7 +57,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         if name in sets:
             raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
         sets[name] = set(read_indices(file, len(labels)).tolist())
-    title = f"{dataset.name}, ratio {data.imbalance_ratio:g}"
+    rule = "class counts as given" if data.class_counts else f"ratio {data.imbalance_ratio:g}"
+    title = f"{dataset.name}, {rule}"
     if not options.indices:
         title += "\nonly the two computed subsets: no list was given by --indices"
     with styled():

@@ -20,6 +20,7 @@ from purenoise_jax.runtime.constraints import (
     Names,
     OneOf,
     PerChannel,
+    PerClass,
     Real,
     Switch,
     Text,
@@ -75,6 +76,11 @@ def bad_values(path: str) -> list[Any]:
             values += [(0,), (-1,), (2.5,), (2.0,), (True,), ("2",), ((2,),), (2**31,), (10**40,)]
             values += [2, [2], "2", (math.nan,), (None,)]
             values += [(4, 2), (2, 2)] if increasing else []
+        case PerClass(each, distinct):
+            bad = [each.low - 1, each.high + 1, 10**40, each.low + 0.5, float(each.low), True]
+            values += [(each.low + 1, number) for number in [*bad, str(each.low), None, math.nan]]
+            values += [(each.low,), each.low, [each.low, each.low + 1], "both"]
+            values += [(each.low, each.low)] if distinct else []
         case Text():
             values += [1, 1.5, True, b"bytes", ("text",), ["text"]]
             values += ["nul\0", "two\nlines", "return\r", "colour\x1b[31m", "line\u2028separator"]

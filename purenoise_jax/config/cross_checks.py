@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import NONE
+from purenoise_jax.config.resolve import AUTO
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.data.sources.resize import SQUASH
@@ -47,6 +48,7 @@ def check_fields_agree(config: ConfigDict) -> None:
                 f"{data.source}; legal: {unused!r}"
             )
     _check_crops(data)
+    _check_classes(data)
     if data.resize != SQUASH and data.resize_shorter:
         raise ConfigError(
             f"data.resize={data.resize} and data.resize_shorter={data.resize_shorter} are two ways "
@@ -91,6 +93,29 @@ def check_fields_agree(config: ConfigDict) -> None:
             f"optimizer.milestones={opt.milestones}, so the learning rate would still rise where "
             f"it should drop; legal: at most {opt.milestones[0]}"
         )
+
+
+def _check_classes(data: ConfigDict) -> None:
+    """Refuses a choice of classes or class counts beside another choice of the training images."""
+    counts, classes = tuple(data.class_counts), tuple(data.classes)
+    if counts and classes and len(counts) != len(classes):
+        raise ConfigError(
+            f"data.class_counts={counts} has {len(counts)} numbers, but data.classes={classes} "
+            f"keeps {len(classes)} classes; legal: one number for each"
+        )
+    if counts:
+        for name, unused in (("imbalance_ratio", 0), ("profile", AUTO), ("limit", 0)):
+            if data[name] != unused:
+                raise ConfigError(
+                    f"data.class_counts={counts} and data.{name}={data[name]} both set the number "
+                    f"of images of each class; legal: (), or data.{name}={unused}"
+                )
+    for name, value in (("class_counts", counts), ("classes", classes)):
+        if value and data.indices:
+            raise ConfigError(
+                f"data.{name}={value} and data.indices={data.indices} both choose the training "
+                "images; legal: (), or no data.indices"
+            )
 
 
 def _check_crops(data: ConfigDict) -> None:

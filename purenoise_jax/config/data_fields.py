@@ -17,6 +17,7 @@ from purenoise_jax.runtime.constraints import (
     Names,
     OneOf,
     PerChannel,
+    PerClass,
     Real,
     Text,
 )
@@ -89,6 +90,20 @@ DATA_FIELDS: dict[str, Field] = {
         "random_crop; 0 = the whole image is resized to a square",
         Integer(0, MAX_SIDE),
         absent=0,
+    ),
+    "data.classes": Field(
+        (),
+        "classes that are kept, of all splits, by their numbers from 0; they are numbered anew in "
+        "this order; () = all",
+        PerClass(Integer(0), distinct=True),
+        absent=(),
+    ),
+    "data.class_counts": Field(
+        (),
+        "training images of each class, chosen by data.rule, instead of profile and ratio; () = by "
+        "the profile",
+        PerClass(Integer(1)),
+        absent=(),
     ),
     "data.imbalance_ratio": Field(
         0.0,

@@ -26,8 +26,9 @@ def fixed_fields(config: ConfigDict) -> dict[str, Any]:
 def used_fields(fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out fields without effect, so that two runs that compute the same compare equal.
 
-    These are the arguments of methods that no phase names, the ratio if every image is kept, and
-    fields with the value that runs without them have (see `Field.absent`).
+    These are the arguments of methods that no phase names, the ratio if every image is kept, ratio
+    and profile with given class counts, and fields with the value that runs without them have (see
+    `Field.absent`).
 
     Args:
         fixed: JSON values by dotted path, from `fixed_fields` of this or an earlier version.
@@ -68,7 +69,12 @@ def config_hash(config: ConfigDict) -> str:
 
 
 def _idle(fixed: Mapping[str, Any]) -> set[str]:
-    """Returns the fields that a run does not use: the ratio, if every image is kept."""
+    """Returns the fields that a run does not use.
+
+    These are the ratio, if every image is kept, and ratio and profile with given class counts.
+    """
+    if fixed.get("data.class_counts"):
+        return {"data.imbalance_ratio", "data.profile"}
     return {"data.imbalance_ratio"} if fixed.get("data.profile") == "natural" else set()
 
 

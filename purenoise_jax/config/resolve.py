@@ -39,6 +39,7 @@ def resolved(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> C
     * `data.profile`: "natural" for own data, "exp" for balanced benchmarks and wherever a ratio is
       given.
     * `data.imbalance_ratio`: 0 is open and becomes 100; "natural" does not use it.
+    * Neither is used, and both stay open, where `data.class_counts` is given.
     * `data.normalize`: the customary constants for CIFAR, otherwise the training set's statistics.
 
     READING: Zada et al. 2022 do not say which statistics images are normalised with. Those of the
@@ -51,13 +52,14 @@ def resolved(config: ConfigDict, recorded: Mapping[str, Any] | None = None) -> C
     """
     data, before = config.data, recorded or {}
     profile, ratio = data.profile, data.imbalance_ratio
-    if profile == AUTO:
+    counted = bool(data.class_counts)
+    if profile == AUTO and not counted:
         kept = before.get("data.profile", AUTO)
         # With a given ratio, not every image can be kept.
         if kept == AUTO or (ratio and kept == "natural"):
             kept = "exp" if ratio or _data_set(data) in BALANCED else "natural"
         profile = kept
-    if not ratio and profile != "natural":
+    if not ratio and profile != "natural" and not counted:
         ratio = before.get("data.imbalance_ratio") or IMBALANCE_RATIO
     normalize, mean, std = data.normalize, data.normalize_mean, data.normalize_std
     if normalize == AUTO:

@@ -1,13 +1,15 @@
 """The data set class that every source returns, and the checks of its arrays."""
 
 import dataclasses
+import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from purenoise_jax.data.host_images import HostImages, Images, subset
 from purenoise_jax.data.labels import as_labels
-from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,50 @@ def _check_images(where: str, images: Any, may_be_none: bool) -> None:
 
 def _shape(images: Images) -> str:
     return " x ".join(str(size) for size in images.shape[1:])
+
+
+def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
+    """Keeps the images of some classes, in file order, of every split.
+
+    Args:
+        dataset: checked.
+        classes: their labels, which become 0, 1, ... in this order; () = all classes as they are.
+
+    Raises:
+        ConfigError: the data set has no such class.
+    """
+    if not classes:
+        return dataset
+    unknown = [k for k in classes if not 0 <= k < dataset.num_classes]
+    if unknown:
+        raise ConfigError(
+            f"data.classes={tuple(classes)}: {dataset.name} has no class {unknown[0]}; legal: "
+            f"0 .. {dataset.num_classes - 1}"
+        )
+    new_labels = np.full(dataset.num_classes, -1, np.int32)
+    new_labels[list(classes)] = np.arange(len(classes))
+
+    def of_classes(images: Images, labels: np.ndarray) -> tuple[Images, np.ndarray]:
+        index = np.flatnonzero(new_labels[labels] >= 0)
+        return subset(images, index), new_labels[labels[index]]
+
+    train_images, train_labels = of_classes(dataset.train_images, dataset.train_labels)
+    test_images, test_labels = of_classes(dataset.test_images, dataset.test_labels)
+    val_images, val_labels = dataset.val_images, dataset.val_labels
+    if val_images is not None and val_labels is not None:
+        val_images, val_labels = of_classes(val_images, val_labels)
+    content = f"{dataset.content} classes {' '.join(map(str, classes))}"
+    return dataclasses.replace(
+        dataset,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=tuple(dataset.class_names[k] for k in classes),
+        val_images=val_images,
+        val_labels=val_labels,
+        content=hashlib.sha256(content.encode()).hexdigest() if dataset.content else "",
+    )
 
 
 def limit_test(dataset: Dataset, limit: int) -> Dataset:

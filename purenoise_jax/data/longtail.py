@@ -6,6 +6,7 @@ al. 2020 (the first-n rule).
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import IO
 
 import numpy as np
@@ -96,13 +97,16 @@ def long_tail_indices(
     profile: str = "exp",
     rule: str = "cao",
     seed: int = 0,
+    class_counts: Sequence[int] = (),
 ) -> np.ndarray:
     """Chooses the training images of a long-tailed subset.
 
     The largest class of the subset has as many images as the smallest class of `labels`, so the
     profile is exact even if classes differ in size. Rule "cao" goes through the classes in order,
     shuffles each class's indices with one numpy `RandomState(seed)` and keeps the first n. Rule
-    "first" keeps the first n in file order. Profile "natural" keeps every image.
+    "first" keeps the first n in file order. Profile "natural" keeps every image. Given class counts
+    replace the profile; of two subsets by the same rule and seed, the one with fewer images of a
+    class has none of that class that the other lacks.
 
         >>> labels = np.repeat(np.arange(10), 5000)
         >>> np.bincount(labels[long_tail_indices(labels, imbalance_ratio=100)])
@@ -114,12 +118,13 @@ def long_tail_indices(
         profile: "exp", "step" or "natural".
         rule: "cao" or "first".
         seed: of the shuffles of "cao"; the published subsets have 0.
+        class_counts: K numbers n, instead of ratio and profile; () = by the profile.
 
     Returns:
         Sorted int64[M], indices into `labels`.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range, or a class has fewer images than are wanted.
         DataError: there are no labels, or a class has no image.
     """
     labels = as_labels("labels", np.asarray(labels))
@@ -133,11 +138,14 @@ def long_tail_indices(
     if not available.all():
         empty = np.flatnonzero(available == 0)[:10].tolist()
         raise DataError(f"classes {empty} have no training image (labels count from 0)")
-    if profile == "natural":
+    if class_counts:
+        counts = _given_counts(class_counts, available)
+    elif profile == "natural":
         return np.arange(len(labels), dtype=np.int64)
-    counts = long_tail_counts(
-        int(available.min()), len(available), imbalance_ratio=imbalance_ratio, profile=profile
-    )
+    else:
+        counts = long_tail_counts(
+            int(available.min()), len(available), imbalance_ratio=imbalance_ratio, profile=profile
+        )
     # numpy's legacy generator, because no other gives the published lists.
     shuffler = np.random.RandomState(seed)
     chosen = []
@@ -147,6 +155,23 @@ def long_tail_indices(
             shuffler.shuffle(class_indices)
         chosen.append(class_indices[:n])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _given_counts(class_counts: Sequence[int], available: np.ndarray) -> np.ndarray:
+    """Checks given class counts against the images that there are, int64[K]."""
+    given = tuple(class_counts)
+    if len(given) != len(available):
+        raise ConfigError(
+            f"data.class_counts={given} has {len(given)} numbers, but the data have "
+            f"{len(available)} classes; legal: one number for each"
+        )
+    counts = np.array(given, np.int64)
+    for k in np.flatnonzero((counts < 1) | (counts > available))[:1].tolist():
+        raise ConfigError(
+            f"data.class_counts={given}: class {k} cannot have {counts[k]:,} training images; "
+            f"legal: 1 .. {available[k]}"
+        )
+    return counts
 
 
 def thin(indices: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:

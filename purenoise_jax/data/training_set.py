@@ -113,6 +113,7 @@ def make_training_set(
     normalize_std: Sequence[float],
     limit: int = 0,
     held_out: HoldOut = NOTHING,
+    class_counts: Sequence[int] = (),
 ) -> TrainingSet:
     """Holds test images out, cuts the subset, holds validation images out, measures the rest.
 
@@ -129,6 +130,8 @@ def make_training_set(
         normalize_std: C numbers, only used by "explicit".
         limit: images that the largest class may keep, see `longtail.thin`; 0 = all.
         held_out: rules for images that are held out of the training images.
+        class_counts: images of each class instead of ratio and profile, before any are held out
+            for validation; () = by the profile.
 
     Raises:
         ConfigError: an argument is out of range, or the data set has images of its own for what is
@@ -142,10 +145,16 @@ def make_training_set(
     # Natural data are as they are: the accuracy of such a class does not exist.
     if absent.size and len(test_labels) and profile != "natural":
         raise DataError(
-            f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
-            "their accuracy could not be measured"
+            f"{dataset.name}, split test: there is no image of classes {_named(absent, dataset)}, "
+            "so their accuracy could not be measured"
         )
     others = np.flatnonzero(~is_test)
+    absent = np.flatnonzero(count_classes(dataset.train_labels[others], dataset.num_classes) == 0)
+    if absent.size:
+        raise DataError(
+            f"{dataset.name}: there is no training image of classes {_named(absent, dataset)}; "
+            "every class needs at least one"
+        )
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))
         chosen = chosen[~is_test[chosen]]
@@ -157,6 +166,7 @@ def make_training_set(
                 profile=profile,
                 rule=rule,
                 seed=seed,
+                class_counts=class_counts,
             )
         ]
     if limit:
@@ -165,12 +175,12 @@ def make_training_set(
     if held_out.val_rule:
         chosen, val = _without_validation(dataset, chosen, held_out, seed)
     images, labels = subset(dataset.train_images, chosen), dataset.train_labels[chosen]
-    class_counts = count_classes(labels, dataset.num_classes)
-    empty = np.flatnonzero(class_counts == 0)
+    kept_counts = count_classes(labels, dataset.num_classes)
+    empty = np.flatnonzero(kept_counts == 0)
     if empty.size:
         raise DataError(
-            f"the training set has no image of classes {empty[:10].tolist()} "
-            f"(class counts {class_counts.tolist()[:20]}); every class needs at least one"
+            f"the training set has no image of classes {_named(empty, dataset)} "
+            f"(class counts {kept_counts.tolist()[:20]}); every class needs at least one"
         )
     mean, std = channel_moments(images)
     whole = subset(dataset.train_images, others) if is_test.any() else dataset.train_images
@@ -199,7 +209,7 @@ def make_training_set(
         )
     height, width = images.shape[1:3]
     stats = DataStats(
-        class_counts=class_counts,
+        class_counts=kept_counts,
         image_shape=(height, width, channels),
         mean=mean,
         std=std,
@@ -330,3 +340,9 @@ def shared_lines(digests: Mapping[str, np.ndarray]) -> tuple[str, ...]:
                 f"with the same content, so {second} results are too good"
             )
     return tuple(lines)
+
+
+def _named(classes: np.ndarray, dataset: Dataset) -> str:
+    """The first ten of int[A] labels, and the names of these classes, for a message."""
+    first = classes[:10].tolist()
+    return f"{first} ({', '.join(repr(dataset.class_names[label]) for label in first)})"

@@ -199,6 +199,32 @@ class Epochs(_NoHint):
 
 
 @dataclasses.dataclass(frozen=True)
+class PerClass(_NoHint):
+    """A tuple of an integer for each of two or more classes; or an empty tuple.
+
+    Attributes:
+        each: range of the integers.
+        distinct: each integer occurs at most once.
+    """
+
+    each: Integer
+    distinct: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """True for a tuple of such integers, but not of a single one."""
+        if type(value) is not tuple or len(value) == 1 or not all(map(self.each.allows, value)):
+            return False
+        return not self.distinct or len(set(value)) == len(value)
+
+    def __str__(self) -> str:
+        once = ", each at most once" if self.distinct else ""
+        return (
+            f"a tuple of integers of at least {self.each.low}, two or more{once}, or () for no "
+            "choice"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Text(_NoHint):
     """A name or path."""
 

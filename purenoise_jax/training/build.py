@@ -20,7 +20,7 @@ from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
-from purenoise_jax.data.dataset import limit_test
+from purenoise_jax.data.dataset import keep_classes, limit_test
 from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
@@ -64,6 +64,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         checkpoint_every_steps=checkpoint.every_steps,
         checkpoint_best=checkpoint.best,
         eval_test=config.eval.test,
+        eval_train=config.eval.train,
         eval_patience=config.eval.patience,
         checkpoint_keep=checkpoint.keep,
         init_epoch=config.init_epoch,
@@ -76,6 +77,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         matmul_precision=config.matmul_precision,
         data_indices=data.indices,
         data_profile=data.profile,
+        data_class_counts=data.class_counts,
         imbalance_ratio=data.imbalance_ratio,
         data_limit=data.limit,
         val_rule=_held_out(data).val_rule,
@@ -127,7 +129,7 @@ def build(config: ConfigDict) -> Experiment:
         test_split=data.test_split,
         lists=Lists(**{name: data[name] for name in dataclasses.asdict(NO_LISTS)}),
     )
-    dataset = limit_test(dataset, data.limit)
+    dataset = limit_test(keep_classes(dataset, data.classes), data.limit)
     training = make_training_set(
         dataset,
         imbalance_ratio=data.imbalance_ratio,
@@ -140,6 +142,7 @@ def build(config: ConfigDict) -> Experiment:
         normalize_std=data.normalize_std,
         limit=data.limit,
         held_out=_held_out(data),
+        class_counts=data.class_counts,
     )
     for split in ("val", "test"):
         held_out = {f"{split}_{part}": getattr(training, f"{split}_{part}") for part in PARTS}

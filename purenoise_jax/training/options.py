@@ -20,6 +20,7 @@ class RunOptions:
         checkpoint_every_steps: steps between checkpoints; 0 = none.
         checkpoint_best: metric of the validation images by which the best checkpoint is kept.
         eval_test: "always" evaluates the test set whenever the others, "end" only at the end.
+        eval_train: every evaluation also classifies the training images.
         eval_patience: evaluations without a better one after which the run ends; 0 = none.
         checkpoint_keep: how many of the checkpoints made every so many epochs or steps are kept.
         init_epoch: completed epochs of the checkpoint that `init_from` gives.
@@ -32,6 +33,7 @@ class RunOptions:
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
         data_indices: file that lists the training images; "" = none.
         data_profile: imbalance profile of the subset.
+        data_class_counts: training images of each class, in place of both; () = by the profile.
         imbalance_ratio: images of the largest class over those of the smallest.
         data_limit: images that the largest class keeps; 0 = all.
         val_rule: rule by which validation images were held out, in words; "" = none were.
@@ -52,6 +54,7 @@ class RunOptions:
     checkpoint_every_steps: int
     checkpoint_best: str
     eval_test: str
+    eval_train: bool
     eval_patience: int
     checkpoint_keep: int
     init_epoch: int
@@ -64,6 +67,7 @@ class RunOptions:
     matmul_precision: str
     data_indices: str
     data_profile: str
+    data_class_counts: tuple[int, ...]
     imbalance_ratio: float
     data_limit: int
     val_rule: str

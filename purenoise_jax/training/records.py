@@ -183,6 +183,8 @@ def subset_line(options: RunOptions, kept: int, available: int, held_out: int = 
     """
     if options.data_indices:
         rule = f"listed in {Path(options.data_indices).name}"
+    elif options.data_class_counts:
+        rule = "class counts as given"
     elif options.data_profile == "natural":
         rule = options.data_profile
     else:
@@ -217,6 +219,9 @@ def evaluate_all(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Matrix]]:
     """All numbers of every split, except those that do not exist, and the confusion matrices.
 
+    Those of the training images have, in place of the confusion matrix, `predicted_images`: for
+    each class the number of training images that are classified as it.
+
     Args:
         evaluators: by split.
         state: what to evaluate.
@@ -230,11 +235,15 @@ def evaluate_all(
         top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
         results = confusion.results(top5)
         numbers = metrics.summarize(results, float(sums.nll), np.asarray(sums.bins), class_counts)
-        if len(class_counts) <= LISTED:
-            numbers["confusion_matrix"] = confusion.dense().tolist()
-        numbers["shifted_accuracy"] = shifted_accuracy(
-            results.images, results.correct, hits, class_counts
-        )
+        if split == metrics.TRAINING_SET:
+            # With the class counts they give the classification ratio (Ye et al. 2021, A.1).
+            numbers["predicted_images"] = confusion.by_predicted().tolist()
+        else:
+            if len(class_counts) <= LISTED:
+                numbers["confusion_matrix"] = confusion.dense().tolist()
+            numbers["shifted_accuracy"] = shifted_accuracy(
+                results.images, results.correct, hits, class_counts
+            )
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
         matrices[split] = Matrix(confusion, top5)
     return evaluated, matrices
@@ -307,7 +316,8 @@ def make_summary(
 ) -> dict[str, Any]:
     """Summary of a finished run, without its epochs, origin, time and versions.
 
-    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`.
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`. Those of the
+    training images, if they were evaluated, are under `training_set`.
     """
     shown = experiment.dataset.shown
     numbers = dict(evaluated[shown])
@@ -317,6 +327,8 @@ def make_summary(
     for name in ("accuracy", "balanced_accuracy", "nll", "ece"):
         if "val" in evaluated:
             numbers[f"val_{name}"] = evaluated["val"].get(name)
+    if metrics.TRAINING_SET in evaluated:
+        numbers[metrics.TRAINING_SET] = dict(evaluated[metrics.TRAINING_SET])
     return {
         **numbers,
         "shown": shown,

@@ -23,6 +23,7 @@ from purenoise_jax.training.best import Best
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
+from purenoise_jax.training.metrics import TRAINING_SET
 from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
 from purenoise_jax.training.selection import selected_epochs, selected_lines
 from purenoise_jax.training.setup import RunSetup
@@ -104,7 +105,11 @@ class TrainingRun:
         bad = BadImages(workdir, display)
         bad.at_start(self.experiment.dataset.left_out)
         self._feed = self.experiment.feed(bad.note)
-        self._evaluators = self.experiment.evaluators(self._options.eval_batch_size, bad.note)
+        self._evaluators = self.experiment.evaluators(
+            self._options.eval_batch_size,
+            bad.note,
+            self.inputs if self._options.eval_train else None,
+        )
         for reader in (self._feed, *self._evaluators.values()):
             cleanup.callback(reader.close)
         self._ahead: ReadAhead | None = None
@@ -220,7 +225,7 @@ class TrainingRun:
         self._evaluated, best = {}, self._best
         if is_last or phase_ends or _is_due(done, options.eval_every_epochs):
             self._display.doing("evaluating")
-            self._evaluate(phase, ["val"], self.stop_if_requested)
+            self._evaluate(phase, ["val", TRAINING_SET], self.stop_if_requested)
             best = self._best.after(
                 self._evaluated.get("val"),
                 self.step,
@@ -299,7 +304,7 @@ class TrainingRun:
         self._display.stop_progress()
         done = self.step // self._steps_per_epoch
         if not self._evaluated:
-            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val"])
+            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val", TRAINING_SET])
         selected = self._selected()
         if self._is_first_process:
             # Before the summary, whose presence says that the run has finished.
@@ -324,7 +329,12 @@ class TrainingRun:
         dataset, others = self.experiment.dataset, {**self._evaluated}
         numbers = others.pop(dataset.shown)
         self._display.table(
-            title, numbers, dataset.class_names, shown=dataset.shown, val=others.get("val")
+            title,
+            numbers,
+            dataset.class_names,
+            shown=dataset.shown,
+            val=others.get("val"),
+            fitted=others.get(TRAINING_SET),
         )
         for line in selected_lines(selected):
             self._display.note(line)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from purenoise_jax.data.dataset import Dataset, check_dataset, limit_test
-from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.data.dataset import Dataset, check_dataset, keep_classes, limit_test
+from purenoise_jax.runtime.errors import ConfigError, DataError
 
 
 def make(**changes: Any) -> Dataset:
@@ -111,3 +111,31 @@ def test_a_limit_keeps_the_first_test_images_of_each_class() -> None:
     assert limited.val_images is not None and limited.val_labels is not None
     assert limited.val_images.ravel().tolist() == [6, 5, 4, 3, 2]
     assert limited.train_images is dataset.train_images
+
+
+def test_kept_classes_are_renumbered_in_every_split() -> None:
+    labels = np.array([2, 0, 0, 1, 2, 2, 0], np.int32)
+    images = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    dataset = make(
+        train_images=images, train_labels=labels, test_images=images[:4], test_labels=labels[:4],
+        val_images=images[::-1], val_labels=labels[::-1], content="abc",
+    )  # fmt: skip
+    assert keep_classes(dataset, ()) is dataset
+    kept = keep_classes(dataset, (2, 0))
+    assert kept.class_names == ("c", "a")
+    assert kept.train_images.ravel().tolist() == [0, 1, 2, 4, 5, 6]
+    assert kept.train_labels.tolist() == [0, 1, 1, 0, 0, 1]
+    assert kept.test_images.ravel().tolist() == [0, 1, 2]
+    assert kept.test_labels.tolist() == [0, 1, 1]
+    assert kept.val_images is not None and kept.val_labels is not None
+    assert kept.val_images.ravel().tolist() == [6, 5, 4, 2, 1, 0]
+    assert kept.val_labels.tolist() == [1, 0, 0, 1, 1, 0]
+    assert kept.train_labels.dtype == np.int32
+    assert len({dataset.content, kept.content, keep_classes(dataset, (0, 2)).content}) == 3
+
+
+def test_a_class_that_the_data_lack_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"data.classes=\(0, 3\): tiny has no class 3; legal: 0 .. 2"
+    ):
+        keep_classes(make(), (0, 3))

@@ -128,6 +128,31 @@ def test_natural_profile_keeps_everything():
     ]
 
 
+@pytest.mark.parametrize("rule", ["cao", "first"])
+def test_given_counts_are_those_of_the_profile_with_the_same_numbers(rule):
+    labels = np.tile(np.arange(3), 40)
+    profile = long_tail_indices(labels, imbalance_ratio=8, rule=rule, seed=5)
+    options = dict(imbalance_ratio=0.0, profile="auto", rule=rule, seed=5)
+    given = long_tail_indices(labels, **options, class_counts=np.bincount(labels[profile]).tolist())
+    np.testing.assert_array_equal(given, profile)
+    fewer = long_tail_indices(labels, **options, class_counts=(10, 14, 4))
+    assert np.bincount(labels[fewer]).tolist() == [10, 14, 4]
+    assert set(fewer) < set(given)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((3, 5), r"class_counts=\(3, 5\) has 2 numbers, but the data have 3 classes; legal: one"),
+        ((3, 11, 2), r"class_counts=\(3, 11, 2\): class 1 cannot have 11 training.*1 .. 10$"),
+        ((3, 5, 0), r"class 2 cannot have 0 training images; legal: 1 .. 10$"),
+    ],
+)
+def test_counts_that_the_data_cannot_give_are_refused(counts, message):
+    with pytest.raises(ConfigError, match=message):
+        long_tail_indices(np.tile(np.arange(3), 10), imbalance_ratio=0.0, class_counts=counts)
+
+
 def test_one_class_and_ratio_one():
     assert long_tail_indices(np.zeros(5, int), imbalance_ratio=3).tolist() == [0, 1, 2, 3, 4]
     labels = np.repeat([0, 1], 4)

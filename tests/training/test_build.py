@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from purenoise_jax.checkpoint.tree_names import by_name
+from purenoise_jax.config.identity import differences
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.methods.recipe import Recipe
@@ -17,7 +18,7 @@ from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training import build as build_module
 from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.loop import train_and_evaluate
-from purenoise_jax.training.records import header_lines, precision_note
+from purenoise_jax.training.records import header_lines, precision_note, subset_line
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
 
@@ -172,8 +173,57 @@ def test_the_choice_of_images_follows_every_field_of_it(tmp_path):
         choice(imbalance_ratio=10.0), choice(imbalance_ratio=5.0), choice(imbalance_ratio=10.0, seed=1),
         choice(imbalance_ratio=10.0, rule="first"), choice(imbalance_ratio=10.0, profile="step"),
         choice(profile="natural"), choice(profile="natural", limit=5),
+        choice(profile="auto", class_counts=(5, 9, 7, 2)),
     ]  # fmt: skip
     assert len(set(choices)) == len(choices)
+
+
+def test_a_run_of_chosen_classes_has_the_given_counts(npz):
+    fields = {"data.profile": "auto", "data.classes": (2, 0), "data.class_counts": (5, 6)}
+    config = tiny_config(npz, **fields)
+    validate(config)
+    experiment, options = build(config), run_options(config)
+    training = experiment.training
+    assert training.stats.class_counts.tolist() == [5, 6]
+    arrays = np.load(npz)
+    images = {
+        k: {image.tobytes() for image in arrays["train_images"][arrays["train_labels"] == k]}
+        for k in (2, 0)
+    }
+    for image, label in zip(training.images, training.labels, strict=True):
+        assert image.tobytes() in images[(2, 0)[label]]
+    assert len(experiment.dataset.class_names) == 2
+    assert np.bincount(experiment.dataset.test_labels).tolist() == [10, 10]
+    assert subset_line(options, 11, 30) == "class counts as given: 11 of 30 images"
+    swapped = build(tiny_config(npz, **fields | {"data.classes": (0, 2)}))
+    assert swapped.identity["dataset_content"] != experiment.identity["dataset_content"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"class_counts": (5, 9), "classes": (2, 0, 1)}, r"has 2 numbers, but data.classes=\(2, 0"),
+        ({"class_counts": (5, 9), "imbalance_ratio": 5.0}, r"imbalance_ratio=5.0 both set.*=0$"),
+        ({"class_counts": (5, 9), "profile": "natural"}, r"data.profile=natural both.*=auto$"),
+        ({"class_counts": (5, 9), "limit": 4}, r"data.limit=4 both set the number"),
+        ({"class_counts": (5, 9), "indices": "a.npy"}, r"class_counts=.*indices=a.npy both choose"),
+        ({"classes": (2, 0), "indices": "a.npy"}, r"data.classes=\(2, 0\) and data.indices=a.npy"),
+    ],
+)
+def test_class_counts_beside_another_choice_are_refused(tmp_path, fields, message):
+    fields = {"profile": "auto"} | fields
+    config = tiny_config(tmp_path, **{f"data.{name}": value for name, value in fields.items()})
+    with pytest.raises(ConfigError, match=message):
+        validate(config)
+
+
+def test_ratio_and_profile_do_not_tell_runs_with_class_counts_apart():
+    # Fields that such a run does not use; an earlier version may have recorded them resolved.
+    fixed = {"data.class_counts": [5, 9], "data.profile": "auto", "data.imbalance_ratio": 0.0}
+    assert differences(fixed, fixed | {"data.profile": "exp", "data.imbalance_ratio": 100.0}) == []
+    assert differences(fixed, fixed | {"data.class_counts": [5, 8]}) == [
+        "data.class_counts: [5, 9] there, [5, 8] here"
+    ]
 
 
 def test_methods_get_their_arguments(npz):

@@ -19,6 +19,7 @@ from purenoise_jax.runtime.constraints import (
     Names,
     OneOf,
     PerChannel,
+    PerClass,
     Real,
     Switch,
     Text,
@@ -34,7 +35,7 @@ FREE = {
     "data.feed", "data.workers", "data.on_bad",
     "model.pretrained", "checkpoint.epochs", "checkpoint.every_epochs",
     "method.m2m.network", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
-    "checkpoint.best", "eval.test", "eval.patience",
+    "checkpoint.best", "eval.test", "eval.train", "eval.patience",
 }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def another(path):
             value = value if isinstance(field.legal, OneOf) else (value,)
         case PerChannel():
             value = (0.25, 0.5, 0.75)
-        case Epochs():
+        case Epochs() | PerClass():
             value = (7, 8)
         case Text():
             value = "another"
