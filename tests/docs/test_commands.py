@@ -12,6 +12,7 @@ from tensorboard.plugins.core.core_plugin import CorePluginLoader as CoreLoader
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import compare, reproduce
+from launch.studies import tabular
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -46,6 +47,10 @@ def analyse(arguments):
 
 
 def make_table(arguments):
+    if arguments[0] == tabular.NAME:
+        given = tabular.parser().parse_args(arguments[1:])
+        assert bool(given.csv) == bool(given.label)
+        return
     assert reproduce.parser().parse_args(arguments).table in TABLES
 
 
