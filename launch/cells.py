@@ -16,7 +16,7 @@ from purenoise_jax.training.metrics import standard_error
 from purenoise_jax.training.selection import LAST
 
 from .plan import Cell, Plan, Table
-from .planning import tasks_of
+from .planning import tasks_of_cell
 
 MISSING = "missing"
 SHOTS = ("few", "medium", "many")
@@ -119,8 +119,8 @@ def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Ro
     """
     rows = []
     for cell in table.cells:
-        config = cell.config
-        last = [] if config is None else [tasks_of(config, s, root)[-1] for s in range(seeds)]
+        known = range(0 if cell.config is None else seeds)
+        last = [tasks_of_cell(cell, seed, root)[-1] for seed in known]
         ended = [(task.workdir, s) for task in last if (s := task.summary) is not None]
         found = tuple(of_epoch(summary, select) for _, summary in ended)
         rows.append(Row(cell, seeds, found, tuple(workdir for workdir, _ in ended)))

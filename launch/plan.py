@@ -182,6 +182,8 @@ class Cell:
             printed there; "" = none. A table with `shots` has three, joined by " / ".
         reproduction: number published by Lee and Lee, or in the second column; "" = none.
         needs: the data, network or method that a cell without a config waits for.
+        pretraining: config of a run, except the seed, whose network every run begins with; None =
+            random parameters. Runs that begin so have a single phase.
     """
 
     setting: str
@@ -190,6 +192,7 @@ class Cell:
     paper: str = ""
     reproduction: str = ""
     needs: str = ""
+    pretraining: ConfigDict | None = None
 
     def __post_init__(self) -> None:
         if (self.config is None) != bool(self.needs):
@@ -241,5 +244,11 @@ class Table:
         """Returns the table without cells whose run is that of an earlier one."""
         cells: dict[str, Cell] = {}
         for number, cell in enumerate(self.cells):
-            cells.setdefault(config_hash(cell.config) if cell.config else str(number), cell)
+            cells.setdefault(_key(cell) or str(number), cell)
         return dataclasses.replace(self, cells=tuple(cells.values()))
+
+
+def _key(cell: Cell) -> str:
+    """The same for two cells with the same runs; "" for a cell that has none."""
+    configs = (cell.config, cell.pretraining)
+    return " ".join(config_hash(config) for config in configs if config is not None)

@@ -22,7 +22,7 @@ from purenoise_jax.runtime.files import read_bytes, read_json
 from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.runtime.paths import expand
 
-from .plan import Table
+from .plan import Cell, Table
 from .step_cost import passes
 
 # Sources of data that have no name but that of their file or folder.
@@ -107,6 +107,29 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     return [*earlier, Task(config, _workdir(config, root), starts[-1])]
 
 
+def tasks_of_cell(cell: Cell, seed: int, root: Path) -> list[Task]:
+    """Lists the runs behind one number of a cell, in the order in which they must be done.
+
+    Args:
+        cell: with a config.
+        seed: of the runs.
+        root: folder of all runs.
+
+    Raises:
+        ValueError: the cell has no config, or begins with another network and has several phases.
+    """
+    if cell.config is None:
+        raise ValueError(f"{cell.setting}, {cell.method}: there is no config")
+    tasks = tasks_of(cell.config, seed, root)
+    if cell.pretraining is None:
+        return tasks
+    if len(tasks) > 1:
+        raise ValueError(f"{cell.setting}, {cell.method}: pretraining, and several phases")
+    earlier, config = tasks_of(cell.pretraining, seed, root), tasks[0].config
+    config.init_from, config.init_epoch = str(earlier[-1].workdir), 0
+    return [*earlier, Task(config, _workdir(config, root))]
+
+
 def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
     """A copy in which methods that no phase names have their defaults.
 
@@ -152,8 +175,8 @@ def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]
     """Lists every run of a table once: all cells with the first seed, then with the next."""
     found: dict[Path, Task] = {}
     for seed in seeds:
-        for config in table.configs:
-            for task in tasks_of(config, seed, root):
+        for cell in (each for each in table.cells if each.config is not None):
+            for task in tasks_of_cell(cell, seed, root):
                 other = found.setdefault(task.workdir, task)
                 if other.config.to_json() != task.config.to_json():
                     raise ConfigError(f"{task.workdir} would be the workdir of two runs")
@@ -244,6 +267,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     if config.model.pretrained:
         content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
         parts.append(hashlib.sha256(content).hexdigest())
+    if config.init_from and not config.init_epoch:
+        # The network of another run; of an earlier phase the config says all.
+        parts.append(Path(config.init_from).parent.name)
     if config.model.norm == "aux_bn":
         parts.append(config.init_aux_bn)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -22,6 +22,11 @@ from .simplifying import simplifying
 from .studies.fitting import fitting
 from .studies.majority import majority
 from .studies.progress import progress
+from .studies.ratio_architecture import ratio_architecture
+from .studies.ratio_augmentation import ratio_augmentation
+from .studies.ratio_batch_size import ratio_batch_size
+from .studies.ratio_methods import ratio_methods
+from .studies.ratio_pretraining import ratio_pretraining
 from .studies.ratios import ratios
 from .two_stage import two_stage
 from .zada_peers import zada_peers
@@ -336,11 +341,17 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "majority": majority,
     "fitting": fitting,
     "progress": progress,
+    "ratio_batch_size": ratio_batch_size,
+    "ratio_augmentation": ratio_augmentation,
+    "ratio_architecture": ratio_architecture,
+    "ratio_pretraining": ratio_pretraining,
+    "ratio_methods": ratio_methods,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
 NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam", "progress"), "resnet32")
 NETWORKS |= {"fitting": "resnet50_cifar"}
 NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
+NETWORKS |= dict.fromkeys(("ratio_architecture", "ratio_pretraining"), "")
 
 
 def make_table(name: str, plan: Plan) -> Table:

@@ -67,7 +67,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--seed", type=int, default=0, help="seed of the figure's random choices")
     parse.add_argument(
-        "--images", type=int, default=0, help="number of images; 0 = the figure's own"
+        "--images",
+        type=int,
+        default=0,
+        help="number of images, for boundaries and class_areas of planes; 0 = the figure's own",
     )
     parse.add_argument(
         "--rounds",
@@ -92,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="for subsets: a list of training images, one index per line",
+        help="for subsets and subset_images: a list of training images, one index per line",
     )
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse

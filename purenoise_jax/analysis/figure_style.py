@@ -40,7 +40,8 @@ class Options:
     Attributes:
         epoch: completed epochs of the checkpoints to show; None = the newest.
         seed: seed of every random choice of the figure.
-        images: number of noise images, and of images of each other kind; 0 = the figure's own.
+        images: number of noise images, and of images of each other kind, or of planes through
+            three images; 0 = the figure's own.
         ood_name: data set of out-of-distribution images; "" = the other CIFAR.
         ood_path: location of that data set; "" = beside the run's own data.
         indices: name and file of each given list of indices.

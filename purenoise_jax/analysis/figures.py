@@ -3,8 +3,12 @@
 from typing import NamedTuple
 
 from purenoise_jax.analysis import (
+    activation_maps,
     activations,
+    boundaries,
     class_accuracy,
+    class_areas,
+    class_errors,
     classification_ratio,
     confusion,
     curves,
@@ -15,8 +19,10 @@ from purenoise_jax.analysis import (
     images,
     noise_features,
     predictions,
+    rebalanced,
     reliability,
     scores,
+    subset_images,
     subsets,
     train_test_tsne,
     tsne,
@@ -47,6 +53,9 @@ FIGURES: dict[str, Entry] = {
         classification_ratio.draw,
         "training images classified as a class over its own, by epoch",
     ),
+    "class_errors": Entry(
+        class_errors.draw, "error of majority and minority classes, with seeds' standard errors"
+    ),
     "scores": Entry(
         scores.draw, "precision, recall, F1 and average precision of each class", ("epoch",)
     ),
@@ -59,8 +68,26 @@ FIGURES: dict[str, Entry] = {
     "images": Entry(
         images.draw, "a training batch, augmented, with its noise images", ("epoch", "images")
     ),
+    "rebalanced": Entry(
+        rebalanced.draw,
+        "images of an epoch by class: original, oversampled, with noise",
+        ("images",),
+    ),
     "subsets": Entry(
         subsets.draw, "overlap of the long-tailed subsets in use (one run)", ("indices",)
+    ),
+    "subset_images": Entry(
+        subset_images.draw,
+        "images that only one of the subsets has (one run)",
+        ("images", "indices"),
+    ),
+    "boundaries": Entry(
+        boundaries.draw,
+        "predicted classes on planes through three test images",
+        ("epoch", "images"),
+    ),
+    "class_areas": Entry(
+        class_areas.draw, "area of each class on many such planes", ("epoch", "images")
     ),
     "tsne": Entry(
         tsne.draw,
@@ -90,6 +117,11 @@ FIGURES: dict[str, Entry] = {
     "activations": Entry(
         activations.draw,
         "activations of natural and noise images around BN and DAR-BN",
+        ("epoch",),
+    ),
+    "activation_maps": Entry(
+        activation_maps.draw,
+        "channels of a natural and of a noise image in two layers",
         ("epoch",),
     ),
     "gradients": Entry(

@@ -231,7 +231,9 @@ def provenance(run: Run) -> list[Row]:
     origin = recorded.get("init_from")
     started = "random parameters" if recorded else NONE
     if origin:
-        started = f"{origin['workdir']} after epoch {origin['epoch']}"
+        epoch = origin.get("weights_after_epoch", origin["epoch"])
+        head = f"; the network, {origin['head']}" if "head" in origin else ""
+        started = f"{origin['workdir']} after epoch {epoch:g}{head}"
     rows = [
         Row("workdir", str(run.path)),
         Row("seed", str(run.config.seed)),

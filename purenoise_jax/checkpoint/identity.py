@@ -6,14 +6,23 @@ from typing import Any
 
 from purenoise_jax.runtime.errors import CheckpointError
 
+# Entries of a record that say which images and classes a run has.
+DATA = (
+    *("num_classes", "class_counts", "dataset_fingerprint", "dataset_content"),
+    *("normalize_mean", "normalize_std", "steps_per_epoch"),
+)
 
-def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
+
+def check_same(
+    there: Mapping[str, Any], here: Mapping[str, Any], where: str, if_data: str = ""
+) -> None:
     """Refuses a checkpoint of another run.
 
     Args:
         there: record of the checkpoint.
         here: JSON values that identify this run; each must be the same in the record.
         where: names the checkpoint in the message.
+        if_data: added to the message if no other entries than those of `DATA` differ.
 
     Raises:
         CheckpointError: naming every entry that differs.
@@ -24,7 +33,8 @@ def check_same(there: Mapping[str, Any], here: Mapping[str, Any], where: str) ->
         parts = "; ".join(
             f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
         )
-        raise CheckpointError(f"{where} is of another run: {parts}")
+        hint = f"; {if_data}" if if_data and {*differing} <= {*DATA} else ""
+        raise CheckpointError(f"{where} is of another run: {parts}{hint}")
 
 
 def _short(value: Any) -> str:

@@ -33,7 +33,12 @@ def check_fields_agree(config: ConfigDict) -> None:
     if config.init_from and config.init_epoch >= config.num_epochs:
         raise ConfigError(
             f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
-            "otherwise nothing is left to train"
+            "otherwise nothing is left to train; init_epoch=0 takes over the network alone"
+        )
+    if config.init_from and not config.init_epoch and config.model.pretrained:
+        raise ConfigError(
+            f"init_from={config.init_from} with init_epoch=0 and model.pretrained="
+            f"{config.model.pretrained} both give the weights to start with; legal: one of them"
         )
     data, opt = config.data, config.optimizer
     refuse_idle_statistics(

@@ -67,8 +67,9 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "init_epoch": Field(
         160,
-        "with init_from: completed epochs of the checkpoint to start from",
-        Integer(1),
+        "with init_from: completed epochs of the checkpoint to start from; 0 = only the network of "
+        "its newest one is taken over, and a head for other classes is re-initialised",
+        Integer(0),
         fixed=False,
     ),
     "init_aux_bn": Field(

@@ -47,7 +47,9 @@ def recorded_fields(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         Dotted path -> JSON value. Empty if there is no config, or a damaged one, which other
         functions refuse.
     """
-    origins = [workdir, *([Path(config.init_from).expanduser()] if config.init_from else [])]
+    # A run that takes over the network alone is a run of its own.
+    continues = config.init_from and config.init_epoch
+    origins = [workdir, *([Path(config.init_from).expanduser()] if continues else [])]
     for folder in origins:
         path = folder / CONFIG_FILE
         try:

@@ -45,6 +45,8 @@ class Phase:
         reset: parts of the state that get their initial values at its start, of `RESETS`.
         tx: its optimiser, if it has a weight decay of its own; the state of the optimiser has the
             same structure in all phases. None = that of the run.
+        frozen: parts of the network that do not train, of `methods.freezing.FREEZABLE`; the recipe
+            says the same.
     """
 
     start: int
@@ -52,6 +54,7 @@ class Phase:
     recipe: Recipe
     reset: tuple[str, ...] = ()
     tx: optax.GradientTransformation | None = None
+    frozen: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,16 +38,28 @@ class Matrix(NamedTuple):
 
 
 def header_lines(
-    options: RunOptions, workdir: Path, experiment: Experiment, state: TrainState
+    options: RunOptions,
+    workdir: Path,
+    experiment: Experiment,
+    state: TrainState,
+    init_from: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Lines of the header, by name."""
+    """Lines of the header, by name.
+
+    Args:
+        options: of the run.
+        workdir: of the run.
+        experiment: what is run.
+        state: of which the parameters are counted.
+        init_from: the run with whose checkpoint it began, see `RestorePoint`.
+    """
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     model = f"{options.model}, {options.norm}"
     if options.noise_grad != "auto" or options.norm == "dar_bn":
         model += f" ({options.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
-    starts = [(phase.start, phase.methods) for phase in experiment.phases]
+    starts = [(phase.start, _shown(phase)) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
     done = int(state.step) / steps
     if device.platform == "cpu":
@@ -62,6 +74,8 @@ def header_lines(
     else:
         cost = ""
     weights = {} if experiment.pretrained is None else {"weights": experiment.pretrained.note}
+    if init_from and "head" in init_from:
+        weights = {"weights": weights_line(init_from)}
     return {
         "workdir": str(workdir),
         "devices": f"{experiment.placement.mesh.size} x {device.platform} ({device.device_kind})",
@@ -84,6 +98,23 @@ def header_lines(
         "rate": rate_line(experiment.rates),
         **({"time": cost} if cost else {}),
     }
+
+
+def _shown(phase: Phase) -> tuple[str, ...]:
+    """The methods of a phase, and the parts of the network that do not train."""
+    if not phase.frozen:
+        return phase.methods
+    return (f"{' + '.join(phase.methods)} ({', '.join(phase.frozen)} frozen)",)
+
+
+def weights_line(init_from: Mapping[str, Any]) -> str:
+    """Names the run whose network alone was taken over, and says how the head began.
+
+    Args:
+        init_from: of such a run, see `RestorePoint`.
+    """
+    epoch = init_from["weights_after_epoch"]
+    return f"{init_from['workdir']} after epoch {epoch:g}; {init_from['head']}"
 
 
 def facts_of(fields: Mapping[str, Any], options: RunOptions, experiment: Experiment) -> Facts:

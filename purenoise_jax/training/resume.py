@@ -20,6 +20,7 @@ from purenoise_jax.checkpoint.init_transforms import (
 )
 from purenoise_jax.checkpoint.manager import FOLDER, STAGING, TRASH, Checkpoints
 from purenoise_jax.checkpoint.record_fields import ABSENT, check_fields
+from purenoise_jax.checkpoint.run_weights import read_run_weights
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime import files, workdir_lock
 from purenoise_jax.runtime.errors import CheckpointError
@@ -90,13 +91,14 @@ def find_restore_point(
     """Finds the point to start from; changes nothing on disk.
 
     It is the newest undamaged checkpoint of this run, otherwise the checkpoint of `init_from` after
-    `init_epoch` epochs, momentum included, otherwise random parameters.
+    `init_epoch` epochs, momentum included, otherwise random parameters. With an `init_epoch` of 0
+    only the network of the newest checkpoint of `init_from` is taken over.
 
     Args:
         experiment: what is run.
         checkpoints: of this run.
         init_from: workdir of another run, or "".
-        init_epoch: its completed epochs.
+        init_epoch: its completed epochs; 0 = its network alone, at epoch 0 of this run.
         init_aux_bn: for a checkpoint without auxiliary layers, see `init_transforms.aux_norm`.
         fresh: a start from scratch is wanted where there is nothing to continue from.
         force_fresh: start from scratch even where there is.
@@ -117,7 +119,7 @@ def find_restore_point(
         here = {**identity, "steps_per_epoch": steps_per_epoch}
         where = str(checkpoints.folder / str(own))
         check_fields(record, where)
-        check_same(record, here, where)
+        check_same(record, here, where, _with_other_data(checkpoints.folder.parent))
         began = record["init_from"] or "random parameters"
         if origin and not _holds(record["init_from"], origin):
             raise CheckpointError(
@@ -132,6 +134,8 @@ def find_restore_point(
     if not init_from:
         return RestorePoint
     source = Checkpoints(init_from)
+    if origin and not init_epoch:
+        return _from_weights(experiment, source, init_from, init_aux_bn)
     records, damaged = {}, []
     for step in source.steps():
         try:
@@ -149,7 +153,12 @@ def find_restore_point(
     # that began with a file of weights, and not need the file itself.
     optional = {"frozen"} | ({"pretrained"} if identity["pretrained"] is None else set())
     same = {name: value for name, value in identity.items() if name not in optional}
-    check_same(records[found[0]], same, f"init_from={init_from}")
+    check_same(
+        records[found[0]],
+        same,
+        f"init_from={init_from}",
+        "init_epoch=0 takes over its network alone, for other classes or images",
+    )
     step, target = found[0], experiment.target()
     add_aux = aux_norm(init_aux_bn)
     transforms = [new_projector(), add_aux, class_scale(), new_memory(experiment.memory)]
@@ -165,6 +174,48 @@ def find_restore_point(
         return RestorePoint(state, init_from=origin)
 
     return read
+
+
+def _from_weights(
+    experiment: Experiment, source: Checkpoints, init_from: str, init_aux_bn: str
+) -> Callable[[], RestorePoint]:
+    """Finds the network of another run, for a run of its own; see `find_restore_point`."""
+    step = source.newest()
+    if step is None:
+        raise CheckpointError(f"init_from={init_from}: there is no checkpoint")
+    record = source.record(step)
+    where = f"init_from={init_from}"
+    check_same(record, {"model": experiment.identity["model"]}, where)
+
+    def read() -> RestorePoint:
+        placement = experiment.placement
+        weights = read_run_weights(
+            source,
+            step,
+            experiment.target(),
+            class_names=experiment.dataset.class_names,
+            aux=init_aux_bn,
+            sharding=placement.replicated,
+            where=where,
+        )
+        source.close()
+        state = weights.into(experiment.init(), placement.replicate, experiment.memory)
+        origin = {
+            "workdir": str(Path(init_from).resolve()),
+            "epoch": 0,
+            "weights_after_epoch": record["epoch"],
+            "head": weights.note,
+        }
+        return RestorePoint(state, init_from=origin)
+
+    return read
+
+
+def _with_other_data(workdir: Path) -> str:
+    return (
+        "other images are another run: a new workdir with "
+        f"--config.init_from={workdir} --config.init_epoch=0 starts it with the network of this one"
+    )
 
 
 def remove_if_unused(workdir: Path) -> None:

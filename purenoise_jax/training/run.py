@@ -94,7 +94,15 @@ class TrainingRun:
             facts = records.facts_of(setup.config_record["fixed"], self._options, self.experiment)
             self._log = MetricsWriter(workdir, continued, display.warn, facts)
             cleanup.callback(self._log.close)
-        display.header(records.header_lines(self._options, workdir, self.experiment, self.state))
+        display.header(
+            records.header_lines(
+                self._options,
+                workdir,
+                self.experiment,
+                self.state,
+                self._restored.init_from,
+            )
+        )
         for line in setup.messages():
             display.note(line)
         for line in self.experiment.training.shared:

@@ -12,7 +12,7 @@ from tensorboard.plugins.core.core_plugin import CorePluginLoader as CoreLoader
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import compare, reproduce
-from launch.studies import tabular
+from launch.studies import tabular, toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -143,6 +143,7 @@ PROGRAMS = {
     "python -m launch.compare": compare_methods,
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
+    "python -m launch.studies.toy": lambda given: toy.parser().parse_args(given),
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),

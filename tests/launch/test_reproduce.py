@@ -14,7 +14,7 @@ from rich.console import Console
 from launch import cells, planning, reproduce, tables
 from launch.engines import one_run
 from launch.plan import Cell, Plan, Table
-from launch.planning import Task, tasks_of, tasks_of_table, training_pflop
+from launch.planning import Task, tasks_of, tasks_of_cell, tasks_of_table, training_pflop
 from launch.tables import CUI, TABLES, make_table
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.validation import validate
@@ -48,7 +48,9 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
     table = make_table(name, plan)
     assert len({(c.setting, c.method) for c in table.cells}) == len(table.cells)
     tasks = tasks_of_table(table, range(2), tmp_path)
-    last = [tasks_of(c, seed, tmp_path)[-1].workdir for c in table.configs for seed in (0, 1)]
+    runnable = [cell for cell in table.cells if cell.config is not None]
+    by_cell = [tasks_of_cell(cell, seed, tmp_path) for cell in runnable for seed in (0, 1)]
+    last = [tasks_for_one[-1].workdir for tasks_for_one in by_cell]
     assert len(set(last)) == len(last), "no two cells are the same run"
     lengths = {max(plan.scaled(epochs), 1) for epochs in LENGTHS}
     for task in tasks:
@@ -59,7 +61,7 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
         assert (second or [task.config.num_epochs])[0] in lengths
         assert training_pflop(task) > 0
     # One folder is one run: nothing that differs shares one.
-    everything = [t for c in table.configs for s in (0, 1) for t in tasks_of(c, s, tmp_path)]
+    everything = [task for tasks_for_one in by_cell for task in tasks_for_one]
     pairs = {(t.workdir, t.config.to_json()) for t in everything}
     assert len(pairs) == len({workdir for workdir, _ in pairs}) == len(tasks)
     # A run comes after the run that it starts from.
