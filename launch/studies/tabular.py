@@ -115,21 +115,14 @@ def plan_counts(pool: Sequence[int], number: int, most: int) -> np.ndarray:
         ConfigError: fewer than two sets are left.
     """
     ratios = grid(number)
-    # Rounding may ask for a row more than this bound has.
     total = int(min(most, *np.array(pool) * (1 + ratios[[0, -1]]) / (1, ratios[-1])))
-    while total > 1 and (np.max(_counts(ratios, total), axis=0) > pool).any():
-        total -= 1
     # The set with a ratio of 1 has equal shares.
     total -= total % 2
     # Sorted by the rows of the frequent class, of which the lowest ratio has most.
-    counts = np.unique(_counts(ratios, max(total, 2)), axis=0)[::-1]
+    counts = np.unique([counts_of(ratio, max(total, 2)) for ratio in ratios], axis=0)[::-1]
     if total < 2 or len(counts) < 2:
         raise ConfigError(f"{pool[0]} and {pool[1]} rows to train on are too few for two ratios")
     return counts
-
-
-def _counts(ratios: np.ndarray, total: int) -> list[tuple[int, int]]:
-    return [counts_of(ratio, total) for ratio in ratios]
 
 
 def class_accuracies(model: str, rows: TwoClasses, counts: np.ndarray, seed: int) -> np.ndarray:

@@ -38,7 +38,7 @@ def csv_file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("pool", [(179, 106), (60, 40), (20_000, 6_000), (50, 3000)])
+@pytest.mark.parametrize("pool", [(179, 106), (60, 40), (20_000, 6_000), (50, 3000), (7, 5)])
 @pytest.mark.parametrize("number", [9, 25])
 def test_training_sets_have_one_size_and_fit_the_rows_that_there_are(pool, number):
     counts = tabular.plan_counts(pool, number, 5000)
@@ -48,7 +48,9 @@ def test_training_sets_have_one_size_and_fit_the_rows_that_there_are(pool, numbe
     ratios = counts[:, 1] / counts[:, 0]
     assert (np.diff(ratios) > 0).all() and 1 in ratios
     # Two rows more would be too many.
-    assert total[0] > 4990 or total[0] + 8 > min(pool[0] * 1.0032, pool[1] * 3.69 / 2.69)
+    lowest, highest = (10**exponent for exponent in (-2.5, 0.43))
+    rows = min(pool[0] * (1 + lowest), pool[1] * (1 + highest) / highest, 5000)
+    assert total[0] > rows - 2
 
 
 def test_many_rows_have_all_ratios_of_the_source():
