@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
-from launch import compare, reproduce
+from launch import compare, reproduce, tune
 from launch.studies import tabular, toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
@@ -57,6 +57,13 @@ def compare_methods(arguments):
         validate(cell.config)
 
 
+def search_fields(arguments):
+    # Its draws need no folder.
+    args, fields = tune.parser().parse_known_args(arguments)
+    plan = tune.SearchPlan(args, fields, ROOT / "absent")
+    validate(plan.config_of(0, plan.rounds[0].epochs))
+
+
 def run_installed(arguments):
     if arguments[0] not in COMMANDS:
         return train(arguments)
@@ -64,7 +71,7 @@ def run_installed(arguments):
         # Only named.
         return
     module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
-    folder = "launch" if arguments[0] in ("compare", "reproduce") else "purenoise_jax"
+    folder = "launch" if arguments[0] in ("compare", "tune", "reproduce") else "purenoise_jax"
     program = f"python -m {folder}.{module.get(arguments[0], arguments[0])}"
     first = arguments[:1] if arguments[0] in ("report", "verify") else []
     PROGRAMS[program]([*first, *arguments[1:]])
@@ -135,6 +142,7 @@ PROGRAMS = {
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
     "python -m launch.studies.toy": lambda given: toy.parser().parse_args(given),
+    "python -m launch.tune": search_fields,
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
