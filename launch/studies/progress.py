@@ -113,13 +113,14 @@ def _label(panels: Sequence[Axes], found: Fitting, order: np.ndarray) -> None:
     for axes, k, place in zip(panels, _shown(order), SHOWN, strict=False):
         axes.axhline(100, color="#888888", lw=1, ls=":", zorder=0)
         count = found.class_counts[k]
-        axes.set(title=f"{place} class, {count:,} images", xlabel="completed epochs")
+        axes.set_title(f"{place} class, {count:,} images", fontsize=9)
+        axes.set_xlabel("completed epochs")
         # Below 0, so that a line of zeros is seen.
         axes.set_ylim(bottom=-3)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     for axes, title in zip(panels[len(SHOWN) :], ("training", "test"), strict=True):
-        axes.set(title=f"{title} accuracy (%), last epoch", ylim=(-3, 103))
-        axes.set_xlabel("class, most frequent first")
+        axes.set_title(f"{title} accuracy (%), last epoch", fontsize=9)
+        axes.set(xlabel="class, most frequent first", ylim=(-3, 103))
 
 
 def _test_accuracy(row: Row) -> list[float | None]:
