@@ -44,11 +44,12 @@ RECORDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A cell and the summaries of its finished runs."""
+    """A cell, the summaries of its finished runs, and their workdirs in the same order."""
 
     cell: Cell
     wanted: int
     summaries: tuple[dict[str, Any], ...]
+    workdirs: tuple[Path, ...] = ()
 
     def number(self, name: str, index: int | None = None) -> str:
         """Mean and standard error in percent over the finished runs, and the number missing."""
@@ -120,8 +121,9 @@ def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Ro
     for cell in table.cells:
         known = range(0 if cell.config is None else seeds)
         last = [tasks_of_cell(cell, seed, root)[-1] for seed in known]
-        found = tuple(of_epoch(s, select) for s in (t.summary for t in last) if s is not None)
-        rows.append(Row(cell, seeds, found))
+        ended = [(task.workdir, s) for task in last if (s := task.summary) is not None]
+        found = tuple(of_epoch(summary, select) for _, summary in ended)
+        rows.append(Row(cell, seeds, found, tuple(workdir for workdir, _ in ended)))
     return rows
 
 

@@ -3,8 +3,8 @@
 Published are single runs of Zhang et al. 2021 ("Bag of Tricks"; mixup and its relatives with 400
 epochs), and means with errors of Wang et al. 2023 (DDC), both with ResNet-32, flip and crop. Both
 report the best epoch on the test set; ours is the last. By the default config of the code of Zhang
-et al., their focal loss is the sigmoid form with gamma 2, and their class-balanced weights have a
-beta of 0.999; ours are this package's defaults.
+et al., their focal loss is the sigmoid form with gamma 2, their class-balanced weights have a beta
+of 0.999, and tau-normalisation keeps the bias; ours are this package's defaults.
 """
 
 from collections.abc import Sequence

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EPOCHS = 200
 # The mini tier, on which two CPU cores take about two minutes a run.
 MINI_EPOCHS, MINI_MODEL, MINI_SIZE = 40, "resnet8", 16
+# A projector of 2048 x 2048 would take most of such a run's time.
+MINI_VICREG = 256
 # Read by path, because the config files lie elsewhere in an installed package.
 MODULES: dict[str, ModuleType] = {
     name: beside(str(packaged.folder() / "__init__.py"), file)
@@ -39,6 +41,8 @@ DECIDED = {
     "seed", "num_epochs", "init_from", "init_epoch", "model.name", "data.name", "data.augment",
     "data.imbalance_ratio", "data.indices", "data.rule",
 }  # fmt: skip
+# What small runs leave out, unless a table is about it.
+SPARSE = {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
 # Fields that a started run may change, but that change the result of a new one.
 STARTS = {"init_aux_bn"}
 
@@ -153,14 +157,15 @@ class Plan:
             fields |= {"data.image_size": MINI_SIZE, "data.crop_padding": 2}
             if "cutout" in fields.get("data.augment", config.data.augment):
                 fields["data.cutout_size"] = MINI_SIZE // 2
-            fields |= {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
+            if config.model.projector == "vicreg":
+                fields["model.projector_width"] = MINI_VICREG
+            fields = SPARSE | fields
         wrong = [name for name in self.overrides if name in fields or name in DECIDED]
         if wrong:
             raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
         if self.quick:
             classes = 100 if "100" in dataset else 10
-            fields |= {"data.limit": 600 // classes, "eval.every_epochs": 0}
-            fields |= {"checkpoint.every_epochs": 0, "report": False}
+            fields = SPARSE | fields | {"data.limit": 600 // classes}
         config.update_from_flattened_dict(fields | self.overrides)
         return config
 

@@ -257,6 +257,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     unseeded.seed = 0
     # These change a result, but are not in the config hash, because a run may change them later.
     parts = [config_hash(unseeded)]
+    if config.eval.train:
+        # A finished run of another table has no such records, and would not be trained again.
+        parts.append("eval.train")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
             content = read_bytes(expand(data[field], f"data.{field}"))

@@ -72,7 +72,7 @@ def procrustean(plan: Plan) -> Table:
     )
 
 
-def _config(
+def recipe(
     plan: Plan,
     dataset: str,
     method: str,
@@ -81,6 +81,16 @@ def _config(
     model: str = "resnet32",
     **fields: Any,
 ) -> ConfigDict:
+    """The config of a method in the recipe of the source, except MFW.
+
+    Args:
+        plan: of the table.
+        dataset: a key of `plan.MODULES`.
+        method: of its config file.
+        profile: `LONG` or `STEP`.
+        model: the published network.
+        **fields: config fields, with "__" for a dot.
+    """
     if profile == STEP:
         fields["data__profile"] = "step"
     return plan.config(
@@ -96,7 +106,7 @@ def _config(
     )
 
 
-def _mfw(
+def mfw_recipe(
     plan: Plan,
     dataset: str,
     *,
@@ -106,7 +116,18 @@ def _mfw(
     method: str = "mfw",
     **fields: Any,
 ) -> ConfigDict:
-    return _config(
+    """The config of MFW in the recipe of the source.
+
+    Args:
+        plan: of the table.
+        dataset: a key of `plan.MODULES`.
+        profile: `LONG` or `STEP`.
+        alpha: of its Beta distribution; None = the best published for the data.
+        beta: of its weight function; None = that of the source for the profile.
+        method: "mfw", or with others.
+        **fields: config fields, with "__" for a dot.
+    """
+    return recipe(
         plan,
         dataset,
         method,
@@ -122,7 +143,7 @@ def _comparison(plan: Plan, dataset: str, profile: str) -> list[Cell]:
     setting = f"{dataset.removesuffix('-LT')}, {profile}, ratio 100"
     erm, mixup, manifold = OTHERS[dataset, profile]
     cells = [
-        Cell(setting, name, _config(plan, dataset, method, profile=profile), number)
+        Cell(setting, name, recipe(plan, dataset, method, profile=profile), number)
         for name, method, number in (
             ("ERM", "erm", erm),
             ("mixup", "mixup", mixup),
@@ -135,16 +156,16 @@ def _comparison(plan: Plan, dataset: str, profile: str) -> list[Cell]:
             f"method__{method}__weight_fn": "sigmoid",
             f"method__{method}__beta": BETA[profile],
         }
-        config = _config(plan, dataset, method, profile=profile, **weighting)
+        config = recipe(plan, dataset, method, profile=profile, **weighting)
         cells.append(Cell(setting, f"{method}, weight function, reconstructed", config))
     for alpha, number in ALPHAS[dataset, profile].items():
-        config = _mfw(plan, dataset, profile=profile, alpha=alpha)
+        config = mfw_recipe(plan, dataset, profile=profile, alpha=alpha)
         cells.append(Cell(setting, f"{MFW}, alpha {alpha:g}", config, number))
     for beta in BETAS[profile]:
-        config = _mfw(plan, dataset, profile=profile, beta=beta)
+        config = mfw_recipe(plan, dataset, profile=profile, beta=beta)
         name = f"{MFW}, alpha {BEST[dataset, profile]:g}, beta {beta:g}"
         cells.append(Cell(setting, name, config))
-    config = _mfw(plan, dataset, profile=profile, method="mfw+drw")
+    config = mfw_recipe(plan, dataset, profile=profile, method="mfw+drw")
     cells.append(Cell(setting, f"{MFW}, DRW", config))
     return cells
 
@@ -153,10 +174,10 @@ def _large_ratios(plan: Plan) -> list[Cell]:
     dataset, cells = "CIFAR-10-LT", list[Cell]()
     for ir, numbers in LARGE.items():
         configs = (
-            _config(plan, dataset, "erm", ir=ir),
-            _config(plan, dataset, "cdt", ir=ir),
-            _mfw(plan, dataset, ir=ir),
-            _mfw(plan, dataset, ir=ir, method="mfw+drw"),
+            recipe(plan, dataset, "erm", ir=ir),
+            recipe(plan, dataset, "cdt", ir=ir),
+            mfw_recipe(plan, dataset, ir=ir),
+            mfw_recipe(plan, dataset, ir=ir, method="mfw+drw"),
         )
         names = ("ERM", "CDT", MFW, f"{MFW}, DRW")
         for name, config, number in zip(names, configs, numbers, strict=True):
@@ -169,10 +190,10 @@ def _strong(plan: Plan) -> list[Cell]:
     fields: dict[str, Any] = {"ir": 200, "data__augment": STRONG}
     setting = "CIFAR-100, long-tailed, ratio 200, stronger augmentation"
     return [
-        Cell(setting, "ERM", _config(plan, dataset, "erm", **fields)),
-        Cell(setting, "SEQL", _config(plan, dataset, "seql", **fields), "43.4"),
-        Cell(setting, MFW, _mfw(plan, dataset, **fields), "47.8"),
-        Cell(setting, f"{MFW}, DRW", _mfw(plan, dataset, method="mfw+drw", **fields)),
+        Cell(setting, "ERM", recipe(plan, dataset, "erm", **fields)),
+        Cell(setting, "SEQL", recipe(plan, dataset, "seql", **fields), "43.4"),
+        Cell(setting, MFW, mfw_recipe(plan, dataset, **fields), "47.8"),
+        Cell(setting, f"{MFW}, DRW", mfw_recipe(plan, dataset, method="mfw+drw", **fields)),
     ]
 
 
@@ -181,7 +202,7 @@ def _densenet(plan: Plan) -> list[Cell]:
     for ir, (erm, mfw) in DENSENET.items():
         setting = f"CIFAR-10, long-tailed, ratio {ir}, DenseNet-121"
         cells += [
-            Cell(setting, "ERM", _config(plan, dataset, "erm", ir=ir, model=model), erm),
-            Cell(setting, MFW, _mfw(plan, dataset, ir=ir, model=model), mfw),
+            Cell(setting, "ERM", recipe(plan, dataset, "erm", ir=ir, model=model), erm),
+            Cell(setting, MFW, mfw_recipe(plan, dataset, ir=ir, model=model), mfw),
         ]
     return cells

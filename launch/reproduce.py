@@ -1,6 +1,7 @@
 """Runs a table of the papers and prints our numbers beside the published ones.
 
     python -m launch.reproduce TABLE [--seeds 4] [--quick] [--dry-run]
+    python -m launch.reproduce STUDY ...
 
 Finished runs are skipped, interrupted ones continue, and a plain run is trained only once for all
 runs that start from it. Each run has a folder under --out; the table is made from these folders.
@@ -9,7 +10,7 @@ runs that start from it. Each run has a folder under --out; the table is made fr
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from .engines.one_run import train_one
 from .plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from .planning import Task, tasks_of_table, training_pflop
 from .run_states import show_states
+from .studies import tabular
 from .tables import TABLES, make_table
 
 FAILED = 1
@@ -48,17 +50,25 @@ DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
     "data.limit": ((0,), "the table is about whole subsets"),
 }
 
+# Studies that train none of our networks: each takes the rest of the command line.
+STUDIES: dict[str, Callable[[Sequence[str]], int]] = {tabular.NAME: tabular.main}
+
 
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     listing = "\n".join(
         f"  {name:<15}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
     )
+    studies = "\n".join(
+        f"  {name:<15}{(sys.modules[study.__module__].__doc__ or '').partition(chr(10))[0]}"
+        for name, study in STUDIES.items()
+    )
     parse = Parser(
         prog="python -m launch.reproduce",
         description="Runs a table of the papers, skipping finished runs, and prints our "
         "numbers beside the published ones.",
-        epilog=f"tables:\n{listing}\n\nexample:\n"
+        epilog=f"tables:\n{listing}\n\nstudies with arguments of their own, see STUDY --help:\n"
+        f"{studies}\n\nexample:\n"
         "  python -m launch.reproduce resnet32 --seeds 4 --data data --out runs/reproduce",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -193,6 +203,8 @@ def _rate(tasks: Sequence[Task]) -> float | None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
+    if argv and argv[0] in STUDIES:
+        return STUDIES[argv[0]](argv[1:])
     return run_command(
         partial(_reproduce, argv),
         debug="--debug" in argv,
@@ -204,7 +216,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     console = SafeConsole(soft_wrap=True)
     if args.table not in TABLES:
-        raise unknown("TABLE", args.table, TABLES)
+        raise unknown("TABLE", args.table, [*TABLES, *STUDIES])
     plan = make_plan(args)
     seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
     if seeds < 1 or plan.epochs < 1:

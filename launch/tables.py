@@ -19,11 +19,15 @@ from .plan import Cell, Plan, Table
 from .procrustean import procrustean
 from .sam_table import sam_table
 from .simplifying import simplifying
+from .studies.fitting import fitting
+from .studies.majority import majority
+from .studies.progress import progress
 from .studies.ratio_architecture import ratio_architecture
 from .studies.ratio_augmentation import ratio_augmentation
 from .studies.ratio_batch_size import ratio_batch_size
 from .studies.ratio_methods import ratio_methods
 from .studies.ratio_pretraining import ratio_pretraining
+from .studies.ratios import ratios
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
@@ -333,6 +337,10 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "sam": sam_table,
     "two_stage": two_stage,
     "ladder": ladder,
+    "ratios": ratios,
+    "majority": majority,
+    "fitting": fitting,
+    "progress": progress,
     "ratio_batch_size": ratio_batch_size,
     "ratio_augmentation": ratio_augmentation,
     "ratio_architecture": ratio_architecture,
@@ -340,7 +348,8 @@ TABLES: dict[str, Callable[[Plan], Table]] = {
     "ratio_methods": ratio_methods,
 }
 # Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam"), "resnet32")
+NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam", "progress"), "resnet32")
+NETWORKS |= {"fitting": "resnet50_cifar"}
 NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
 NETWORKS |= dict.fromkeys(("ratio_architecture", "ratio_pretraining"), "")
 

@@ -4,6 +4,7 @@ python -m purenoise_jax.main --config configs/digits_lt.py --workdir runs/digits
 """
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -96,10 +97,15 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
         display = Display(active=jax.process_index() == 0)
         for line in told:
             display.note(line)
-        at_end = None
-        if values.config.report:
-            at_end = partial(write_report, workdir, display, values.debug)
+        at_end = partial(_end, workdir, display, values)
         train_and_evaluate(values.config, workdir, display, at_end)
+
+
+def _end(workdir: Path, display: Display, values: flags.FlagValues, experiment: Experiment) -> None:
+    """Says where to see the finished run."""
+    display.note(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
+    if values.config.report:
+        write_report(workdir, display, values.debug, experiment)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.run_record import CONFIG_FILE, saved_config
 from purenoise_jax.runtime.files import write_json
 from purenoise_jax.training.confusion import FILES, Confusion, save
-from purenoise_jax.training.metrics import summarize
+from purenoise_jax.training.metrics import TRAINING_SET, summarize
 from purenoise_jax.training.records import LISTED
 
 # Name in metrics.jsonl -> name in summary.json.
@@ -43,11 +43,19 @@ def top5_of(confusion: Confusion) -> np.ndarray:
     return (confusion.by_true() + confusion.correct()) // 2
 
 
+def training_numbers(matrix: np.ndarray, counts: list[int]) -> dict[str, Any]:
+    """The numbers that an evaluation of the training images records, from int[K, K]."""
+    found = numbers_of(Confusion.from_dense(matrix), counts)
+    del found["confusion_matrix"]
+    return {**found, "predicted_images": matrix.sum(axis=0).tolist()}
+
+
 def write_run(
     path: Path,
     *,
     counts: list[int],
     evaluations: dict[int, np.ndarray | Confusion],
+    training: dict[int, np.ndarray] | None = None,
     names: list[str] | None = None,
     epochs: int = 4,
     finished: bool = True,
@@ -60,6 +68,7 @@ def write_run(
         path: path of the workdir.
         counts: training images per class.
         evaluations: confusion matrix by epoch; the last is the summary's.
+        training: confusion matrix of the training images by epoch; None = not evaluated.
         names: class names.
         epochs: number of epochs.
         finished: True to write summary.json.
@@ -83,6 +92,9 @@ def write_run(
         if epoch in evaluations:
             found = numbers_of(matrices[epoch], counts)
             record |= {f"test/{name}": value for name, value in found.items()}
+        if epoch in (training or {}):
+            found = training_numbers(training[epoch], counts)
+            record |= {f"{TRAINING_SET}/{name}": value for name, value in found.items()}
         lines.append(record)
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
@@ -110,6 +122,8 @@ def write_run(
             "seconds": 3700.0,
             "versions": {"python": "3.11.7", "commit": "0123abc", "device": "cpu cpu"},
         }
+        if epochs in (training or {}):
+            entries[TRAINING_SET] = training_numbers(training[epochs], counts)
         entries |= summary or {}
         write_json(path / "summary.json", {k: v for k, v in entries.items() if v is not None})
     return path

@@ -67,7 +67,16 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--seed", type=int, default=0, help="seed of the figure's random choices")
     parse.add_argument(
-        "--images", type=int, default=0, help="number of images; 0 = the figure's own"
+        "--images",
+        type=int,
+        default=0,
+        help="number of images, for boundaries and class_areas of planes; 0 = the figure's own",
+    )
+    parse.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="number of random sub-samples; 0 = the figure's own",
     )
     parse.add_argument(
         "--data", default="", metavar="PATH", help="location of the data, if it has moved"
@@ -86,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="for subsets: a list of training images, one index per line",
+        help="for subsets and subset_images: a list of training images, one index per line",
     )
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
@@ -115,7 +124,7 @@ def _analyse(argv: Sequence[str]) -> int:
     names = [*FIGURES, *MORE]
     if args.figure not in names:
         raise unknown("FIGURE", args.figure, names)
-    for name in ("images", "seed"):
+    for name in ("images", "rounds", "seed"):
         if getattr(args, name) < 0:
             raise ConfigError(f"--{name}={getattr(args, name)} is not legal; legal: at least 0")
     options = Options(
@@ -125,6 +134,7 @@ def _analyse(argv: Sequence[str]) -> int:
         args.ood,
         args.ood_data,
         tuple(map(_named_file, args.indices)),
+        args.rounds,
     )
     _refuse_unused(args.figure, options)
     runs = load_runs(args.runs, args.data)

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from purenoise_jax.analysis.features import noisy_batches
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
+from purenoise_jax.data.batch import Batch
 from purenoise_jax.data.pixels import normalize
 from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import Run
@@ -70,24 +71,32 @@ def layer_of(paths: Sequence[str]) -> str:
     return paths[min(1, len(paths) - 1)]
 
 
+def inputs_of_norms(network: Network, batch: Batch, seed: int) -> dict[str, jax.Array]:
+    """Returns the input of each norm for a batch in training mode, in the order of their calls.
+
+    Args:
+        network: network of a run.
+        batch: from `training_batches`.
+        seed: seed of dropout.
+    """
+    batch_builder = network.experiment.batch_builder
+    # Without jit, which would sort the names and lose the order of the calls.
+    return norm_inputs(
+        network.experiment.model,
+        network.variables,
+        normalize(batch["image"], batch_builder.mean, batch_builder.std),
+        batch["noise_mask"],
+        batch["valid"],
+        train=True,
+        rngs={"dropout": rng.root(seed)},
+    )
+
+
 def stages(run: Run, options: Options) -> tuple[str, Stages]:
     """Returns the layer's path in the network and the activations around it for one batch."""
-    network, batch_builder = Network(run, options.epoch), run.experiment.batch_builder
+    network = Network(run, options.epoch)
     (batch,) = noisy_batches(run, 1, options.seed)
-
-    def capture(variables: Any) -> dict[str, jax.Array]:
-        return norm_inputs(
-            run.experiment.model,
-            variables,
-            normalize(batch["image"], batch_builder.mean, batch_builder.std),
-            batch["noise_mask"],
-            batch["valid"],
-            train=True,
-            rngs={"dropout": rng.root(options.seed)},
-        )
-
-    # Without jit, which would sort the names and lose the order of the calls.
-    seen = capture(network.variables)
+    seen = inputs_of_norms(network, batch, options.seed)
     path = layer_of(list(seen))
     valid = np.asarray(batch["valid"])
     x = jnp.asarray(seen[path], jnp.float32)[valid]

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from purenoise_jax.analysis.figure_style import Drawing, Options, literal, styled
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import SPLITS
+from purenoise_jax.training.metrics import TRAINING_SET
 
 ACCURACY = "accuracy"
 PANELS = (
@@ -16,8 +17,13 @@ PANELS = (
     (ACCURACY, "accuracy (%)"),
     ("train/learning_rate", "learning rate"),
 )
-# Drawn beside the accuracy on the test set; held-out images are as imbalanced as the others.
-VALIDATION = "val/balanced_accuracy"
+# Drawn beside the accuracy on the test set: style of the line, and its words in the title. Held-out
+# images are as imbalanced as the others.
+VALIDATION, TRAINING = "val/balanced_accuracy", f"{TRAINING_SET}/accuracy"
+BESIDE = {
+    VALIDATION: ("--", "dashed: validation, balanced"),
+    TRAINING: ("-.", "dash-dotted: training"),
+}
 
 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
@@ -65,10 +71,11 @@ def _drawing(runs: Sequence[Run], rows: int) -> Drawing:
                     drawstyle="steps-pre" if name == "train/learning_rate" else "default",
                     label=literal(run.label),
                 )
-                beside = numbers[run.label].get(VALIDATION) if name == ACCURACY else None
-                if beside:
-                    color = axes.get_lines()[-1].get_color()
-                    axes.plot(beside[0], [100 * v for v in beside[1]], color=color, lw=1, ls="--")
+                for other, (style, _) in BESIDE.items() if name == ACCURACY else ():
+                    if other in numbers[run.label]:
+                        epochs, values = numbers[run.label][other]
+                        color = axes.get_lines()[-1].get_color()
+                        axes.plot(epochs, [100 * v for v in values], color=color, lw=1, ls=style)
             recorded = [
                 epoch for run in runs for epoch in numbers[run.label][_recorded(run, name)][0]
             ]
@@ -97,11 +104,13 @@ def _drawing(runs: Sequence[Run], rows: int) -> Drawing:
 
 
 def _numbers(run: Run) -> dict[str, list[list[float]]]:
-    """The series of a run by panel, and its validation results if it has a test set as well."""
+    """The series of a run by panel, and those of `BESIDE` that it has beside its own accuracy."""
     names = [_recorded(run, name) for name, _ in PANELS]
     numbers = {name: _series(run, name) for name in names}
-    if run.shown == "test" and any(VALIDATION in record for record in run.metrics):
-        numbers[VALIDATION] = _series(run, VALIDATION)
+    for name in BESIDE:
+        beside = name == TRAINING or run.shown == "test"
+        if beside and any(name in record for record in run.metrics):
+            numbers[name] = _series(run, name)
     return numbers
 
 
@@ -111,10 +120,8 @@ def _recorded(run: Run, name: str) -> str:
 
 
 def _title(runs: Sequence[Run], numbers: dict[str, Any]) -> str:
-    title = f"{SPLITS[runs[0].shown]} accuracy (%)"
-    if any(VALIDATION in series for series in numbers.values()):
-        title += "\ndashed: validation, balanced"
-    return title
+    shown = [text for name, (_, text) in BESIDE.items() if any(name in s for s in numbers.values())]
+    return "\n".join([f"{SPLITS[runs[0].shown]} accuracy (%)", *shown])
 
 
 def _series(run: Run, name: str) -> list[list[float]]:

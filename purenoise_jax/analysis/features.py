@@ -1,6 +1,6 @@
 """Noise images and training batches of a run, for the figures that compare noise with images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -104,6 +104,18 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
     Returns:
         Batches as in `data.batch`, always with a noise mask.
     """
+    return [batch for _, batch in draw_batches(run, methods, count, seed)]
+
+
+def draw_batches(
+    run: Run, methods: Sequence[str], count: int, seed: int
+) -> Iterator[tuple[np.ndarray, Batch]]:
+    """Draws batches one after the other; see `training_batches`.
+
+    Yields:
+        The indices i32[B] of the training images of a batch, and the batch. It may have more rows
+        than B, which a method has appended.
+    """
     experiment = run.experiment
     training, batch_builder = experiment.training, experiment.batch_builder
     recipe = build_recipe(methods, training.stats, run.config.method.to_dict())
@@ -125,7 +137,6 @@ def training_batches(run: Run, methods: Sequence[str], count: int, seed: int) ->
     epochs = -(-count // sampler.steps)
     drawn = [sampler.epoch(epoch, recipe.class_probs) for epoch in range(epochs)]
     index, valid = (np.concatenate(part)[:count] for part in zip(*drawn, strict=True))
-    return [
-        make(np.int32(i), training.images[index[i]], training.labels[index[i]], valid[i])
-        for i in range(count)
-    ]
+    for i in range(count):
+        images, labels = training.images[index[i]], training.labels[index[i]]
+        yield index[i], make(np.int32(i), images, labels, valid[i])

@@ -40,10 +40,12 @@ class Options:
     Attributes:
         epoch: completed epochs of the checkpoints to show; None = the newest.
         seed: seed of every random choice of the figure.
-        images: number of noise images, and of images of each other kind; 0 = the figure's own.
+        images: number of noise images, and of images of each other kind, or of planes through
+            three images; 0 = the figure's own.
         ood_name: data set of out-of-distribution images; "" = the other CIFAR.
         ood_path: location of that data set; "" = beside the run's own data.
         indices: name and file of each given list of indices.
+        rounds: number of random sub-samples; 0 = the figure's own.
     """
 
     epoch: int | None = None
@@ -52,6 +54,7 @@ class Options:
     ood_name: str = ""
     ood_path: str = ""
     indices: tuple[tuple[str, str], ...] = ()
+    rounds: int = 0
 
 
 class Drawing(NamedTuple):

@@ -199,7 +199,7 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
         split=SPLITS[run.shown],
         subtitle=subtitle,
         warning=warning,
-        headline=[*run_tables.headline(evaluation), *run_tables.validation_rows(evaluation)],
+        headline=[*run_tables.headline(evaluation), *run_tables.other_rows(evaluation)],
         pictures=_pictures([run], [*_OWN] if several else [*_SHARED, *_OWN]),
         classes=classes,
         folded=MANY_CLASSES < count <= run_tables.ALL,

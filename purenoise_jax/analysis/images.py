@@ -111,11 +111,11 @@ def _sheet(part: SubFigure, run: Run, shown: Shown, rows: int, *, named: bool) -
         places = np.flatnonzero(shown.labels == k)[:rows]
         # The first rows of the class, natural or noise; the sort only puts natural ones on top.
         places = places[np.argsort(shown.noise[places], kind="stable")]
-        _show(grid[0, column], training.images[shown.stored[places[0]]] / np.float32(255))
+        show_image(grid[0, column], training.images[shown.stored[places[0]]] / np.float32(255))
         name = names[k] if len(names[k]) <= 12 else names[k][:11] + "…"
         grid[0, column].set_title(name, fontsize=8, parse_math=False)
         for row, place in enumerate(places, 1):
-            _show(grid[row, column], shown.images[place], noise=bool(shown.noise[place]))
+            show_image(grid[row, column], shown.images[place], noise=bool(shown.noise[place]))
         columns.append(
             {
                 "class": int(k),
@@ -149,7 +149,8 @@ def _beside(axes: Axes) -> dict[str, Any]:
     return {"transform": axes.transAxes, "fontsize": 8}
 
 
-def _show(axes: Axes, image: np.ndarray, *, noise: bool = False) -> None:
+def show_image(axes: Axes, image: np.ndarray, *, noise: bool = False) -> None:
+    """Shows an image f32[H, W, C], clipped to [0, 1]; an image of noise is marked as such."""
     # Noise that enters the network raw may lie outside [0, 1] in pixel space.
     image = np.clip(image, 0, 1)
     gray = image.shape[-1] == 1

@@ -15,6 +15,7 @@ from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
 from purenoise_jax.training.confusion import FILES, Confusion, load
 from purenoise_jax.training.intervals import Intervals, bootstrap
+from purenoise_jax.training.metrics import TRAINING_SET
 
 # In summary.json these begin with "test_", because it also has those of the validation set.
 PREFIXED = ("accuracy", "nll", "ece")
@@ -30,7 +31,8 @@ UNPREFIXED = (
     "confusion_matrix",
     "shifted_accuracy",
 )
-VALIDATION = ("accuracy", "balanced_accuracy")
+# Of the numbers of validation and training images.
+OTHERS = ("accuracy", "balanced_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Evaluation:
         split: "test", or "val" of a run without a test set.
         validation: accuracy and balanced_accuracy on validation images, if there are any beside a
             test set.
+        training: the same on the training images, if they were evaluated.
     """
 
     workdir: Path
@@ -60,6 +63,7 @@ class Evaluation:
     class_names: list[str]
     split: str = "test"
     validation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -115,7 +119,8 @@ def latest_evaluation(run: Run) -> Evaluation:
             if name.startswith(f"{run.shown}/")
         }
         epoch, step, finished = record["epoch"], record["step"], False
-        validation = {name: record.get(f"val/{name}") for name in VALIDATION}
+        validation = {name: record.get(f"val/{name}") for name in OTHERS}
+        training = {name: record.get(f"{TRAINING_SET}/{name}") for name in OTHERS}
     elif summary:
         numbers = {name: summary.get(name) for name in UNPREFIXED}
         numbers |= {name: summary.get(f"{run.shown}_{name}") for name in PREFIXED}
@@ -123,19 +128,27 @@ def latest_evaluation(run: Run) -> Evaluation:
         planned = ended if summary.get("ended_early") else run.config.num_epochs
         epoch, finished = ended, ended >= planned
         step = summary.get("steps", 0)
-        validation = {name: summary.get(f"val_{name}") for name in VALIDATION}
+        validation = {name: summary.get(f"val_{name}") for name in OTHERS}
+        training = {name: summary.get(TRAINING_SET, {}).get(name) for name in OTHERS}
     else:
         raise ConfigError(f"{run.path} has no evaluation yet")
-    counts, names = _classes(run)
+    counts, names = classes_of(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
     if run.shown == "val" or None in validation.values():
         validation = {}
+    if None in training.values():
+        training = {}
     return Evaluation(
-        run.path, epoch, step, finished, numbers, counts, names, run.shown, validation
+        run.path, epoch, step, finished, numbers, counts, names, run.shown, validation, training
     )
 
 
-def _classes(run: Run) -> tuple[list[int], list[str]]:
+def classes_of(run: Run) -> tuple[list[int], list[str]]:
+    """Returns the training images of each class, and the names without control characters.
+
+    Raises:
+        DataError: the class counts are not recorded, and the data cannot be read.
+    """
     known = run.recorded
     if "class_counts" in known and "class_names" in known:
         return list(known["class_counts"]), [harmless(name) for name in known["class_names"]]

@@ -104,11 +104,15 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
     ]
 
 
-def validation_rows(evaluation: Evaluation | None) -> list[Row]:
-    """Returns the accuracies on validation images, of a run that has them beside a test set."""
+def other_rows(evaluation: Evaluation | None) -> list[Row]:
+    """Returns the accuracies on validation images beside a test set, and on training images."""
+    if evaluation is None:
+        return []
+    parts = {"validation": evaluation.validation, "training": evaluation.training}
     return [
-        Row(f"validation, {name.replace('_', ' ')}", *_percent(share))
-        for name, share in (evaluation.validation if evaluation else {}).items()
+        Row(f"{part}, {name.replace('_', ' ')}", *_percent(share))
+        for part, numbers in parts.items()
+        for name, share in numbers.items()
     ]
 
 

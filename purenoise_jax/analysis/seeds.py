@@ -43,6 +43,23 @@ def hash_without_seed(run: Run) -> str:
     return config_hash(config)
 
 
+def seed_groups(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
+    """Groups runs that differ in the seed alone and have the same images.
+
+    Args:
+        runs: at least one.
+
+    Returns:
+        A name and the places in `runs` of each group, in the order of the runs.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, run in enumerate(runs):
+        # Read from the summary, so that no checkpoint is opened for a run that is left out.
+        images = (run.summary or {}).get("dataset_content")
+        groups.setdefault((hash_without_seed(run), images), []).append(i)
+    return [(_name([runs[i] for i in members]), members) for members in groups.values()]
+
+
 def group_rows(
     runs: Sequence[Run], evaluations: Sequence[Evaluation | None]
 ) -> list[tuple[str, list[Row]]]:
@@ -58,20 +75,15 @@ def group_rows(
         The name of each group and its numbers, as `run_tables.headline` has them; empty if no
         config has two finished runs with different seeds on the same images.
     """
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, run in enumerate(runs):
-        # Read from the summary, so that no checkpoint is opened for a run that is left out.
-        images = (run.summary or {}).get("dataset_content")
-        groups.setdefault((hash_without_seed(run), images), []).append(i)
     rows, several = [], False
-    for members in groups.values():
+    for shared, members in seed_groups(runs):
         finished = {
             i: evaluation
             for i in members
             if (evaluation := evaluations[i]) is not None and evaluation.finished
         }
         several |= len({runs[i].config.seed for i in finished}) > 1
-        name = f"{_name([runs[i] for i in members])}, {_counted(len(finished), len(members))}"
+        name = f"{shared}, {_counted(len(finished), len(members))}"
         found = list(finished.values())
         rows.append((name, [_row(found, number, unit) for number, unit in NUMBERS]))
     return rows if several else []

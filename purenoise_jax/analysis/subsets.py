@@ -16,30 +16,41 @@ from purenoise_jax.runtime.errors import ConfigError
 SOURCES = {"cao": "Cao et al. (cao)", "first": "first n, as in M2m (first)"}
 
 
-def draw(runs: Sequence[Run], options: Options) -> Drawing:
-    """Draws a Venn diagram of the images that the rules and a given list choose.
-
-    Args:
-        runs: exactly one; its data set, imbalance ratio and profile are used.
-        options: `indices` names at most one list of indices, in the order of the data set.
+def only(runs: Sequence[Run], figure: str) -> Sequence[Run]:
+    """Returns the runs of a figure that compares subsets of one data set.
 
     Raises:
-        ConfigError: there are several runs or lists, or the run keeps every image.
-        DataError: the data or a list cannot be read.
+        ConfigError: there are several.
     """
     if len(runs) != 1:
-        raise ConfigError(f"subsets needs exactly one run, got {len(runs)} runs")
-    if len(options.indices) > 1:
-        raise ConfigError(f"--indices is given {len(options.indices)} times; legal: at most once")
-    (run,) = runs
+        raise ConfigError(f"{figure} needs exactly one run, got {len(runs)} runs")
+    return runs
+
+
+def subsets_of(run: Run, options: Options, most: int) -> dict[str, set[int]]:
+    """Returns the training images that each rule and each given list choose, by name.
+
+    Args:
+        run: its data set, imbalance ratio and profile are used.
+        options: `indices` names lists of indices, in the order of the data set.
+        most: largest number of lists.
+
+    Raises:
+        ConfigError: there are more lists, two have one name, or the run keeps every image.
+        DataError: the data or a list cannot be read.
+    """
+    if len(options.indices) > most:
+        raise ConfigError(
+            f"--indices is given {len(options.indices)} times; legal: at most "
+            f"{'once' if most == 1 else f'{most} times'}"
+        )
     # This fills in an imbalance ratio that the config leaves open.
     data = resolved(run.config).data
     if data.profile == "natural":
         raise ConfigError(
             f"{run.path} keeps every image (data.profile=natural), so it has no subset"
         )
-    dataset = run.experiment.dataset
-    labels = dataset.train_labels
+    labels = run.experiment.dataset.train_labels
     sets = {
         rule: set(
             long_tail_indices(
@@ -54,11 +65,30 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         for rule in RULES
     }
     for name, file in options.indices:
-        if name in sets:
+        if name in RULES:
             raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
+        if name in sets:
+            raise ConfigError(f"--indices {name}=... is given twice; choose another name")
         sets[name] = set(read_indices(file, len(labels)).tolist())
+    return sets
+
+
+def draw(runs: Sequence[Run], options: Options) -> Drawing:
+    """Draws a Venn diagram of the images that the rules and a given list choose.
+
+    Args:
+        runs: exactly one; its data set, imbalance ratio and profile are used.
+        options: `indices` names at most one list of indices, in the order of the data set.
+
+    Raises:
+        ConfigError: there are several runs or lists, or the run keeps every image.
+        DataError: the data or a list cannot be read.
+    """
+    (run,) = only(runs, "subsets")
+    sets = subsets_of(run, options, most=1)
+    data = resolved(run.config).data
     rule = "class counts as given" if data.class_counts else f"ratio {data.imbalance_ratio:g}"
-    title = f"{dataset.name}, {rule}"
+    title = f"{run.experiment.dataset.name}, {rule}"
     if not options.indices:
         title += "\nonly the two computed subsets: no list was given by --indices"
     with styled():

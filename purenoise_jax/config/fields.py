@@ -199,6 +199,14 @@ _STATIC_FIELDS: dict[str, Field] = {
         fixed=False,
         absent="always",
     ),
+    "eval.train": Field(
+        False,
+        "every evaluation also classifies the training images, as they are stored: not augmented "
+        "and not mixed; costs a forward pass of each",
+        Switch(),
+        fixed=False,
+        absent=False,
+    ),
     "eval.patience": Field(
         0,
         "evaluations of the last phase in a row without a better one by checkpoint.best, after "

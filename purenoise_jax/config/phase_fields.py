@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.init_transforms import RESETS
 from purenoise_jax.config.field import Field
 from purenoise_jax.methods import METHODS
+from purenoise_jax.methods.freezing import FREEZABLE
 from purenoise_jax.methods.schedules import SCHEDULES
 from purenoise_jax.runtime.constraints import (
     Epochs,
@@ -25,6 +26,13 @@ PHASE_FIELDS: dict[str, Field] = {
         (),
         "parts that are reset to fresh values at the start of the phase",
         Names(RESETS),
+        absent=(),
+    ),
+    "freeze": Field(
+        (),
+        "parts of the network that do not train; the batch norms of all parts then use their "
+        "running statistics, which stay as they are",
+        Names(FREEZABLE),
         absent=(),
     ),
     "learning_rate": Field(

@@ -145,10 +145,16 @@ def make_training_set(
     # Natural data are as they are: the accuracy of such a class does not exist.
     if absent.size and len(test_labels) and profile != "natural":
         raise DataError(
-            f"{dataset.name}, split test: there is no image of classes {absent[:10].tolist()}, so "
-            "their accuracy could not be measured"
+            f"{dataset.name}, split test: there is no image of classes {_named(absent, dataset)}, "
+            "so their accuracy could not be measured"
         )
     others = np.flatnonzero(~is_test)
+    absent = np.flatnonzero(count_classes(dataset.train_labels[others], dataset.num_classes) == 0)
+    if absent.size:
+        raise DataError(
+            f"{dataset.name}: there is no training image of classes {_named(absent, dataset)}; "
+            "every class needs at least one"
+        )
     if indices:
         chosen = read_indices(indices, len(dataset.train_labels))
         chosen = chosen[~is_test[chosen]]
@@ -173,7 +179,7 @@ def make_training_set(
     empty = np.flatnonzero(kept_counts == 0)
     if empty.size:
         raise DataError(
-            f"the training set has no image of classes {empty[:10].tolist()} "
+            f"the training set has no image of classes {_named(empty, dataset)} "
             f"(class counts {kept_counts.tolist()[:20]}); every class needs at least one"
         )
     mean, std = channel_moments(images)
@@ -334,3 +340,9 @@ def shared_lines(digests: Mapping[str, np.ndarray]) -> tuple[str, ...]:
                 f"with the same content, so {second} results are too good"
             )
     return tuple(lines)
+
+
+def _named(classes: np.ndarray, dataset: Dataset) -> str:
+    """The first ten of int[A] labels, and the names of these classes, for a message."""
+    first = classes[:10].tolist()
+    return f"{first} ({', '.join(repr(dataset.class_names[label]) for label in first)})"

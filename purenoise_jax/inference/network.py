@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from purenoise_jax.data.batch import Batch
+from purenoise_jax.data.host_images import Images
 from purenoise_jax.data.pixels import to_float
 from purenoise_jax.data.sampling import pad_rows
 from purenoise_jax.inference.runs import Run
@@ -103,6 +104,17 @@ class Network:
             for rows, mask in zip(index, valid, strict=True)
         ]
         return Outputs(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def features(self, images: Images) -> np.ndarray:
+        """Returns the features of images uint8[N, H, W, C] in evaluation mode, f32[N, F].
+
+        Images outside memory are read a batch at a time.
+        """
+        parts = [
+            self.evaluate(self.images(images[first : first + BATCH_SIZE])).features
+            for first in range(0, max(len(images), 1), BATCH_SIZE)
+        ]
+        return np.concatenate(parts)
 
     def train(self, batch: Batch, seed: int) -> Outputs:
         """Returns features and logits in training mode: moments of the batch, and dropout.

@@ -23,7 +23,7 @@ from purenoise_jax.runtime.errors import harmless, one_line
 # A run that takes longer should move to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
 # Splits in words.
-SPLITS = {"test": "test", "val": "validation"}
+SPLITS = {"test": "test", "val": "validation", "training_set": "training"}
 
 
 def duration(seconds: float) -> str:
@@ -243,11 +243,14 @@ class Display:
             epoch: completed epochs.
             num_epochs: of the run.
             loss: of the epoch; None = there is none.
-            evaluated: the numbers of the splits "test" and "val", of those that were evaluated.
+            evaluated: the numbers of the splits "test", "val" and "training_set", of those that
+                were evaluated.
         """
         now = datetime.datetime.now().strftime("%H:%M:%S")
         text = f"{now}  epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}"
         text += "" if loss is None else f"  train loss {loss:.3f}"
+        if fitted := evaluated.get("training_set"):
+            text += f"  training accuracy {percent(fitted['accuracy'])} %"
         if val := evaluated.get("val"):
             # Validation images held out of a long-tailed set are long-tailed, too.
             text += f"  validation, balanced {percent(val.get('balanced_accuracy'))} %"
@@ -265,6 +268,7 @@ class Display:
         *,
         shown: str = "test",
         val: Mapping[str, Any] | None = None,
+        fitted: Mapping[str, Any] | None = None,
     ) -> None:
         """Prints the numbers of the last evaluation.
 
@@ -274,6 +278,7 @@ class Display:
             class_names: K names.
             shown: the split that they are of, "test", or "val" without a test set.
             val: those of validation images beside a test set; None = there are none.
+            fitted: those of the training images; None = they were not evaluated.
         """
         # On a line of its own, because Rich wraps a title at the width of the table.
         self.note(title, style="italic")
@@ -282,10 +287,11 @@ class Display:
         table.add_column("value", justify="right")
         table.add_row(f"{SPLITS[shown]} accuracy", f"{percent(test['accuracy'])} %")
         table.add_row("balanced accuracy", f"{percent(test.get('balanced_accuracy'))} %")
-        if val:
-            table.add_row("validation accuracy", f"{percent(val['accuracy'])} %")
-            balanced = percent(val.get("balanced_accuracy"))
-            table.add_row("validation, balanced accuracy", f"{balanced} %")
+        for name, numbers in (("validation", val), ("training", fitted)):
+            if numbers:
+                table.add_row(f"{name} accuracy", f"{percent(numbers['accuracy'])} %")
+                balanced = percent(numbers.get("balanced_accuracy"))
+                table.add_row(f"{name}, balanced accuracy", f"{balanced} %")
         if test.get("top5_accuracy") is not None:
             table.add_row("top-5 accuracy", f"{percent(test['top5_accuracy'])} %")
         table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")

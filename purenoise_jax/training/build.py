@@ -28,6 +28,7 @@ from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import HoldOut, make_training_set
 from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods.freezing import FREEZABLE, in_part, with_frozen
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
 from purenoise_jax.models import create_model
@@ -64,6 +65,7 @@ def run_options(config: ConfigDict) -> RunOptions:
         checkpoint_every_steps=checkpoint.every_steps,
         checkpoint_best=checkpoint.best,
         eval_test=config.eval.test,
+        eval_train=config.eval.train,
         eval_patience=config.eval.patience,
         checkpoint_keep=checkpoint.keep,
         init_epoch=config.init_epoch,
@@ -161,9 +163,12 @@ def build(config: ConfigDict) -> Experiment:
         Phase(
             p["start_epoch"],
             p["methods"],
-            build_recipe(p["methods"], stats, arguments).with_head_factor(_head_factor(opt, p)),
+            with_frozen(build_recipe(p["methods"], stats, arguments), p["freeze"]).with_head_factor(
+                _head_factor(opt, p)
+            ),
             p["reset"],
             _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
+            p["freeze"],
         )
         for p in fields
     )
@@ -195,6 +200,7 @@ def build(config: ConfigDict) -> Experiment:
     model = make_model(config, stats.num_classes)
     for phase in phases:
         _check_places(phase, config.model.name, getattr(model, "places", ()))
+    _check_frozen(fields, config.model.name, model, stats.image_shape)
     experiment = Experiment(
         seed=config.seed,
         placement=placement,
@@ -311,6 +317,23 @@ def _check_places(phase: Phase, name: str, places: Sequence[str]) -> None:
             f"{' + '.join(phase.methods)} from epoch {phase.start} mixes activations; its places: "
             f"{', '.join(places) or 'none'}"
         )
+
+
+def _check_frozen(
+    phases: Sequence[Mapping[str, Any]], name: str, model: Any, image_shape: tuple[int, int, int]
+) -> None:
+    """Refuses a part to freeze that the model does not have."""
+    frozen = [(phase["start_epoch"], part) for phase in phases for part in phase["freeze"]]
+    if not frozen:
+        return
+    modules = list(shapes_of(model, image_shape)["params"])
+    there = [part for part in FREEZABLE if any(in_part((module,), part) for module in modules)]
+    for start, part in frozen:
+        if part not in there:
+            raise ConfigError(
+                f"the phase from epoch {start} has freeze={part}, but model.name={name} has no "
+                f"such part; legal: {', '.join(there)}"
+            )
 
 
 def _with_pretrained(experiment: Experiment, config: ConfigDict) -> Experiment:

@@ -10,10 +10,10 @@ import numpy as np
 
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import read_bytes, write_atomically
-from purenoise_jax.training.metrics import ClassResults
+from purenoise_jax.training.metrics import TRAINING_SET, ClassResults
 
-# By split. Their size grows with the test images, not with the square of the classes.
-FILES = {"test": "confusion_test.npz", "val": "confusion_val.npz"}
+# By split. Their size grows with the images, not with the square of the classes.
+FILES = {split: f"confusion_{split}.npz" for split in ("test", "val", TRAINING_SET)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,8 @@ class Evaluator:
 
     Args:
         model: from `create_model`.
-        images: uint8[N, H, W, C]; `HostImages` are read batch by batch in every evaluation.
+        images: uint8[N, H, W, C]; `HostImages` are read batch by batch in every evaluation. Those
+            that are on every device already are not sent there again.
         labels: int32[N] in [0, K).
         batch_builder: how images enter the network; its augmentation is not used.
         placement: over which devices.
@@ -75,7 +76,7 @@ class Evaluator:
     def __init__(
         self,
         model: Any,
-        images: Images,
+        images: Images | jax.Array,
         labels: np.ndarray,
         *,
         batch_builder: BatchBuilder,
@@ -100,7 +101,11 @@ class Evaluator:
             self._feed = StreamingFeed(images, labels, placement, workers, skip)
             self._rows: Any = (index, valid)
         else:
-            self._data = (placement.replicate(images), placement.replicate(labels))
+            there = isinstance(images, jax.Array)
+            self._data = (
+                images if there else placement.replicate(images),
+                placement.replicate(labels),
+            )
             self._rows = (placement.split_rows(index), placement.split_rows(valid))
         zero = Sums(
             jnp.zeros((), jnp.float32),

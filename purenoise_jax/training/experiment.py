@@ -23,6 +23,7 @@ from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.metrics import TRAINING_SET
 from purenoise_jax.training.shifted_tests import class_shares
 from purenoise_jax.training.train_step import (
     Inputs,
@@ -44,6 +45,8 @@ class Phase:
         reset: parts of the state that get their initial values at its start, of `RESETS`.
         tx: its optimiser, if it has a weight decay of its own; the state of the optimiser has the
             same structure in all phases. None = that of the run.
+        frozen: parts of the network that do not train, of `methods.freezing.FREEZABLE`; the recipe
+            says the same.
     """
 
     start: int
@@ -51,6 +54,7 @@ class Phase:
     recipe: Recipe
     reset: tuple[str, ...] = ()
     tx: optax.GradientTransformation | None = None
+    frozen: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,19 +208,28 @@ class Experiment:
         )
 
     def evaluators(
-        self, batch_size: int, note: Callable[[str], None] | None = None
+        self,
+        batch_size: int,
+        note: Callable[[str], None] | None = None,
+        trained: Inputs | None = None,
     ) -> dict[str, Evaluator]:
         """An evaluator for each of the test and the validation set, if there is one.
 
         Args:
             batch_size: the most images of a forward pass.
             note: see `feed`; None = no image is left out.
+            trained: `inputs`, on the devices, to evaluate the training images as well; None = they
+                are not evaluated.
         """
         dataset = self.dataset
-        splits = {
+        splits: dict[str, tuple[Any, np.ndarray | None]] = {
             "test": (dataset.test_images, dataset.test_labels),
             "val": (dataset.val_images, dataset.val_labels),
         }
+        if trained is not None:
+            images = self.training.images if trained.images is None else trained.images
+            splits[TRAINING_SET] = (images, self.training.labels)
+        shares = class_shares(self.training.stats.class_counts)
         return {
             split: Evaluator(
                 self.model,
@@ -226,7 +239,7 @@ class Experiment:
                 placement=self.placement,
                 batch_size=batch_size,
                 matmul_precision=self.matmul_precision,
-                class_shares=class_shares(self.training.stats.class_counts),
+                class_shares=None if split == TRAINING_SET else shares,
                 workers=self.workers,
                 skip=note if self.skips_bad else None,
             )

@@ -1,20 +1,19 @@
 """Writer of metrics.jsonl and of TensorBoard events."""
 
-import contextlib
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from purenoise_jax.runtime.files import append_whole, read_bytes, write_atomically
+from purenoise_jax.training.event_writer import EventWriter, Facts
 
 METRICS = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends records to metrics.jsonl, one JSON object a line, and scalars to TensorBoard.
+    """Appends records to metrics.jsonl, one JSON object a line, and writes TensorBoard's events.
 
     A record that cannot be written is written with the next one; only the first failure is a
     warning.
@@ -24,14 +23,16 @@ class MetricsWriter:
         step: the step that the run continues from; records of later steps are removed, because
             they will be written again.
         warn: shows a warning of one line.
+        facts: that TensorBoard shows beside the curves; None = curves only.
     """
 
-    def __init__(self, workdir: Path, step: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, workdir: Path, step: int, warn: Callable[[str], None], facts: Facts | None = None
+    ) -> None:
         self.path = workdir / METRICS
-        self._folder = workdir / "tensorboard"
         self._step, self._warn = step, warn
         self._pending: list[tuple[int, Mapping[str, Any]]] = []
-        self._events: Any = None
+        self._events = EventWriter(workdir, step, facts)
         self._warned, self._is_cut = False, False
         try:
             self._cut()
@@ -43,7 +44,7 @@ class MetricsWriter:
 
         Args:
             step: completed steps.
-            record: JSON values; numbers also become TensorBoard scalars under the same name.
+            record: JSON values; see `EventWriter.write` for those that TensorBoard shows.
         """
         self._pending.append((step, record))
         try:
@@ -51,15 +52,20 @@ class MetricsWriter:
                 self._cut()
             append_whole(self.path, "".join(_line({"step": s, **r}) for s, r in self._pending))
             self._pending.clear()
-            self._write_events(step, record)
+            self._events.write(step, record)
+        except OSError as error:
+            self._warn_once(error)
+
+    def finish(self) -> None:
+        """Marks the run as finished."""
+        try:
+            self._events.finish()
         except OSError as error:
             self._warn_once(error)
 
     def close(self) -> None:
         """Closes both files."""
-        if self._events is not None:
-            with contextlib.suppress(OSError):
-                self._events.close()
+        self._events.close()
 
     def _cut(self) -> None:
         records, odd = _read(self.path)
@@ -73,27 +79,6 @@ class MetricsWriter:
         if not self._warned:
             self._warn(f"warning: metrics cannot be written, training goes on: {error}")
         self._warned = True
-
-    def _write_events(self, step: int, record: Mapping[str, Any]) -> None:
-        # Not at the start, which would wait for it: it imports PyTorch where that is installed. Not
-        # its `SummaryWriter` either, which waits for ever once its thread has met a full disk.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
-
-        if self._events is None:
-            self._folder.mkdir(exist_ok=True)
-            self._events = EventsWriter(str(self._folder / "events"))
-            start = SessionLog(status=SessionLog.START)
-            # TensorBoard then forgets what an earlier part of the run had written beyond this step.
-            self._events.write_event(
-                Event(wall_time=time.time(), step=self._step + 1, session_log=start)
-            )
-        for name, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                summary = scalar(name, value)
-                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
-        self._events.flush()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,9 @@ import numpy as np
 # Liu et al. 2019: many-shot classes have more than 100 training images, few-shot less than 20.
 MANY, FEW = 100, 20
 NUM_GROUPS = 5
+# Name of the training images among the splits that are evaluated, as they are stored. Names that
+# begin with "train/" are of training steps, with augmentation and before the step.
+TRAINING_SET = "training_set"
 # Classes whose logits are the largest; an image may have its own among them.
 TOP = 5
 

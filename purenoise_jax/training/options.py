@@ -20,6 +20,7 @@ class RunOptions:
         checkpoint_every_steps: steps between checkpoints; 0 = none.
         checkpoint_best: metric of the validation images by which the best checkpoint is kept.
         eval_test: "always" evaluates the test set whenever the others, "end" only at the end.
+        eval_train: every evaluation also classifies the training images.
         eval_patience: evaluations without a better one after which the run ends; 0 = none.
         checkpoint_keep: how many of the checkpoints made every so many epochs or steps are kept.
         init_epoch: completed epochs of the checkpoint that `init_from` gives.
@@ -53,6 +54,7 @@ class RunOptions:
     checkpoint_every_steps: int
     checkpoint_best: str
     eval_test: str
+    eval_train: bool
     eval_patience: int
     checkpoint_keep: int
     init_epoch: int

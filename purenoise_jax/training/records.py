@@ -16,6 +16,7 @@ from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
+from purenoise_jax.training.event_writer import TRAIN, Facts
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
@@ -58,7 +59,7 @@ def header_lines(
     if options.noise_grad != "auto" or options.norm == "dar_bn":
         model += f" ({options.noise_grad})".replace("auto", "affine_stop")
     steps = experiment.steps_per_epoch
-    starts = [(phase.start, phase.methods) for phase in experiment.phases]
+    starts = [(phase.start, _shown(phase)) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
     done = int(state.step) / steps
     if device.platform == "cpu":
@@ -99,6 +100,13 @@ def header_lines(
     }
 
 
+def _shown(phase: Phase) -> tuple[str, ...]:
+    """The methods of a phase, and the parts of the network that do not train."""
+    if not phase.frozen:
+        return phase.methods
+    return (f"{' + '.join(phase.methods)} ({', '.join(phase.frozen)} frozen)",)
+
+
 def weights_line(init_from: Mapping[str, Any]) -> str:
     """Names the run whose network alone was taken over, and says how the head began.
 
@@ -107,6 +115,22 @@ def weights_line(init_from: Mapping[str, Any]) -> str:
     """
     epoch = init_from["weights_after_epoch"]
     return f"{init_from['workdir']} after epoch {epoch:g}; {init_from['head']}"
+
+
+def facts_of(fields: Mapping[str, Any], options: RunOptions, experiment: Experiment) -> Facts:
+    """Facts of a run for TensorBoard.
+
+    Args:
+        fields: that define its results, from config.json.
+        options: of the run.
+        experiment: of the run.
+    """
+    dataset = experiment.dataset
+    counts = {TRAIN: experiment.training.stats.class_counts.tolist()}
+    for split, labels in (("test", dataset.test_labels), ("val", dataset.val_labels)):
+        if labels is not None and len(labels):
+            counts[split] = np.bincount(labels, minlength=dataset.num_classes).tolist()
+    return Facts({**fields, "num_epochs": options.num_epochs}, dataset.class_names, counts)
 
 
 def images_line(options: RunOptions, image_shape: tuple[int, int, int]) -> str:
@@ -226,6 +250,9 @@ def evaluate_all(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Matrix]]:
     """All numbers of every split, except those that do not exist, and the confusion matrices.
 
+    Those of the training images have, in place of the confusion matrix, `predicted_images`: for
+    each class the number of training images that are classified as it.
+
     Args:
         evaluators: by split.
         state: what to evaluate.
@@ -239,11 +266,15 @@ def evaluate_all(
         top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
         results = confusion.results(top5)
         numbers = metrics.summarize(results, float(sums.nll), np.asarray(sums.bins), class_counts)
-        if len(class_counts) <= LISTED:
-            numbers["confusion_matrix"] = confusion.dense().tolist()
-        numbers["shifted_accuracy"] = shifted_accuracy(
-            results.images, results.correct, hits, class_counts
-        )
+        if split == metrics.TRAINING_SET:
+            # With the class counts they give the classification ratio (Ye et al. 2021, A.1).
+            numbers["predicted_images"] = confusion.by_predicted().tolist()
+        else:
+            if len(class_counts) <= LISTED:
+                numbers["confusion_matrix"] = confusion.dense().tolist()
+            numbers["shifted_accuracy"] = shifted_accuracy(
+                results.images, results.correct, hits, class_counts
+            )
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
         matrices[split] = Matrix(confusion, top5)
     return evaluated, matrices
@@ -316,7 +347,8 @@ def make_summary(
 ) -> dict[str, Any]:
     """Summary of a finished run, without its epochs, origin, time and versions.
 
-    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`.
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`. Those of the
+    training images, if they were evaluated, are under `training_set`.
     """
     shown = experiment.dataset.shown
     numbers = dict(evaluated[shown])
@@ -326,6 +358,8 @@ def make_summary(
     for name in ("accuracy", "balanced_accuracy", "nll", "ece"):
         if "val" in evaluated:
             numbers[f"val_{name}"] = evaluated["val"].get(name)
+    if metrics.TRAINING_SET in evaluated:
+        numbers[metrics.TRAINING_SET] = dict(evaluated[metrics.TRAINING_SET])
     return {
         **numbers,
         "shown": shown,

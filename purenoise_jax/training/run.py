@@ -23,6 +23,7 @@ from purenoise_jax.training.best import Best
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
+from purenoise_jax.training.metrics import TRAINING_SET
 from purenoise_jax.training.nonfinite_steps import NonFiniteSteps
 from purenoise_jax.training.selection import selected_epochs, selected_lines
 from purenoise_jax.training.setup import RunSetup
@@ -89,7 +90,9 @@ class TrainingRun:
         if self._is_first_process:
             files.write_json(workdir / CONFIG_FILE, setup.config_record)
             # The record of an epoch that has not ended is written when it ends.
-            self._log = MetricsWriter(workdir, self.step - (not self._epoch_ended), display.warn)
+            continued = self.step - (not self._epoch_ended)
+            facts = records.facts_of(setup.config_record["fixed"], self._options, self.experiment)
+            self._log = MetricsWriter(workdir, continued, display.warn, facts)
             cleanup.callback(self._log.close)
         display.header(
             records.header_lines(
@@ -110,7 +113,11 @@ class TrainingRun:
         bad = BadImages(workdir, display)
         bad.at_start(self.experiment.dataset.left_out)
         self._feed = self.experiment.feed(bad.note)
-        self._evaluators = self.experiment.evaluators(self._options.eval_batch_size, bad.note)
+        self._evaluators = self.experiment.evaluators(
+            self._options.eval_batch_size,
+            bad.note,
+            self.inputs if self._options.eval_train else None,
+        )
         for reader in (self._feed, *self._evaluators.values()):
             cleanup.callback(reader.close)
         self._ahead: ReadAhead | None = None
@@ -226,7 +233,7 @@ class TrainingRun:
         self._evaluated, best = {}, self._best
         if is_last or phase_ends or _is_due(done, options.eval_every_epochs):
             self._display.doing("evaluating")
-            self._evaluate(phase, ["val"], self.stop_if_requested)
+            self._evaluate(phase, ["val", TRAINING_SET], self.stop_if_requested)
             best = self._best.after(
                 self._evaluated.get("val"),
                 self.step,
@@ -305,7 +312,7 @@ class TrainingRun:
         self._display.stop_progress()
         done = self.step // self._steps_per_epoch
         if not self._evaluated:
-            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val"])
+            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val", TRAINING_SET])
         selected = self._selected()
         if self._is_first_process:
             # Before the summary, whose presence says that the run has finished.
@@ -324,11 +331,18 @@ class TrainingRun:
                 "settings": numeric_settings(),
             }
             files.write_json(self._workdir / "summary.json", summary)
+            if self._log is not None:
+                self._log.finish()
         title = f"{self._workdir}, epoch {done}"
         dataset, others = self.experiment.dataset, {**self._evaluated}
         numbers = others.pop(dataset.shown)
         self._display.table(
-            title, numbers, dataset.class_names, shown=dataset.shown, val=others.get("val")
+            title,
+            numbers,
+            dataset.class_names,
+            shown=dataset.shown,
+            val=others.get("val"),
+            fitted=others.get(TRAINING_SET),
         )
         for line in selected_lines(selected):
             self._display.note(line)

@@ -10,7 +10,7 @@ DOCS = ROOT / "docs"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROGRAMS = ("bash", "mkdocs", "pip", "purenoise-jax", "pytest", "python", "sbatch")
+PROGRAMS = ("bash", "mkdocs", "pip", "purenoise-jax", "pytest", "python", "sbatch", "tensorboard")
 # Words in capitals stand for what a reader fills in.
 PLACEHOLDERS = {
     "DIR": "runs/digits",

@@ -1,15 +1,18 @@
 """Every command of README.md and of docs/ is one that its program takes."""
 
+import argparse
 import os
 import re
 import tomllib
 
 import pytest
 from PIL import Image
+from tensorboard.plugins.core.core_plugin import CorePluginLoader as CoreLoader
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import compare, reproduce
+from launch.studies import toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -106,6 +109,18 @@ def apply_to_cluster(arguments):
     run_script(arguments[-1:])
 
 
+def show_events(arguments):
+    given = tensorboard_parser().parse_args(arguments)
+    assert given.logdir
+    assert any(extra.startswith("tensorboard") for extra in EXTRAS["tensorboard"])
+
+
+def tensorboard_parser():
+    parser = argparse.ArgumentParser()
+    CoreLoader().define_flags(parser)
+    return parser
+
+
 def build_pages(arguments):
     assert arguments in (["serve"], ["build", "--strict"])
     assert any(extra.startswith("mkdocs") for extra in EXTRAS["docs"])
@@ -124,6 +139,7 @@ PROGRAMS = {
     "python -m launch.compare": compare_methods,
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
+    "python -m launch.studies.toy": lambda given: toy.parser().parse_args(given),
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),
@@ -136,6 +152,7 @@ PROGRAMS = {
     "python -m purenoise_jax.predict": lambda arguments: predict.parser().parse_args(arguments),
     "python -m tests.training.feed_memory": measure_memory,
     "sbatch": run_batch_script,
+    "tensorboard": show_events,
     "tests/local_slurm.sh": run_with_slurm,
 }
 

@@ -52,6 +52,11 @@ def test_the_mini_tier_is_small_says_so_and_shows_no_published_number():
     assert len(make_table("methods_cifar100", MINI).cells) == 10
 
 
+def test_the_projector_of_joint_ssl_is_small_in_the_mini_tier_alone():
+    for plan, width in ((MINI, 256), (Plan(), 0)):
+        assert plan.config("CIFAR-10-LT", "joint_ssl").model.projector_width == width
+
+
 def row(name, accuracy):
     summaries = [{"seed": seed, "test_accuracy": value} for seed, value in accuracy.items()]
     return Row(Cell("setting", name, default_config()), 3, tuple(summaries))

@@ -22,7 +22,7 @@ def state():
 @pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
 def test_weight_vectors_against_numpy(state, tau):
     kernel = np.asarray(state.params["head"]["fc"]["kernel"], float)
-    found = evaluated(state, "tau_norm", tau=tau)["params"]["head"]["fc"]
+    found = evaluated(state, "tau_norm", tau=tau, bias=True)["params"]["head"]["fc"]
     expected = kernel / np.sqrt((kernel**2).sum(axis=0)) ** tau
     np.testing.assert_allclose(found["kernel"], expected, rtol=1e-5)
     np.testing.assert_array_equal(found["bias"], state.params["head"]["fc"]["bias"])
@@ -37,14 +37,14 @@ def test_only_the_head_changes_and_only_in_evaluation(state):
 
 
 def test_an_exponent_of_zero_changes_nothing(state):
-    found = evaluated(state, "tau_norm", tau=0.0)
+    found = evaluated(state, "tau_norm", tau=0.0, bias=True)
     jax.tree.map(np.testing.assert_array_equal, found, current_variables(state))
 
 
-def test_the_bias_may_be_left_out_and_zero_vectors_stay_zero(state):
+def test_the_bias_is_left_out_and_zero_vectors_stay_zero(state):
     params = params_of()
     params["head"]["fc"]["kernel"][:, 1] = 0
-    found = evaluated(state.replace(params=params), "tau_norm", tau=2.0, bias=False)
+    found = evaluated(state.replace(params=params), "tau_norm", tau=2.0)
     assert not np.asarray(found["params"]["head"]["fc"]["bias"]).any()
     kernel = np.asarray(found["params"]["head"]["fc"]["kernel"])
     assert not kernel[:, 1].any() and np.isfinite(kernel).all()

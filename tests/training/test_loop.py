@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.init_transforms import without_aux_norm
@@ -81,6 +82,26 @@ def test_tensorboard_events_hold_the_same_numbers(through):
     records = read_metrics(workdir / "metrics.jsonl")
     seen = {e.step: e.value for e in events.Scalars("train/loss")}
     assert seen == {r["step"]: pytest.approx(r["train/loss"]) for r in records}
+    for label in range(4):
+        points = events.Scalars(f"test_by_class/{label}_{label}")
+        assert [(e.step, e.value) for e in points] == [
+            (r["step"], pytest.approx(r["test/per_class_accuracy"][label]))
+            for r in records
+            if "test/per_class_accuracy" in r
+        ]
+    (table,) = events.Tensors("classes/text_summary")
+    assert "| 0 | 0 | 24 | 10 |" in table.tensor_proto.string_val[0].decode()
+    start, end = (
+        events.SummaryMetadata(tag).plugin_data.content
+        for tag in (hparams.SESSION_START_INFO_TAG, hparams.SESSION_END_INFO_TAG)
+    )
+    fields = hparams.parse_session_start_info_plugin_data(start).hparams
+    assert (fields["num_epochs"].number_value, fields["phases.deferred.methods"].string_value) == (
+        4,
+        "open",
+    )
+    # 1 is success.
+    assert hparams.parse_session_end_info_plugin_data(end).status == 1
 
 
 def test_it_learns(npz, tmp_path):

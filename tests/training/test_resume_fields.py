@@ -35,7 +35,7 @@ FREE = {
     "data.feed", "data.workers", "data.on_bad",
     "model.pretrained", "checkpoint.epochs", "checkpoint.every_epochs",
     "method.m2m.network", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
-    "checkpoint.best", "eval.test", "eval.patience",
+    "checkpoint.best", "eval.test", "eval.train", "eval.patience",
 }  # fmt: skip
 
 

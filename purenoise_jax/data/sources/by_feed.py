@@ -213,7 +213,9 @@ def _from_files(listed: Callable[[Options, Reading], FileSplits]) -> InFiles:
 
 
 def _of_folder(options: Options, reading: Reading) -> FileSplits:
-    return folder_files(options["path"], options["train_split"], options["test_split"])
+    files = folder_files(options["path"], options["train_split"], options["test_split"])
+    # Here alone, because labels of lists are numbers of the user's, or published ones.
+    return files.without_unlisted_classes() if reading.skips_bad else files
 
 
 def _of_list(options: Options, reading: Reading) -> FileSplits:

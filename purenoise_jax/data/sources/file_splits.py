@@ -57,6 +57,25 @@ class FileSplits:
         """Bytes that all images take in memory at a size above 0."""
         return sum(map(len, self.splits.values())) * image_size * image_size * 3
 
+    def without_unlisted_classes(self) -> "FileSplits":
+        """Returns the splits without the classes of which no training image is listed."""
+        kept = sorted({label for _, label in self.splits[self.train]})
+        if len(kept) == len(self.classes):
+            return self
+        new = {label: i for i, label in enumerate(kept)}
+        faults = {split: [*found] for split, found in self.faults.items()}
+        splits = {}
+        for split, files in self.splits.items():
+            splits[split] = [(path, new[label]) for path, label in files if label in new]
+            faults.setdefault(split, []).extend(
+                f"{path.relative_to(self.root).as_posix()}: is of class {self.classes[label]}, "
+                "which has no training image"
+                for path, label in files
+                if label not in new
+            )
+        classes = tuple(self.classes[label] for label in kept)
+        return dataclasses.replace(self, splits=splits, classes=classes, faults=faults)
+
 
 def read_all(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     """Reads all images.

@@ -113,6 +113,25 @@ def test_where_images_are_decoded_later_only_the_rest_is_left_out(tree):
 
 
 @pytest.mark.parametrize("feed", FEEDS)
+def test_a_class_folder_without_an_image_is_left_out_and_the_later_classes_move_up(feed, tree):
+    remove_bad(tree)
+    (tree / "train/b").rename(tree / "train/z")
+    (tree / "test/b").rename(tree / "test/z")
+    (tree / "train/b").mkdir()
+    (tree / "test/b").mkdir()
+    shutil.copy(tree / "test/z/0.png", tree / "test/b/0.png")
+    with pytest.raises(DataError, match=r"train/b: holds no \.png.*data.on_bad=skip"):
+        load(tree, feed)
+    dataset = load(tree, feed, skips_bad=True)
+    assert dataset.class_names == ("a", "c", "z")
+    assert np.bincount(dataset.train_labels).tolist() == [4, 4, 4]
+    assert np.bincount(dataset.test_labels).tolist() == [2, 2, 2]
+    empty, image = dataset.left_out
+    assert empty.startswith("train/b: holds no ")
+    assert image == "test/b/0.png: is of class b, which has no training image"
+
+
+@pytest.mark.parametrize("feed", FEEDS)
 def test_faults_of_the_whole_are_never_left_out(feed, tree):
     (tree / "test/owl").mkdir()
     shutil.copy(tree / "train/a/0.png", tree / "test/owl/0.png")

@@ -1,0 +1,90 @@
+"""Runs on two classes of CIFAR-10 with given numbers of training images.
+
+Source: Shwartz-Ziv et al. 2023 ("Simplifying Neural Network Training Under Class Imbalance"),
+appendix A.8 and B.
+
+READING: the figures of A.8 are about CIFAR-100 and CINIC-10, and the authors' code about classes 0
+and 1 with 5,000 images in all. Two classes of CIFAR-100 have 1,000, so these runs are on CIFAR-10:
+airplanes (class 0) and automobiles (class 1).
+READING: schedule, rate, weight decay and network are those of appendix B: 300 epochs, a cosine from
+0.1 after a warm-up (5 epochs here), 2e-4, WRN-28-10. The defaults of the authors' code differ (0.01
+without warm-up, 1e-4). The other parts of that recipe (TrivialAugment, CutMix, label smoothing,
+moving average) are left out, because the study is about the data; images are flipped and cropped.
+DEVIATION: in the mini tier all runs have about the same number of steps instead of epochs. With few
+epochs a small training set would otherwise be hardly trained at all, and its size would have an
+effect that the source does not speak of.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from purenoise_jax.data.sampling import steps_per_epoch
+from purenoise_jax.training.metrics import standard_error
+
+from ..cells import Row
+from ..plan import MINI_EPOCHS, Plan
+
+DATASET = "CIFAR-10-LT"
+CLASSES = (0, 1)
+NAMES = ("airplanes", "automobiles")
+SOURCE = "Shwartz-Ziv et al. 2023, appendix A.8 (figures without numbers)"
+EPOCHS, WARMUP = 300, 5
+# Steps of a run of the mini tier, and the images of each.
+MINI_STEPS, MINI_BATCH, MINI_RATE = 300, 64, 0.05
+QUICK_IMAGES = 100
+
+
+def two_class_config(plan: Plan, counts: tuple[int, int]) -> ConfigDict:
+    """Builds the config of plain training on two classes.
+
+    Args:
+        plan: of all runs.
+        counts: training images of each class.
+    """
+    warmup = plan.scaled(WARMUP)
+    mini: dict[str, Any] = {}
+    if plan.quick:
+        first, second = (max(round(QUICK_IMAGES * n / sum(counts)), 1) for n in counts)
+        counts = (first, second)
+    if plan.mini:
+        steps = MINI_STEPS * plan.epochs / MINI_EPOCHS
+        epochs = max(math.ceil(steps / steps_per_epoch(sum(counts), MINI_BATCH)), 1)
+        warmup = round(epochs * WARMUP / EPOCHS)
+        mini = {
+            "num_epochs": epochs,
+            "batch_size": MINI_BATCH,
+            "optimizer__learning_rate": MINI_RATE,
+            "checkpoint__epochs": (),
+        }
+    config = plan.config(
+        DATASET,
+        "erm",
+        augment="flip_crop",
+        epochs=EPOCHS,
+        data__imbalance_ratio=0.0,
+        data__classes=CLASSES,
+        data__class_counts=counts,
+        optimizer__schedule="cosine",
+        optimizer__milestones=(),
+        optimizer__warmup_epochs=warmup,
+        **mini,
+    )
+    # The counts are small already.
+    config.data.limit = 0
+    return config
+
+
+def class_accuracies(row: Row) -> np.ndarray:
+    """The test accuracy of each class in every finished run of a row, f64[S, 2]."""
+    found = [s["per_class_accuracy"] for s in row.summaries if s.get("per_class_accuracy")]
+    return np.array(found, np.float64).reshape(-1, len(CLASSES))
+
+
+def standard_errors(values: np.ndarray) -> np.ndarray:
+    """Standard error of each column of f64[S, N], f64[N]; 0 with a single row."""
+    if len(values) < 2:
+        return np.zeros(values.shape[1])
+    return np.array([standard_error(column) for column in values.T.tolist()])
