@@ -193,7 +193,7 @@ def draw(rows: Sequence[Row], plan: Plan, *, baseline: str, divisors: Sequence[s
     count = len(panels)
     columns = 2 if count == 4 else count
     with styled():
-        figure = Figure(figsize=(3.4 * columns, 3.0 * (count // columns) + 0.5))
+        figure = Figure(figsize=(3.0 * columns, 2.7 * (count // columns) + 0.5))
         axes_of = figure.subplots(count // columns, columns, squeeze=False).ravel()
         for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
             for name, points in lines.items():
