@@ -16,18 +16,14 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from purenoise_jax.config import packaged
-from purenoise_jax.config.flags import parse
-from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.config.usual_phases import parse_methods
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.exit_codes import Parser, run_command
-from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 
@@ -35,16 +31,14 @@ from . import choice, comparison
 from .cells import Row
 from .engines import in_turn, side_by_side
 from .engines.one_run import train_one
+from .given_config import OWN_IMAGES, config_of, refuse_other_data, title_of, with_data
 from .plan import Cell, Table
-from .planning import Task, tasks_of, tasks_of_table
+from .planning import tasks_of, tasks_of_table
 from .run_states import show_states
 
 FAILED = 1
-OWN_IMAGES = "images"
 SEEDS = 5
 COMMAND = (sys.executable, "-m", f"{__package__}.compare")
-# Config arguments and fields that the comparison decides itself.
-OWN_FIELDS = {"seed": "--seeds", "init_from": "the plan", "init_epoch": "the plan"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -136,20 +130,11 @@ def make_table(args: argparse.Namespace, fields: Sequence[str]) -> Table:
         parse_methods(name)
         if methods.count(name) > 1:
             raise ConfigError(f"--methods={args.methods} names {name} twice")
-    stray = [word for word in fields if word.startswith("-") and not _is_field(word)]
-    if stray:
-        raise ConfigError(f"{stray[0]} is not known; see --help")
-    config = args.config or (OWN_IMAGES if args.data else "")
-    if not config:
-        raise ConfigError("--config=FILE is missing, or --data=PATH of your own images; see --help")
-    path, colon, arguments = config.partition(":")
-    if args.data and Path(path).stem == OWN_IMAGES:
-        # It reads the images to find settings that fit them.
-        config = f"{path}:path={args.data}{colon and ','}{arguments}"
-    elif args.data:
-        fields = [*fields, f"--config.data.path={args.data}"]
-    made = tuple(Cell("", name, _config(config, name, fields)) for name in methods)
-    return Table(_title(config), "new", made, published=())
+    config, fields = with_data(args.config, args.data, fields)
+    made = tuple(
+        Cell("", name, config_of(config, {"method": name}, fields, "--methods")) for name in methods
+    )
+    return Table(title_of(config), "new", made, published=())
 
 
 def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
@@ -181,32 +166,6 @@ def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
     return tables
 
 
-def _is_field(word: str) -> bool:
-    return word.lstrip("-").startswith(("config.", "noconfig."))
-
-
-def _title(config: str) -> str:
-    path, _, arguments = config.partition(":")
-    return ", ".join(filter(None, (Path(path).stem, arguments.replace(",", ", "))))
-
-
-def _config(file: str, method: str, fields: Sequence[str]) -> ConfigDict:
-    path, _, arguments = file.partition(":")
-    if any(part.partition("=")[0].strip() == "method" for part in arguments.split(",")):
-        raise ConfigError(f"--config={file}: the methods are given by --methods, not by method=")
-    joined = ",".join(filter(None, (arguments, f"method={method}")))
-    config = parse(["compare", f"--config={path}:{joined}", *fields]).config
-    for field, decides in OWN_FIELDS.items():
-        name = f"config.{field}"
-        if any(word.lstrip("-").partition("=")[0] == name for word in fields):
-            raise ConfigError(f"--{name} has no effect here: {decides} sets it for each run")
-    validate(config)
-    # The command line's is locked.
-    config = config.copy_and_resolve_references()
-    config.unlock()
-    return config
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, without the program's name, and returns its exit code."""
     return run_command(
@@ -234,7 +193,7 @@ def _compare(argv: Sequence[str]) -> int:
     tasks = [t for seed, table in enumerate(tables) for t in tasks_of_table(table, [seed], root)]
     for task in tasks:
         validate(task.config)
-        _refuse_other_data(task)
+        refuse_other_data(task)
     if args.status:
         show_states(tasks, console)
         return 0
@@ -288,7 +247,7 @@ def _pick(
         tasks, note = choice.refit_tasks(winner, root / "refit")
         for task in tasks:
             validate(task.config)
-            _refuse_other_data(task)
+            refuse_other_data(task)
         if not args.only_table:
             compilation_cache.enable()
             broken = in_turn.run(tasks, console, quick=False)
@@ -298,22 +257,6 @@ def _pick(
     for line in lines:
         console.print(line)
     return broken
-
-
-def _refuse_other_data(task: Task) -> None:
-    """Refuses a workdir whose run has its data elsewhere, which its hash does not tell."""
-    file = task.workdir / CONFIG_FILE
-    if not file.is_file():
-        return
-    try:
-        before = str(read_json(file)["config"]["data"]["path"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise ConfigError(f"{file} is damaged ({error})") from None
-    here = str(task.config.data.path)
-    if before and here and Path(before).resolve() != expand(here, "data.path").resolve():
-        raise ConfigError(
-            f"{task.workdir} was trained on the data in {before}, not {here}; choose another --out"
-        )
 
 
 if __name__ == "__main__":

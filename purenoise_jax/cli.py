@@ -84,6 +84,7 @@ COMMANDS = {
     "calibrate": Command(_calibrate, "fits a temperature to the probabilities of a run"),
     "report": Command(_report, "writes everything about runs into one HTML file"),
     "compare": Command(partial(_launch, "compare"), "trains methods with several seeds: one table"),
+    "tune": Command(partial(_launch, "tune"), "searches config fields on validation images"),
     "reproduce": Command(partial(_launch, "reproduce"), "trains the runs of a table of the papers"),
     "verify": Command(_verify, "compares the checkpoints of a run with their checksums"),
     "chaos": Command(_chaos, "breaks runs on purpose, and checks that they recover"),

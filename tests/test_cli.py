@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import compare, reproduce
+from launch import compare, reproduce, tune
 from purenoise_jax import calibrate, cli, export, main, predict
 from purenoise_jax.analysis import __main__ as analysis
 from purenoise_jax.chaos import __main__ as chaos
@@ -17,6 +17,7 @@ from purenoise_jax.checkpoint import __main__ as checkpoint
         (["calibrate", "runs/a", "val"], calibrate, ["runs/a", "val"]),
         (["report", "runs/a", "runs/b"], analysis, ["report", "runs/a", "runs/b"]),
         (["compare", "--config", "x"], compare, ["--config", "x"]),
+        (["tune", "--config", "x"], tune, ["--config", "x"]),
         (["reproduce", "main"], reproduce, ["main"]),
         (["chaos", "--quick"], chaos, ["--quick"]),
         (["verify", "runs/a"], checkpoint, ["purenoise-jax", "verify", "runs/a"]),
@@ -52,7 +53,7 @@ def test_an_unknown_subcommand_is_refused_in_one_line(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
         "error: COMMAND='predcit' is unknown; legal: train, predict, export, calibrate, report, "
-        "compare, reproduce, verify, chaos; did you mean 'predict'?"
+        "compare, tune, reproduce, verify, chaos; did you mean 'predict'?"
     )
 
 

@@ -33,6 +33,8 @@ METHODS = {LONG: ("erm", "mixup", "cdt", "mfw"), STEP: ("erm", "mfw")}
 NAMES = {"erm": "ERM", "mixup": "mixup", "cdt": "CDT", "mfw": MFW}
 MINI_LIMITS = {LONG: 2000, STEP: 1000}
 MARKERS = "osD^"
+# Classes whose classification ratio is drawn, by their place in the order of frequency.
+SHOWN = ("most frequent", "middle", "rarest")
 
 
 def progress(plan: Plan) -> Table:
@@ -68,7 +70,7 @@ def _config(plan: Plan, profile: str, method: str) -> Any:
 
 
 def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
-    """Draws a row of panels for each setting: two classification ratios, two accuracies by class.
+    """Draws a row of panels for each setting: three classes' ratios, then accuracies by class.
 
     Args:
         rows: of the table, at least one with a finished run.
@@ -79,8 +81,8 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
     settings = list(dict.fromkeys(row.cell.setting for row in done))
     numbers: dict[str, Any] = {}
     with styled():
-        figure = Figure(figsize=(13, 3.3 * len(settings)))
-        grid = figure.subplots(len(settings), 4, squeeze=False)
+        figure = Figure(figsize=(15, 3.3 * len(settings)))
+        grid = figure.subplots(len(settings), len(SHOWN) + 2, squeeze=False)
         for panels, setting in zip(grid, settings, strict=True):
             for i, row in enumerate(row for row in done if row.cell.setting == setting):
                 found, tested = fitting_of(row), _test_accuracy(row)
@@ -89,32 +91,35 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
                     **found.to_json(),
                     "test_accuracy": tested,
                 }
-                _draw_ratios(panels[:2], found, order, row.cell.method)
-                for axes, shares in zip(panels[2:], (found.accuracy[-1], tested), strict=True):
+                by_class = panels[len(SHOWN) :]
+                for axes, k in zip(panels, _shown(order), strict=False):
+                    axes.plot(found.epochs, 100 * found.ratio[:, k], lw=1.5, label=row.cell.method)
+                for axes, shares in zip(by_class, (found.accuracy[-1], tested), strict=True):
                     heights = [np.nan if shares[k] is None else 100 * shares[k] for k in order]
                     places = np.arange(1, len(order) + 1)
                     axes.plot(places, heights, marker=MARKERS[i % len(MARKERS)], ms=4, lw=1)
-                _label(panels, found, order)
+            # All rows of a setting have the same training images.
+            _label(panels, found, order)
             panels[0].set_ylabel(f"{setting}\nclassification ratio (%)")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return Drawing(figure, numbers)
 
 
-def _draw_ratios(panels: Sequence[Axes], found: Fitting, order: np.ndarray, name: str) -> None:
-    for axes, k in zip(panels, (order[0], order[-1]), strict=True):
-        axes.plot(found.epochs, 100 * found.ratio[:, k], lw=1.5, label=name)
+def _shown(order: np.ndarray) -> list[int]:
+    return order[[0, len(order) // 2, -1]].tolist()
 
 
 def _label(panels: Sequence[Axes], found: Fitting, order: np.ndarray) -> None:
-    for axes, k, which in zip(panels, (order[0], order[-1]), ("first", "last"), strict=False):
+    for axes, k, place in zip(panels, _shown(order), SHOWN, strict=False):
         axes.axhline(100, color="#888888", lw=1, ls=":", zorder=0)
         count = found.class_counts[k]
-        axes.set(title=f"{which} class, {count:,} images", xlabel="completed epochs")
-        axes.set_ylim(bottom=0)
+        axes.set(title=f"{place} class, {count:,} images", xlabel="completed epochs")
+        # Below 0, so that a line of zeros is seen.
+        axes.set_ylim(bottom=-3)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    for axes, title in zip(panels[2:], ("training", "test"), strict=True):
+    for axes, title in zip(panels[len(SHOWN) :], ("training", "test"), strict=True):
         axes.set(title=f"{title} accuracy (%), last epoch", ylim=(-3, 103))
-        axes.set_xlabel("class, most training images first")
+        axes.set_xlabel("class, most frequent first")
 
 
 def _test_accuracy(row: Row) -> list[float | None]:

@@ -194,7 +194,7 @@ def draw(found: Mapping[str, Sequence[Trained]]) -> Drawing:
         found: by a key of METHODS, a network of each seed.
     """
     with styled():
-        figure = Figure(figsize=(2.7 * len(found), 3.9))
+        figure = Figure(figsize=(2.7 * len(found), 3.7))
         for axes, (title, networks) in zip(
             figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
         ):

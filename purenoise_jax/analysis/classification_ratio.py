@@ -79,7 +79,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
     columns = min(len(runs), COLUMNS)
     rows = -(-len(runs) // columns)
     with styled():
-        figure = Figure(figsize=(4.2 * columns + 1.8, 3.2 * rows))
+        figure = Figure(figsize=(6.2 * columns, 3.2 * rows))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (label, found) in zip(panels, numbers.items(), strict=False):
             order = by_frequency(found["class_counts"])
@@ -93,7 +93,8 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             axes.axhline(100, color="#888888", lw=1, ls=":", zorder=0)
             axes.set(title=literal(label), xlabel="completed epochs", ylim=(0, None))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-            axes.legend(fontsize=7, title="training images", title_fontsize=7)
+            # Beside the panel, because the lines of early epochs are everywhere in it.
+            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         for axes in panels[: len(runs) : columns]:
             axes.set_ylabel("classification ratio (%)")
         for axes in panels[len(runs) :]:

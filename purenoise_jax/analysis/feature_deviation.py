@@ -120,6 +120,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
             marker = MARKERS[i % len(MARKERS)]
             axes.plot(values, marker=marker, ms=5, lw=1, label=literal(label))
         class_axis(axes, runs[0], by_frequency(runs[0].experiment.training.stats.class_counts))
+        axes.margins(y=0.1)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("distance of mean training\nand mean test feature")
         if len(runs) > 1:

@@ -28,7 +28,7 @@ from purenoise_jax.runtime.constraints import (
 from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
-EVAL_TEST = ("always", "end")
+EVAL_TEST = ("always", "end", "never")
 # Metrics of `checkpoint.best`; the best of "nll" is the smallest.
 NONE = "none"
 BEST = (NONE, "balanced_accuracy", "accuracy", "geometric_mean", "nll")
@@ -194,7 +194,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "eval.test": Field(
         "always",
-        "the test set is evaluated whenever the validation images are, or only at the end",
+        "the test set is evaluated whenever the validation images are, only at the end, or never; "
+        "the numbers are then those of the validation images",
         OneOf(EVAL_TEST),
         fixed=False,
         absent="always",

@@ -59,6 +59,15 @@ class Dataset:
         return self.test_images, self.test_labels
 
 
+def without_test(dataset: Dataset) -> Dataset:
+    """Returns a data set whose test images are left out, as if there were none."""
+    return dataclasses.replace(
+        dataset,
+        test_images=no_images(dataset.test_images),
+        test_labels=np.zeros(0, dataset.test_labels.dtype),
+    )
+
+
 def no_images(like: Images) -> np.ndarray:
     """Returns the images of a split that has none, `uint8[0, H, W, C]`, with the size of others."""
     return np.zeros((0, *like.shape[1:]), np.uint8)

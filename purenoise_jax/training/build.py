@@ -20,7 +20,7 @@ from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.run_record import recorded_fields
 from purenoise_jax.data.augment.compose import check_sizes, make_augment
 from purenoise_jax.data.batch import BatchBuilder
-from purenoise_jax.data.dataset import keep_classes, limit_test
+from purenoise_jax.data.dataset import keep_classes, limit_test, without_test
 from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.sources.by_feed import load_for
@@ -154,6 +154,13 @@ def build(config: ConfigDict) -> Experiment:
             f"eval.patience={config.eval.patience} counts evaluations on validation images, of "
             f"which {dataset.name} has none; legal: 0, or data.val_fraction above 0"
         )
+    if config.eval.test == "never":
+        if dataset.val_images is None:
+            raise ConfigError(
+                f"eval.test=never leaves the validation images, of which {dataset.name} has none; "
+                "legal: end, or data.val_fraction above 0"
+            )
+        dataset = without_test(dataset)
     splits = [training.images, dataset.test_images, dataset.val_images]
     placement.check_fits(images for images in splits if not isinstance(images, HostImages))
     stats = training.stats

@@ -175,6 +175,9 @@ def split_lines(options: RunOptions, experiment: Experiment) -> dict[str, str]:
     for name, labels, held_out, rule in splits:
         if labels is None:
             continue
+        if name == "test" and options.eval_test == "never":
+            lines[name] = "not evaluated (eval.test=never); validation results take its place"
+            continue
         if not len(labels):
             lines[name] = "no images; validation results take the place of test results"
             continue

@@ -1,17 +1,15 @@
 """Every command of README.md and of docs/ is one that its program takes."""
 
-import argparse
 import os
 import re
 import tomllib
 
 import pytest
 from PIL import Image
-from tensorboard.plugins.core.core_plugin import CorePluginLoader as CoreLoader
 
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
-from launch import compare, reproduce
+from launch import compare, reproduce, tune
 from launch.studies import toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
@@ -55,6 +53,13 @@ def compare_methods(arguments):
         validate(cell.config)
 
 
+def search_fields(arguments):
+    # Its draws need no folder.
+    args, fields = tune.parser().parse_known_args(arguments)
+    plan = tune.SearchPlan(args, fields, ROOT / "absent")
+    validate(plan.config_of(0, plan.rounds[0].epochs))
+
+
 def run_installed(arguments):
     if arguments[0] not in COMMANDS:
         return train(arguments)
@@ -62,7 +67,7 @@ def run_installed(arguments):
         # Only named.
         return
     module = {"train": "main", "report": "analysis", "verify": "checkpoint"}
-    folder = "launch" if arguments[0] in ("compare", "reproduce") else "purenoise_jax"
+    folder = "launch" if arguments[0] in ("compare", "tune", "reproduce") else "purenoise_jax"
     program = f"python -m {folder}.{module.get(arguments[0], arguments[0])}"
     first = arguments[:1] if arguments[0] in ("report", "verify") else []
     PROGRAMS[program]([*first, *arguments[1:]])
@@ -110,15 +115,8 @@ def apply_to_cluster(arguments):
 
 
 def show_events(arguments):
-    given = tensorboard_parser().parse_args(arguments)
-    assert given.logdir
+    assert arguments[0] == "--logdir" and len(arguments) == 2
     assert any(extra.startswith("tensorboard") for extra in EXTRAS["tensorboard"])
-
-
-def tensorboard_parser():
-    parser = argparse.ArgumentParser()
-    CoreLoader().define_flags(parser)
-    return parser
 
 
 def build_pages(arguments):
@@ -140,6 +138,7 @@ PROGRAMS = {
     "python -m launch.local": start_processes,
     "python -m launch.reproduce": make_table,
     "python -m launch.studies.toy": lambda given: toy.parser().parse_args(given),
+    "python -m launch.tune": search_fields,
     "python -m purenoise_jax.analysis": analyse,
     "python -m purenoise_jax.calibrate": lambda given: calibrate.parser().parse_args(given),
     "python -m purenoise_jax.chaos": lambda arguments: chaos_parser().parse_args(arguments),

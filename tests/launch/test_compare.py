@@ -193,15 +193,15 @@ def test_a_wrong_command_is_refused_in_one_line(words, message, capsys):
 
 def test_a_folder_of_runs_of_other_data_is_refused(tmp_path):
     (task,) = planned("--config=digits_lt", "--methods=erm", "--data=here", root=tmp_path)
-    compare._refuse_other_data(task)
+    compare.refuse_other_data(task)
     task.workdir.mkdir(parents=True)
     record = {"config": {"data": {"path": "elsewhere"}}}
     (task.workdir / "config.json").write_text(json.dumps(record))
     with pytest.raises(ConfigError, match="in elsewhere, not here; choose another --out"):
-        compare._refuse_other_data(task)
+        compare.refuse_other_data(task)
     record["config"]["data"]["path"] = "./here"
     (task.workdir / "config.json").write_text(json.dumps(record))
-    compare._refuse_other_data(task)
+    compare.refuse_other_data(task)
 
 
 def on_validation(method, shares):

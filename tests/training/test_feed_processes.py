@@ -13,7 +13,7 @@ from PIL import Image
 
 from purenoise_jax.training.build import build
 from tests.runtime.test_multihost import Pair, arguments
-from tests.tiny import tiny_config, write_npz
+from tests.tiny import COUNTS, tiny_config, write_npz
 
 pytestmark = pytest.mark.slow
 
@@ -37,20 +37,27 @@ def run_alone(*command, devices=2, **environment):
     ).stdout
 
 
-def digest(workdir):
-    return json.loads((workdir / "summary.json").read_text())["state_digest"]
+def summary(workdir):
+    return json.loads((workdir / "summary.json").read_text())
 
 
 def test_two_processes_compute_what_one_does_with_two_devices(tmp_path):
     npz = write_npz(tmp_path / "tiny.npz")
-    mapped = ("--config.data.feed=mapped", "--config.data.workers=2")
-    for name, feed in (("resident", ()), ("mapped", mapped)):
+    resident = ("--config.eval.train=True",)
+    mapped = ("--config.data.feed=mapped", "--config.data.workers=2", *resident)
+    for name, feed in (("resident", resident), ("mapped", mapped)):
         more = (*arguments(npz, tmp_path / name, *feed), "--config.num_devices=2")
         run_alone("purenoise_jax.main", *more)
     with Pair(tmp_path, *[arguments(npz, tmp_path / "pair", *mapped)] * 2) as pair:
         assert pair.codes(180) == [0, 0], (pair.messages(0), pair.messages(1))
-    digests = {name: digest(tmp_path / name) for name in ("resident", "mapped", "pair")}
+    found = {name: summary(tmp_path / name) for name in ("resident", "mapped", "pair")}
+    digests = {name: each["state_digest"] for name, each in found.items()}
     assert len(set(digests.values())) == 1, digests
+    for each in found.values():
+        fitted = each["training_set"]
+        assert sum(fitted["predicted_images"]) == sum(COUNTS)
+        for name in ("predicted_images", "per_class_accuracy"):
+            assert fitted[name] == found["resident"]["training_set"][name]
 
 
 def test_every_process_reads_the_rows_of_its_own_devices(tmp_path):

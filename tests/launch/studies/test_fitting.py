@@ -130,9 +130,11 @@ def test_the_fit_is_drawn_by_group_and_ratio(rows):
 
 def test_the_progress_is_drawn_by_setting(rows):
     figure, numbers = progress.draw(rows, MINI)
-    first, last, training, test = figure.axes
-    assert first.get_title() == "first class, 40 images"
-    assert last.get_title() == "last class, 10 images"
+    first, middle, last, training, test = figure.axes
+    assert first.get_title() == "most frequent class, 40 images"
+    assert middle.get_title() == "middle class, 10 images"
+    assert last.get_title() == "rarest class, 10 images"
+    np.testing.assert_allclose(first.get_lines()[1].get_ydata(), [375, (36 + 16 + 35) / 0.4])
     np.testing.assert_allclose(last.get_lines()[0].get_ydata(), [0, 90])
     np.testing.assert_allclose(training.get_lines()[1].get_ydata(), [90] * 5 + [30] * 5)
     np.testing.assert_allclose(test.get_lines()[1].get_ydata(), [90] * 5 + [30] * 5)

@@ -1,0 +1,167 @@
+"""Plan of a search: its trials, its rounds, and the trainings of each trial."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from purenoise_jax.config.fields import NONE
+from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.files import read_json, write_json
+
+from . import choice
+from .given_config import DECIDED, arguments_of, config_of, is_given, with_data
+from .halving import rounds_of
+from .planning import Task, tasks_of
+from .search_space import draw, parse_dimension
+
+# In the folder of a search: its trials.
+FILE = "trials.json"
+
+
+class SearchPlan:
+    """The trials of a search and their trainings.
+
+    Args:
+        args: from `parser`.
+        fields: the rest of the command line, `--config.FIELD=VALUE`.
+        root: folder of the search.
+
+    Attributes:
+        space: what is searched.
+        config: FILE[:ARGS] of all trainings.
+        fields: of all trainings, the place of the data included.
+        rounds: of trainings, the shortest first.
+        trials: values by name, as text.
+
+    Raises:
+        ConfigError: a name or value is not legal, or the folder has another search.
+    """
+
+    def __init__(self, args: argparse.Namespace, fields: Sequence[str], root: Path) -> None:
+        if not args.field:
+            raise ConfigError("--field NAME=VALUES is missing, once for each field; see --help")
+        self.space = [parse_dimension(text) for text in args.field]
+        names = [dim.name for dim in self.space]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"--field {twice[0]} is given twice")
+        self.config, self.fields = with_data(args.config, args.data, fields)
+        self._seeds, self._folds, self._halves = args.seeds, args.folds, args.halving > 0
+        for name in names:
+            if is_given(name, self.fields) or name in arguments_of(self.config):
+                raise ConfigError(f"--config and --field {name} both give {name}")
+        lengths = {"epochs", "num_epochs"}
+        given = [n for n in lengths if n in names or is_given(n, self.fields)]
+        if self._halves and given:
+            raise ConfigError(
+                f"--halving sets the number of epochs, so {given[0]} cannot be searched or given; "
+                "legal: --config FILE:epochs=N"
+            )
+        self._seed, self._root = args.search_seed, root
+        # A config takes a tenth of a second.
+        self._made: dict[tuple[int, int], list[ConfigDict]] = {}
+        self.trials = self._recorded()[: args.trials]
+        if len(self.trials) < args.trials:
+            # Another version of the sampler may draw others than those that were trained.
+            drawn = draw(self.space, args.trials, self._seed)
+            self.trials += drawn[len(self.trials) :]
+        epochs = self._full_epochs()
+        self.rounds = rounds_of(len(self.trials), args.halving, epochs, args.least_epochs)
+
+    def given(self, trial: int) -> tuple[dict[str, str], list[str]]:
+        """Returns the arguments and the fields that a trial adds to the config."""
+        values = self.trials[trial]
+        arguments = {dim.name: values[dim.name] for dim in self.space if dim.is_argument}
+        fields = [
+            f"--config.{dim.name}={values[dim.name]}" for dim in self.space if not dim.is_argument
+        ]
+        return arguments, fields
+
+    def config_of(self, trial: int, epochs: int) -> ConfigDict:
+        """Returns the config of a trial.
+
+        Args:
+            trial: its number.
+            epochs: of the training, to which the schedule is scaled; of no effect without halving.
+        """
+        arguments, fields = self.given(trial)
+        config = self.config
+        if self._halves:
+            kept = {n: v for n, v in arguments_of(config).items() if n != "epochs"}
+            config = config.partition(":")[0]
+            arguments = {**kept, "epochs": str(epochs), **arguments}
+        return config_of(
+            config,
+            arguments,
+            [*self.fields, *fields],
+            "--field",
+            {**DECIDED, "eval.test": "the search, which uses no test image,"},
+        )
+
+    def searching(self, trial: int, epochs: int) -> list[ConfigDict]:
+        """Returns the configs with which the trainings of a trial are done, one for each seed."""
+        if (trial, epochs) not in self._made:
+            self._made[trial, epochs] = self._searching(trial, epochs)
+        return self._made[trial, epochs]
+
+    def _searching(self, trial: int, epochs: int) -> list[ConfigDict]:
+        config = self.config_of(trial, epochs)
+        config.eval.test, config.report = "never", False
+        # The ends of trainings are compared, so that none profits from more evaluations.
+        config.eval.every_epochs, config.eval.patience = 0, 0
+        config.checkpoint.best = NONE
+        folds = self._folds
+        if folds is None:
+            folds = 0 if choice.has_validation(config) else choice.FOLDS
+        if not folds:
+            return [config] * self._seeds
+        return [choice.in_fold(config, folds, seed % folds) for seed in range(self._seeds)]
+
+    def tasks(self, trial: int, epochs: int) -> list[list[Task]]:
+        """Returns the trainings of a trial, a list for each seed, whose last is the trial's own."""
+        return [
+            tasks_of(config, seed, self._root)
+            for seed, config in enumerate(self.searching(trial, epochs))
+        ]
+
+    def _full_epochs(self) -> int:
+        """The epochs of a training of full length, without a second stage."""
+        given = arguments_of(self.config)
+        if "epochs" in given or not self._halves:
+            text = given.get("epochs", "0")
+            return int(text) if text.isdecimal() else 0
+        more = {} if "method" in given else {"method": "erm"}
+        return int(config_of(self.config, more, self.fields, "--field").num_epochs)
+
+    def write(self) -> None:
+        """Writes the trials into the folder of the search.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        record = {
+            "space": [str(dim) for dim in self.space],
+            "search_seed": self._seed,
+            "trials": self.trials,
+        }
+        write_json(self._root / FILE, record)
+
+    def _recorded(self) -> list[dict[str, str]]:
+        """The trials of the search in the folder; none if there is none."""
+        file = self._root / FILE
+        if not file.is_file():
+            return []
+        try:
+            record = read_json(file)
+            there, trials = (record["space"], record["search_seed"]), list(record["trials"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ConfigError(f"{file} is damaged ({error}); choose another --out") from None
+        if there != ([str(dim) for dim in self.space], self._seed):
+            raise ConfigError(
+                f"{self._root} has another search: {' '.join(there[0])}, seed {there[1]}; choose "
+                "another --out, or the same fields"
+            )
+        return trials

@@ -1,0 +1,301 @@
+"""Searches config fields at random, and chooses by validation images; test images are not used.
+
+    python -m launch.tune --config configs/digits_lt.py --field method=erm,drs,open \
+        --field optimizer.learning_rate=1e-2..1:log --trials 20 --halving 3
+
+Each training has a folder under --out. A search that was stopped continues with the same command:
+the trials are kept in trials.json, and trainings that are done are read from their folders.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from purenoise_jax.config import packaged
+from purenoise_jax.config.validation import validate
+from purenoise_jax.runtime import compilation_cache
+from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import ConfigError, DataError, NonFiniteError
+from purenoise_jax.runtime.exit_codes import Parser, run_command
+from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.threads import exit_process
+from purenoise_jax.training.build import build
+
+from . import choice, tuned
+from .comparison import Measure
+from .engines import in_turn, side_by_side
+from .engines.one_run import failure, train_one
+from .given_config import OWN_IMAGES, refuse_other_data, title_of
+from .halving import Round, promoted
+from .planning import Task
+from .run_states import show_states
+from .search_plan import SearchPlan
+from .tuned import Search, Trial
+
+FAILED = 1
+TRIALS, SEEDS, LEAST_EPOCHS = 20, 1, 5
+COMMAND = (sys.executable, "-m", f"{__package__}.tune")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command line, but for the config fields."""
+    parse_arguments = Parser(
+        prog="python -m launch.tune",
+        description="Draws values of config fields at random, trains with each, and chooses by the "
+        "validation images. The test images are not used.",
+        epilog="example:\n  python -m launch.tune --config digits_lt:epochs=45 "
+        "--field optimizer.learning_rate=1e-2..1:log\n      --field method=erm,drs,open "
+        "--trials 20 --halving 3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parse_arguments.add_argument
+    add(
+        "--config",
+        default="",
+        metavar="FILE[:ARGS]",
+        help="as for purenoise_jax.main; --config.FIELD=VALUE changes a field of all trainings; "
+        "default with --data: images, for your own",
+    )
+    add(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help="a config field, or an argument of the config file such as method, and its values: "
+        "A,B,C or LOW..HIGH or LOW..HIGH:log; once for each field",
+    )
+    add("--trials", type=int, default=TRIALS, help=f"draws of all fields ({TRIALS})")
+    add(
+        "--halving",
+        type=int,
+        default=0,
+        metavar="FACTOR",
+        help="begin with short trainings, and train the best of FACTOR FACTOR times as long, and "
+        "so on; 0 = train all at full length (0)",
+    )
+    add(
+        "--least-epochs",
+        type=int,
+        default=LEAST_EPOCHS,
+        help=f"with --halving: the shortest training, in epochs ({LEAST_EPOCHS})",
+    )
+    add(
+        "--metric",
+        choices=tuple(choice.METRICS),
+        default="balanced_accuracy",
+        help="of the validation images (balanced_accuracy)",
+    )
+    add("--seeds", type=int, default=SEEDS, help=f"trainings of each trial ({SEEDS})")
+    add(
+        "--folds",
+        type=int,
+        help=f"parts of the training images, of which each seed has the next for validation; "
+        f"default {choice.FOLDS}, unless the config holds validation images out; 0 = the data have "
+        "their own",
+    )
+    add("--search-seed", type=int, default=0, help="random seed of the draws (0)")
+    add(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="the place of the data: --config.data.path, or path= of the config images",
+    )
+    add("--out", default="runs/tune", help="folder of the trainings and the table")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        help="trainings at a time: processes of this machine, each with its share of cores and "
+        "GPUs",
+    )
+    add("--status", action="store_true", help="only list the trainings planned so far")
+    add("--only-table", action="store_true", help="only make the table, train nothing")
+    add("--run", metavar="WORKDIR", help="only the training with this workdir; no table")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parse_arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, without the program's name, and returns its exit code."""
+    return run_command(
+        partial(_tune, argv),
+        debug="--debug" in argv,
+        interrupted="interrupted; the same command continues where it stopped",
+    )
+
+
+def _tune(argv: Sequence[str]) -> int:
+    args, fields = parser().parse_known_args(argv)
+    console = SafeConsole(soft_wrap=True)
+    least = {"trials": 1, "seeds": 1, "jobs": 1, "folds": 0, "least_epochs": 1, "search_seed": 0}
+    for name, smallest in least.items():
+        value = getattr(args, name)
+        if value is not None and value < smallest:
+            raise ConfigError(f"--{name.replace('_', '-')}={value} must be at least {smallest}")
+    if args.halving < 0 or args.halving == 1:
+        raise ConfigError(f"--halving={args.halving} must be 0, or at least 2")
+    if args.jobs > 1 and not args.run:
+        # The GPUs belong to the processes that train.
+        jax.config.update("jax_platforms", "cpu")
+    root = expand(args.out, "--out").resolve()
+    plan = SearchPlan(args, fields, root)
+    # Orbax logs every step of a save.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if args.run:
+        every = (
+            task
+            for one in plan.rounds
+            for trial in range(len(plan.trials))
+            for of_seed in plan.tasks(trial, one.epochs)
+            for task in of_seed
+        )
+        wanted = next((task for task in every if task.workdir == Path(args.run)), None)
+        return train_one(args.run, [] if wanted is None else [wanted], False, console)
+    for line in packaged.told(["tune", "--config", args.config or OWN_IMAGES]):
+        console.print(line)
+    # The shortest and the longest of each trial, so that a search that cannot finish is refused
+    # before it computes anything.
+    for one in {plan.rounds[0], plan.rounds[-1]}:
+        for trial in range(len(plan.trials)):
+            for config in plan.searching(trial, one.epochs):
+                validate(config)
+    if not (args.status or args.only_table):
+        root.mkdir(parents=True, exist_ok=True)
+        plan.write()
+        console.print(tuned.budget_line(plan.rounds, len(plan.trials), args.trials, args.seeds))
+    search, unexpected = _search(args, argv, plan, root, console)
+    if args.status:
+        return 0
+    if all(trial.score is None for trial in search.trials):
+        console.print("no trial is done")
+        return FAILED
+    best = search.ranked[0]
+    command = _command(plan, best, root)
+    tuned.show(search, command, console)
+    for path in tuned.write(search, command, root / "tables"):
+        console.print(str(path))
+    return FAILED if unexpected else 0
+
+
+def _search(
+    args: argparse.Namespace,
+    argv: Sequence[str],
+    plan: SearchPlan,
+    root: Path,
+    console: SafeConsole,
+) -> tuple[Search, bool]:
+    """Trains round after round.
+
+    Returns:
+        The search, and True if a training failed for another reason than numbers that are not
+        finite.
+    """
+    measure = choice.METRICS[args.metric]
+    found = {n: Trial(n, values, Round(0, 0), {}) for n, values in enumerate(plan.trials)}
+    chosen, unexpected = list(found), False
+    for place, one in enumerate(plan.rounds):
+        planned = {trial: plan.tasks(trial, one.epochs) for trial in chosen}
+        tasks = _once(t for seeds in planned.values() for of_seed in seeds for t in of_seed)
+        for task in tasks:
+            refuse_other_data(task)
+        if args.status:
+            show_states(tasks, console)
+        elif not args.only_table:
+            console.print(f"round {place + 1} of {len(plan.rounds)}: {tuned.round_text(one)}")
+            _train(args, argv, tasks, root, console)
+        results = [
+            _result(trial, plan.trials[trial], one, planned[trial], measure) for trial in chosen
+        ]
+        for result in results:
+            # What was not trained further keeps the number of the round before.
+            if result.scores or not place:
+                found[result.number] = result
+        failed = [task for task in tasks if failure(task.workdir)]
+        unexpected = unexpected or any(not _diverged(task) for task in failed)
+        to_do = any(result.score is None and not result.failed for result in results)
+        if place + 1 == len(plan.rounds) or (to_do and (args.status or args.only_table)):
+            break
+        best = promoted([result.score for result in results], plan.rounds[place + 1].trials)
+        chosen = [chosen[i] for i in best]
+    title = title_of(plan.config)
+    return Search(
+        title, tuple(map(str, plan.space)), args.metric, tuple(plan.rounds), tuple(found.values())
+    ), unexpected
+
+
+def _result(
+    number: int,
+    values: Mapping[str, str],
+    reached: Round,
+    planned: Sequence[Sequence[Task]],
+    measure: Measure,
+) -> Trial:
+    """Reads the numbers of a trial in a round; it has none unless those of all seeds are there."""
+    summaries = [of_seed[-1].summary for of_seed in planned]
+    found = [None if summary is None else measure.of(summary) for summary in summaries]
+    scores = {seed: value for seed, value in enumerate(found) if value is not None}
+    return Trial(
+        number,
+        values,
+        reached,
+        scores if len(scores) == len(planned) else {},
+        tuple(str(of_seed[-1].workdir) for of_seed in planned),
+        any(failure(task.workdir) is not None for of_seed in planned for task in of_seed),
+    )
+
+
+def _train(
+    args: argparse.Namespace,
+    argv: Sequence[str],
+    tasks: Sequence[Task],
+    root: Path,
+    console: SafeConsole,
+) -> None:
+    """Trains what is not done and has not diverged before."""
+    gone = {task.workdir for task in tasks if _diverged(task)}
+    left = [
+        task
+        for task in tasks
+        if task.workdir not in gone and not any(run in gone for run in task.starts_from)
+    ]
+    for task in tasks:
+        if task not in left:
+            console.print(f"{task.name}: has failed before, its numbers were not finite")
+    if args.jobs > 1:
+        side_by_side.run(left, list(argv), args.jobs, root, console, COMMAND)
+    else:
+        compilation_cache.enable()
+        in_turn.run(left, console, quick=False)
+
+
+def _diverged(task: Task) -> bool:
+    record = failure(task.workdir)
+    return record is not None and record.get("exit_code") == NonFiniteError.exit_code
+
+
+def _once(tasks: Iterable[Task]) -> list[Task]:
+    return list({task.workdir: task for task in tasks}.values())
+
+
+def _command(plan: SearchPlan, best: Trial, root: Path) -> str:
+    """The command line that trains the best trial at full length, on all images if it can."""
+    arguments, fields = plan.given(best.number)
+    config = plan.config_of(best.number, plan.rounds[-1].epochs)
+    fields = [*plan.fields, *fields]
+    try:
+        build(config)
+    except (ConfigError, DataError):
+        # A run needs images to measure with, and there are no test images.
+        folds = plan.searching(best.number, plan.rounds[-1].epochs)[0].data.folds
+        fields += [f"--config.data.folds={folds}"]
+    return tuned.command_line(plan.config, arguments, fields, root / "best")
+
+
+if __name__ == "__main__":
+    exit_process(main(sys.argv[1:]))
