@@ -29,7 +29,7 @@ from purenoise_jax.runtime.threads import exit_process
 
 from . import choice, comparison
 from .cells import Row
-from .engines import in_turn, side_by_side
+from .engines import in_turn, side_by_side, slurm
 from .engines.one_run import train_one
 from .given_config import OWN_IMAGES, config_of, refuse_other_data, title_of, with_data
 from .plan import Cell, Table
@@ -97,10 +97,24 @@ def parser() -> argparse.ArgumentParser:
         "--out", default="runs/compare", help="folder of the runs and the table"
     )
     parse_arguments.add_argument(
+        "--engine",
+        choices=("local", "slurm"),
+        default="local",
+        help="slurm: submit the runs as arrays of jobs, and return at once; the same command again "
+        "submits only what is neither finished nor in the queue",
+    )
+    parse_arguments.add_argument(
         "--jobs",
         type=int,
-        default=1,
-        help="runs at a time: processes of this machine, each with its share of cores and GPUs",
+        help="runs at a time: processes of this machine, each with its share of cores and GPUs "
+        "(default 1), or jobs of each array (default: no limit)",
+    )
+    parse_arguments.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="with --engine slurm: an option of sbatch, as --sbatch=--partition=gpu",
     )
     parse_arguments.add_argument(
         "--status", action="store_true", help="only list the runs that are done, running, failed"
@@ -184,7 +198,16 @@ def _compare(argv: Sequence[str]) -> int:
             raise ConfigError(f"--{name}={value} must be at least {least}")
     if args.refit and not args.pick:
         raise ConfigError("--refit trains the method that --pick chooses; add --pick")
-    if args.jobs > 1 and not args.run:
+    if args.sbatch and args.engine != "slurm":
+        raise ConfigError("--sbatch is used only with --engine slurm")
+    submits = args.engine == "slurm" and not (args.run or args.only_table)
+    if submits and args.refit:
+        raise ConfigError(
+            "--refit trains here, so it has no part in --engine slurm; give the command again with "
+            "it, and without --engine slurm, when all runs are done"
+        )
+    apart = (args.engine == "slurm" or (args.jobs or 1) > 1) and not args.run
+    if apart:
         # The GPUs belong to the processes that train.
         jax.config.update("jax_platforms", "cpu")
     tables = make_tables(args, fields)
@@ -195,7 +218,7 @@ def _compare(argv: Sequence[str]) -> int:
         validate(task.config)
         refuse_other_data(task)
     if args.status:
-        show_states(tasks, console)
+        show_states(tasks, console, slurm.queued(root))
         return 0
     # Orbax logs every step of a save.
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -203,10 +226,20 @@ def _compare(argv: Sequence[str]) -> int:
         return train_one(args.run, tasks, False, console)
     for line in packaged.told(["compare", "--config", args.config or OWN_IMAGES]):
         console.print(line)
+    if submits:
+        slurm.submit(
+            tasks,
+            argv,
+            at_a_time=args.jobs or 0,
+            options=args.sbatch,
+            root=root,
+            console=console,
+            program=COMMAND[-1],
+        )
+        return 0
     broken: list[Path] = []
-    if not args.only_table and args.jobs > 1:
-        words = [word for word in argv if word != "--only-table"]
-        broken = side_by_side.run(tasks, words, args.jobs, root, console, COMMAND)
+    if not args.only_table and apart:
+        broken = side_by_side.run(tasks, argv, args.jobs or 1, root, console, COMMAND)
     elif not args.only_table:
         compilation_cache.enable()
         broken = in_turn.run(tasks, console, quick=False)

@@ -19,7 +19,8 @@ from ..planning import Task
 
 JOBS = "jobs"
 SCRIPT = Path(__file__).parents[1] / "slurm_array.sbatch"
-PROJECT = SCRIPT.parents[1]
+# In an installed package, `launch` lies within it.
+PACKAGE = __name__.rpartition(".engines")[0]
 SECONDS = 60
 
 
@@ -31,16 +32,20 @@ def submit(
     options: Sequence[str],
     root: Path,
     console: SafeConsole,
+    program: str = "",
 ) -> list[str]:
     """Submits the tasks that are neither finished nor in the queue already.
 
+    The jobs run in the folder of the command, where relative paths mean the same.
+
     Args:
         tasks: of a table, each after those that it starts from.
-        arguments: of `launch.reproduce`, for all jobs; each gets `--run WORKDIR` besides.
+        arguments: of the program, for all jobs; each gets `--run WORKDIR` besides.
         at_a_time: most jobs of an array that run at a time; 0 = no limit.
         options: of sbatch, such as "--partition=gpu".
         root: folder of all runs.
         console: where the numbers of the arrays are shown.
+        program: module that trains a run; "" = `launch.reproduce`.
 
     Returns:
         The numbers of the arrays.
@@ -68,8 +73,8 @@ def submit(
                 f"%{at_a_time}" if at_a_time else ""
             ),
             *([f"--dependency=afterany:{after}"] if after else []),
-            f"--chdir={PROJECT}", f"--output={root / JOBS}/%A_%a.log",
-            *options, str(SCRIPT), str(root / JOBS), *arguments,
+            f"--chdir={Path.cwd()}", f"--output={root / JOBS}/%A_%a.log", *options, str(SCRIPT),
+            str(root / JOBS), str(SCRIPT.parent), program or f"{PACKAGE}.reproduce", *arguments,
         ]  # fmt: skip
         (root / JOBS).mkdir(parents=True, exist_ok=True)
         number = _call(command).partition(";")[0].strip()

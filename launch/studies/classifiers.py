@@ -8,6 +8,7 @@ other features are standardised by its training rows, with the mean in place of 
 
 import importlib
 from collections.abc import Callable
+from importlib import metadata
 
 import numpy as np
 
@@ -75,3 +76,9 @@ def standardizer(features: np.ndarray, numeric: np.ndarray) -> Predict:
         return np.nan_to_num((other - mean) / std, nan=0.0)
 
     return standardize
+
+
+def package_version(model: str) -> dict[str, str]:
+    """The version of the package of a classifier, by the package's name."""
+    name = {"xgboost": "xgboost", "svm": "scikit-learn"}[model]
+    return {name: metadata.version(name)}

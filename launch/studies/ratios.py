@@ -183,8 +183,8 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
     with styled():
         figure = Figure(figsize=(8.2, 6.4))
         (first, second), (third, fourth) = figure.subplots(2, 2)
-        _draw_policies(first, studies[-1])
-        _draw_best(second, studies)
+        draw_policies(first, studies[-1])
+        draw_best(second, studies)
         found = [misalignment(study) for study in studies]
         totals = [study.total for study in studies]
         for axes, unit, factor, label in (
@@ -198,11 +198,12 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
             axes.set_ylim(bottom=0)
             axes.set_xlabel("training images")
             axes.set_ylabel(label)
-    numbers = {f"{study.total}": _numbers(study) for study in studies}
+    numbers = {f"{study.total}": numbers_of(study) for study in studies}
     return Drawing(figure, {"caveat": plan.caveat, "training_images": numbers})
 
 
-def _draw_policies(axes: Axes, study: Study) -> None:
+def draw_policies(axes: Axes, study: Study, what: str = "images") -> None:
+    """Draws the accuracy of each policy against the test ratio; `what` a training set counts."""
     columns = np.arange(len(study.counts))
     for marker, (name, chosen) in zip(MARKERS, policies(study).items(), strict=False):
         mean, error = (100 * values[chosen, columns] for values in (study.accuracy, study.error))
@@ -213,15 +214,16 @@ def _draw_policies(axes: Axes, study: Study) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("test ratio")
     axes.set_ylabel("test accuracy (%)")
-    axes.legend(title=f"training ratio, {study.total:,} images", fontsize=8, title_fontsize=8)
+    axes.legend(title=f"training ratio, {study.total:,} {what}", fontsize=8, title_fontsize=8)
 
 
-def _draw_best(axes: Axes, studies: Sequence[Study]) -> None:
+def draw_best(axes: Axes, studies: Sequence[Study], what: str = "images") -> None:
+    """Draws the best training ratio against the test ratio; `what` a training set counts."""
     ends = [min(s.ratios[0] for s in studies), max(s.ratios[-1] for s in studies)]
     axes.plot(ends, ends, color="#999999", lw=1, ls="--", label="test ratio")
     for marker, study in zip(MARKERS, studies, strict=False):
         best = study.ratios[policies(study)[BEST]]
-        axes.plot(study.ratios, best, marker=marker, ms=4, lw=1.2, label=f"{study.total:,} images")
+        axes.plot(study.ratios, best, marker=marker, ms=4, lw=1.2, label=f"{study.total:,} {what}")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("test ratio")
@@ -229,7 +231,8 @@ def _draw_best(axes: Axes, studies: Sequence[Study]) -> None:
     axes.legend(fontsize=8)
 
 
-def _numbers(study: Study) -> dict[str, Any]:
+def numbers_of(study: Study) -> dict[str, Any]:
+    """The numbers of a study as JSON values."""
     columns = np.arange(len(study.counts))
     chosen = policies(study)
     return {

@@ -12,18 +12,15 @@ appendix A.8.1, figures 12, 13, 21 and 22.
 READING: the size of the training set is that of the authors' code for images, 5,000, or the largest
 that the file admits at every ratio. Half of the rows of each class are test rows, another half for
 each seed. Of more than two classes the two most frequent are used.
-READING: the best training ratio of a test ratio is that with the largest mean accuracy over seeds,
-and of several the nearest to the test ratio. Misalignment is the mean over test ratios of the
-distance of both in powers of ten.
+
+A ratio is the number of rows of the rarer class over that of the other. `ratios.py` has the grid of
+ratios, the readings of it, and the evaluation at a test ratio.
 """
 
 import argparse
-import importlib
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,14 +33,28 @@ from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.runtime.paths import expand
+from purenoise_jax.training.provenance import versions
 
-from .classifiers import MODELS, fit
+from .classifiers import MODELS, fit, package_version
 from .csv_rows import TwoClasses, read_two_classes
+from .ratios import (
+    BEST,
+    MINI_RATIOS,
+    RATIOS,
+    Study,
+    accuracy_at,
+    counts_of,
+    draw_best,
+    draw_policies,
+    grid,
+    misalignment,
+    numbers_of,
+    policies,
+)
+from .two_classes import standard_errors
 
 NAME = "tabular"
-# Ratio = rows of the rarer class to one of the other.
-LOWEST, HIGHEST = 10**-2.5, 10**0.43
-GRID, SEEDS = {"full": 25, "mini": 9}, {"full": 5, "mini": 3}
+GRID, SEEDS = {"full": RATIOS, "mini": MINI_RATIOS}, {"full": 5, "mini": 3}
 TOTAL, TEST_ROWS = 5000, 10_000
 # The published figures, and the file that each needs.
 PUBLISHED = (
@@ -88,77 +99,45 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
-class Sets(NamedTuple):
-    """The training sets of a study.
-
-    Attributes:
-        ratios: f64[T], those of the grid that leave each class a row.
-        counts: i64[T, 2], rows of both classes.
-        balanced: i64[2], rows of the set with equal shares.
-    """
-
-    ratios: np.ndarray
-    counts: np.ndarray
-    balanced: np.ndarray
-
-
-def plan_sets(pool: Sequence[int], grid: int, most: int) -> Sets:
+def plan_counts(pool: Sequence[int], number: int, most: int) -> np.ndarray:
     """Chooses the rows of the training sets, all of one size.
 
     Args:
         pool: rows of both classes that there are to train on.
-        grid: number of ratios, evenly spaced in their logarithm.
+        number: of ratios in the grid.
         most: the largest size.
 
+    Returns:
+        int[T, 2], rows of both classes by rising ratio. Ratios that no whole numbers of rows tell
+        apart are one set.
+
     Raises:
-        ConfigError: fewer than two ratios leave each class a row.
+        ConfigError: fewer than two sets are left.
     """
-    ratios = np.logspace(math.log10(LOWEST), math.log10(HIGHEST), grid)
-    total = int(min(most, pool[0] * (1 + LOWEST), pool[1] * (1 + HIGHEST) / HIGHEST))
-    rare = np.minimum(np.round(total * ratios / (1 + ratios)).astype(int), pool[1])
-    counts = np.stack([np.minimum(total - rare, pool[0]), rare], axis=1)
-    kept = (counts > 0).all(axis=1)
-    if kept.sum() < 2 or total < 2:
-        raise ConfigError(f"{total} training rows are too few for two ratios")
-    return Sets(ratios[kept], counts[kept], np.array([total - total // 2, total // 2]))
+    ratios = grid(number)
+    total = int(min(most, *np.array(pool) * (1 + ratios[[0, -1]]) / (1, ratios[-1])))
+    # The set with a ratio of 1 has equal shares.
+    total -= total % 2
+    # Sorted by the rows of the frequent class, of which the lowest ratio has most.
+    counts = np.unique([counts_of(ratio, max(total, 2)) for ratio in ratios], axis=0)[::-1]
+    if total < 2 or len(counts) < 2:
+        raise ConfigError(f"{pool[0]} and {pool[1]} rows to train on are too few for two ratios")
+    return counts
 
 
-def accuracy_at(recalls: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-    """The accuracy under other shares of the classes.
-
-    Args:
-        recalls: f64[..., 2], accuracy of each class.
-        ratios: f64[R], images of the second class to one of the first.
-
-    Returns:
-        f64[..., R].
-    """
-    return (recalls[..., :1] + ratios * recalls[..., 1:]) / (1 + ratios)
-
-
-def best_ratios(accuracy: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """The place of the best training ratio for each test ratio.
-
-    Args:
-        accuracy: f64[T, R], mean over seeds.
-        train: f64[T], training ratios.
-        test: f64[R], test ratios.
-
-    Returns:
-        i64[R]; of several that are equal the nearest to the test ratio.
-    """
-    distance = np.abs(np.log10(train)[:, None] - np.log10(test))
-    is_best = accuracy >= accuracy.max(axis=0) - 1e-12
-    return np.where(is_best, distance, np.inf).argmin(axis=0)
-
-
-def recalls_of_seed(model: str, rows: TwoClasses, sets: Sets, seed: int) -> np.ndarray:
+def class_accuracies(model: str, rows: TwoClasses, counts: np.ndarray, seed: int) -> np.ndarray:
     """Fits a classifier to every training set of a seed, and tests it on the other half.
 
     The training sets of a seed share their rows as far as their sizes allow.
 
+    Args:
+        model: one of `MODELS`.
+        rows: the table.
+        counts: int[T, 2], training rows of both classes.
+        seed: of the halves and of the classifier.
+
     Returns:
-        f64[T + 1, 2], test accuracy of each class; the last is that of the balanced set.
+        f64[T, 2], test accuracy of each class.
     """
     rng = np.random.default_rng(seed)
     pools, tests = [], []
@@ -168,110 +147,77 @@ def recalls_of_seed(model: str, rows: TwoClasses, sets: Sets, seed: int) -> np.n
         tests.append(order[:half][:TEST_ROWS])
         pools.append(order[half:])
     found = []
-    for counts in [*sets.counts, sets.balanced]:
-        chosen = np.concatenate([pool[:count] for pool, count in zip(pools, counts, strict=True)])
+    for each in counts:
+        chosen = np.concatenate([pool[:n] for pool, n in zip(pools, each, strict=True)])
         predict = fit(model, rows, chosen, seed)
         found.append([np.mean(predict(rows.features[t]) == c) for c, t in enumerate(tests)])
     return np.array(found)
 
 
-def summarize(sets: Sets, recalls: np.ndarray) -> dict[str, Any]:
-    """The numbers of the figure.
+def study_of(counts: np.ndarray, found: np.ndarray) -> Study:
+    """The accuracy of every training ratio at every test ratio.
 
     Args:
-        sets: the training sets.
-        recalls: f64[S, T + 1, 2], from `recalls_of_seed`.
-
-    Returns:
-        JSON values. Accuracies are means over seeds in [0, 1], each with its standard error, None
-        with one seed.
+        counts: int[T, 2], training rows of both classes.
+        found: f64[S, T, 2], from `class_accuracies`.
     """
-    ratios = sets.ratios
-    accuracy = accuracy_at(recalls, ratios)
-    best = best_ratios(accuracy[:, :-1].mean(axis=0), ratios, ratios)
-    columns = np.arange(len(ratios))
-    scenarios = {
-        "best": accuracy[:, best, columns],
-        "same": accuracy[:, columns, columns],
-        "balanced": accuracy[:, -1],
-    }
-    seeds = len(recalls)
-
-    def error(values: np.ndarray) -> list[float] | None:
-        return (values.std(axis=0, ddof=1) / math.sqrt(seeds)).tolist() if seeds > 1 else None
-
-    return {
-        "ratios": ratios.tolist(),
-        "training_rows": sets.counts.tolist(),
-        "best_training_ratio": ratios[best].tolist(),
-        "misalignment": float(np.abs(np.log10(ratios[best] / ratios)).mean()),
-        **{f"accuracy_{name}": values.mean(axis=0).tolist() for name, values in scenarios.items()},
-        **{f"error_{name}": error(values) for name, values in scenarios.items()},
-        "class_accuracy": recalls.tolist(),
-    }
+    accuracy = accuracy_at(found, counts[:, 1] / counts[:, 0])
+    errors = np.array([standard_errors(of_ratio) for of_ratio in accuracy.swapaxes(0, 1)])
+    return Study(int(counts[0].sum()), counts, accuracy.mean(axis=0), errors)
 
 
-LABELS = {
-    "best": "best training ratio",
-    "same": "training ratio = test ratio",
-    "balanced": "balanced training",
-}
-
-
-def draw(title: str, numbers: dict[str, Any]) -> Drawing:
+def draw(title: str, study: Study) -> Figure:
     """Draws accuracy against the test ratio, and the best training ratio of each test ratio."""
     with styled():
-        figure = Figure(figsize=(8, 3.4))
+        figure = Figure(figsize=(8.2, 3.4))
         left, right = figure.subplots(1, 2)
-        ratios = numbers["ratios"]
-        for (name, label), marker in zip(LABELS.items(), "o^s", strict=True):
-            mean = 100 * np.array(numbers[f"accuracy_{name}"])
-            error = numbers[f"error_{name}"]
-            left.errorbar(
-                ratios,
-                mean,
-                yerr=None if error is None else 100 * np.array(error),
-                label=label,
-                marker=marker,
-                markersize=3,
-                linewidth=1.2,
-            )
-        left.set(xscale="log", xlabel="test ratio", ylabel="test accuracy, %")
-        left.legend()
-        right.plot([LOWEST, HIGHEST], [LOWEST, HIGHEST], color="#999999", label="equal")
-        right.plot(ratios, numbers["best_training_ratio"], "o", label="best")
-        right.set(xscale="log", yscale="log", xlabel="test ratio", ylabel="best training ratio")
-        right.legend()
+        draw_policies(left, study, "rows")
+        draw_best(right, [study], "rows")
         figure.suptitle(literal(title), fontsize=10)
-    return Drawing(figure, numbers)
+    return figure
 
 
-def as_markdown(title: str, numbers: dict[str, Any]) -> str:
-    """The numbers as a table in Markdown."""
+def as_markdown(title: str, study: Study) -> str:
+    """The numbers of a study as a table in Markdown."""
+    head = _head(study)
+    gaps = misalignment(study)
     lines = [
         f"# {title}",
         "",
-        "Test accuracy in percent, mean ± standard error over seeds.",
+        "Test accuracy in percent, mean ± standard error over seeds, by training ratio.",
         "",
-        f"| test ratio | best training ratio | {' | '.join(LABELS.values())} |",
-        f"|---:|---:|{'---:|' * len(LABELS)}",
+        f"| {' | '.join(head)} |",
+        f"|{'---:|' * len(head)}",
+        *(f"| {' | '.join(cells)} |" for cells in _cells(study)),
+        "",
+        _misalignment_line(gaps),
+        "",
     ]
-    lines += [f"| {' | '.join(cells)} |" for cells in _cells(numbers)]
-    return "\n".join(
-        [*lines, "", f"Misalignment: {numbers['misalignment']:.2f} powers of ten.", ""]
+    return "\n".join(lines)
+
+
+def _head(study: Study) -> list[str]:
+    return ["test ratio", "best training ratio", *policies(study)]
+
+
+def _cells(study: Study) -> list[list[str]]:
+    columns = np.arange(len(study.counts))
+    chosen = policies(study)
+    shown = [
+        [f"{100 * study.accuracy[place, c]:.1f} ± {100 * study.error[place, c]:.1f}"
+         for place, c in zip(places, columns, strict=True)]
+        for places in chosen.values()
+    ]  # fmt: skip
+    best = study.ratios[chosen[BEST]]
+    ratios = [[f"{ratio:.3g}" for ratio in each] for each in (study.ratios, best)]
+    return [list(row) for row in zip(*ratios, *shown, strict=True)]
+
+
+def _misalignment_line(gaps: Mapping[str, float]) -> str:
+    return (
+        f"Misalignment: {gaps['powers_of_ten']:.2f} powers of ten, "
+        f"{100 * gaps['accuracy']:.1f} points of accuracy."
     )
-
-
-def _cells(numbers: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for place, ratio in enumerate(numbers["ratios"]):
-        cells = [f"{ratio:.3g}", f"{numbers['best_training_ratio'][place]:.3g}"]
-        for name in LABELS:
-            text = f"{100 * numbers[f'accuracy_{name}'][place]:.1f}"
-            error = numbers[f"error_{name}"]
-            cells.append(text if error is None else f"{text} ± {100 * error[place]:.1f}")
-        rows.append(cells)
-    return rows
 
 
 def main(argv: Sequence[str]) -> int:
@@ -300,45 +246,45 @@ def _study(argv: Sequence[str]) -> int:
         path, args.label, header=not args.no_header, classes=classes, drop=args.drop
     )
     images = np.bincount(rows.labels, minlength=2)
-    sets = plan_sets((images - images // 2).tolist(), GRID[args.tier], args.rows)
-    title = f"{MODELS[args.model]} on {path.name}, {sets.balanced.sum():,} training rows"
+    number = GRID[args.tier]
+    counts = plan_counts((images - images // 2).tolist(), number, args.rows)
+    title = f"{MODELS[args.model]} on {path.name}, {counts[0].sum():,} training rows"
     console.print(title)
     for name, count in zip(rows.names, images, strict=True):
         console.print(f"class {name}: {count:,} rows")
     if rows.left_out:
         console.print(f"{rows.left_out:,} rows of other classes or without a label are left out")
-    if len(sets.ratios) < GRID[args.tier]:
-        console.print(f"ratios below {sets.ratios[0]:.3g} are left out: less than one row")
+    if len(counts) < number:
+        console.print(f"{len(counts)} of {number} ratios, because so few rows have no others")
     if args.dry_run:
-        for ratio, (frequent, rare) in zip(sets.ratios, sets.counts, strict=True):
-            console.print(f"ratio {ratio:<8.3g}{frequent:,} and {rare:,} training rows")
-        console.print(f"{seeds} seeds, {seeds * (len(sets.ratios) + 1)} classifiers")
+        for frequent, rare in counts:
+            console.print(f"ratio {rare / frequent:<8.3g}{frequent:,} + {rare:,} training rows")
+        console.print(f"{seeds} seeds, {seeds * len(counts)} classifiers")
         return 0
-    recalls, began = [], time.monotonic()
+    found, began = [], time.monotonic()
     for seed in range(seeds):
-        recalls.append(recalls_of_seed(args.model, rows, sets, seed))
+        found.append(class_accuracies(args.model, rows, counts, seed))
         console.print(f"seed {seed}: {duration(time.monotonic() - began)}")
-    numbers = {
-        "title": title,
-        "model": args.model,
-        "file": path.name,
-        "sha256": rows.sha256,
-        "classes": list(rows.names),
-        "rows": images.tolist(),
-        "seeds": seeds,
-        "tier": args.tier,
-        "versions": _versions(args.model),
-        **summarize(sets, np.array(recalls)),
-    }
-    grid = Grid("test ratio", "best training ratio", *LABELS.values(), title=title, box=box.SIMPLE)
-    for cells in _cells(numbers):
-        grid.add_row(*cells)
-    console.print(grid)
-    console.print(f"misalignment: {numbers['misalignment']:.2f} powers of ten")
+    study = study_of(counts, np.array(found))
+    grid_shown = Grid(*_head(study), title=title, box=box.SIMPLE)
+    for cells in _cells(study):
+        grid_shown.add_row(*cells)
+    console.print(grid_shown)
+    console.print(_misalignment_line(misalignment(study)))
     folder = expand(args.out, "--out") / ("mini" if args.tier == "mini" else "") / "tables"
     name = f"{NAME}_{path.stem}_{args.model}"
-    written = save(draw(title, numbers), folder, name)
-    write_atomically(folder / f"{name}.md", as_markdown(title, numbers).encode())
+    numbers = {
+        "title": title,
+        "classes": list(rows.names),
+        "rows": images.tolist(),
+        "file": {"name": path.name, "sha256": rows.sha256},
+        "seeds": seeds,
+        "versions": {**versions(), **package_version(args.model)},
+        "class_accuracy": np.array(found).round(5).tolist(),
+        **numbers_of(study),
+    }
+    written = save(Drawing(draw(title, study), numbers), folder, name)
+    write_atomically(folder / f"{name}.md", as_markdown(title, study).encode())
     for file in (*written, folder / f"{name}.md"):
         console.print(str(file))
     return 0
@@ -350,8 +296,3 @@ def _show_missing(console: SafeConsole) -> None:
         grid.add_row(title, f"missing: needs {arguments}")
     console.print(grid)
     console.print("any other table with a column of classes: --csv FILE --label COLUMN; see --help")
-
-
-def _versions(model: str) -> dict[str, str]:
-    package = {"xgboost": "xgboost", "svm": "sklearn"}[model]
-    return {"numpy": np.__version__, package: importlib.import_module(package).__version__}

@@ -64,6 +64,7 @@ def areas_like(run, seed, classes=4, planes=5, shift=0):
     return Areas(3, triples, labels[triples], area, tuple(drawn))
 
 
+@pytest.mark.slow
 def test_planes_are_drawn_by_frequency_with_their_images(npz, tmp_path, monkeypatch):
     runs = [run_of(npz, tmp_path, label) for label in ("a", "b$x", "c")]
     # The third run has other images, so it has a strip of its own.
@@ -303,6 +304,7 @@ def test_images_of_one_subset_alone(even, tmp_path):
     assert other != numbers
 
 
+@pytest.mark.slow
 def test_a_subset_without_images_of_its_own(even, tmp_path):
     every = write_list(tmp_path / "all.txt", range(80))
     drawing, numbers = draw(subset_images, [even], tmp_path, indices=(("all", every),), images=1)

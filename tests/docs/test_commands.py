@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks import memory, run
 from benchmarks.gpu_program import __main__ as gpu_program
 from launch import compare, reproduce, tune
-from launch.studies import toy
+from launch.studies import tabular, toy
 from launch.tables import TABLES
 from purenoise_jax import calibrate, export, predict
 from purenoise_jax import main as cli
@@ -45,6 +45,10 @@ def analyse(arguments):
 
 
 def make_table(arguments):
+    if arguments[0] == tabular.NAME:
+        given = tabular.parser().parse_args(arguments[1:])
+        assert bool(given.csv) == bool(given.label)
+        return
     assert reproduce.parser().parse_args(arguments).table in TABLES
 
 

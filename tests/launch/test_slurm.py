@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import reproduce
+from launch import compare, reproduce
 from purenoise_jax.checkpoint.manager import Checkpoints
 from tests.launch.slurm_jobs import NODES, Run, change, cluster_alone, why_not
 from tests.tiny import write_npz
@@ -143,3 +143,28 @@ def test_a_stopped_job_of_an_array_goes_back_into_the_queue_alone(table, tmp_pat
     ).stdout
     assert "JobState=RUNNING" in shown and "Restarts=0" in shown
     assert "back into the queue" not in log_of(tmp_path, number, 1)
+
+
+def test_a_comparison_is_submitted_and_its_table_made_when_the_runs_are_done(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    out = tmp_path / "out/quick"
+    given = ["--config=digits_lt:epochs=2", "--methods=erm,drs", "--seeds=1", f"--out={out}"]
+
+    def command(*more: str) -> str:
+        assert compare.main([*given, *more]) == 0
+        return capsys.readouterr().out
+
+    try:
+        submitted = command(*SUBMIT, "--jobs=1")
+        assert len(re.findall(r"array \d+: 1 runs", submitted)) == 2
+        assert "nothing to submit" in command(*SUBMIT)
+        wait_until(lambda: "2 runs: 2 done" in command("--status"), tmp_path)
+        command("--only-table")
+        table = (out / "tables/comparison.md").read_text()
+        assert "erm" in table and "drs" in table and "missing" not in table
+    finally:
+        for listed in out.glob("jobs/*.txt"):
+            subprocess.run(["scancel", "--quiet", listed.stem])

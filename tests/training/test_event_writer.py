@@ -66,7 +66,8 @@ def test_the_fields_of_a_run_are_its_hyper_parameters(tmp_path):
 
 def test_a_run_that_has_not_finished_has_no_end(tmp_path):
     events = write(tmp_path, FACTS, {"train/loss": 1.5}, finish=False)
-    assert hparams.SESSION_END_INFO_TAG not in events.Tags()["tensors"]
+    tags = events.PluginTagToContent("hparams")
+    assert set(tags) == {hparams.EXPERIMENT_TAG, hparams.SESSION_START_INFO_TAG}
 
 
 def test_each_class_has_a_curve_unless_it_has_no_images(tmp_path):
