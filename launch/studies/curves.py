@@ -30,15 +30,13 @@ from purenoise_jax.training.metrics import standard_error
 
 from ..cells import Row
 from ..plan import Cell, Plan, Table
+from .two_classes import CLASSES, DATASET, EPOCHS, NAMES, WARMUP
 
-DATASET = "CIFAR-10-LT"
-CLASSES = (0, 1)
 # The larger class of a ratio below 1, and the smaller one.
 LARGER, SMALLER = 0, 1
 RATIOS = (0.001, 0.003, 0.01, 0.1, 1.0)
 MINI_RATIOS = (0.1, 0.3, 1.0)
 TOTAL, MINI_TOTAL, QUICK_TOTAL = 5000, 2000, 100
-EPOCHS, WARMUP = 300, 5
 SOURCE = "Shwartz-Ziv et al. 2023, appendix A (figures without numbers)"
 # Divisors of a change of accuracy.
 BY_BASELINE, BY_ITSELF = "baseline", "itself"
@@ -151,9 +149,8 @@ def curve_table(
             else:
                 first = (pretraining or {}).get(name)
                 cells.append(Cell(setting, name, make(ratio), pretraining=first))
-    names = ("airplanes", "automobiles")
     return Table(
-        f"{title}, CIFAR-10, {names[LARGER]} and {names[SMALLER]}",
+        f"{title}, CIFAR-10, {NAMES[LARGER]} and {NAMES[SMALLER]}",
         SOURCE,
         tuple(cells),
         published=(),
@@ -196,7 +193,7 @@ def draw(rows: Sequence[Row], plan: Plan, *, baseline: str, divisors: Sequence[s
     count = len(panels)
     columns = 2 if count == 4 else count
     with styled():
-        figure = Figure(figsize=(3.4 * columns, 3.0 * (count // columns) + 0.5))
+        figure = Figure(figsize=(3.0 * columns, 2.7 * (count // columns) + 0.5))
         axes_of = figure.subplots(count // columns, columns, squeeze=False).ravel()
         for axes, (title, lines) in zip(axes_of, panels.items(), strict=True):
             for name, points in lines.items():

@@ -9,7 +9,7 @@ from functools import partial
 from ..plan import Plan, Table
 from .curves import curve_config, curve_table
 
-NONE = "none"
+NONE = "no augmentation"
 AUGMENTS: dict[str, tuple[str, ...]] = {
     NONE: (),
     "flip": ("flip",),

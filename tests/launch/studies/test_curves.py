@@ -111,12 +111,16 @@ def test_settings_without_a_run_are_named_and_not_drawn():
 
 
 def test_an_accuracy_that_is_not_known_is_left_out():
-    unknown = row(1, "base", {0: 0.5})
-    (summary,) = unknown.summaries
-    kept = {"seed": 0, "test_accuracy": None}
-    drawing, panels = panels_of([dataclasses.replace(unknown, summaries=(kept,))])
-    assert summary and all(not lines for lines in panels.values())
-    assert drawing.figure.axes
+    other_epoch = ({"seed": 0, "test_accuracy": None},)
+    unknown = dataclasses.replace(row(1, "base", {0: 0.5}), summaries=other_epoch)
+    _, panels = panels_of([unknown])
+    assert all(not lines for lines in panels.values())
+
+
+def test_a_change_against_an_accuracy_of_0_is_not_drawn():
+    rows = [row(1, "base", {0: 0.0, 1: 0.5}), row(1, "new", {0: 0.6, 1: 0.6})]
+    _, panels = panels_of(rows)
+    assert panels["change against base"]["new"][0]["seeds"] == pytest.approx((0.2,))
 
 
 @pytest.mark.parametrize("name", TABLES)
