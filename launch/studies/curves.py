@@ -8,10 +8,8 @@ is fixed, and the test images are balanced.
 
 READING: in the authors' code such curves are about classes 0 and 1, with 5,000 training images in
 all. The ratios of these figures are not given; 0.001 is that of figure 9.
-READING: schedule, rate and weight decay are those of appendix B: 300 epochs, a cosine from 0.1
-after a warm-up (5 epochs here), 2e-4. The network is its WRN-28-10 wherever the study names none.
-Its other parts (TrivialAugment, CutMix, label smoothing, moving average) are left out, because a
-study is about one component; images are flipped and cropped.
+READING: the recipe is that of `two_classes`, and the network its WRN-28-10 wherever the study names
+none.
 READING: figures 7 and 10 have CIFAR-100 and CINIC-10. All are drawn for CIFAR-10, because two
 classes of CIFAR-100 have 1,000 images only.
 """
@@ -30,7 +28,7 @@ from purenoise_jax.training.metrics import standard_error
 
 from ..cells import Row
 from ..plan import Cell, Plan, Table
-from .two_classes import CLASSES, DATASET, EPOCHS, NAMES, WARMUP
+from .two_classes import CLASSES, DATASET, NAMES, counted_config, counts_of
 
 # The larger class of a ratio below 1, and the smaller one.
 LARGER, SMALLER = 0, 1
@@ -65,20 +63,6 @@ class Point(NamedTuple):
         return standard_error(self.values) if len(self.values) > 1 else None
 
 
-def counts_of(ratio: float, total: int) -> tuple[int, int]:
-    """Divides images between two classes.
-
-    Args:
-        ratio: images of the second class over those of the first.
-        total: images of both.
-
-    Returns:
-        Images of either class, at least 1.
-    """
-    second = min(max(round(total * ratio / (1 + ratio)), 1), total - 1)
-    return total - second, second
-
-
 def ratios_of(plan: Plan) -> tuple[float, ...]:
     """The training ratios of a plan."""
     return MINI_RATIOS if plan.mini or plan.quick else RATIOS
@@ -96,29 +80,6 @@ def curve_config(plan: Plan, ratio: float, method: str = "erm", **fields: Any) -
     total = QUICK_TOTAL if plan.quick else MINI_TOTAL if plan.mini else TOTAL
     own = {"data__classes": CLASSES, "data__class_counts": counts_of(ratio, total)}
     return counted_config(plan, DATASET, method, **own | fields)
-
-
-def counted_config(plan: Plan, dataset: str, method: str, **fields: Any) -> ConfigDict:
-    """Builds a config with the recipe of all curves and given class counts.
-
-    Args:
-        plan: of all runs.
-        dataset: as `Plan.config` has it.
-        method: methods of a config, joined by +.
-        **fields: those of `Plan.config`, `data__class_counts` among them; they replace the recipe.
-    """
-    recipe: dict[str, Any] = {
-        "augment": "flip_crop",
-        "epochs": EPOCHS,
-        "data__imbalance_ratio": 0.0,
-        "optimizer__schedule": "cosine",
-        "optimizer__milestones": (),
-        "optimizer__warmup_epochs": plan.scaled(WARMUP),
-    }
-    config = plan.config(dataset, method, **recipe | fields)
-    # Class counts say all that a limit would say.
-    config.data.limit = 0
-    return config
 
 
 def curve_table(

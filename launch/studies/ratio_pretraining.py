@@ -18,7 +18,8 @@ from typing import Any
 from purenoise_jax.runtime.paths import expand
 
 from ..plan import Plan, Table
-from .curves import counted_config, curve_config, curve_table
+from .curves import curve_config, curve_table
+from .two_classes import counted_config
 
 RANDOM = "random start"
 FIELD = "model.pretrained"

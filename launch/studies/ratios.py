@@ -32,11 +32,11 @@ from purenoise_jax.analysis.figure_style import Drawing, styled
 
 from ..cells import Row
 from ..plan import Cell, Plan, Table
-from .curves import counts_of
 from .two_classes import (
     NAMES,
     SOURCE,
     class_accuracies,
+    counts_of,
     length_note,
     standard_errors,
     two_class_config,

@@ -9,8 +9,9 @@ import pytest
 from launch.cells import Row
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Cell, Plan, Table
 from launch.planning import tasks_of_cell, tasks_of_table
-from launch.studies.curves import BY_BASELINE, BY_ITSELF, RATIOS, change, counts_of, draw
+from launch.studies.curves import BY_BASELINE, BY_ITSELF, RATIOS, change, draw
 from launch.studies.ratio_pretraining import FIELD, PUBLISHED, RANDOM
+from launch.studies.two_classes import counts_of
 from launch.tables import make_table
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate

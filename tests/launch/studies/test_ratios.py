@@ -9,8 +9,7 @@ from launch.cells import Row
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Plan
 from launch.planning import tasks_of, training_pflop
 from launch.studies import ratios as study
-from launch.studies.curves import counts_of
-from launch.studies.two_classes import MINI_BATCH, MINI_STEPS, two_class_config
+from launch.studies.two_classes import MINI_BATCH, MINI_STEPS, counts_of, two_class_config
 from launch.tables import make_table
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.sampling import steps_per_epoch
