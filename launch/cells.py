@@ -235,7 +235,8 @@ def write(
     for row in rows:
         for summary in row.summaries:
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
-            note = {"caveat": plan.caveat} if plan.caveat else {}
+            caveat = plan.caveat_with(row.cell.config.model.name) if row.cell.config else ""
+            note = {"caveat": caveat} if caveat else {}
             note |= {"select": select} if select != LAST else {}
             record = {**head, **note, **record_of(summary)}
             records.append(json.dumps(record, allow_nan=False) + "\n")

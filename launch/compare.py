@@ -236,6 +236,8 @@ def _compare(argv: Sequence[str]) -> int:
             console=console,
             program=COMMAND[-1],
         )
+        if args.pick:
+            console.print("when all runs are done, --only-table chooses among them")
         return 0
     broken: list[Path] = []
     if not args.only_table and apart:

@@ -77,14 +77,17 @@ class Plan:
     @property
     def caveat(self) -> str:
         """The differences of the runs from the papers', shown beside every number."""
+        return self.caveat_with(self.model or MINI_MODEL)
+
+    def caveat_with(self, model: str) -> str:
+        """The differences of a run with a network; those of the mini tier name it."""
         if self.quick:
             return "quick, means nothing"
         changes = []
         if self.mini:
-            model = self.model or MINI_MODEL
             changes.append(f"mini: {model} on images of {MINI_SIZE} x {MINI_SIZE}")
         if self.shortened:
-            changes.append(f"{self.epochs} epochs for every {EPOCHS}, drops of 0.1")
+            changes.append(f"{self.epochs} epochs for every {EPOCHS}, drops, if any, of 0.1")
         if self.model and not self.mini:
             changes.append(f"{self.model} throughout")
         changes += [
@@ -250,5 +253,6 @@ class Table:
 
 def _key(cell: Cell) -> str:
     """The same for two cells with the same runs; "" for a cell that has none."""
-    configs = (cell.config, cell.pretraining)
-    return " ".join(config_hash(config) for config in configs if config is not None)
+    configs = [config for config in (cell.config, cell.pretraining) if config is not None]
+    # The file of weights is not in the hash, because a run may find it elsewhere later.
+    return " ".join(f"{config_hash(config)} {config.model.pretrained}" for config in configs)

@@ -260,6 +260,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     if config.eval.train:
         # A finished run of another table has no such records, and would not be trained again.
         parts.append("eval.train")
+    if config.eval.test == "never":
+        # A search has no test numbers, of which another table is made.
+        parts.append("eval.test=never")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
             content = read_bytes(expand(data[field], f"data.{field}"))

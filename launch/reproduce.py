@@ -57,10 +57,10 @@ STUDIES: dict[str, Callable[[Sequence[str]], int]] = {tabular.NAME: tabular.main
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     listing = "\n".join(
-        f"  {name:<15}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
+        f"  {name:<20}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
     )
     studies = "\n".join(
-        f"  {name:<15}{(sys.modules[study.__module__].__doc__ or '').partition(chr(10))[0]}"
+        f"  {name:<20}{(sys.modules[study.__module__].__doc__ or '').partition(chr(10))[0]}"
         for name, study in STUDIES.items()
     )
     parse = Parser(
@@ -280,7 +280,8 @@ def _reproduce(argv: Sequence[str]) -> int:
     rows = cells.collect(table, seeds, root, args.select)
     cells.show(table, rows, plan, console, args.select)
     written = cells.write(table, rows, plan, root / "tables", args.table, args.select)
-    if table.figure and any(row.summaries for row in rows):
+    # Of other epochs than the last only the accuracy is known.
+    if table.figure and args.select == LAST and any(row.summaries for row in rows):
         written += save(table.figure(rows, plan), root / "tables", args.table)
     for path in written:
         console.print(str(path))

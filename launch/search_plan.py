@@ -18,6 +18,10 @@ from .search_space import draw, parse_dimension
 
 # In the folder of a search: its trials.
 FILE = "trials.json"
+# Fields that a search sets itself, beside those of every program with several runs.
+OWN_FIELDS = dict.fromkeys(
+    ("eval.patience", "eval.every_epochs", "checkpoint.best", "report"), "the search"
+) | {"eval.test": "the search, which uses no test image,"}
 
 
 class SearchPlan:
@@ -44,6 +48,12 @@ class SearchPlan:
             raise ConfigError("--field NAME=VALUES is missing, once for each field; see --help")
         self.space = [parse_dimension(text) for text in args.field]
         names = [dim.name for dim in self.space]
+        ends = [n for n in names if n.startswith("phases.") and n.endswith(".start_epoch")]
+        if ends:
+            raise ConfigError(
+                f"--field {ends[0]}: the trials share their first phase, so its end cannot be "
+                "searched; legal: another field"
+            )
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ConfigError(f"--field {twice[0]} is given twice")
@@ -62,7 +72,10 @@ class SearchPlan:
         self._seed, self._root = args.search_seed, root
         # A config takes a tenth of a second.
         self._made: dict[tuple[int, int], list[ConfigDict]] = {}
-        self.trials = self._recorded()[: args.trials]
+        recorded = self._recorded()
+        self.trials = recorded[: args.trials]
+        # A search with fewer trials keeps the others for the next one.
+        self._unused = recorded[args.trials :]
         if len(self.trials) < args.trials:
             # Another version of the sampler may draw others than those that were trained.
             drawn = draw(self.space, args.trials, self._seed)
@@ -97,7 +110,7 @@ class SearchPlan:
             arguments,
             [*self.fields, *fields],
             "--field",
-            {**DECIDED, "eval.test": "the search, which uses no test image,"},
+            {**DECIDED, **OWN_FIELDS},
         )
 
     def searching(self, trial: int, epochs: int) -> list[ConfigDict]:
@@ -109,7 +122,7 @@ class SearchPlan:
     def _searching(self, trial: int, epochs: int) -> list[ConfigDict]:
         config = self.config_of(trial, epochs)
         config.eval.test, config.report = "never", False
-        # The ends of trainings are compared, so that none profits from more evaluations.
+        # The ends of trainings are compared, so that the number of evaluations makes no difference.
         config.eval.every_epochs, config.eval.patience = 0, 0
         config.checkpoint.best = NONE
         folds = self._folds
@@ -132,8 +145,9 @@ class SearchPlan:
         if "epochs" in given or not self._halves:
             text = given.get("epochs", "0")
             return int(text) if text.isdecimal() else 0
-        more = {} if "method" in given else {"method": "erm"}
-        return int(config_of(self.config, more, self.fields, "--field").num_epochs)
+        plain = {**given, "method": "erm"}
+        file = self.config.partition(":")[0]
+        return int(config_of(file, plain, self.fields, "--field").num_epochs)
 
     def write(self) -> None:
         """Writes the trials into the folder of the search.
@@ -145,7 +159,7 @@ class SearchPlan:
         record = {
             "space": [str(dim) for dim in self.space],
             "search_seed": self._seed,
-            "trials": self.trials,
+            "trials": [*self.trials, *self._unused],
         }
         write_json(self._root / FILE, record)
 

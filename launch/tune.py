@@ -20,7 +20,7 @@ from purenoise_jax.config import packaged
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole
-from purenoise_jax.runtime.errors import ConfigError, DataError, NonFiniteError
+from purenoise_jax.runtime.errors import ConfigError, NonFiniteError, NothingToMeasureError
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
@@ -287,11 +287,15 @@ def _command(plan: SearchPlan, best: Trial, root: Path) -> str:
     """The command line that trains the best trial at full length, on all images if it can."""
     arguments, fields = plan.given(best.number)
     config = plan.config_of(best.number, plan.rounds[-1].epochs)
+    # The command may run on a machine with more devices.
+    config.num_devices = 1
+    for phase in config.phases.values():
+        # Only the data are in question; a method may need the network of another run.
+        phase.methods = ("erm",)
     fields = [*plan.fields, *fields]
     try:
         build(config)
-    except (ConfigError, DataError):
-        # A run needs images to measure with, and there are no test images.
+    except NothingToMeasureError:
         folds = plan.searching(best.number, plan.rounds[-1].epochs)[0].data.folds
         fields += [f"--config.data.folds={folds}"]
     return tuned.command_line(plan.config, arguments, fields, root / "best")

@@ -137,7 +137,7 @@ def legend(search: Search) -> str:
         if seeds == 1
         else f"mean ± standard error of {seeds} trainings"
     )
-    more = " Trials with fewer epochs were left behind." if len(search.rounds) > 1 else ""
+    more = " Trials with fewer epochs were not trained further." if len(search.rounds) > 1 else ""
     return (
         f"Percent of the validation images, {spread}; no test image was used. The number of the "
         f"best is too high, because it was chosen as the best of {len(search.trials)}.{more}"

@@ -102,7 +102,7 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
 
 
 def _end(workdir: Path, display: Display, values: flags.FlagValues, experiment: Experiment) -> None:
-    """Says where to see the finished run."""
+    """Names the command that shows the curves, and writes the report if the config asks for it."""
     display.note(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
     if values.config.report:
         write_report(workdir, display, values.debug, experiment)

@@ -6,19 +6,19 @@ and momentum, batch size and warm-up (none) are those of the project's usual rec
 
 READING: the network begins with the stem for small images. The ratios, the length and the training
 sets are published nowhere. The ratios (smallest over largest class) are log-spaced from 1 to 0.001.
-All sets have 5,000 images, as the sets of the source's curves do, so that an epoch has as many
-steps at every ratio: five majority classes and five minority classes of equal size each. The images
-of a minority class are rounded down, and at least 1. Training takes the 300 epochs of the source's
-code.
+All sets have about 5,000 images, as the sets of the source's curves do, so that an epoch has as
+many steps at every ratio: five majority classes and five minority classes of equal size each. The
+images of a minority class are rounded down, and at least 1. Training takes the 300 epochs of the
+source's code.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from ml_collections import ConfigDict
 
 from purenoise_jax.analysis.figure_style import Drawing, styled
 
@@ -48,7 +48,7 @@ def fitting(plan: Plan) -> Table:
     )
 
 
-def _config(plan: Plan, ratio: float) -> Any:
+def _config(plan: Plan, ratio: float) -> ConfigDict:
     return plan.config(
         "CIFAR-10-LT",
         "erm",
@@ -74,9 +74,8 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
 
     Args:
         rows: of the table, at least one with a finished run.
-        plan: not used.
+        plan: of the runs.
     """
-    del plan
     done = {row.cell.method: fitting_of(row) for row in rows if row.workdirs}
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(done)))
     with styled():
@@ -90,4 +89,5 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         panels[0].set_ylabel("training accuracy (%)")
         panels[-1].legend(loc="lower right")
-    return Drawing(figure, {name: found.to_json() for name, found in done.items()})
+    numbers = {name: found.to_json() for name, found in done.items()}
+    return Drawing(figure, {"caveat": plan.caveat, **numbers})

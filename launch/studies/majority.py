@@ -25,6 +25,7 @@ from .two_classes import (
     SOURCE,
     class_accuracies,
     length_note,
+    rounded,
     standard_errors,
     two_class_config,
 )
@@ -94,6 +95,6 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
         "majority": sizes,
         "best_majority": sizes[int(mean[:, 0].argmax())],
         "test_accuracy": dict(zip(names, mean.T.round(5).tolist(), strict=True)),
-        "standard_error": dict(zip(names, error.T.round(5).tolist(), strict=True)),
+        "standard_error": dict(zip(names, map(rounded, error.T), strict=True)),
     }
     return Drawing(figure, numbers)

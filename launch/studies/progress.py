@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from ml_collections import ConfigDict
 
 from purenoise_jax.analysis.classes import by_frequency
 from purenoise_jax.analysis.figure_style import Drawing, styled
@@ -55,7 +56,7 @@ def progress(plan: Plan) -> Table:
     )
 
 
-def _config(plan: Plan, profile: str, method: str) -> Any:
+def _config(plan: Plan, profile: str, method: str) -> ConfigDict:
     fields: dict[str, Any] = {
         "profile": profile,
         "eval__train": True,
@@ -74,9 +75,8 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
 
     Args:
         rows: of the table, at least one with a finished run.
-        plan: not used.
+        plan: of the runs.
     """
-    del plan
     done = [row for row in rows if row.workdirs]
     settings = list(dict.fromkeys(row.cell.setting for row in done))
     numbers: dict[str, Any] = {}
@@ -102,7 +102,7 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
             _label(panels, found, order)
             panels[0].set_ylabel(f"{setting}\nclassification ratio (%)")
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return Drawing(figure, numbers)
+    return Drawing(figure, {"caveat": plan.caveat, **numbers})
 
 
 def _shown(order: np.ndarray) -> list[int]:

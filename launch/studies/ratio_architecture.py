@@ -1,8 +1,8 @@
 """Depths and widths over the training ratio (Shwartz-Ziv et al. 2023, A.3, figures 9 and 10).
 
 READING: the networks of the figures are not given. Here they are ResNets of torchvision by depth,
-with a stem for small images, and two networks of ten times and a tenth of the usual width. Figures
-9 and 10 are the left end of the curves.
+with a stem for small images, ResNet-32 with 16 and with 64 channels in its first stage, and
+WRN-28-10. Figures 9 and 10 are the left end of the curves.
 """
 
 import dataclasses

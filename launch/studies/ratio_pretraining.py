@@ -6,8 +6,8 @@ file of a folder: `--set model.pretrained=PATH`. In the mini tier networks are t
 CIFAR instead, with labels and by SimCLR without, once for each seed.
 
 READING: the network is not given; it is a ResNet-50, on images that are enlarged to 224 x 224 and
-normalised with the statistics of ImageNet, as such weights want. Pretraining of the mini tier has
-the recipe of the runs that follow, and 50 images of each of the 100 classes.
+normalised with the statistics of ImageNet, as they were trained with. Pretraining of the mini tier
+has the recipe of the runs that follow, and 50 images of each of the 100 classes.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.paths import expand
 
 from ..plan import Plan, Table
@@ -61,9 +62,18 @@ def ratio_pretraining(plan: Plan) -> Table:
 
 
 def _files(path: str) -> list[Path]:
-    """The file, or those of a folder by name."""
+    """The file, or those of a folder by name.
+
+    Raises:
+        ConfigError: the folder has none.
+    """
     found = expand(path, FIELD)
-    return sorted(found.glob("*.safetensors")) if found.is_dir() else [found]
+    if not found.is_dir():
+        return [found]
+    files = sorted(found.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{FIELD}={path}: there is no .safetensors file in this folder")
+    return files
 
 
 def _on_other_cifar(plan: Plan) -> Table:

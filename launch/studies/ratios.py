@@ -1,8 +1,9 @@
 """Training ratio against test ratio: which training set is best for which test set.
 
-Source: Shwartz-Ziv et al. 2023, appendix A.8.1, figures 12 to 16. A ratio is the number of
-automobiles over that of airplanes; the total of training images is fixed. Every network is trained
-once, and its accuracy at every test ratio follows from its accuracy in each class.
+Source: Shwartz-Ziv et al. 2023, appendix A.8.1, figures 12 to 14 and 16; figure 15, accuracy
+of the minority, is not drawn. A ratio is the number of automobiles over that of airplanes; the
+total of training images is fixed. Every network is trained once, and its accuracy at every test
+ratio follows from its accuracy in each class.
 
 READING: the authors' code has 25 training ratios from 10^-2.5 to 10^0.43, evenly spaced in
 logarithm, and as many test ratios. It makes 5,000 rho images of the second class, which would be
@@ -38,6 +39,7 @@ from .two_classes import (
     class_accuracies,
     counts_of,
     length_note,
+    rounded,
     standard_errors,
     two_class_config,
 )
@@ -119,8 +121,8 @@ def accuracy_at(class_accuracy: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 def policies(study: Study) -> dict[str, np.ndarray]:
     """The place of the training ratio that each policy takes for each test ratio, int[R].
 
-    Balanced training is left out if there is no such network. Of several best ratios, such as those
-    whose networks know only one class, the one nearest to the test ratio is taken.
+    Balanced training is left out if there is no such network. Among several best ratios, such as
+    those whose networks predict only one class, the one nearest to the test ratio is taken.
     """
     number = len(study.counts)
     chosen = {SAME: np.arange(number)}
@@ -242,7 +244,7 @@ def numbers_of(study: Study) -> dict[str, Any]:
             name: {
                 "training_ratio": study.ratios[places].round(5).tolist(),
                 "test_accuracy": study.accuracy[places, columns].round(5).tolist(),
-                "standard_error": study.error[places, columns].round(5).tolist(),
+                "standard_error": rounded(study.error[places, columns]),
             }
             for name, places in chosen.items()
         },

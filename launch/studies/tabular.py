@@ -11,7 +11,7 @@ appendix A.8.1, figures 12, 13, 21 and 22.
 
 READING: the size of the training set is that of the authors' code for images, 5,000, or the largest
 that the file admits at every ratio. Half of the rows of each class are test rows, another half for
-each seed. Of more than two classes the two most frequent are used.
+each seed. If there are more than two classes, the two most frequent are used.
 
 A ratio is the number of rows of the rarer class over that of the other. `ratios.py` has the grid of
 ratios, the readings of it, and the evaluation at a test ratio.
@@ -204,13 +204,18 @@ def _cells(study: Study) -> list[list[str]]:
     columns = np.arange(len(study.counts))
     chosen = policies(study)
     shown = [
-        [f"{100 * study.accuracy[place, c]:.1f} ± {100 * study.error[place, c]:.1f}"
+        [_percent(study.accuracy[place, c], study.error[place, c])
          for place, c in zip(places, columns, strict=True)]
         for places in chosen.values()
     ]  # fmt: skip
     best = study.ratios[chosen[BEST]]
     ratios = [[f"{ratio:.3g}" for ratio in each] for each in (study.ratios, best)]
     return [list(row) for row in zip(*ratios, *shown, strict=True)]
+
+
+def _percent(mean: float, error: float) -> str:
+    shown = f"{100 * mean:.1f}"
+    return shown if np.isnan(error) else f"{shown} ± {100 * error:.1f}"
 
 
 def _misalignment_line(gaps: Mapping[str, float]) -> str:
@@ -245,12 +250,12 @@ def _study(argv: Sequence[str]) -> int:
     rows = read_two_classes(
         path, args.label, header=not args.no_header, classes=classes, drop=args.drop
     )
-    images = np.bincount(rows.labels, minlength=2)
+    sizes = np.bincount(rows.labels, minlength=2)
     number = GRID[args.tier]
-    counts = plan_counts((images - images // 2).tolist(), number, args.rows)
+    counts = plan_counts((sizes - sizes // 2).tolist(), number, args.rows)
     title = f"{MODELS[args.model]} on {path.name}, {counts[0].sum():,} training rows"
     console.print(title)
-    for name, count in zip(rows.names, images, strict=True):
+    for name, count in zip(rows.names, sizes, strict=True):
         console.print(f"class {name}: {count:,} rows")
     if rows.left_out:
         console.print(f"{rows.left_out:,} rows of other classes or without a label are left out")
@@ -276,7 +281,7 @@ def _study(argv: Sequence[str]) -> int:
     numbers = {
         "title": title,
         "classes": list(rows.names),
-        "rows": images.tolist(),
+        "rows": sizes.tolist(),
         "file": {"name": path.name, "sha256": rows.sha256},
         "seeds": seeds,
         "versions": {**versions(), **package_version(args.model)},

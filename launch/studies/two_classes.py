@@ -13,7 +13,8 @@ flipped and cropped. The defaults of the authors' code differ (a rate of 0.01 wi
 weight decay 1e-4).
 DEVIATION: in the mini tier all runs of `two_class_config` have about the same number of steps
 instead of epochs. With few epochs a small training set would otherwise be hardly trained at all,
-and its size would have an effect that the source does not speak of.
+and its size would have an effect that the source does not speak of. The images of a larger set are
+therefore shown less often.
 """
 
 import math
@@ -112,6 +113,11 @@ def length_note(plan: Plan) -> str:
     return f", about {steps} steps of {MINI_BATCH} images a run" if plan.mini else ""
 
 
+def rounded(values: np.ndarray) -> list[float | None]:
+    """Numbers f64[N] as JSON values; None for NaN."""
+    return [None if np.isnan(value) else round(value, 5) for value in values.tolist()]
+
+
 def class_accuracies(row: Row) -> np.ndarray:
     """The test accuracy of each class in every finished run of a row, f64[S, 2]."""
     found = [s["per_class_accuracy"] for s in row.summaries if s.get("per_class_accuracy")]
@@ -119,7 +125,7 @@ def class_accuracies(row: Row) -> np.ndarray:
 
 
 def standard_errors(values: np.ndarray) -> np.ndarray:
-    """Standard error of each column of f64[S, N], f64[N]; 0 with a single row."""
+    """Standard error of each column of f64[S, N], f64[N]; NaN with a single row."""
     if len(values) < 2:
-        return np.zeros(values.shape[1])
+        return np.full(values.shape[1], np.nan)
     return np.array([standard_error(column) for column in values.T.tolist()])

@@ -31,7 +31,7 @@ WIDTH, STRIP, TITLE = 2.7, 0.85, 0.3  # inches: of a plane, its images, and the 
 def draw(runs: Sequence[Run], options: Options) -> Drawing:
     """Draws a row of three planes for each run, with the images that they go through above them.
 
-    Of the planes on which areas are measured they are those whose classes differ most in frequency.
+    They are those whose classes differ most in frequency, among the planes of `class_areas`.
     Runs on the same test images have the same planes.
 
     Args:

@@ -6,7 +6,8 @@ for their use under imbalance.
 READING: neither source says how the three images are chosen, and both judge areas from pictures. A
 triple is an image of each of three classes, all drawn uniformly, so that every class is a corner
 equally often. The area is that of the square window around the three images. Points of a plane may
-lie outside the range of pixels; they are not clipped, because the plane would then be none.
+lie outside the range of pixels; they are not clipped, because clipped points do not lie on the
+plane.
 """
 
 from collections.abc import Sequence

@@ -152,10 +152,13 @@ def phase_rows(run: Run) -> list[Row]:
     """Returns the phases in order of their start, with their methods and epochs."""
     phases = sorted(run.config.phases.items(), key=lambda item: item[1].start_epoch)
     ends = [phase.start_epoch for _, phase in phases[1:]] + [run.config.num_epochs]
-    return [
-        Row(name, " + ".join(phase.methods), f"epochs {phase.start_epoch + 1} .. {end}")
-        for (name, phase), end in zip(phases, ends, strict=True)
-    ]
+    rows = []
+    for (name, phase), end in zip(phases, ends, strict=True):
+        methods = " + ".join(phase.methods)
+        if phase.get("freeze"):
+            methods += f" ({', '.join(phase.freeze)} frozen)"
+        rows.append(Row(name, methods, f"epochs {phase.start_epoch + 1} .. {end}"))
+    return rows
 
 
 def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:

@@ -1,8 +1,8 @@
 """t-SNE of the features of training and test images of two classes.
 
 Source: Ye et al. 2021 (Procrustean training), supplement, section D.3 and figure 9: the most
-frequent and the rarest class, circles for training images and crosses for test images. Where the
-features of a class deviate, its crosses lie apart from its circles.
+frequent and the rarest class, circles for training images and crosses for test images. If
+the features of a class deviate, its crosses lie apart from its circles.
 
 READING: the number of images is not published. Here they are at most 100 of each kind, drawn
 without replacement; a rare class has fewer.

@@ -69,7 +69,9 @@ def read_run_weights(
     found = by_name(checkpoints.restore_collections(step, _nested(shapes)))
     arrays = {name: np.asarray(jax.device_get(found[name])) for name in sorted(taken)}
     note = f"head re-initialised: {differs}" if differs else "with its head"
-    return ImportedWeights(arrays, aux, note)
+    # Auxiliary layers that were trained are not to be replaced by copies of others.
+    has_aux = any(f"/{AUX_PREFIX}" in name for name in arrays)
+    return ImportedWeights(arrays, "fresh" if has_aux else aux, note)
 
 
 def _head_differs(

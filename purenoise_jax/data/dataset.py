@@ -166,6 +166,8 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
     val_images, val_labels = dataset.val_images, dataset.val_labels
     if val_images is not None and val_labels is not None:
         val_images, val_labels = of_classes(val_images, val_labels)
+        if not len(val_labels):
+            val_images = val_labels = None
     content = f"{dataset.content} classes {' '.join(map(str, classes))}"
     return dataclasses.replace(
         dataset,

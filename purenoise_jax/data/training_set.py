@@ -20,7 +20,7 @@ from purenoise_jax.data.longtail import (
     thin,
 )
 from purenoise_jax.data.statistics import DataStats, channel_moments
-from purenoise_jax.runtime.errors import ConfigError, DataError, unknown
+from purenoise_jax.runtime.errors import ConfigError, DataError, NothingToMeasureError, unknown
 
 NORMALIZE = ("train_subset", "full_train", "explicit")
 
@@ -226,7 +226,7 @@ def make_training_set(
         if index.size:
             splits[split] = subset(dataset.train_images, index), dataset.train_labels[index]
     if not len(splits["test"][1]) and "validation" not in splits:
-        raise ConfigError(
+        raise NothingToMeasureError(
             f"{dataset.name} has no test images and no validation images, so nothing could be "
             "measured; legal: data.val_fraction=0.2 or another rule for validation images, "
             "data.test_fraction=0.2, or both"

@@ -33,6 +33,10 @@ class ConfigError(PureNoiseError, ValueError):
     exit_code = 2
 
 
+class NothingToMeasureError(ConfigError):
+    """A run would have neither test nor validation images."""
+
+
 class DataError(PureNoiseError, ValueError):
     """A data set is missing, damaged, of the wrong shape or mislabelled."""
 

@@ -213,7 +213,7 @@ class Experiment:
         note: Callable[[str], None] | None = None,
         trained: Inputs | None = None,
     ) -> dict[str, Evaluator]:
-        """An evaluator for each of the test and the validation set, if there is one.
+        """An evaluator for each split with images: test, validation and, with `trained`, training.
 
         Args:
             batch_size: the most images of a forward pass.

@@ -335,7 +335,10 @@ def test_every_line_with_numbers_of_quick_runs_says_that_they_mean_nothing(tmp_p
 
 def test_the_caveat_names_all_deviations_from_the_publication():
     assert Plan().caveat == "" == Plan(preset="rescience").caveat
-    assert PLANS["short"].caveat == "40 epochs for every 200, drops of 0.1, resnet32 throughout"
+    assert (
+        PLANS["short"].caveat
+        == "40 epochs for every 200, drops, if any, of 0.1, resnet32 throughout"
+    )
     changed = {"data.path": "/here", "dtype": "bfloat16", "optimizer.learning_rate": 1.0}
     assert Plan(overrides=changed).caveat == "dtype=bfloat16, optimizer.learning_rate=1.0"
     assert Plan(overrides={"init_aux_bn": "copy"}).caveat == "init_aux_bn=copy"

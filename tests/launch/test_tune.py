@@ -160,6 +160,8 @@ def test_a_run_that_never_tests_has_only_validation_images(tmp_path):
         (["--field=num_epochs=5,10", "--halving=2"], "num_epochs cannot be searched or given"),
         (["--field=batch_size=8,16", "--config.eval.test=end"], "uses no test image"),
         (["--field=batch_size=8,16", "--config.seed=1"], "--seeds sets it"),
+        (["--field=batch_size=8,16", "--config.eval.patience=2"], "eval.patience"),
+        (["--field=phases.deferred.start_epoch=3,4"], "share their first phase"),
         (["--field=batch_siz=8,16"], "config argument"),
         (["--field=optimizer.rate=8,16"], "did you mean"),
         (["--field=method=erm,opne"], "did you mean 'open'"),

@@ -74,7 +74,9 @@ class FileSplits:
                 if label not in new
             )
         classes = tuple(self.classes[label] for label in kept)
-        return dataclasses.replace(self, splits=splits, classes=classes, faults=faults)
+        # Labels of a manifest that was kept from other classes mean others.
+        key = " ".join([self.key, *classes])
+        return dataclasses.replace(self, splits=splits, classes=classes, faults=faults, key=key)
 
 
 def read_all(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:

@@ -124,7 +124,7 @@ def test_the_fit_is_drawn_by_group_and_ratio(rows):
     assert [line.get_label() for line in minority.get_lines()] == ["ratio 1", "ratio 0.1"]
     np.testing.assert_allclose([x.get_ydata() for x in minority.get_lines()], [[0, 90], [0, 30]])
     np.testing.assert_allclose([x.get_ydata() for x in majority.get_lines()], [[50, 100], [50, 90]])
-    assert set(numbers) == {"ratio 1", "ratio 0.1"}
+    assert set(numbers) == {"caveat", "ratio 1", "ratio 0.1"}
     assert numbers["ratio 0.1"]["training_accuracy"][1] == [0.9] * 5 + [0.3] * 5
 
 
@@ -139,7 +139,7 @@ def test_the_progress_is_drawn_by_setting(rows):
     np.testing.assert_allclose(training.get_lines()[1].get_ydata(), [90] * 5 + [30] * 5)
     np.testing.assert_allclose(test.get_lines()[1].get_ydata(), [90] * 5 + [30] * 5)
     assert numbers["one"]["ratio 0.1"]["test_accuracy"] == pytest.approx([0.9] * 5 + [0.3] * 5)
-    assert set(numbers) == {"one"}, "a setting without a finished run is left out"
+    assert set(numbers) == {"caveat", "one"}, "a setting without a finished run is left out"
 
 
 def test_a_run_without_these_evaluations_is_named(tmp_path):

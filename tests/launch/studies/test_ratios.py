@@ -122,7 +122,7 @@ def test_the_figure_has_the_numbers_of_the_finished_runs():
     (small, large) = studies = study.studies_of(rows)
     assert [s.total for s in studies] == [1000, 5000]
     assert small.accuracy.shape == (8, 8) and large.accuracy.shape == (9, 9)
-    assert (small.error[4] == 0).all() and (large.error > 0).any()
+    assert np.isnan(small.error[4]).all() and (large.error > 0).any()
     # At the ratio t of the test set, seed by seed.
     t = large.ratios[2]
     by_seed = [(0.9 + t * 0.7) / (1 + t), (0.8 + t * 0.72) / (1 + t)]
@@ -136,6 +136,8 @@ def test_the_figure_has_the_numbers_of_the_finished_runs():
     # Every network has the same accuracy in the first class, and the last the best in the second.
     assert best["training_ratio"] == [round(large.ratios[-1], 5)] * 9
     assert len(drawing.figure.axes) == 4
+    same = numbers["1000"]["policies"][study.SAME]["standard_error"]
+    assert same[4] is None and None not in same[:4], "a single seed has no error"
     one = study.draw(rows_of(table, [seeds[0], *[[]] * 17]), MINI)
     assert set(one.numbers["training_images"]["1000"]["policies"]) == {study.SAME, study.BEST}
 

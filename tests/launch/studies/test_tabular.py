@@ -143,7 +143,7 @@ def test_without_a_file_both_figures_are_missing_with_what_they_need(capsys):
 def test_the_help_of_the_tables_lists_it(capsys):
     with pytest.raises(SystemExit):
         reproduce.parser().parse_args(["--help"])
-    assert "\n  tabular        Training ratio against test ratio" in capsys.readouterr().out
+    assert "\n  tabular             Training ratio against test ratio" in capsys.readouterr().out
 
 
 @pytest.mark.slow
