@@ -5,17 +5,18 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib import resources
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from purenoise_jax import main as training
 from purenoise_jax.analysis import __main__ as cli
-from purenoise_jax.analysis import html_report
+from purenoise_jax.analysis import html_report, run_tables
 from purenoise_jax.analysis.figures import FIGURES
 from purenoise_jax.inference.runs import load_runs
 from tests.fake_runs import diagonal, write_run
-from tests.tiny import write_npz
+from tests.tiny import tiny_config, write_npz
 
 COUNTS = [100, 40, 20, 10, 5]
 SHARES = [0.9, 0.8, 0.6, 0.3, 0.1]
@@ -366,3 +367,10 @@ def test_a_report_that_fails_is_one_warning(npz, tmp_path, capsys, monkeypatch):
     assert train(npz, tmp_path, "--config.report=true") == 0
     assert capsys.readouterr().err == "warning: no report was written: no ink\n"
     assert (tmp_path / "summary.json").exists()
+
+
+def test_frozen_parts_stand_beside_the_methods_of_their_phase(tmp_path):
+    config = tiny_config(tmp_path / "none.npz")
+    config.phases.initial.freeze = ("backbone",)
+    (first, second) = run_tables.phase_rows(SimpleNamespace(config=config))
+    assert first.text.endswith(" (backbone frozen)") and "frozen" not in second.text

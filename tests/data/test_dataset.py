@@ -134,6 +134,12 @@ def test_kept_classes_are_renumbered_in_every_split() -> None:
     assert len({dataset.content, kept.content, keep_classes(dataset, (0, 2)).content}) == 3
 
 
+def test_a_validation_split_without_an_image_of_the_kept_classes_is_none() -> None:
+    dataset = make(val_images=make().test_images[:1], val_labels=np.array([1], np.int32))
+    kept = keep_classes(dataset, (0, 2))
+    assert kept.val_images is None and kept.val_labels is None
+
+
 def test_a_class_that_the_data_lack_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"data.classes=\(0, 3\): tiny has no class 3; legal: 0 .. 2"

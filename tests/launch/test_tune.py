@@ -126,6 +126,25 @@ def test_a_trial_is_a_config_whose_schedule_is_scaled_to_the_round(tmp_path):
             assert max(starts) == (epochs * 4 // 5 if values["method"] == "drs" else 0)
 
 
+def test_the_full_length_has_no_second_stage(tmp_path):
+    words = (f"--field={RATE}=1e-2..1:log", "--trials=9", "--halving=3")
+    rounds = [
+        plan_of(tmp_path / method, f"--config=digits_lt:method={method}", *words).rounds
+        for method in ("erm", "crt")
+    ]
+    assert rounds[0] == rounds[1]
+
+
+def test_a_search_with_fewer_trials_keeps_the_others_for_later(tmp_path):
+    words = ("--config=digits_lt:epochs=5", f"--field={RATE}=1e-2..1:log")
+    four = plan_of(tmp_path, *words, "--trials=4")
+    four.write()
+    two = plan_of(tmp_path, *words, "--trials=2")
+    assert two.trials == four.trials[:2]
+    two.write()
+    assert plan_of(tmp_path, *words, "--trials=4").trials == four.trials
+
+
 def test_every_training_holds_validation_out_and_no_test_image_is_there(tmp_path):
     npz = write_npz(tmp_path / "own.npz")
     words = (f"--data={npz}", "--config=images:epochs=5,model=resnet8", "--field=method=erm,drs")

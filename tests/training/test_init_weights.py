@@ -30,10 +30,15 @@ HEAD = ("params/head/kernel", "params/head/bias")
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A run with four classes and a checkpoint after two epochs, whose arrays are all changed."""
-    folder = tmp_path_factory.mktemp("source")
-    config = plain(write_npz(folder / "four.npz"))
+    return write_source(tmp_path_factory.mktemp("source"))
+
+
+def write_source(folder, **fields):
+    config = plain(write_npz(folder / "four.npz"), **fields)
     experiment = build(config)
-    state = jax.tree.map(lambda x: x + 2, experiment.init())
+    state = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + (3 if "aux_" in jax.tree_util.keystr(path) else 2), experiment.init()
+    )
     record = {
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
@@ -145,6 +150,18 @@ def test_other_layers_for_noise_and_memories_begin_as_they_do_with_a_file(source
     assert averages
     for name in averages:
         np.testing.assert_array_equal(found[name], found[name.removeprefix("extra/ema/")])
+
+
+def test_layers_for_noise_that_were_trained_are_not_replaced_by_copies(tmp_path):
+    source = write_source(tmp_path, **{"model.norm": "aux_bn"})
+    config = taken_over(
+        source / "four.npz", source / "run", init_aux_bn="copy", **{"model.norm": "aux_bn"}
+    )
+    found, _ = begun(config, tmp_path / "next")
+    there = stored(source / "run")
+    for name in ("params/norm/aux_scale", "batch_stats/norm/aux_var"):
+        np.testing.assert_array_equal(found[name], there[name])
+        assert (found[name] != found[name.replace("aux_", "")]).all()
 
 
 def test_another_network_and_other_channels_are_refused(source, tmp_path):

@@ -132,6 +132,19 @@ def test_a_class_folder_without_an_image_is_left_out_and_the_later_classes_move_
 
 
 @pytest.mark.parametrize("feed", FEEDS)
+def test_the_last_class_may_lose_all_its_images_after_a_first_start(feed, tree):
+    remove_bad(tree)
+    assert load(tree, feed, skips_bad=True).class_names == ("a", "b", "c")
+    for split in ("train", "test"):
+        for image in (tree / split / "c").iterdir():
+            image.unlink()
+    dataset = load(tree, feed, skips_bad=True)
+    assert dataset.class_names == ("a", "b")
+    assert np.bincount(dataset.train_labels).tolist() == [4, 4]
+    assert np.bincount(dataset.test_labels).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("feed", FEEDS)
 def test_faults_of_the_whole_are_never_left_out(feed, tree):
     (tree / "test/owl").mkdir()
     shutil.copy(tree / "train/a/0.png", tree / "test/owl/0.png")
