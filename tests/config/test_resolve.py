@@ -188,6 +188,7 @@ def test_every_image_of_own_data_is_kept_and_the_header_says_so(npz, tmp_path):
     assert read_json(tmp_path / CONFIG_FILE)["config"]["data"]["profile"] == "natural"
 
 
+@pytest.mark.slow
 def test_a_run_of_the_first_release_continues_with_recorded_values(npz, tmp_path):
     first = open_config(
         npz, **{**FIRST_RELEASE, "data.normalize_mean": (), "data.normalize_std": ()}

@@ -74,6 +74,7 @@ print(json.dumps([e.split("/")[-1] for e in seen if "cache" in e]))
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_uses_programs_that_the_first_compiled(tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     env |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}

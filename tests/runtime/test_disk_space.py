@@ -109,6 +109,7 @@ def test_metrics_that_cannot_be_written_cause_one_warning_and_are_written_later(
     assert [r["step"] for r in metric_writer.read_metrics(log.path)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_read_at_the_start_cause_a_warning(npz, tmp_path, monkeypatch):
     """Once they can be read, records of repeated steps do not appear twice."""
     config = tiny_config(npz, num_epochs=3)

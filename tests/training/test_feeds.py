@@ -71,6 +71,7 @@ def resident(npz, tmp_path_factory):
     return train(tiny_config(npz), workdir), workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_mapped_run_is_the_resident_run(npz, resident, tmp_path, workers):
     config = tiny_config(npz, **{"data.feed": "mapped", "data.workers": workers})
@@ -85,6 +86,7 @@ def test_a_mapped_run_is_the_resident_run(npz, resident, tmp_path, workers):
     assert mine == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed", ["mapped", "decoded"])
 def test_a_run_of_files_is_the_resident_run(tree, tmp_path, feed):
     same = {"data.source": "folder", "data.augment": ("flip", "crop")}
@@ -115,6 +117,7 @@ def test_a_run_of_listed_files_is_the_resident_run(tree, lists, resident, tmp_pa
     assert numbers(tmp_path / "run") == numbers(resident[1])
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_moved_lists_but_not_with_others(tree, lists, tmp_path):
     options = {"data.source": "list", "data.feed": "decoded", **lists}
     train(tiny_config(tree, **options, num_epochs=4), tmp_path / "run")
@@ -145,6 +148,7 @@ class Stop(Exception):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_either_feed(npz, resident, tmp_path, monkeypatch):
     """Killed within epochs; nothing about the position of a loader is saved."""
     advance = TrainingRun.advance

@@ -104,6 +104,7 @@ def test_tensorboard_events_hold_the_same_numbers(through):
     assert hparams.parse_session_end_info_plugin_data(end).status == 1
 
 
+@pytest.mark.slow
 def test_it_learns(npz, tmp_path):
     config = tiny_config(npz, num_epochs=40, **{"phases.deferred.start_epoch": 35})
     config.optimizer.milestones = (35,)
@@ -245,6 +246,7 @@ def test_where_a_run_began_may_be_spelled_another_way(through, npz, tmp_path, mo
     assert int(train_and_evaluate(tiny_config(npz, **again), tmp_path / "open").step) == LAST
 
 
+@pytest.mark.slow
 def test_second_stage_may_have_another_batch_size(npz, tmp_path):
     erm = tiny_config(npz, num_epochs=2)
     del erm.phases["deferred"]

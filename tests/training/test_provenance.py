@@ -110,6 +110,7 @@ def test_settings_that_change_numbers_are_recorded(monkeypatch):
         assert numeric_settings()["x64"] == "on"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_says_which_setting_has_changed(npz, tmp_path, monkeypatch):
     config = tiny_config(npz, num_epochs=3)
     train_and_evaluate(config, tmp_path)

@@ -121,6 +121,7 @@ def test_m2m_takes_the_network_of_a_run_with_another_head_and_no_projector(npz, 
     assert "projector" not in build(config).frozen["m2m"]["params"]
 
 
+@pytest.mark.slow
 def test_m2m_may_begin_from_the_plain_run_whose_network_it_uses(npz, plain, tmp_path):
     """As in the tables, where plain training is shared."""
     start = {"method.m2m.network": str(plain[0]), "init_from": str(plain[0]), "init_epoch": 1}
