@@ -80,7 +80,7 @@ def test_the_phase_of_the_page_is_legal():
 
 @pytest.mark.slow
 def test_the_program_of_the_page_runs():
-    (code,) = blocks(DOCS / "flax_program.md", "python")
+    code, in_nnx = blocks(DOCS / "flax_program.md", "python")
     head, tail = code.split("probs = ")
     rng = np.random.default_rng(0)
     scope: dict = {
@@ -105,6 +105,13 @@ def test_the_program_of_the_page_runs():
     assert noise.any() and not noise[scope["train_labels"][scope["rows"]] == 0].any()
     # Not clipped into a pile: noise of images in [0, 1] has hardly a pixel at the very ends.
     assert ((scope["images"][noise] == 0) | (scope["images"][noise] == 1)).mean() < 0.05
+    # The norm of NNX has the moments of the batch, and then the running ones.
+    scope["x"] = scope["images"]
+    exec(in_nnx.replace("# in training", "\ntrained = y"), scope)
+    natural = np.asarray(scope["x"][~noise])
+    expected = (natural - natural.mean((0, 1, 2))) / np.sqrt(natural.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(scope["trained"][~noise], expected, atol=1e-4)
+    assert (np.asarray(scope["norm"].mean) != 0).all() and scope["y"].shape == scope["x"].shape
 
 
 def test_the_defaults_that_differ_from_flax_are_those_it_names():
