@@ -205,6 +205,7 @@ def test_overrides_of_every_kind_reach_the_config():
     assert config.phases.deferred.start_epoch == 100
 
 
+@pytest.mark.slow
 def test_output_that_is_not_a_terminal_is_plain_and_short(npz, tmp_path):
     command = [sys.executable, "-m", "purenoise_jax.main", "--config", f"tests/tiny_cli.py:{npz}"]
     done = subprocess.run(

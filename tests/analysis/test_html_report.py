@@ -344,6 +344,7 @@ def train(npz, workdir, *more):
     return training.main(["main", config, f"--workdir={workdir}", *more])
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_report(npz, tmp_path, capsys):
     assert train(npz, tmp_path, "--config.report=true") == 0
     text, reader = read((tmp_path / "report.html").read_text())

@@ -51,6 +51,7 @@ def images_in_a_step(run, epoch):
     return {name: np.asarray(array)[valid[0]] for name, array in captured[0].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.every(5)
 @pytest.mark.parametrize("space", ["pixel", "raw"])
 @pytest.mark.parametrize("epoch", [None, 1, 3])

@@ -154,6 +154,7 @@ def test_a_step_that_cannot_be_is_one_line(monkeypatch, capsys):
     assert message.count("\n") == 1 and "'foo'" in message
 
 
+@pytest.mark.slow
 def test_a_machine_without_the_plugin_is_told_so():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_program", "--model", "resnet8"],

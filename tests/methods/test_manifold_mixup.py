@@ -134,6 +134,7 @@ def test_partners_are_of_the_same_kind_in_all_permutations():
     assert all(draw_partners(rng.root(i), one)[1] == 1 for i in range(5)), "a row alone stays so"
 
 
+@pytest.mark.slow
 def test_noise_rows_pass_the_norms_as_noise():
     images, labels, _ = data(rows=7)
     model = TinyNet(num_classes=3)

@@ -135,6 +135,7 @@ def test_metrics_that_cannot_be_read_at_the_start_cause_a_warning(npz, tmp_path,
     assert [r["step"] for r in metric_writer.read_metrics(tmp_path / "metrics.jsonl")] == [3, 6, 9]
 
 
+@pytest.mark.slow
 def test_a_start_without_room_changes_no_files(npz, tmp_path, monkeypatch):
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -187,6 +188,7 @@ def test_a_workdir_path_that_is_too_long_is_one_line(npz, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_lines_that_are_not_json_are_removed(npz, tmp_path):
     path = tmp_path / "metrics.jsonl"
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
@@ -222,6 +224,7 @@ def test_sums_that_are_not_finite_can_be_saved():
     chex.assert_trees_all_equal(again, jax.tree.map(jnp.asarray, totals))
 
 
+@pytest.mark.slow
 def test_a_run_reports_that_its_checkpoints_are_gone(npz, tmp_path):
     first, second = Notes(), Notes()
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path, first)

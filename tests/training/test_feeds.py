@@ -108,6 +108,7 @@ def lists(tree, tmp_path_factory):
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed", ["mapped", "decoded"])
 def test_a_run_of_listed_files_is_the_resident_run(tree, lists, resident, tmp_path, feed):
     same = {"data.source": "list", **lists}
@@ -217,6 +218,7 @@ def test_a_file_that_changes_ends_the_run_with_file_and_step(own_tree, tmp_path,
     assert kept and load_runs([tmp_path / "run"])[0].state().step == kept[-1]
 
 
+@pytest.mark.slow
 def test_an_image_that_is_skipped_is_counted_and_listed(own_tree, tmp_path):
     options = {"data.source": "folder", "data.feed": "decoded", "data.on_bad": "skip"}
     config = tiny_config(own_tree, **options, num_epochs=1)
@@ -258,6 +260,7 @@ def test_a_run_that_waits_for_a_hanging_disk_stops_at_a_signal(npz, tmp_path, mo
     assert Checkpoints(tmp_path / "run").steps()[-1] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", ["original_crop", pytest.param("random_crop", marks=SLOW)])
 def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path, crop):
     options = {

@@ -218,6 +218,7 @@ def test_more_epochs_continue_a_finished_run(npz, tmp_path):
         train_and_evaluate(tiny_config(npz), tmp_path)
 
 
+@pytest.mark.slow
 def test_second_stage_from_another_run_is_bitwise_the_run_in_one_piece(through, npz, tmp_path):
     _, workdir, state = through
     erm = tiny_config(npz, num_epochs=2)
@@ -405,6 +406,7 @@ def test_workdir_of_another_run_is_refused(through, npz, overrides, message):
         train_and_evaluate(tiny_config(npz, **overrides), through[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_one_changed_pixel_is_refused(split, tmp_path):
     data = write_npz(tmp_path / "data.npz", (200, 6, 4, 3))

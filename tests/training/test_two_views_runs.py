@@ -46,6 +46,7 @@ def plain(npz, tmp_path_factory):
     return folder, train_and_evaluate(config_of(npz, "erm"), folder)
 
 
+@pytest.mark.slow
 def test_a_start_from_a_run_without_a_projector_adds_a_new_one(npz, plain, tmp_path):
     """The auxiliary layers and the average that it lacks are added with it."""
     folder, state = plain
