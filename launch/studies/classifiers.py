@@ -8,6 +8,7 @@ other features are standardised by its training rows, with the mean in place of 
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -46,36 +47,20 @@ def fit(model: str, rows: TwoClasses, chosen: np.ndarray, seed: int) -> Predict:
         trees = xgboost.XGBClassifier(
             max_depth=6, n_estimators=100, learning_rate=0.3, random_state=seed, n_jobs=1
         )
-        predict: Predict = trees.fit(features, labels).predict
-        return predict
+        return trees.fit(features, labels).predict
     # Imported here, because it takes about a second.
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
     from sklearn.svm import SVC
 
-    standardize = standardizer(features, rows.numeric)
-    machine = SVC(C=1.0, kernel="rbf", gamma="scale").fit(standardize(features), labels)
-    return lambda other: machine.predict(standardize(other))
-
-
-def standardizer(features: np.ndarray, numeric: np.ndarray) -> Predict:
-    """Returns a function that standardises numbers by the moments of these rows.
-
-    Args:
-        features: f64[M, F]; NaN is missing.
-        numeric: bool[F], the features to standardise.
-
-    Returns:
-        f64[P, F] -> f64[P, F], in which a number that is missing is 0, the mean.
-    """
-    there = np.isfinite(features)
-    count = np.maximum(there.sum(axis=0), 1)
-    mean = np.where(there, features, 0).sum(axis=0) / count
-    std = np.sqrt(np.where(there, (features - mean) ** 2, 0).sum(axis=0) / count)
-    mean, std = np.where(numeric, mean, 0), np.where(numeric & (std > 0), std, 1)
-
-    def standardize(other: np.ndarray) -> np.ndarray:
-        return np.nan_to_num((other - mean) / std, nan=0.0)
-
-    return standardize
+    machine = make_pipeline(
+        make_column_transformer((StandardScaler(), rows.numeric), remainder="passthrough"),
+        # What is missing is not scaled; 0 is the mean.
+        FunctionTransformer(partial(np.nan_to_num, nan=0.0)),
+        SVC(C=1.0, kernel="rbf", gamma="scale"),
+    )
+    return machine.fit(features, labels).predict
 
 
 def package_version(model: str) -> dict[str, str]:
