@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from purenoise_jax.config import packaged
 from purenoise_jax.config.usual_phases import parse_methods
 from purenoise_jax.config.validation import validate
@@ -29,7 +27,7 @@ from purenoise_jax.runtime.threads import exit_process
 
 from . import choice, comparison
 from .cells import Row
-from .engines import in_turn, side_by_side, slurm
+from .engines import engine, in_turn, slurm
 from .engines.one_run import train_one
 from .given_config import OWN_IMAGES, config_of, refuse_other_data, title_of, with_data
 from .plan import Cell, Table
@@ -96,26 +94,7 @@ def parser() -> argparse.ArgumentParser:
     parse_arguments.add_argument(
         "--out", default="runs/compare", help="folder of the runs and the table"
     )
-    parse_arguments.add_argument(
-        "--engine",
-        choices=("local", "slurm"),
-        default="local",
-        help="slurm: submit the runs as arrays of jobs, and return at once; the same command again "
-        "submits only what is neither finished nor in the queue",
-    )
-    parse_arguments.add_argument(
-        "--jobs",
-        type=int,
-        help="runs at a time: processes of this machine, each with its share of cores and GPUs "
-        "(default 1), or jobs of each array (default: no limit)",
-    )
-    parse_arguments.add_argument(
-        "--sbatch",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="with --engine slurm: an option of sbatch, as --sbatch=--partition=gpu",
-    )
+    engine.add_options(parse_arguments)
     parse_arguments.add_argument(
         "--status", action="store_true", help="only list the runs that are done, running, failed"
     )
@@ -192,24 +171,18 @@ def main(argv: Sequence[str]) -> int:
 def _compare(argv: Sequence[str]) -> int:
     args, fields = parser().parse_known_args(argv)
     console = SafeConsole(soft_wrap=True)
-    for name, least in (("seeds", 1), ("jobs", 1), ("folds", 0)):
+    for name, least in (("seeds", 1), ("folds", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name}={value} must be at least {least}")
     if args.refit and not args.pick:
         raise ConfigError("--refit trains the method that --pick chooses; add --pick")
-    if args.sbatch and args.engine != "slurm":
-        raise ConfigError("--sbatch is used only with --engine slurm")
-    submits = args.engine == "slurm" and not (args.run or args.only_table)
-    if submits and args.refit:
+    if args.refit and engine.submits(args):
         raise ConfigError(
             "--refit trains here, so it has no part in --engine slurm; give the command again with "
             "it, and without --engine slurm, when all runs are done"
         )
-    apart = (args.engine == "slurm" or (args.jobs or 1) > 1) and not args.run
-    if apart:
-        # The GPUs belong to the processes that train.
-        jax.config.update("jax_platforms", "cpu")
+    engine.prepare(args)
     tables = make_tables(args, fields)
     title = tables[0].title
     root = expand(args.out, "--out").resolve()
@@ -226,25 +199,11 @@ def _compare(argv: Sequence[str]) -> int:
         return train_one(args.run, tasks, False, console)
     for line in packaged.told(["compare", "--config", args.config or OWN_IMAGES]):
         console.print(line)
-    if submits:
-        slurm.submit(
-            tasks,
-            argv,
-            at_a_time=args.jobs or 0,
-            options=args.sbatch,
-            root=root,
-            console=console,
-            program=COMMAND[-1],
-        )
+    broken = engine.train(tasks, args, argv, program=COMMAND, root=root, console=console)
+    if engine.submits(args):
         if args.pick:
             console.print("when all runs are done, --only-table chooses among them")
         return 0
-    broken: list[Path] = []
-    if not args.only_table and apart:
-        broken = side_by_side.run(tasks, argv, args.jobs or 1, root, console, COMMAND)
-    elif not args.only_table:
-        compilation_cache.enable()
-        broken = in_turn.run(tasks, console, quick=False)
     rows = collect(tables, root)
     comparison.show(title, rows, console)
     for path in comparison.write(title, rows, root / "tables"):

@@ -12,15 +12,11 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
-
-import jax
 
 from purenoise_jax.analysis.figure_style import save
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
-from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole, duration
 from purenoise_jax.runtime.errors import ConfigError, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
@@ -30,7 +26,7 @@ from purenoise_jax.training.selection import LAST, SELECT
 from purenoise_jax.training.setup import LOCAL_FIELDS
 
 from . import cells
-from .engines import in_turn, side_by_side, slurm
+from .engines import engine, slurm
 from .engines.one_run import train_one
 from .plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
 from .planning import Task, tasks_of_table, training_pflop
@@ -39,6 +35,8 @@ from .studies import tabular
 from .tables import TABLES, make_table
 
 FAILED = 1
+# In an installed package, `launch` lies within it.
+COMMAND = (sys.executable, "-m", f"{__package__}.reproduce")
 QUICK_EPOCHS = 5
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 # The published numbers are for CIFAR: settings that would train on other data are refused.
@@ -100,26 +98,7 @@ def parser() -> argparse.ArgumentParser:
         help="mini: a small network on images of 16 x 16, which two CPU cores can train; tells "
         "whether a method does what it is for, not how good it is",
     )
-    parse.add_argument(
-        "--engine",
-        choices=("local", "slurm"),
-        default="local",
-        help="slurm: submit the runs as arrays of jobs, and return at once; the same command again "
-        "submits only what is neither finished nor in the queue",
-    )
-    parse.add_argument(
-        "--jobs",
-        type=int,
-        help="runs at a time: processes of this machine, each with its share of cores and GPUs "
-        "(default 1), or jobs of each array (default: no limit)",
-    )
-    parse.add_argument(
-        "--sbatch",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="with --engine slurm: an option of sbatch, as --sbatch=--partition=gpu",
-    )
+    engine.add_options(parse)
     parse.add_argument(
         "--status", action="store_true", help="only list the runs that are done, running, failed"
     )
@@ -221,8 +200,6 @@ def _reproduce(argv: Sequence[str]) -> int:
     seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs={args.jobs} must be at least 1")
     every, val = (plan.field(name) for name in ("eval.every_epochs", "data.val_fraction"))
     if args.select != LAST and (every == 0 or plan.mini or plan.quick):
         raise ConfigError(
@@ -238,12 +215,7 @@ def _reproduce(argv: Sequence[str]) -> int:
             "--select val needs validation images: --set data.val_fraction=0.1 or "
             "--set data.val_per_class=3"
         )
-    if args.sbatch and args.engine != "slurm":
-        raise ConfigError("--sbatch is used only with --engine slurm")
-    apart = not args.run and (args.engine == "slurm" or (args.jobs or 1) > 1)
-    if apart:
-        # The GPUs belong to the processes that train.
-        jax.config.update("jax_platforms", "cpu")
+    engine.prepare(args)
     table = make_table(args.table, plan)
     root = expand(args.out, "--out").resolve()
     root /= "quick" if args.quick else "mini" if plan.mini else ""
@@ -261,22 +233,17 @@ def _reproduce(argv: Sequence[str]) -> int:
     if args.run:
         return train_one(args.run, tasks, args.quick, console)
     arguments = arguments_for_a_run(args, seeds)
-    if args.engine == "slurm" and not args.only_table:
-        slurm.submit(
-            tasks,
-            arguments,
-            at_a_time=args.jobs or 0,
-            options=args.sbatch,
-            root=root,
-            console=console,
-        )
+    broken = engine.train(
+        tasks,
+        args,
+        arguments,
+        program=COMMAND,
+        root=root,
+        console=console,
+        quick=args.quick,
+    )
+    if engine.submits(args):
         return 0
-    broken: list[Path] = []
-    if not args.only_table and apart:
-        broken = side_by_side.run(tasks, arguments, args.jobs, root, console)
-    elif not args.only_table:
-        compilation_cache.enable()
-        broken = in_turn.run(tasks, console, args.quick)
     rows = cells.collect(table, seeds, root, args.select)
     cells.show(table, rows, plan, console, args.select)
     written = cells.write(table, rows, plan, root / "tables", args.table, args.select)

@@ -14,11 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import jax
-
 from purenoise_jax.config import packaged
 from purenoise_jax.config.validation import validate
-from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError, NonFiniteError, NothingToMeasureError
 from purenoise_jax.runtime.exit_codes import Parser, run_command
@@ -28,7 +25,7 @@ from purenoise_jax.training.build import build
 
 from . import choice, tuned
 from .comparison import Measure
-from .engines import in_turn, side_by_side
+from .engines import engine
 from .engines.one_run import failure, train_one
 from .given_config import OWN_IMAGES, refuse_other_data, title_of
 from .halving import Round, promoted
@@ -107,13 +104,7 @@ def parser() -> argparse.ArgumentParser:
         help="the place of the data: --config.data.path, or path= of the config images",
     )
     add("--out", default="runs/tune", help="folder of the trainings and the table")
-    add(
-        "--jobs",
-        type=int,
-        default=1,
-        help="trainings at a time: processes of this machine, each with its share of cores and "
-        "GPUs",
-    )
+    engine.add_options(parse_arguments, cluster=False)
     add("--status", action="store_true", help="only list the trainings planned so far")
     add("--only-table", action="store_true", help="only make the table, train nothing")
     add("--run", metavar="WORKDIR", help="only the training with this workdir; no table")
@@ -133,16 +124,14 @@ def main(argv: Sequence[str]) -> int:
 def _tune(argv: Sequence[str]) -> int:
     args, fields = parser().parse_known_args(argv)
     console = SafeConsole(soft_wrap=True)
-    least = {"trials": 1, "seeds": 1, "jobs": 1, "folds": 0, "least_epochs": 1, "search_seed": 0}
+    least = {"trials": 1, "seeds": 1, "folds": 0, "least_epochs": 1, "search_seed": 0}
     for name, smallest in least.items():
         value = getattr(args, name)
         if value is not None and value < smallest:
             raise ConfigError(f"--{name.replace('_', '-')}={value} must be at least {smallest}")
     if args.halving < 0 or args.halving == 1:
         raise ConfigError(f"--halving={args.halving} must be 0, or at least 2")
-    if args.jobs > 1 and not args.run:
-        # The GPUs belong to the processes that train.
-        jax.config.update("jax_platforms", "cpu")
+    engine.prepare(args)
     root = expand(args.out, "--out").resolve()
     plan = SearchPlan(args, fields, root)
     # Orbax logs every step of a save.
@@ -267,11 +256,7 @@ def _train(
     for task in tasks:
         if task not in left:
             console.print(f"{task.name}: has failed before, its numbers were not finite")
-    if args.jobs > 1:
-        side_by_side.run(left, list(argv), args.jobs, root, console, COMMAND)
-    else:
-        compilation_cache.enable()
-        in_turn.run(left, console, quick=False)
+    engine.train(left, args, argv, program=COMMAND, root=root, console=console)
 
 
 def _diverged(task: Task) -> bool:

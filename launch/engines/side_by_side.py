@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,9 +22,6 @@ from ..local import SIGNALS, WITH_PARENT, stop
 from ..planning import Task
 from ..run_states import DONE, RUNNING, state_of
 
-# In an installed package, `launch` lies within it.
-PACKAGE = __name__.rpartition(".engines")[0]
-COMMAND = (sys.executable, "-m", f"{PACKAGE}.reproduce")
 # Beside the folders of the runs: the output of each process.
 LOGS = "logs"
 # Of a GPU's memory, shared by the processes on it.
@@ -38,7 +34,7 @@ def run(
     jobs: int,
     root: Path,
     console: SafeConsole,
-    command: Sequence[str] = (),
+    command: Sequence[str],
 ) -> list[Path]:
     """Runs the tasks that are not finished, a task after those that it starts from.
 
@@ -48,7 +44,7 @@ def run(
         jobs: processes at a time, at least 1.
         root: folder of all runs.
         console: where the outcome of each run is shown.
-        command: that trains a run; empty = `COMMAND`, `launch.reproduce`.
+        command: that trains a run: Python, "-m" and the module of a program.
 
     Returns:
         The workdirs of runs that failed, that another process trains, or that start from these.
@@ -81,7 +77,7 @@ def run(
                             break
                         waiting.remove(task)
                         own = _gpu_of(place, jobs, gpus)
-                        words = [*(command or COMMAND), *arguments, "--run", str(task.workdir)]
+                        words = [*command, *arguments, "--run", str(task.workdir)]
                         running[place] = task, _start(task, words, place, jobs, root, own)
                     finally:
                         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

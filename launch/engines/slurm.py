@@ -19,8 +19,6 @@ from ..planning import Task
 
 JOBS = "jobs"
 SCRIPT = Path(__file__).parents[1] / "slurm_array.sbatch"
-# In an installed package, `launch` lies within it.
-PACKAGE = __name__.rpartition(".engines")[0]
 SECONDS = 60
 
 
@@ -32,7 +30,7 @@ def submit(
     options: Sequence[str],
     root: Path,
     console: SafeConsole,
-    program: str = "",
+    program: str,
 ) -> list[str]:
     """Submits the tasks that are neither finished nor in the queue already.
 
@@ -45,7 +43,7 @@ def submit(
         options: of sbatch, such as "--partition=gpu".
         root: folder of all runs.
         console: where the numbers of the arrays are shown.
-        program: module that trains a run; "" = `launch.reproduce`.
+        program: module of the program that trains a run.
 
     Returns:
         The numbers of the arrays.
@@ -74,7 +72,7 @@ def submit(
             ),
             *([f"--dependency=afterany:{after}"] if after else []),
             f"--chdir={Path.cwd()}", f"--output={root / JOBS}/%A_%a.log", *options, str(SCRIPT),
-            str(root / JOBS), str(SCRIPT.parent), program or f"{PACKAGE}.reproduce", *arguments,
+            str(root / JOBS), str(SCRIPT.parent), program, *arguments,
         ]  # fmt: skip
         (root / JOBS).mkdir(parents=True, exist_ok=True)
         number = _call(command).partition(";")[0].strip()
@@ -127,5 +125,5 @@ def _call(command: Sequence[str]) -> str:
         raise PureNoiseError(f"{command[0]} has not answered for {SECONDS} s") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise ConfigError(f"{command[0]}: {lines[-1]}")
+        raise ConfigError(f"{command[0]}: {lines[-1].removeprefix(f'{command[0]}: ')}")
     return done.stdout

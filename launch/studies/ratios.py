@@ -45,7 +45,7 @@ from .two_classes import (
 )
 
 EXPONENTS = (-2.5, 0.43)
-RATIOS, MINI_RATIOS, QUICK_RATIOS = 25, 9, 3
+NUMBER, MINI_NUMBER, QUICK_NUMBER = 25, 9, 3
 TOTALS, MINI_TOTALS = (1250, 2500, 5000), (1000, 5000)
 SAME, BALANCED, BEST = "ratio of the test set", "balanced", "best of all ratios"
 MARKERS = "osD^"
@@ -76,7 +76,7 @@ class Study(NamedTuple):
 def ratios(plan: Plan) -> Table:
     """Training ratios of two classes, each evaluated at all test ratios."""
     small = plan.mini or plan.quick
-    number = QUICK_RATIOS if plan.quick else MINI_RATIOS if plan.mini else RATIOS
+    number = QUICK_NUMBER if plan.quick else MINI_NUMBER if plan.mini else NUMBER
     cells = []
     for total in MINI_TOTALS if small else TOTALS:
         for ratio in grid(number):

@@ -39,8 +39,8 @@ from .classifiers import MODELS, fit, package_version
 from .csv_rows import TwoClasses, read_two_classes
 from .ratios import (
     BEST,
-    MINI_RATIOS,
-    RATIOS,
+    MINI_NUMBER,
+    NUMBER,
     Study,
     accuracy_at,
     counts_of,
@@ -54,7 +54,7 @@ from .ratios import (
 from .two_classes import standard_errors
 
 NAME = "tabular"
-GRID, SEEDS = {"full": RATIOS, "mini": MINI_RATIOS}, {"full": 5, "mini": 3}
+GRID, SEEDS = {"full": NUMBER, "mini": MINI_NUMBER}, {"full": 5, "mini": 3}
 TOTAL, TEST_ROWS = 5000, 10_000
 # The published figures, and the file that each needs.
 PUBLISHED = (
@@ -121,11 +121,13 @@ def plan_counts(pool: Sequence[int], number: int, most: int) -> np.ndarray:
     # Sorted by the rows of the frequent class, of which the lowest ratio has most.
     counts = np.unique([counts_of(ratio, max(total, 2)) for ratio in ratios], axis=0)[::-1]
     if total < 2 or len(counts) < 2:
-        raise ConfigError(f"{pool[0]} and {pool[1]} rows to train on are too few for two ratios")
+        raise ConfigError(
+            f"the classes have {pool[0]} and {pool[1]} rows to train on, too few for two ratios"
+        )
     return counts
 
 
-def class_accuracies(model: str, rows: TwoClasses, counts: np.ndarray, seed: int) -> np.ndarray:
+def fitted_accuracies(model: str, rows: TwoClasses, counts: np.ndarray, seed: int) -> np.ndarray:
     """Fits a classifier to every training set of a seed, and tests it on the other half.
 
     The training sets of a seed share their rows as far as their sizes allow.
@@ -159,7 +161,7 @@ def study_of(counts: np.ndarray, found: np.ndarray) -> Study:
 
     Args:
         counts: int[T, 2], training rows of both classes.
-        found: f64[S, T, 2], from `class_accuracies`.
+        found: f64[S, T, 2], from `fitted_accuracies`.
     """
     accuracy = accuracy_at(found, counts[:, 1] / counts[:, 0])
     errors = np.array([standard_errors(of_ratio) for of_ratio in accuracy.swapaxes(0, 1)])
@@ -268,7 +270,7 @@ def _study(argv: Sequence[str]) -> int:
         return 0
     found, began = [], time.monotonic()
     for seed in range(seeds):
-        found.append(class_accuracies(args.model, rows, counts, seed))
+        found.append(fitted_accuracies(args.model, rows, counts, seed))
         console.print(f"seed {seed}: {duration(time.monotonic() - began)}")
     study = study_of(counts, np.array(found))
     grid_shown = Grid(*_head(study), title=title, box=box.SIMPLE)
@@ -296,8 +298,7 @@ def _study(argv: Sequence[str]) -> int:
 
 
 def _show_missing(console: SafeConsole) -> None:
-    grid = Grid("figure", "numbers", title="training ratio against test ratio", box=box.SIMPLE)
+    console.print("training ratio against test ratio")
     for title, arguments in PUBLISHED:
-        grid.add_row(title, f"missing: needs {arguments}")
-    console.print(grid)
+        console.print(f"  {title:<22}missing: needs {arguments}")
     console.print("any other table with a column of classes: --csv FILE --label COLUMN; see --help")

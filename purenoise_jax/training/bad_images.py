@@ -51,7 +51,8 @@ class BadImages:
                     append_whole(self._path, f"{line}\n")
         except OSError as error:
             where = f"; {self._path} cannot be written: {error}"
-        files = "1 file was" if len(lines) == 1 else f"{len(lines):,} files were"
+        # A folder is one entry: of a class without images, or one folder too deep.
+        files = "1 entry was" if len(lines) == 1 else f"{len(lines):,} entries were"
         self._display.warn(f"{files} left out, because no image could be read{where}")
 
     def note(self, line: str) -> None:

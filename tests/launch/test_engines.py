@@ -104,7 +104,7 @@ def test_slurm_that_is_not_there_is_an_error_of_one_line(monkeypatch):
 @pytest.fixture
 def tiny_command(monkeypatch, npz):
     """Processes train runs of the tiny table."""
-    monkeypatch.setattr(side_by_side, "COMMAND", (sys.executable, "-m", "tests.launch.tiny_table"))
+    monkeypatch.setattr(reproduce, "COMMAND", (sys.executable, "-m", "tests.launch.tiny_table"))
     monkeypatch.setitem(reproduce.TABLES, "tiny", tiny_table.make)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from launch import tune, tuned
+from launch.engines import in_turn
 from launch.halving import Round, promoted, rounds_of, total_epochs
 from launch.search_plan import SearchPlan
 from launch.search_space import Dimension, draw, parse_dimension
@@ -202,7 +203,7 @@ class Trainings:
 
     def __init__(self, monkeypatch, stop_after=1_000, diverging=()):
         self.done, self.stop_after, self.diverging = [], stop_after, diverging
-        monkeypatch.setattr(tune.in_turn, "run", self.run)
+        monkeypatch.setattr(in_turn, "run", self.run)
 
     def run(self, tasks, console, quick):
         for task in tasks:

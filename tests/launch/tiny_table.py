@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from launch import reproduce
-from launch.engines import side_by_side
 from launch.plan import Cell, Plan, Table
 from launch.tables import TABLES
 from purenoise_jax.runtime.threads import exit_process
@@ -35,5 +34,5 @@ def make(plan: Plan) -> Table:
 
 if __name__ == "__main__":
     TABLES["tiny"] = make
-    side_by_side.COMMAND = (sys.executable, "-m", "tests.launch.tiny_table")
+    reproduce.COMMAND = (sys.executable, "-m", "tests.launch.tiny_table")
     exit_process(reproduce.main(sys.argv[1:]))

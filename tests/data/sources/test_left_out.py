@@ -180,7 +180,7 @@ def test_a_run_lists_what_was_left_out_once(tree, tmp_path):
     assert (
         notes.warnings
         == [
-            f"7 files were left out, because no image could be read; {tmp_path}/run/bad_images.txt "
+            f"7 entries were left out, because no image could be read; {tmp_path}/run/bad_images.txt "
             "lists them"
         ]
         * 2

@@ -49,7 +49,7 @@ def test_accuracies_are_those_of_test_sets_that_are_really_built():
 
 
 def test_the_ratios_are_evenly_spaced_and_one_training_set_is_balanced():
-    for number in (study.MINI_RATIOS, study.RATIOS):
+    for number in (study.MINI_NUMBER, study.NUMBER):
         ratios = study.grid(number)
         plain = 10 ** np.linspace(-2.5, 0.43, number)
         moved = np.flatnonzero(ratios != plain)

@@ -73,7 +73,7 @@ def test_a_seed_trains_on_one_half_and_tests_on_the_other(monkeypatch):
         return lambda features: tested.append(features) or np.zeros(len(features), int)
 
     monkeypatch.setattr(tabular, "fit", remember)
-    found = tabular.class_accuracies("svm", rows, counts, 3)
+    found = tabular.fitted_accuracies("svm", rows, counts, 3)
     assert found.tolist() == [[1, 0]] * 3
     for chosen, each in zip(trained, counts, strict=True):
         assert np.bincount(rows.labels[chosen]).tolist() == each.tolist()
@@ -83,7 +83,7 @@ def test_a_seed_trains_on_one_half_and_tests_on_the_other(monkeypatch):
     assert len(shown) == 100
     seen = {tuple(row) for row in shown}
     assert not any(tuple(rows.features[row]) in seen for chosen in trained for row in chosen)
-    tabular.class_accuracies("svm", rows, counts, 4)
+    tabular.fitted_accuracies("svm", rows, counts, 4)
     assert set(trained[3]) != set(trained[0])
 
 
