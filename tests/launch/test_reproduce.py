@@ -13,9 +13,10 @@ from rich.console import Console
 
 from launch import cells, planning, reproduce, tables
 from launch.engines import one_run
+from launch.noise_papers import CUI
 from launch.plan import Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_cell, tasks_of_table, training_pflop
-from launch.tables import CUI, TABLES, make_table
+from launch.tables import TABLES, make_table
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
