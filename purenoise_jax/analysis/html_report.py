@@ -145,13 +145,13 @@ _SHARED = {
     "Training": (curves.draw, True, "loss, accuracy and learning rate by epoch"),
 }
 _OWN = {
+    "Images of a training step": (images.draw, True, "a training batch and its noise images"),
     "Confusion matrix": (confusion.draw, False, "shares of each true class by predicted class"),
     "Reliability of the probabilities": (
         reliability.draw_recorded,
         False,
         "accuracy by probability of the predicted class",
     ),
-    "Images of a training step": (images.draw, True, "a training batch and its noise images"),
 }
 # Layout of a wide figure for a narrow screen.
 _NARROW: dict[Draw, Draw] = {
