@@ -57,7 +57,8 @@ def propose(
             study.add_trial(
                 optuna.trial.create_trial(params=params, distributions=distributions, value=score)
             )
-    there, found = [*trials], []
+    there = [*trials]
+    found: list[dict[str, str]] = []
     while len(found) < count:
         for _ in range(REPEATS):
             asked = study.ask(distributions)
