@@ -74,7 +74,9 @@ def places_lt(root: Path) -> Fields:
 def inaturalist18(root: Path) -> Fields:
     train = per_class(COUNTS, "train_val2018/Aves/{k}/{i:032x}.jpg")
     test = per_class((2, 2, 2), "train_val2018/Aves/{k}/f{i:031x}.jpg")
-    return write_lists(root, "iNaturalist18", {"train": train, "test": test})
+    fields = write_lists(root, "iNaturalist18", {"train": train, "val": test})
+    fields["data.test_list"] = fields.pop("data.val_list")
+    return fields
 
 
 def celeba5(root: Path) -> Fields:
@@ -86,7 +88,8 @@ def celeba5(root: Path) -> Fields:
     }
     fields = write_lists(root, "celebA", splits)
     for split in splits:
-        file = Path(fields[f"data.{split}_list"])
+        file = Path(fields[f"data.{split}_list"]).rename(root / f"celebA_{split}_orig.txt")
+        fields[f"data.{split}_list"] = str(file)
         lines = file.read_text().splitlines()
         file.write_text("".join(f"/home/author/CelebA/image64/{line}\n" for line in lines))
     return fields
