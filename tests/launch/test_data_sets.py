@@ -137,10 +137,13 @@ def test_rows_of_other_data_sets_have_what_their_sources_change(places):
 
 
 def test_fields_that_are_about_cifar_do_not_reach_other_data(places):
-    fields = {"data.path": "cifar", "data.val_fraction": 0.1, "dtype": "bfloat16"}
+    fields = {"data.path": "cifar", "data.source": "cifar_dir", "data.image_size": 32,
+              "data.profile": "exp", "data.val_fraction": 0.1, "dtype": "bfloat16"}  # fmt: skip
     plan = Plan(overrides=fields, places=places)
     celeba = data_config(plan, "CelebA-5", "erm", epochs=90)
     assert celeba.data.path == places["CelebA-5"] and celeba.dtype == "bfloat16"
+    assert (celeba.data.source, celeba.data.profile) == ("list", "natural")
+    assert celeba.data.image_size == 64
     # It has validation images of its own, but CINIC-10 has none that are read.
     assert celeba.data.val_fraction == 0
     assert data_config(plan, "CINIC-10", "erm", epochs=300).data.val_fraction == 0.1
