@@ -15,14 +15,13 @@ import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.decoded_images import DecodedImages
-from purenoise_jax.data.manifest import Entries, Manifest
-from purenoise_jax.data.sources.decode import decode_image
+from purenoise_jax.data.manifest import Entries, Manifest, Store
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_manifest import manifest_of_files
+from purenoise_jax.data.sources.file_manifest import Files, manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults, one_line
-from purenoise_jax.runtime.files import read_bytes, write_atomically
+from purenoise_jax.runtime.files import write_atomically
 
 # Folder of the cache with the lists of all faults of a data set, and how many a message names.
 FAULTS, SHOWN = "faults", 5
@@ -43,6 +42,7 @@ class FileSplits:
         mistakes: one line for each fault of the whole.
         key: tells data sets below one root with splits of the same names apart; "" = there is one.
         groups: file -> the number of its group, see `Dataset.train_groups`; None = there are none.
+        store: reads the files; None = they are files of their own.
     """
 
     root: pathlib.Path
@@ -54,6 +54,12 @@ class FileSplits:
     mistakes: Sequence[str] = ()
     key: str = ""
     groups: Mapping[pathlib.Path, int] | None = None
+    store: Store | None = None
+
+    @property
+    def reader(self) -> Store:
+        """The store of the files."""
+        return self.store or Files(self.root)
 
     def of_groups(self, files: Iterable[pathlib.Path]) -> np.ndarray | None:
         """Returns the number of each file's group, int32[N]; None = there are no groups."""
@@ -107,7 +113,7 @@ def read_all(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     faults = [*files.mistakes]
     groups = None
     for split, listed in files.splits.items():
-        splits[split], more, whole, kept = _read_split(files.root, listed, view, skips_bad)
+        splits[split], more, whole, kept = _read_split(files.reader, listed, view, skips_bad)
         if split == files.train:
             groups = files.of_groups(listed[i][0] for i in kept)
         bad += [*files.faults.get(split, ()), *more]
@@ -131,7 +137,7 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
         DataError: there are faults, or a file cannot be read; one message lists all.
         StorageError: the cache cannot be written.
     """
-    manifest = manifest_of_files(files.root, files.splits, cache_folder(), files.key)
+    manifest = manifest_of_files(files.reader, files.splits, cache_folder(), files.key)
     bad = [fault for found in files.faults.values() for fault in found] + [*manifest.missing]
     faults = [*files.mistakes]
     splits = {}
@@ -243,7 +249,7 @@ def _dataset(files: FileSplits, splits: dict[str, Any]) -> Dataset:
 
 
 def _read_split(
-    root: pathlib.Path,
+    store: Store,
     listed: Sequence[tuple[pathlib.Path, int]],
     view: View,
     skips_bad: bool,
@@ -256,9 +262,9 @@ def _read_split(
     bad: dict[int, str] = {}
     stack = ImageStack(len(listed), view.side)
     for index, (file, _) in enumerate(listed):
-        place = file.relative_to(root).as_posix()
+        place = file.relative_to(store.root).as_posix()
         try:
-            decoded = decode_image(read_bytes(file))
+            decoded = store.decode(store.read(place))
         except OSError as error:
             bad[index] = f"{place}: cannot be read ({error.strerror or error})"
         except DataError as error:

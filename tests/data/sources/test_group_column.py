@@ -56,6 +56,10 @@ def test_every_feed_has_the_groups_of_the_table(tmp_path, feed):
     assert dataset.train_groups.tolist() == [names.index(patient) for *_, patient in ROWS]
     plain = load(tmp_path, feed, train_list=table(tmp_path, "train", ROWS), group_column="")
     assert plain.train_groups is None and plain.content == dataset.content
+    # The files of the cache are the same.
+    assert len([*(tmp_path / "cache").rglob("manifests/*.json")]) == (
+        0 if feed == "resident" else 2
+    )
 
 
 @pytest.mark.parametrize("feed", ["resident", "mapped", "decoded"])
