@@ -166,6 +166,10 @@ class _SpanUnpickler(_Unpickler):
 
     # Shorter ones are names of types; the shortest PNG has 67 bytes.
     LONG = 48
+    # Made by `load`; the types that come with mypy lack them.
+    read: Any
+    append: Any
+    _unframer: Any
 
     def __init__(self, file: _Bounded) -> None:
         super().__init__(file, (BYTES,))
