@@ -10,7 +10,7 @@ from launch import cells, data_sets, reproduce
 from launch.data_sets import DATA_SETS, OPTION, SIZES, data_cell, data_config
 from launch.plan import Plan, Table
 from launch.planning import tasks_of_table, training_pflop
-from launch.tables import TABLES, make_table
+from launch.tables import TABLES, Entry, make_table
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.sources import published_lists
 from purenoise_jax.models import MODELS
@@ -167,7 +167,7 @@ def one_row(plan):
 
 
 def dry(monkeypatch, capsys, tmp_path, *more):
-    monkeypatch.setitem(TABLES, "one", one_row)
+    monkeypatch.setitem(TABLES, "one", Entry(one_row))
     assert reproduce.main(["one", "--dry-run", "--seeds", "2", "--out", str(tmp_path), *more]) == 0
     return capsys.readouterr().out
 
@@ -270,7 +270,7 @@ def test_a_quick_table_trains_on_the_place(places, monkeypatch, tmp_path):
     monkeypatch.setattr(published_lists, "PUBLISHED", {})
     monkeypatch.setitem(MODELS, "resnet8", MODELS["tiny"])
     monkeypatch.setenv("PURENOISE_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(TABLES, "one", make)
+    monkeypatch.setitem(TABLES, "one", Entry(make))
     words = ["one", "--quick", "--epochs", "2", "--out", str(tmp_path), "--set", "batch_size=8",
              OPTION, f"ImageNet-LT={places['ImageNet-LT']}"]  # fmt: skip
     assert reproduce.main(words) == 0
