@@ -268,11 +268,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
         parts.append("eval.test=never")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
-            content = read_bytes(expand(data[field], f"data.{field}"))
-            parts.append(hashlib.sha256(content).hexdigest())
+            parts.append(_sha256(expand(data[field], f"data.{field}")))
     if config.model.pretrained:
-        content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
-        parts.append(hashlib.sha256(content).hexdigest())
+        parts.append(_sha256(expand(config.model.pretrained, "model.pretrained")))
     if config.init_from and not config.init_epoch:
         # The network of another run; of an earlier phase the config says all.
         parts.append(Path(config.init_from).parent.name)
@@ -281,6 +279,17 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
     return root / name / f"seed{config.seed}"
+
+
+def _sha256(file: Path) -> str:
+    found = file.stat()
+    return _sha256_of(file, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _sha256_of(file: Path, changed: int, size: int) -> str:
+    """Read once for all runs of a table, as long as the file does not change."""
+    return hashlib.sha256(read_bytes(file)).hexdigest()
 
 
 def _listed(numbers: Sequence[int]) -> str:
