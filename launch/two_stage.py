@@ -117,6 +117,9 @@ def mislas_elsewhere(dataset: str, method: str = "mixup+mislas") -> dict[str, An
     }
     if not places:
         given["optimizer__learning_rate"] = 0.1
+    elif method == "mixup":
+        # The scaled head of MiSLAS begins as a linear one.
+        given["model__head"] = "linear"
     if "mislas" in method:
         given |= {
             "second_epochs": 10,

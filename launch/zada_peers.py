@@ -14,7 +14,8 @@ the recipe of the source of its number.
 READING: "BALMS" of table 2 is quoted from Hong et al., whose code trains with balanced softmax
 alone, so that is trained here. For the "MiSLAS" that the paper repeated with ResNeXt-50 it gives no
 settings; they are those of MiSLAS.
-READING: on Places-LT, BALMS follows plain training with the paper's recipe.
+READING: on Places-LT, BALMS follows plain training with the paper's recipe, and LADE has the
+paper's schedule, whose second drop is five epochs earlier than in its authors' config.
 DEVIATION: the meta sampler draws images within a step, so there they lie on the device, and random
 crops are cut from the central 224 x 224 instead of the originals.
 """
@@ -63,7 +64,9 @@ PLACES: dict[str, tuple[str, str, dict[str, Any]]] = {
               {"second_epochs": 10, "phases__second_stage__learning_rate": 0.02,
                "data__augment": ("resized_crop", "simclr_scaled", "rotation"),
                "data__feed": "resident"}),
-    "LADE": ("38.8", "lade", {"method__lade__alpha": 0.005, "method__lade__penalty": 0.1}),
+    "LADE": ("38.8", "lade",
+             {"method__lade__alpha": 0.005, "method__lade__penalty": 0.1, "model__head": "linear",
+              "batch_size": 128}),
     "MiSLAS": ("40.4", "mixup+mislas", mislas_elsewhere("Places-LT")),
     "OPeN": ("40.5", "open", {}),
 }  # fmt: skip

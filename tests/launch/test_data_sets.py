@@ -9,12 +9,14 @@ from rich.console import Console
 from launch import cells, data_sets, reproduce
 from launch.data_sets import DATA_SETS, OPTION, SIZES, data_cell, data_config
 from launch.plan import Plan, Table
-from launch.planning import tasks_of_table, training_pflop
+from launch.planning import tasks_of, tasks_of_table, training_pflop
 from launch.tables import TABLES, Entry, make_table
+from launch.two_stage import MISLAS_ELSEWHERE, mislas_elsewhere
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.sources import published_lists
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.build import build
 from tests import tiny  # noqa: F401  (adds the network)
 from tests.trees import TREES
 
@@ -63,7 +65,9 @@ def test_without_a_place_the_rows_wait(name):
           (False, True) if (name, quick) != ("simplifying", False)),
     ],
 )  # fmt: skip
-def test_with_their_places_all_rows_are_legal_runs_of_their_own(name, quick, places, tmp_path):
+def test_with_their_places_all_rows_are_legal_runs_of_their_own(
+    name, quick, places, tmp_path, monkeypatch
+):
     plan = Plan(epochs=5, quick=True) if quick else Plan()
     there = {dataset: places[dataset] for dataset in WAITING[name]}
     fewer = make_table(name, plan)
@@ -76,9 +80,18 @@ def test_with_their_places_all_rows_are_legal_runs_of_their_own(name, quick, pla
     for each in tasks_of_table(fewer, [0], tmp_path):
         assert tasks.pop(each.workdir).config.to_json() == each.config.to_json()
     assert tasks
+    monkeypatch.setattr(published_lists, "PUBLISHED", {})
+    monkeypatch.setenv("PURENOISE_JAX_CACHE", str(tmp_path / "cache"))
     for task in tasks.values():
         validate(task.config)
         assert task.config.data.path in there.values()
+        methods = {m for phase in task.config.phases.values() for m in phase.methods}
+        if quick and "m2m" not in methods:
+            # The layouts have few images, and no first network.
+            task.config.batch_size, task.config.num_devices = 4, 1
+            if task.config.data.name == "cinic10":
+                task.config.data.imbalance_ratio = 2.0
+            build(task.config)
 
 
 def test_files_are_those_of_the_place(places):
@@ -126,6 +139,7 @@ def test_rows_of_other_data_sets_have_what_their_sources_change(places):
     lade = peers[PLACES, "LADE"]
     assert (lade.method.lade.alpha, lade.method.lade.penalty) == (0.005, 0.1)
     assert (lade.optimizer.learning_rate, lade.optimizer.head_learning_rate) == (1e-3, 5e-2)
+    assert (lade.batch_size, lade.model.head) == (128, "linear")
     balms = peers[PLACES, "BALMS"].phases.second_stage
     assert (balms.start_epoch, balms.learning_rate, balms.methods) == (30, 0.02, ("meta_sampler",))
     assert peers["CelebA-5", "OPeN, AutoAugment"].data.augment == ("autoaugment",)
@@ -134,6 +148,19 @@ def test_rows_of_other_data_sets_have_what_their_sources_change(places):
     row = of("simplifying", "CINIC-10")["CINIC-10", "SAM-A"]
     assert row.num_epochs == 300 and row.method.sam_a.statistics == "both"
     assert row.phases.initial.methods == ("cutmix", "sam_a", "label_smoothing", "ema")
+
+
+@pytest.mark.parametrize("setting", MISLAS_ELSEWHERE)
+def test_the_first_stage_of_mislas_is_trained_once(setting, places, tmp_path):
+    dataset = setting.partition(",")[0]
+    plan = Plan(places={dataset: places[dataset]})
+    first, both = (
+        tasks_of(
+            data_config(plan, dataset, method, **mislas_elsewhere(dataset, method)), 0, tmp_path
+        )
+        for method in ("mixup", "mixup+mislas")
+    )
+    assert [each.workdir for each in both[:-1]] == [each.workdir for each in first]
 
 
 def test_fields_that_are_about_cifar_do_not_reach_other_data(places):
