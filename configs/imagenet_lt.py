@@ -14,6 +14,8 @@ https://github.com/facebookresearch/classifier-balancing. Images lie in `train/<
 prints 1,200, its section 4.1 has 1,280).
 
 Recipe: Zada et al. 2022, appendix D, for which they report 55.1 % with OPeN and 51.1 % with ERM.
+READING: the cosine classifier has a scale that trains, 10 at first, as in the paper that they cite
+for it (Gidaris and Komodakis 2018); `ldam` has cosines without it, because it scales them itself.
 READING: the batch (256), the range of rotation (15 degrees to both sides), the warm-up (none) and
 the crops of the test (the shorter side resized to 256, the central 224 x 224) are not stated.
 """
@@ -34,7 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         method="open",
         model="resnext50_32x4d",
         times=TIMES,
-        head="cosine",
+        head="scaled_cosine",
     )
     common.set_sgd(config, batch=256, rate=5e-2, decay=5e-4)
     config.data.image_size, config.data.resize_shorter = 224, 256
