@@ -148,7 +148,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "optimizer.schedule": Field(
         "step",
-        "learning rate after the warm-up: drops at milestones, or a cosine that ends at 0",
+        "learning rate after the warm-up: drops at milestones, or a cosine that ends at 0 with the "
+        "run, or where its second stage begins",
         OneOf(SCHEDULES),
         absent="step",
     ),

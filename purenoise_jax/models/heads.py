@@ -132,7 +132,8 @@ class ScaledCosine(Cosine):
     def __call__(self, features: jax.Array) -> jax.Array:
         """Maps features [B, F] to logits [B, K], float32 or wider."""
         cosines = super().__call__(features)
-        scale = self.param(COSINE_SCALE, nn.initializers.constant(self.first_scale), (), jnp.float32)
+        first = nn.initializers.constant(self.first_scale)
+        scale = self.param(COSINE_SCALE, first, (), jnp.float32)
         return scale.astype(cosines.dtype) * cosines
 
 

@@ -47,6 +47,7 @@ class Phase:
             same structure in all phases. None = that of the run.
         frozen: parts of the network that do not train, of `methods.freezing.FREEZABLE`; the recipe
             says the same.
+        stage: first epoch of its stage: 0 in the training, and that of a second stage in it.
     """
 
     start: int
@@ -55,6 +56,7 @@ class Phase:
     reset: tuple[str, ...] = ()
     tx: optax.GradientTransformation | None = None
     frozen: tuple[str, ...] = ()
+    stage: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +156,9 @@ class Experiment:
         )
 
     def _progress_fn(self, phase: Phase) -> Callable[[jax.Array], jax.Array]:
-        later = [other.start for other in self.phases if other.start > phase.start]
-        epochs = min([*later, len(self.rates)]) - phase.start
-        first, steps = phase.start * self.steps_per_epoch, epochs * self.steps_per_epoch
+        later = [other.stage for other in self.phases if other.stage > phase.stage]
+        epochs = min([*later, len(self.rates)]) - phase.stage
+        first, steps = phase.stage * self.steps_per_epoch, epochs * self.steps_per_epoch
         return lambda step: ((step - first) / steps).astype(jnp.float32)
 
     @property
