@@ -28,6 +28,7 @@ from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import HoldOut, make_training_set
 from purenoise_jax.data.view import CROPS
 from purenoise_jax.methods import METHODS, as_method, build_recipe
+from purenoise_jax.methods.class_shares import for_evaluation
 from purenoise_jax.methods.freezing import FREEZABLE, in_part, with_frozen
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
@@ -167,19 +168,24 @@ def build(config: ConfigDict) -> Experiment:
     arguments = config.method.to_dict()
     fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
     stages = [p["start_epoch"] for p in fields if not p["start_epoch"] or _begins_a_stage(p)]
+    recipes = (
+        with_frozen(build_recipe(p["methods"], stats, arguments), p["freeze"]).with_head_factor(
+            _head_factor(opt, p)
+        )
+        for p in fields
+    )
     phases = tuple(
         Phase(
             p["start_epoch"],
             p["methods"],
-            with_frozen(build_recipe(p["methods"], stats, arguments), p["freeze"]).with_head_factor(
-                _head_factor(opt, p)
-            ),
+            recipe,
+            for_evaluation(recipe, stats.class_counts),
             p["reset"],
             _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
             p["freeze"],
             max(start for start in stages if start <= p["start_epoch"]),
         )
-        for p in fields
+        for p, recipe in zip(fields, recipes, strict=True)
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     # Those of the device; the others come with the images.

@@ -155,7 +155,7 @@ class Evaluator:
 
         Args:
             variables: "params" and "batch_stats", see `recipe.current_variables`.
-            postprocess: of the recipe that trained it.
+            postprocess: of the phase that trained it.
 
         Returns:
             Counts on the host.

@@ -17,7 +17,7 @@ from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.rows import Rows
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.training_set import TrainingSet
-from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.recipe import Postprocess, Recipe
 from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
@@ -42,6 +42,7 @@ class Phase:
         start: its first epoch, counted from 0.
         methods: names of the methods that made the recipe.
         recipe: of its steps.
+        postprocess: the logits of evaluation, from `class_shares.for_evaluation`.
         reset: parts of the state that get their initial values at its start, of `RESETS`.
         tx: its optimiser, if it has a weight decay of its own; the state of the optimiser has the
             same structure in all phases. None = that of the run.
@@ -53,6 +54,7 @@ class Phase:
     start: int
     methods: tuple[str, ...]
     recipe: Recipe
+    postprocess: Postprocess
     reset: tuple[str, ...] = ()
     tx: optax.GradientTransformation | None = None
     frozen: tuple[str, ...] = ()

@@ -264,7 +264,7 @@ def evaluate_all(
     """
     evaluated, matrices = {}, {}
     for split, evaluator in evaluators.items():
-        predicted, sums = evaluator(phase.recipe.evaluated(state), phase.recipe.postprocess)
+        predicted, sums = evaluator(phase.recipe.evaluated(state), phase.postprocess)
         confusion = Confusion.of(evaluator.labels, predicted, len(class_counts))
         top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
         results = confusion.results(top5)

@@ -91,6 +91,11 @@ def test_phases_and_rates_begin_at_their_epochs(npz):
     assert methods == [("erm",), ("erm",), ("open",), ("open",)]
     np.testing.assert_allclose(experiment.rates, [0.1, 0.1, 0.001, 0.001])
     assert experiment.steps_per_epoch == 3
+    # With known class shares, evaluation starts from those that each phase trains with.
+    zeros, shares = jnp.zeros((1, 4)), jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    plain, even = (phase.postprocess(zeros, shares)[0] for phase in experiment.phases)
+    np.testing.assert_array_equal(plain, 0)
+    np.testing.assert_allclose(even, shares + np.log(4), rtol=1e-5)
     assert [experiment.phase_of(e).recipe.class_probs is None for e in (1, 2)] == [True, False]
 
 
