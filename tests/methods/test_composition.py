@@ -45,11 +45,11 @@ CHOSEN = sorted(
 
 
 SECOND = [name for name in METHODS if name not in TRAINING]
-# Of every second stage with one or two methods of the training, and of these without one.
+# With and without a second stage.
 TRAINED = sorted(
     {
-        *(tuple(RNG.sample(TRAINING, size)) for size in (2, 3) for _ in range(4)),
-        *((*RNG.sample(TRAINING, 1 + i % 2), name) for i, name in enumerate(SECOND)),
+        *(tuple(RNG.sample(TRAINING, size)) for size in (2, 3, 2, 3, 3)),
+        *((*RNG.sample(TRAINING, 1 + i % 2), n) for i, n in enumerate(RNG.sample(SECOND, 5))),
     }
 )
 
