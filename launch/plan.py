@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .cells import Row
 
 EPOCHS = 200
+# Runs of every cell, as in the papers.
+SEEDS = 4
 # The mini tier, on which two CPU cores take about two minutes a run.
 MINI_EPOCHS, MINI_MODEL, MINI_SIZE = 40, "resnet8", 16
 # A projector of 2048 x 2048 would take most of such a run's time.

@@ -28,7 +28,7 @@ from purenoise_jax.training.setup import LOCAL_FIELDS
 from . import cells
 from .engines import engine, slurm
 from .engines.one_run import train_one
-from .plan import EPOCHS, MINI_EPOCHS, MINI_MODEL, Plan
+from .plan import EPOCHS, MINI_MODEL, SEEDS, Plan
 from .planning import Task, tasks_of_table, training_pflop
 from .run_states import show_states
 from .studies import tabular
@@ -55,7 +55,8 @@ STUDIES: dict[str, Callable[[Sequence[str]], int]] = {tabular.NAME: tabular.main
 def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     listing = "\n".join(
-        f"  {name:<20}{(make.__doc__ or '').partition(chr(10))[0]}" for name, make in TABLES.items()
+        f"  {name:<20}{(entry.make.__doc__ or '').partition(chr(10))[0]}"
+        for name, entry in TABLES.items()
     )
     studies = "\n".join(
         f"  {name:<20}{(sys.modules[study.__module__].__doc__ or '').partition(chr(10))[0]}"
@@ -71,7 +72,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parse.add_argument("table", metavar="TABLE", help="name of a table below")
-    parse.add_argument("--seeds", type=int, help="runs of every cell; default 4, with --quick 1")
+    parse.add_argument(
+        "--seeds",
+        type=int,
+        help=f"runs of every cell; default {SEEDS}, with --quick 1, "
+        "with --tier mini the table's own",
+    )
     parse.add_argument("--out", default="runs/reproduce", help="folder of the runs and tables")
     parse.add_argument(
         "--data", default="", help="folder of the CIFAR files; default: download them"
@@ -146,7 +152,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     mini = args.tier == "mini"
     if mini and args.quick:
         raise ConfigError("--tier mini and --quick are two ways to make runs small; use one")
-    usual = QUICK_EPOCHS if args.quick else MINI_EPOCHS if mini else EPOCHS
+    usual = QUICK_EPOCHS if args.quick else TABLES[args.table].mini_epochs if mini else EPOCHS
     epochs = usual if args.epochs is None else args.epochs
     model = args.model or (MINI_MODEL if mini else "")
     return Plan(args.preset, epochs, model, args.quick, overrides, mini)
@@ -197,7 +203,8 @@ def _reproduce(argv: Sequence[str]) -> int:
     if args.table not in TABLES:
         raise unknown("TABLE", args.table, [*TABLES, *STUDIES])
     plan = make_plan(args)
-    seeds = args.seeds if args.seeds is not None else (1 if args.quick else 4)
+    usual = 1 if args.quick else TABLES[args.table].mini_seeds if plan.mini else SEEDS
+    seeds = usual if args.seeds is None else args.seeds
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
     every, val = (plan.field(name) for name in ("eval.every_epochs", "data.val_fraction"))

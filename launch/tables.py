@@ -1,5 +1,6 @@
 """Every table by name: those of the pure-noise papers, of methods, and the studies."""
 
+import dataclasses
 from collections.abc import Callable
 
 from .ladder import ladder
@@ -17,7 +18,7 @@ from .noise_papers import (
     resnet32,
     subsets,
 )
-from .plan import Plan, Table
+from .plan import MINI_EPOCHS, SEEDS, Plan, Table
 from .procrustean import procrustean
 from .sam_table import sam_table
 from .simplifying import simplifying
@@ -33,41 +34,55 @@ from .studies.ratios import ratios
 from .two_stage import two_stage
 from .zada_peers import zada_peers
 
-TABLES: dict[str, Callable[[Plan], Table]] = {
-    "main": main_comparison,
-    "resnet32": resnet32,
-    "norms": norms,
-    "augmentation": augmentation,
-    "balanced": balanced,
-    "subsets": subsets,
-    "normalization": normalization,
-    "batch_size": batch_size,
-    "noise_ratio": noise_ratio,
-    "additive": additive,
-    "noise_grad": noise_grad,
-    "methods": methods_cifar10,
-    "methods_cifar100": methods_cifar100,
-    "zada_peers": zada_peers,
-    "procrustean": procrustean,
-    "simplifying": simplifying,
-    "sam": sam_table,
-    "two_stage": two_stage,
-    "ladder": ladder,
-    "ratios": ratios,
-    "majority": majority,
-    "fitting": fitting,
-    "progress": progress,
-    "ratio_batch_size": ratio_batch_size,
-    "ratio_augmentation": ratio_augmentation,
-    "ratio_architecture": ratio_architecture,
-    "ratio_pretraining": ratio_pretraining,
-    "ratio_methods": ratio_methods,
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An entry of `TABLES`.
+
+    Attributes:
+        make: makes the table of a plan.
+        network: that of the source; "" = several.
+        mini_epochs: epochs of the mini tier for every 200 of the source.
+        mini_seeds: runs of every cell in the mini tier, with which two CPU cores finish a study in
+            half an hour.
+    """
+
+    make: Callable[[Plan], Table]
+    network: str = "wrn28_10"
+    mini_epochs: int = MINI_EPOCHS
+    mini_seeds: int = SEEDS
+
+
+TABLES: dict[str, Entry] = {
+    "main": Entry(main_comparison),
+    "resnet32": Entry(resnet32, "resnet32"),
+    "norms": Entry(norms),
+    "augmentation": Entry(augmentation),
+    "balanced": Entry(balanced),
+    "subsets": Entry(subsets),
+    "normalization": Entry(normalization),
+    "batch_size": Entry(batch_size),
+    "noise_ratio": Entry(noise_ratio),
+    "additive": Entry(additive),
+    "noise_grad": Entry(noise_grad),
+    "methods": Entry(methods_cifar10, "resnet32", mini_seeds=6),
+    "methods_cifar100": Entry(methods_cifar100, "resnet32", mini_seeds=3),
+    "zada_peers": Entry(zada_peers, ""),
+    "procrustean": Entry(procrustean, ""),
+    "simplifying": Entry(simplifying),
+    "sam": Entry(sam_table, "resnet32"),
+    "two_stage": Entry(two_stage, ""),
+    "ladder": Entry(ladder, ""),
+    "ratios": Entry(ratios, mini_seeds=3),
+    "majority": Entry(majority, mini_seeds=3),
+    "fitting": Entry(fitting, "resnet50_cifar", mini_epochs=27, mini_seeds=1),
+    "progress": Entry(progress, "resnet32", mini_seeds=1),
+    "ratio_batch_size": Entry(ratio_batch_size, mini_epochs=5, mini_seeds=2),
+    "ratio_augmentation": Entry(ratio_augmentation, mini_epochs=5, mini_seeds=2),
+    "ratio_architecture": Entry(ratio_architecture, "", mini_epochs=5, mini_seeds=2),
+    "ratio_pretraining": Entry(ratio_pretraining, "", mini_epochs=5, mini_seeds=2),
+    "ratio_methods": Entry(ratio_methods, mini_epochs=5, mini_seeds=2),
 }
-# Networks of tables that have others than WRN-28-10; "" = several.
-NETWORKS = dict.fromkeys(("resnet32", "methods", "methods_cifar100", "sam", "progress"), "resnet32")
-NETWORKS |= {"fitting": "resnet50_cifar"}
-NETWORKS |= dict.fromkeys(("zada_peers", "procrustean", "two_stage", "ladder"), "")
-NETWORKS |= dict.fromkeys(("ratio_architecture", "ratio_pretraining"), "")
 
 
 def make_table(name: str, plan: Plan) -> Table:
@@ -78,8 +93,9 @@ def make_table(name: str, plan: Plan) -> Table:
     Raises:
         ConfigError: the plan does not fit the table.
     """
-    table = TABLES[name](plan)
-    replaced = plan.model not in ("", NETWORKS.get(name, "wrn28_10"))
+    entry = TABLES[name]
+    table = entry.make(plan)
+    replaced = plan.model not in ("", entry.network)
     if replaced and name not in ("norms", "balanced"):
         table = table.unpublished()
     return table.without_repeats() if plan.model or plan.quick else table

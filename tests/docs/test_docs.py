@@ -133,9 +133,9 @@ def test_the_papers_tables_are_those_of_the_command():
 @pytest.mark.slow
 def test_the_papers_tables_cost_what_the_page_says(tmp_path):
     rows = table(DOCS / "reproduce.md", "`TABLE`")
-    for (name, make), cells in zip(TABLES.items(), rows, strict=True):
+    for (name, entry), cells in zip(TABLES.items(), rows, strict=True):
         # Every seed costs the same.
-        tasks = tasks_of_table(make(Plan()), range(1), tmp_path)
+        tasks = tasks_of_table(entry.make(Plan()), range(1), tmp_path)
         assert f"{4 * sum(map(training_pflop, tasks)):,.0f}" == cells[-1], name
 
 

@@ -17,6 +17,7 @@ from launch.engines.one_run import FAILURE
 from launch.engines.side_by_side import cores_of
 from launch.planning import tasks_of_table
 from launch.run_states import FAILED, QUEUED, RUNNING, STOPPED, TO_DO, state_of
+from launch.tables import Entry
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.workdir_lock import WorkdirLock, in_use
@@ -105,7 +106,7 @@ def test_slurm_that_is_not_there_is_an_error_of_one_line(monkeypatch):
 def tiny_command(monkeypatch, npz):
     """Processes train runs of the tiny table."""
     monkeypatch.setattr(reproduce, "COMMAND", (sys.executable, "-m", "tests.launch.tiny_table"))
-    monkeypatch.setitem(reproduce.TABLES, "tiny", tiny_table.make)
+    monkeypatch.setitem(reproduce.TABLES, "tiny", Entry(tiny_table.make))
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from rich.console import Console
 from launch import cells, planning, reproduce, tables
 from launch.engines import one_run
 from launch.noise_papers import CUI
-from launch.plan import Cell, Plan, Table
+from launch.plan import MINI_MODEL, Cell, Plan, Table
 from launch.planning import Task, tasks_of, tasks_of_cell, tasks_of_table, training_pflop
-from launch.tables import TABLES, make_table
+from launch.tables import TABLES, Entry, make_table
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
@@ -74,7 +74,7 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_published_numbers_read_as_percentages(name):
-    for cell in TABLES[name](Plan()).cells:
+    for cell in TABLES[name].make(Plan()).cells:
         for text in filter(None, (cell.paper, cell.reproduction)):
             # One number, or those of few, medium and many.
             least = 25 if " / " not in text else 15
@@ -101,14 +101,18 @@ def test_published_numbers_read_as_percentages(name):
     ],
 )
 def test_published_numbers_are_in_the_right_cells(name, setting, method, paper, reproduction):
-    (cell,) = [c for c in TABLES[name](Plan()).cells if (c.setting, c.method) == (setting, method)]
+    (cell,) = [
+        c for c in TABLES[name].make(Plan()).cells if (c.setting, c.method) == (setting, method)
+    ]
     assert (cell.paper, cell.reproduction) == (paper, reproduction)
 
 
 def test_what_the_cells_train():
     def config(name, setting, method, plan=PLANS["paper"]):
         return next(
-            c.config for c in TABLES[name](plan).cells if (c.setting, c.method) == (setting, method)
+            c.config
+            for c in TABLES[name].make(plan).cells
+            if (c.setting, c.method) == (setting, method)
         )
 
     aux = config("norms", "CIFAR-10-LT, wrn28_10", "Auxiliary BN", PLANS["rescience"])
@@ -138,7 +142,7 @@ def test_the_shipped_subset_is_the_published_one():
 
 
 def test_plain_training_is_shared_by_all_runs_that_start_from_it(tmp_path):
-    table = TABLES["norms"](Plan(preset="rescience"))
+    table = TABLES["norms"].make(Plan(preset="rescience"))
     tasks = tasks_of_table(table, [0], tmp_path)
     # The plain runs of three networks, and OPeN with three norms from each.
     assert len(tasks) == 12
@@ -151,7 +155,8 @@ def test_plain_training_is_shared_by_all_runs_that_start_from_it(tmp_path):
             assert task.first_epoch == task.config.init_epoch == 160
     # The same run as the ERM cells of the main table.
     main = {
-        t.workdir for t in tasks_of_table(TABLES["main"](Plan(preset="rescience")), [0], tmp_path)
+        t.workdir
+        for t in tasks_of_table(TABLES["main"].make(Plan(preset="rescience")), [0], tmp_path)
     }
     wide = {t.workdir for t in plain if t.config.model.name == "wrn28_10"}
     assert len(wide) == 2 and wide <= main
@@ -249,7 +254,7 @@ def tiny_table(npz, monkeypatch):
             ),
         )
 
-    monkeypatch.setitem(TABLES, "tiny", make)
+    monkeypatch.setitem(TABLES, "tiny", Entry(make))
 
 
 def command(capsys, *argv):
@@ -483,3 +488,27 @@ def test_the_command_from_a_shell(tmp_path):
 
 def test_a_task_without_summary_is_not_finished(tmp_path):
     assert Task(tiny_config("x"), tmp_path).summary is None
+
+
+def test_the_tier_decides_on_epochs_and_seeds_that_are_not_given(tmp_path, capsys):
+    def numbers(*arguments):
+        assert reproduce.main([*arguments, "--dry-run", "--out", str(tmp_path)]) == 0
+        runs = [line.split() for line in capsys.readouterr().out.splitlines() if "epochs 0" in line]
+        return {run[-1].rpartition("/seed")[2] for run in runs}, {run[-2] for run in runs}
+
+    mini = ("ratio_batch_size", "--tier", "mini")
+    assert numbers(*mini) == ({"0", "1"}, {"8"})
+    assert numbers(*mini, "--seeds", "1", "--epochs", "10") == ({"0"}, {"15"})
+    assert numbers("ratio_batch_size") == ({"0", "1", "2", "3"}, {"300"})
+    assert numbers("ratio_batch_size", "--quick") == ({"0"}, {"8"})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, entry in TABLES.items() if ".studies." in entry.make.__module__]
+)
+def test_two_cores_finish_the_mini_tier_of_a_study_in_half_an_hour(name, tmp_path):
+    # A core of the machine of docs/studies.md trains with 0.8e-5 PFLOP/s, and takes 12 s to start.
+    entry = TABLES[name]
+    plan = Plan(epochs=entry.mini_epochs, model=MINI_MODEL, mini=True)
+    tasks = tasks_of_table(make_table(name, plan), range(entry.mini_seeds), tmp_path)
+    assert sum(training_pflop(task) / 0.8e-5 + 12 for task in tasks) < 2 * 1800

@@ -8,7 +8,7 @@ from launch import cells
 from launch.cells import Row, collect, entries
 from launch.plan import Cell, Plan, Table
 from launch.planning import tasks_of_table
-from launch.tables import TABLES, make_table
+from launch.tables import TABLES, Entry, make_table
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
 
@@ -44,7 +44,7 @@ def test_a_cell_has_either_a_config_or_a_need():
 
 
 def test_a_plan_with_another_network_leaves_out_cells_that_have_only_a_number(monkeypatch):
-    monkeypatch.setitem(TABLES, "one", lambda plan: table(ABSENT, present()))
+    monkeypatch.setitem(TABLES, "one", Entry(lambda plan: table(ABSENT, present())))
     assert len(make_table("one", Plan()).cells) == 2
     (kept,) = make_table("one", Plan(model="resnet8")).cells
     assert kept.method == "ERM" and not kept.paper
@@ -58,7 +58,7 @@ def test_runs_that_become_the_same_are_once_in_a_table(monkeypatch):
         ]
         return table(*cells)
 
-    monkeypatch.setitem(TABLES, "both", both)
+    monkeypatch.setitem(TABLES, "both", Entry(both))
     assert len(make_table("both", Plan()).cells) == 2
     assert len(make_table("both", Plan(model="resnet20")).cells) == 1
     assert len(make_table("both", Plan(epochs=5, quick=True)).cells) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch import reproduce
 from launch.plan import Cell, Plan, Table
-from launch.tables import TABLES
+from launch.tables import TABLES, Entry
 from purenoise_jax.runtime.threads import exit_process
 from tests.tiny import tiny_config
 
@@ -33,6 +33,6 @@ def make(plan: Plan) -> Table:
 
 
 if __name__ == "__main__":
-    TABLES["tiny"] = make
+    TABLES["tiny"] = Entry(make)
     reproduce.COMMAND = (sys.executable, "-m", "tests.launch.tiny_table")
     exit_process(reproduce.main(sys.argv[1:]))
