@@ -25,6 +25,9 @@ Recipes, with the test accuracy in percent that is published for them:
     decoupling: Kang et al. 2020, authors' configs: ResNeXt-50, plain training for 90 epochs, then
         10 of the classifier: 49.6; method=lws, 5 epochs: 49.9; method=tau_norm: 49.4.
 
+READING: the cosine classifier of open has a scale that trains, 10 at first, as in the paper that
+they cite for it (Gidaris and Komodakis 2018); `ldam` has cosines without it, because it scales them
+itself.
 READING: of open, the batch (256), the range of rotation (15 degrees to both sides), the warm-up
 (none) and the crops of the test (the shorter side resized to 256, the central 224 x 224) are not
 stated.
@@ -89,7 +92,7 @@ RECIPES = {
         common.Times(220, warmup=0, drops=(160, 170), deferred=180),
         *(256, 5e-2, 5e-4),
         augment=("original_crop", "simclr_scaled", "rotation"),
-        head="cosine",
+        head="scaled_cosine",
     ),
     "mfw": Recipe(
         "mfw+drw",

@@ -13,6 +13,8 @@ Places_LT_*.txt from https://github.com/facebookresearch/classifier-balancing. I
 `train/<class>/` and `val/<class>/`. The lists have 62,500 training images, 4,980 to 5 of a class.
 
 Recipe: Zada et al. 2022, appendix D, for which they report 40.5 % with OPeN and 29.9 % with ERM.
+READING: the cosine classifier has a scale that trains, 10 at first, as in the paper cited for that
+of ImageNet-LT (Gidaris and Komodakis 2018); `ldam` has cosines without it.
 READING: the batch (256), the range of rotation (15 degrees to both sides), the warm-up (none) and
 the crops of the test (the shorter side resized to 256, the central 224 x 224) are not stated.
 """
@@ -33,7 +35,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         method="open",
         model="resnet152",
         times=TIMES,
-        head="cosine",
+        head="scaled_cosine",
         weights="resnet152.safetensors",
     )
     config.model.pretrained = args.weights

@@ -84,7 +84,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     "model.head": Field(
         "linear",
         "classifier; scaled = linear, times one scale per class; cosine = features and weights "
-        "scaled to length 1, no bias",
+        "scaled to length 1, no bias, for methods that scale the cosines, as ldam does; "
+        "scaled_cosine = the same times one scale that trains",
         OneOf(HEADS),
         absent="linear",
     ),
@@ -147,7 +148,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     ),
     "optimizer.schedule": Field(
         "step",
-        "learning rate after the warm-up: drops at milestones, or a cosine that ends at 0",
+        "learning rate after the warm-up: drops at milestones, or a cosine that ends at 0 with the "
+        "run, or where its second stage begins",
         OneOf(SCHEDULES),
         absent="step",
     ),

@@ -20,6 +20,8 @@ from purenoise_jax.runtime.errors import ConfigError, unknown
 
 # Fields of a phase's own schedule that are lengths.
 LENGTHS = ("warmup_epochs", "milestones")
+# The head whose logits only some methods scale.
+COSINES = "cosine"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,8 @@ def lay_out(
         times: of the schedule, which are scaled to `epochs`.
 
     Raises:
-        ConfigError: there are too few epochs for a method, or two methods have different second
-            stages.
+        ConfigError: there are too few epochs for a method, two methods have different second
+            stages, or a second stage would train on cosines that no method scales.
     """
     if epochs < 1:
         raise ConfigError(f"config argument epochs={epochs} must be at least 1")
@@ -114,6 +116,8 @@ def lay_out(
     for name in names:
         for field, value in as_method(METHODS[name]).model.items():
             config.model[field] = value
+    if second and config.model.head == COSINES:
+        _refuse_unscaled_cosines(names, taking_part)
 
 
 def draws_by_class(methods: Sequence[str]) -> bool:
@@ -128,6 +132,22 @@ def draws_by_class(methods: Sequence[str]) -> bool:
         for method in methods
     }
     return build_recipe(methods, stats, given).class_probs is not None
+
+
+def _refuse_unscaled_cosines(names: Sequence[str], second: Sequence[str]) -> None:
+    """Refuses a second stage whose softmax would be that of cosines, which lie in [-1, 1].
+
+    Args:
+        names: all methods of the run.
+        second: those of its second stage.
+    """
+    scaling = [name for name in names if as_method(METHODS[name]).model.get("head") == COSINES]
+    if scaling and not set(scaling) & set(second):
+        raise ConfigError(
+            f"config argument method={'+'.join(names)}: {scaling[0]} scales the cosines of its "
+            f"head, and {second[0]}, which would train that head after it, does not; legal: one of "
+            "them"
+        )
 
 
 def _scaled(epoch: int, times: Times, epochs: int) -> int:

@@ -16,13 +16,13 @@ from purenoise_jax.inference.deployment import (
     for_prior,
     read_costs,
     read_prior,
-    trained_shares,
     with_temperature,
 )
 from purenoise_jax.inference.image_inputs import ImageLike, as_sequence, read_pixels
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.temperature import Calibration, fit_temperature
 from purenoise_jax.inference.trained import Trained, load_trained
+from purenoise_jax.methods.class_shares import trained_shares
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults
 from purenoise_jax.runtime.numerics import with_precision

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from purenoise_jax.methods.recipe import Postprocess, Recipe
+from purenoise_jax.methods.class_shares import takes_prior
+from purenoise_jax.methods.recipe import Postprocess
 from purenoise_jax.runtime.errors import ConfigError, nearest, shown
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -54,27 +55,6 @@ class Deployment(NamedTuple):
             return probabilities.argmax(axis=1), None
         expected = probabilities.astype(np.float64) @ self.costs
         return expected.argmin(axis=1), expected.min(axis=1)
-
-
-def trained_shares(recipe: Recipe, class_counts: np.ndarray) -> np.ndarray | None:
-    """Returns the share of each class in the loss that a network was trained with, f64[K].
-
-    It is the share among the images that are drawn, times the weight of the class.
-
-    Args:
-        recipe: of the phase that the network was trained in.
-        class_counts: int[K], training images per class.
-
-    Returns:
-        None if the method draws classes by what it has learnt, so that the shares are not known.
-    """
-    if recipe.class_draw is not None:
-        return None
-    drawn = class_counts if recipe.class_probs is None else recipe.class_probs
-    weights = 1.0 if recipe.class_weights is None else recipe.class_weights
-    mass = np.asarray(drawn, np.float64) * np.asarray(weights, np.float64)
-    shares: np.ndarray = mass / mass.sum()
-    return shares
 
 
 def with_temperature(postprocess: Postprocess, temperature: float) -> Postprocess:
@@ -120,7 +100,7 @@ def for_prior(
 
     Args:
         postprocess: of the recipe that trained the network.
-        trained: f64[K], from `trained_shares`.
+        trained: f64[K], from `class_shares.trained_shares`.
         prior: f64[K], see `Deployment`; None = `postprocess` without it.
 
     Raises:
@@ -139,13 +119,6 @@ def for_prior(
         )
     shift = log_prior - jnp.asarray(np.log(trained), jnp.float32)
     return lambda logits, _=None: postprocess(logits) + shift[None]
-
-
-def takes_prior(postprocess: Postprocess, num_classes: int) -> bool:
-    """Returns whether the logits of a method depend on the class frequencies that it is given."""
-    zeros = jnp.zeros((1, num_classes), jnp.float32)
-    uneven = jax.nn.log_softmax(jnp.arange(num_classes, dtype=jnp.float32))
-    return bool(jnp.any(postprocess(zeros, uneven) != postprocess(zeros)))
 
 
 def read_prior(

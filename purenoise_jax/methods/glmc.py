@@ -93,10 +93,11 @@ def glmc(
 
         a * plain + (1 - a) * weighted + contrast_weight * consistency,    a = 1 - t ** 2,
 
-    where t is the share of the phase that is completed. "plain" is the loss of a classifier that
-    only trains, "weighted" that of the head with the weight of each label's class, both summed over
-    the views, and "consistency" the negative cosine of each view's prediction and the other's
-    projection, which is a constant (SimSiam). The network needs `model.projector=glmc`.
+    where t is the share of the training that is completed, all its phases together. "plain" is the
+    loss of a classifier that only trains, "weighted" that of the head with the weight of each
+    label's class, both summed over the views, and "consistency" the negative cosine of each view's
+    prediction and the other's projection, which is a constant (SimSiam). The network needs
+    `model.projector=glmc`.
 
     READING: the partners are a permutation of the batch, in place of a second batch, which with the
     authors' settings for a ratio of 100 is drawn in the same way. They draw it with probabilities

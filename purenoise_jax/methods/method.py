@@ -51,6 +51,8 @@ class Method(NamedTuple):
         listed_as: the name in the phases of a config, if it is another one: "drs" is "rs" that
             begins later.
         replaces: the methods that usually end where this one begins: "tla" follows "vs".
+        source: the publications that `--help` names, joined by ";", where the file has several
+            methods; "" = those that its docstring names as its source.
     """
 
     apply: Apply
@@ -59,6 +61,7 @@ class Method(NamedTuple):
     model: Mapping[str, str] = MappingProxyType({})
     listed_as: str = ""
     replaces: tuple[str, ...] = ()
+    source: str = ""
 
 
 def as_method(entry: Apply | Method) -> Method:

@@ -25,7 +25,8 @@ class Networks:
         frozen: name -> (images) -> logits f32[B, K], in evaluation mode, of the networks that
             `Recipe.frozen` names.
         memory: name -> tree, the memories before the step, see `recipe.Memory`.
-        progress: f32[] in [0, 1), the share of the phase's steps that are completed.
+        progress: f32[] in [0, 1), the share of the steps that are completed, of those of the
+            training, or of the second stage that the step is part of.
     """
 
     def __init__(

@@ -15,6 +15,8 @@ EFFECT = "effect"
 
 # Name of the scales of a `Scaled` head. A recipe trains them only if it names them.
 CLASS_SCALE = "class_scale"
+# Name of the scale of a `ScaledCosine` head, which always trains.
+COSINE_SCALE = "cosine_scale"
 
 
 class Linear(nn.Module):
@@ -75,6 +77,8 @@ class Scaled(Linear):
 class Cosine(nn.Module):
     """Cosines between features and one weight vector per class, without a bias.
 
+    They are for methods that scale them in their loss, such as LDAM; see `ScaledCosine`.
+
     Source: Cao et al. 2019, their code (NormedLinear).
 
     Attributes:
@@ -101,6 +105,36 @@ class Cosine(nn.Module):
             unit_length(kernel.astype(wide), 0),
             precision=jax.lax.Precision.HIGHEST,
         )
+
+
+class ScaledCosine(Cosine):
+    """Cosines times one scale for all classes, which trains with the rest.
+
+    The logits lie in [-scale, scale]. With cosines alone no cross-entropy of K classes would be
+    below log(1 + (K - 1) / e ** 2), which is 4.9 for 1,000 classes.
+
+    Source: Gidaris and Komodakis 2018 (cosine similarity with a learnt scale), and their code for
+    the scale's first value.
+
+    READING: a fixed scale of 16 is usual, too (Liu et al. 2019, and the code of Kang et al. 2020).
+
+    DEVIATION: their code adds one bias to all logits, on which no softmax depends.
+
+    Attributes:
+        num_classes: K.
+        kernel_init: unused, see `Cosine`.
+        first_scale: the scale before the first step.
+    """
+
+    first_scale: float = 10.0
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, F] to logits [B, K], float32 or wider."""
+        cosines = super().__call__(features)
+        first = nn.initializers.constant(self.first_scale)
+        scale = self.param(COSINE_SCALE, first, (), jnp.float32)
+        return scale.astype(cosines.dtype) * cosines
 
 
 class Causal(nn.Module):
@@ -169,5 +203,6 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "linear": Linear,
     "scaled": Scaled,
     "cosine": Cosine,
+    "scaled_cosine": ScaledCosine,
     "causal": Causal,
 }

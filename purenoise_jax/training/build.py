@@ -27,7 +27,8 @@ from purenoise_jax.data.sources.by_feed import load_for
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.training_set import HoldOut, make_training_set
 from purenoise_jax.data.view import CROPS
-from purenoise_jax.methods import build_recipe
+from purenoise_jax.methods import METHODS, as_method, build_recipe
+from purenoise_jax.methods.class_shares import for_evaluation
 from purenoise_jax.methods.freezing import FREEZABLE, in_part, with_frozen
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.schedules import learning_rates
@@ -166,18 +167,25 @@ def build(config: ConfigDict) -> Experiment:
     stats = training.stats
     arguments = config.method.to_dict()
     fields = sorted(map(phase_values, config.phases.values()), key=lambda p: p["start_epoch"])
+    stages = [p["start_epoch"] for p in fields if not p["start_epoch"] or _begins_a_stage(p)]
+    recipes = (
+        with_frozen(build_recipe(p["methods"], stats, arguments), p["freeze"]).with_head_factor(
+            _head_factor(opt, p)
+        )
+        for p in fields
+    )
     phases = tuple(
         Phase(
             p["start_epoch"],
             p["methods"],
-            with_frozen(build_recipe(p["methods"], stats, arguments), p["freeze"]).with_head_factor(
-                _head_factor(opt, p)
-            ),
+            recipe,
+            for_evaluation(recipe, stats.class_counts),
             p["reset"],
             _optimizer(opt, p["weight_decay"]) if p["weight_decay"] >= 0 else None,
             p["freeze"],
+            max(start for start in stages if start <= p["start_epoch"]),
         )
-        for p in fields
+        for p, recipe in zip(fields, recipes, strict=True)
     )
     sizes = {"crop_padding": data.crop_padding, "cutout_size": data.cutout_size}
     # Those of the device; the others come with the images.
@@ -278,7 +286,10 @@ def _optimizer(opt: ConfigDict, weight_decay: float) -> optax.GradientTransforma
 
 
 def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The learning rate of every epoch, f64[E]: the run's schedule, or that of a phase's own."""
+    """The learning rate of every epoch, f64[E]: the run's schedule, or that of a phase's own.
+
+    The run's schedule ends where a second stage begins, unless a phase after it continues it.
+    """
 
     def schedule(epochs: int, of: Mapping[str, Any]) -> np.ndarray:
         return learning_rates(
@@ -290,13 +301,30 @@ def _rates(num_epochs: int, opt: ConfigDict, phases: Sequence[Mapping[str, Any]]
             schedule=of["schedule"],
         )
 
-    rates = schedule(num_epochs, opt)
+    end = num_epochs
+    for phase in reversed(phases):
+        if not phase["start_epoch"] or not _begins_a_stage(phase):
+            break
+        end = phase["start_epoch"]
+    rates = schedule(end, opt)
+    # A phase without a rate of its own after that end trains nothing.
+    rates = np.append(rates, np.full(num_epochs - end, rates[-1]))
     ends = [phase["start_epoch"] for phase in phases[1:]] + [num_epochs]
     for phase, end in zip(phases, ends, strict=True):
         if phase["learning_rate"]:
             start = phase["start_epoch"]
             rates[start:end] = schedule(end - start, phase)
     return rates
+
+
+def _begins_a_stage(phase: Mapping[str, Any]) -> bool:
+    """True if the schedules of the training end where a phase begins.
+
+    It has its own learning rate, or a method of a second stage in which nothing trains.
+    """
+    usual = [as_method(METHODS[name]).phase for name in phase["methods"]]
+    idle = any(each.start >= 1 and not each.learning_rate for each in usual)
+    return phase["learning_rate"] > 0 or idle
 
 
 def _head_factor(opt: ConfigDict, phase: Mapping[str, Any]) -> float:

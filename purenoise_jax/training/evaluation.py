@@ -170,7 +170,7 @@ class Evaluator:
 
         Args:
             variables: "params" and "batch_stats", see `recipe.current_variables`.
-            postprocess: of the recipe that trained it.
+            postprocess: of the phase that trained it.
             logits: those of all images are wanted as well.
 
         Returns:

@@ -17,7 +17,7 @@ from purenoise_jax.data.host_images import HostImages
 from purenoise_jax.data.rows import Rows
 from purenoise_jax.data.sampling import EpochSampler
 from purenoise_jax.data.training_set import TrainingSet
-from purenoise_jax.methods.recipe import Recipe
+from purenoise_jax.methods.recipe import Postprocess, Recipe
 from purenoise_jax.methods.schedules import by_step
 from purenoise_jax.runtime.compiler import compiler_options
 from purenoise_jax.runtime.sharding import Placement
@@ -42,19 +42,23 @@ class Phase:
         start: its first epoch, counted from 0.
         methods: names of the methods that made the recipe.
         recipe: of its steps.
+        postprocess: the logits of evaluation, from `class_shares.for_evaluation`.
         reset: parts of the state that get their initial values at its start, of `RESETS`.
         tx: its optimiser, if it has a weight decay of its own; the state of the optimiser has the
             same structure in all phases. None = that of the run.
         frozen: parts of the network that do not train, of `methods.freezing.FREEZABLE`; the recipe
             says the same.
+        stage: first epoch of its stage: 0 in the training, and that of a second stage in it.
     """
 
     start: int
     methods: tuple[str, ...]
     recipe: Recipe
+    postprocess: Postprocess
     reset: tuple[str, ...] = ()
     tx: optax.GradientTransformation | None = None
     frozen: tuple[str, ...] = ()
+    stage: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +158,9 @@ class Experiment:
         )
 
     def _progress_fn(self, phase: Phase) -> Callable[[jax.Array], jax.Array]:
-        later = [other.start for other in self.phases if other.start > phase.start]
-        epochs = min([*later, len(self.rates)]) - phase.start
-        first, steps = phase.start * self.steps_per_epoch, epochs * self.steps_per_epoch
+        later = [other.stage for other in self.phases if other.stage > phase.stage]
+        epochs = min([*later, len(self.rates)]) - phase.stage
+        first, steps = phase.stage * self.steps_per_epoch, epochs * self.steps_per_epoch
         return lambda step: ((step - first) / steps).astype(jnp.float32)
 
     @property

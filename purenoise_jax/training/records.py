@@ -284,7 +284,7 @@ def evaluate_all(
         keep = may_be_last and split in probabilities.FILES
         predicted, sums, logits = evaluator(
             phase.recipe.evaluated(state),
-            phase.recipe.postprocess,
+            phase.postprocess,
             logits=keep and len(labels) * classes <= probabilities.MOST,
         )
         confusion = Confusion.of(labels, predicted, classes)

@@ -41,7 +41,7 @@ def shifted_accuracy(
         images: int[K], test images of each class.
         correct: int[K], those of them that are classified correctly.
         hits: int[P, K], images of each class that are classified correctly if the shares of the
-            classes in the test set are known, see `recipe.Postprocess`.
+            classes in the test set are known, see `class_shares.for_evaluation`.
         class_counts: int[K], training images per class.
 
     Returns:

@@ -110,7 +110,7 @@ class TrainStep:
         batch_builder: turns indices into a batch.
         keys: stream -> its typed key, see `rng.STREAMS`.
         matmul_precision: of products and convolutions, one of `numerics.MATMUL_PRECISIONS`.
-        progress_fn: share of the phase's steps that are completed, as a function of the completed
+        progress_fn: share of the stage's steps that are completed, as a function of the completed
             steps.
         frozen_models: name -> model of a network that `Recipe.frozen` names, if it is another.
     """

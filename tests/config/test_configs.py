@@ -70,6 +70,11 @@ def test_a_second_stage_follows_the_training_and_has_only_its_own_methods():
     assert short.num_epochs == 4 and not short.phases.second_stage.milestones
 
 
+def test_a_second_stage_on_cosines_that_no_method_scales_is_refused():
+    with pytest.raises(ConfigError, match=r"method=ldam\+crt: ldam scales .* and crt, .* does not"):
+        digits_lt.get_config("method=ldam+crt")
+
+
 @pytest.mark.parametrize(
     ("method", "words"),
     [("nope", "method='nope' is unknown"), ("open+open", "names open twice"), ("", "unknown")],

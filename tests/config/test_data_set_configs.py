@@ -51,9 +51,9 @@ MODULES = {
 # size, shorter side, and the methods by the epoch from which they train.
 RECIPES = {
     # Zada et al. 2022, appendix D: "for ImageNet OPeN is deferred to the last 40 epochs".
-    "imagenet_lt": (220, 256, 5e-2, 5e-4, (160, 170), 0.1, 0, "resnext50_32x4d", "cosine", 224,
-                    256, {0: ("erm",), 180: ("open",)}),
-    "places_lt": (30, 256, 1e-3, 5e-4, (10, 15), 0.1, 0, "resnet152", "cosine", 224, 256,
+    "imagenet_lt": (220, 256, 5e-2, 5e-4, (160, 170), 0.1, 0, "resnext50_32x4d", "scaled_cosine",
+                    224, 256, {0: ("erm",), 180: ("open",)}),
+    "places_lt": (30, 256, 1e-3, 5e-4, (10, 15), 0.1, 0, "resnet152", "scaled_cosine", 224, 256,
                   {0: ("erm",), 15: ("open",)}),
     "celeba5": (90, 128, 0.1, 2e-4, (30, 60), 0.1, 5, "wrn28_10", "linear", 64, 0,
                 {0: ("erm",), 60: ("open",)}),
@@ -193,6 +193,16 @@ def test_the_classifier_of_places_has_its_own_rate_and_the_network_its_weights()
     assert places_lt.get_config("weights=").model.pretrained == ""
     others = {n: m.get_config().optimizer.head_learning_rate for n, m in MODULES.items()}
     assert {n for n, rate in others.items() if rate} == {"places_lt"}
+
+
+@pytest.mark.parametrize("module", [imagenet_lt, places_lt])
+def test_only_methods_that_scale_cosines_get_them_without_a_scale(module):
+    heads = {
+        method: module.get_config(f"method={method}").model.head
+        for method in ("erm", "rs", "open", "balanced_softmax", "lade", "crt", "ldam", "ldam+drw")
+    }
+    without = {method for method, head in heads.items() if head == "cosine"}
+    assert without == {"ldam", "ldam+drw"} and {*heads.values()} == {"cosine", "scaled_cosine"}
 
 
 def test_mfw_has_the_strength_of_long_tails_and_that_of_steps():

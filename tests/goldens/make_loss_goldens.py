@@ -76,8 +76,20 @@ def cases(z: Tensor, y: Tensor) -> dict[str, Tensor]:
         nll = functional.cross_entropy(z + shift, y, reduction="none")
         return (nll * weight[y]).sum() / len(y)
 
+    def margin(delta: float, scale: float) -> Tensor:
+        by_class = delta * (COUNTS / COUNTS.min()) ** -0.25
+        moved = z - torch.diag(by_class)[y]
+        return functional.cross_entropy(scale * moved, y)
+
+    def tempered(gamma: float, tau: float) -> Tensor:
+        # Columns are multiplied by a power of the share of the largest class.
+        return functional.cross_entropy(z * (COUNTS / COUNTS.max()) ** gamma + tau * SHARE.log(), y)
+
     half = balanced(0.9)
     return {
+        "ldam": margin(0.4, 8.0),
+        "vs": tempered(0.3, 1.25),
+        "cdt": tempered(0.4, 0.0),
         "inverse": cross(1 / COUNTS),
         "square_root": cross(COUNTS**-0.5),
         "adrw_tla": prior(SHARE**-0.15),
@@ -128,6 +140,28 @@ def causal_head() -> dict[str, np.ndarray]:
     }
 
 
+def cosine_head() -> dict[str, np.ndarray]:
+    """The cross-entropy of scaled cosines, and its gradients to features, weights and scale."""
+    rng = np.random.default_rng(2)
+    x = torch.tensor(rng.normal(size=(5, 6)).astype(np.float32), dtype=torch.float64)
+    w = torch.tensor(rng.normal(size=(6, 4)).astype(np.float32), dtype=torch.float64)
+    y = torch.tensor([0, 3, 1, 1, 2])
+    scale = torch.tensor(10.0, dtype=torch.float64)
+    for leaf in (x, w, scale):
+        leaf.requires_grad_()
+    logits = scale * functional.cosine_similarity(x[:, :, None], w[None], dim=1)
+    functional.cross_entropy(logits, y).backward()
+    return {
+        "cosine/features": x.detach().numpy(),
+        "cosine/kernel": w.detach().numpy(),
+        "cosine/labels": y.numpy(),
+        "cosine/logits": logits.detach().numpy(),
+        "cosine/features_grad": x.grad.numpy(),
+        "cosine/kernel_grad": w.grad.numpy(),
+        "cosine/scale_grad": scale.grad.numpy(),
+    }
+
+
 def main() -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (ROWS, 2, 2, 3), dtype=np.uint8)
@@ -145,7 +179,7 @@ def main() -> None:
     for name, loss in cases(features @ w, y).items():
         (grad,) = torch.autograd.grad(loss, w, retain_graph=True)
         found[f"{name}/loss"], found[f"{name}/grad"] = loss.detach().numpy(), grad.numpy()
-    np.savez_compressed(HERE / "losses.npz", **found, **causal_head())
+    np.savez_compressed(HERE / "losses.npz", **found, **causal_head(), **cosine_head())
 
 
 if __name__ == "__main__":

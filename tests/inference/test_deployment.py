@@ -11,10 +11,9 @@ from purenoise_jax.inference.deployment import (
     for_prior,
     read_costs,
     read_prior,
-    takes_prior,
-    trained_shares,
 )
 from purenoise_jax.methods import METHODS, build_recipe
+from purenoise_jax.methods.class_shares import takes_prior, trained_shares
 from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.runtime.errors import ConfigError
 from tests.linear_step import STATS

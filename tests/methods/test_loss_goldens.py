@@ -14,6 +14,9 @@ WEIGHTS = {"beta": 0.9}
 BY_ROWS = {"beta": 0.9, "divide_by": "rows"}
 LADE = {"alpha": 0.7, "penalty": 0.3}
 CASES = {
+    "ldam": {"ldam": {"max_margin": 0.4, "scale": 8.0}},
+    "vs": {"vs": {"gamma": 0.3, "tau": 1.25}},
+    "cdt": {"cdt": {"gamma": 0.4}},
     "inverse": {"reweight": {}},
     "square_root": {"reweight": {"power": 0.5}},
     "adrw_tla": {"adrw": {"t": 0.15}, "tla": {}},

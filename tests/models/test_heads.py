@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from purenoise_jax.models import create_model
-from purenoise_jax.models.heads import Causal, Cosine, Linear
+from purenoise_jax.models.heads import COSINE_SCALE, Causal, Cosine, Linear, ScaledCosine
 from purenoise_jax.models.norm import DARBatchNorm
 from purenoise_jax.models.one_block import TinyNet
 
@@ -106,11 +106,42 @@ def test_zero_features_have_cosine_zero_and_gradient_zero():
     assert not slope[0].any() and np.isfinite(slope).all()
 
 
-GOLDENS = {
-    name.removeprefix("head/"): value
-    for name, value in np.load(Path(__file__).parents[1] / "goldens" / "losses.npz").items()
-    if name.startswith("head/")
-}
+LOSSES = dict(np.load(Path(__file__).parents[1] / "goldens" / "losses.npz"))
+GOLDENS, OF_COSINES = (
+    {name.removeprefix(part): value for name, value in LOSSES.items() if name.startswith(part)}
+    for part in ("head/", "cosine/")
+)
+
+
+def test_scaled_cosines_and_their_gradients_against_pytorch():
+    features, kernel, labels = (OF_COSINES[name] for name in ("features", "kernel", "labels"))
+    head = ScaledCosine(4)
+    first = head.init(jax.random.key(0), jnp.float32(features))["params"]
+    assert first[COSINE_SCALE] == 10 and first[COSINE_SCALE].shape == ()
+
+    def loss(x, params):
+        logits = head.apply({"params": params}, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+    params = {**first, "kernel": jnp.float32(kernel)}
+    (by_x, by_params), logits = jax.grad(loss, (0, 1), has_aux=True)(jnp.float32(features), params)
+    np.testing.assert_allclose(logits, OF_COSINES["logits"], rtol=1e-5, atol=1e-5)
+    for name, found in (
+        ("features_grad", by_x),
+        ("kernel_grad", by_params["kernel"]),
+        ("scale_grad", by_params[COSINE_SCALE]),
+    ):
+        np.testing.assert_allclose(found, OF_COSINES[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("head", "least"), [(Cosine, 4.9141), (ScaledCosine, 0.0)])
+def test_the_least_loss_that_a_head_of_cosines_reaches_with_a_thousand_classes(head, least):
+    """The cosine of the label is 1, and that of each other class is -1."""
+    params = {"kernel": jnp.full((1, 1000), -1.0).at[0, 0].set(1.0)}
+    params |= {COSINE_SCALE: jnp.float32(10)} if head is ScaledCosine else {}
+    logits = head(1000).apply({"params": params}, jnp.ones((1, 1)))
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.zeros(1, int))
+    np.testing.assert_allclose(loss, least, atol=1e-4)
 
 
 def causal(kernel, mean=None, alpha=0.0):

@@ -7,9 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from launch.planning import tasks_of
 from purenoise_jax.checkpoint.tree_names import by_name
 from purenoise_jax.config.identity import differences
+from purenoise_jax.config.parts import set_methods
+from purenoise_jax.config.phase_fields import make_phase
+from purenoise_jax.config.usual_phases import Times
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.augment.compose import make_augment
 from purenoise_jax.methods.recipe import Recipe
@@ -86,7 +91,82 @@ def test_phases_and_rates_begin_at_their_epochs(npz):
     assert methods == [("erm",), ("erm",), ("open",), ("open",)]
     np.testing.assert_allclose(experiment.rates, [0.1, 0.1, 0.001, 0.001])
     assert experiment.steps_per_epoch == 3
+    # With known class shares, evaluation starts from those that each phase trains with.
+    zeros, shares = jnp.zeros((1, 4)), jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    plain, even = (phase.postprocess(zeros, shares)[0] for phase in experiment.phases)
+    np.testing.assert_array_equal(plain, 0)
+    np.testing.assert_allclose(even, shares + np.log(4), rtol=1e-5)
     assert [experiment.phase_of(e).recipe.class_probs is None for e in (1, 2)] == [True, False]
+
+
+COSINE = {"optimizer.schedule": "cosine", "optimizer.milestones": ()}
+PHASES = {
+    "deferred": make_phase(2, ("drs",)),
+    "own": make_phase(4, ("crt",), learning_rate=0.5, milestones=(1,)),
+    "continued": make_phase(4, ("crt",)),
+    "idle": make_phase(4, ("ncm",)),
+    "after": make_phase(6, ("drs",)),
+}
+
+
+def phased(npz, *names, **fields):
+    config = tiny_config(npz, **fields)
+    config.phases = ConfigDict({"initial": make_phase(0, ("erm",))})
+    config.phases.update({name: PHASES[name] for name in names})
+    return build(config)
+
+
+@pytest.mark.parametrize("fields", [COSINE, {"optimizer.milestones": (1, 3)}])
+def test_the_schedule_of_the_training_ends_where_a_second_stage_begins(npz, fields):
+    alone = phased(npz, "deferred", num_epochs=4, **fields).rates
+    whole = phased(npz, "deferred", "own", num_epochs=7, **fields).rates
+    np.testing.assert_array_equal(whole[:4], alone)
+    np.testing.assert_allclose(whole[4:], [0.5, 0.05, 0.05])
+    np.testing.assert_array_equal(phased(npz, "idle", num_epochs=5, **fields).rates[:4], alone)
+    # A phase that continues the schedule of the run belongs to it.
+    longer = phased(npz, num_epochs=7, **fields).rates
+    for names in (("deferred",), ("continued",), ("own", "after")):
+        rates = phased(npz, *names, num_epochs=7, **fields).rates
+        kept = [0, 1, 2, 3, 6] if "own" in names else slice(None)
+        np.testing.assert_array_equal(rates[kept], longer[kept])
+
+
+def progress_of(experiment):
+    """The progress of every step of an experiment, by epoch."""
+    steps = experiment.steps_per_epoch
+    found = [
+        experiment.step_fn(experiment.phase_of(epoch)).progress_fn(
+            epoch * steps + jnp.arange(steps)
+        )
+        for epoch in range(len(experiment.rates))
+    ]
+    return np.array(found)
+
+
+def test_progress_is_that_of_the_training_whatever_its_phases(npz):
+    plain = progress_of(phased(npz, num_epochs=4))
+    np.testing.assert_allclose(plain.ravel(), np.arange(12) / 12, rtol=1e-6)
+    np.testing.assert_array_equal(progress_of(phased(npz, "deferred", num_epochs=4)), plain)
+    for second in ("own", "idle"):
+        found = progress_of(phased(npz, "deferred", second, num_epochs=6))
+        np.testing.assert_array_equal(found[:4], plain)
+        np.testing.assert_allclose(found[4:].ravel(), np.arange(6) / 6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", ["mixup+open", "mixup+ncm", pytest.param("open+crt", marks=pytest.mark.slow)]
+)
+def test_one_run_has_the_rates_and_progress_of_the_runs_of_a_table(npz, tmp_path, method):
+    """A table trains the phases in runs of their own, of which each starts from the one before."""
+    config = tiny_config(npz)
+    set_methods(config, method, 10, times=Times(10, warmup=1, drops=(), deferred=8))
+    whole, tasks = build(config), tasks_of(config, 0, tmp_path)
+    assert [task.first_epoch for task in tasks] == [phase.start for phase in whole.phases]
+    ends = [*(task.first_epoch for task in tasks[1:]), len(whole.rates)]
+    for task, end in zip(tasks, ends, strict=True):
+        part, epochs = build(task.config), slice(task.first_epoch, end)
+        for of in (progress_of, lambda experiment: experiment.rates):
+            np.testing.assert_array_equal(of(part)[epochs], of(whole)[epochs])
 
 
 @pytest.mark.parametrize(
