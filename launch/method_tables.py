@@ -93,6 +93,12 @@ LINES: tuple[Line, ...] = (
 )  # fmt: skip
 
 
+# Cells whose data have no class that a method is about, so that it is refused: the smallest has
+# more than the 100 images of ImbSAM's tail, or a share above SEQL's threshold of 0.005.
+# READING: they are left out, because a border that fits the data would be ours.
+REFUSED = {("CIFAR-10-LT", 50): ("seql",), ("CIFAR-10-LT", 10): ("seql", "imbsam")}
+
+
 def methods_cifar10(plan: Plan) -> Table:
     """Every method on CIFAR-10-LT, ResNet-32, flip and crop."""
     return _methods(plan, "CIFAR-10-LT", LINES)
@@ -109,6 +115,8 @@ def _methods(plan: Plan, dataset: str, lines: Sequence[Line]) -> Table:
     cells = []
     for ir in (100,) if plan.mini else (100, 50, 10):
         for line in lines:
+            if line.method in REFUSED.get((dataset, ir), ()):
+                continue
             config = plan.config(dataset, line.method, model="resnet32", augment="flip_crop", ir=ir)
             tricks = ddc = ""
             if ir != 10:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import default_config
@@ -190,23 +191,8 @@ def training_pflop(task: Task) -> float:
     counted in such steps, see `step_cost.passes`. The projector of a network does not count.
     """
     config = resolved(task.config)
-    classes = 100 if config.data.name == "cifar100" else 10
-    largest = 50_000 // classes
-    classes = len(config.data.classes) or classes
-    if config.data.class_counts:
-        images = sum(config.data.class_counts)
-    elif config.data.profile == "natural":
-        images = largest * classes
-    else:
-        counts = long_tail_counts(
-            largest,
-            classes,
-            imbalance_ratio=config.data.imbalance_ratio,
-            profile=config.data.profile,
-        )
-        limit = config.data.limit
-        thinner = 0 < limit < largest
-        images = sum(max(int(n) * limit // largest, 1) if thinner else int(n) for n in counts)
+    counts = cifar_counts(config)
+    images, classes = int(counts.sum()), len(counts)
     rows = 0.0
     phases = sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
     ends = [*(phase.start_epoch for phase in phases[1:]), config.num_epochs]
@@ -215,6 +201,28 @@ def training_pflop(task: Task) -> float:
         if epochs:
             rows += epochs * images * passes(config, phase.methods)
     return 3e-15 * rows * _image_flops(config.model.name, classes, config.data.image_size or 32)
+
+
+def cifar_counts(config: ConfigDict) -> np.ndarray:
+    """Returns the training images of every class, int[K], of a run on either CIFAR.
+
+    Args:
+        config: resolved.
+    """
+    data = config.data
+    classes = 100 if data.name == "cifar100" else 10
+    largest = 50_000 // classes
+    classes = len(data.classes) or classes
+    if data.class_counts:
+        return np.array(data.class_counts)
+    if data.profile == "natural":
+        return np.full(classes, largest)
+    counts = long_tail_counts(
+        largest, classes, imbalance_ratio=data.imbalance_ratio, profile=data.profile
+    )
+    if 0 < data.limit < largest:
+        return np.maximum(counts * data.limit // largest, 1)
+    return counts
 
 
 @cache

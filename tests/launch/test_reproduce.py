@@ -15,12 +15,21 @@ from launch import cells, planning, reproduce, tables
 from launch.engines import one_run
 from launch.noise_papers import CUI
 from launch.plan import MINI_MODEL, Cell, Plan, Table
-from launch.planning import Task, tasks_of, tasks_of_cell, tasks_of_table, training_pflop
+from launch.planning import (
+    Task,
+    cifar_counts,
+    tasks_of,
+    tasks_of_cell,
+    tasks_of_table,
+    training_pflop,
+)
 from launch.tables import TABLES, Entry, make_table
 from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import fingerprint, read_indices
-from purenoise_jax.methods import METHODS, as_method
+from purenoise_jax.data.statistics import DataStats
+from purenoise_jax.methods import METHODS, as_method, build_recipe
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import tiny_config, write_npz
 
@@ -70,6 +79,21 @@ def test_every_run_of_every_table_can_start(name, plan, tmp_path):
     for position, task in enumerate(tasks):
         if task.config.init_from:
             assert folders.index(task.config.init_from) < position
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_run_is_refused_for_its_data(name, tmp_path):
+    level = np.full(3, 0.5, np.float32)
+    known = set()
+    for task in tasks_of_table(TABLES[name].make(Plan()), range(1), tmp_path):
+        config = resolved(task.config)
+        counts = cifar_counts(config)
+        for phase in config.phases.values():
+            given = {m: dict(config.method.get(m, {})) for m in phase.methods}
+            key = phase.methods, str(given), counts.tobytes()
+            if key not in known:
+                known.add(key)
+                build_recipe(phase.methods, DataStats(counts, (32, 32, 3), *[level] * 6), given)
 
 
 @pytest.mark.parametrize("name", TABLES)
