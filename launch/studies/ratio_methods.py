@@ -23,8 +23,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "Joint-SSL": ("joint_ssl", {}),
     "OPeN": ("open", {}),
 }
-# SAM and uniform smoothing are left out, and their variants by class remain.
-IN_MINI = (ERM, "label smoothing by class", "SAM-A", "Joint-SSL", "OPeN")
 
 
 def ratio_methods(plan: Plan) -> Table:
@@ -32,6 +30,5 @@ def ratio_methods(plan: Plan) -> Table:
     lines = {
         name: partial(curve_config, plan, method=method, **fields)
         for name, (method, fields) in METHODS.items()
-        if name in IN_MINI or not plan.mini
     }
     return curve_table(plan, "methods", lines, baseline=ERM)
