@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import cifar10_lt, cifar100_lt
 from launch.cells import Row, entries
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Cell, Plan, Table
 from launch.planning import tasks_of
@@ -55,6 +56,19 @@ def test_the_mini_tier_is_small_says_so_and_shows_no_published_number():
 def test_the_projector_of_joint_ssl_is_small_in_the_mini_tier_alone():
     for plan, width in ((MINI, 256), (Plan(), 0)):
         assert plan.config("CIFAR-10-LT", "joint_ssl").model.projector_width == width
+
+
+@pytest.mark.parametrize("ratio", [100, 50, 10])
+@pytest.mark.parametrize(
+    ("name", "table", "module"),
+    [("CIFAR-10-LT", "methods", cifar10_lt), ("CIFAR-100-LT", "methods_cifar100", cifar100_lt)],
+)
+def test_a_cell_is_what_the_config_of_the_data_trains(name, table, module, ratio):
+    for cell in make_table(table, Plan()).cells:
+        if cell.setting == f"{name}, ratio {ratio}" and cell.method in ("MiSLAS", "GLMC", "TDE"):
+            method = {"MiSLAS": "mixup+mislas"}.get(cell.method, cell.method.lower())
+            given = f"method={method},ir={ratio},model=resnet32,augment=flip_crop"
+            assert cell.config.to_json() == module.get_config(given).to_json()
 
 
 def row(name, accuracy):
