@@ -75,7 +75,7 @@ class _Rungs:
     def add(self, name: str, method: str, published: str = "", **fields: Any) -> None:
         """Adds a row; `fields` are those of `Plan.config`."""
         config = self._plan.config(self._dataset, method, **{**self._common, **MAXNORM, **fields})
-        self.cells.append(Cell(self._setting, name, config, published))
+        self.cells.append(Cell(self._setting, name, config, (published,)))
 
     def add_both(self, name: str, method: str, published: str = "", **fields: Any) -> None:
         """Adds a row without OPeN and one with it, which takes the place of VS."""
@@ -154,4 +154,4 @@ def _wide(plan: Plan, dataset: str, column: int) -> list[Cell]:
     rungs.add_both("GLMC, SAM", "glmc+sam", of("89.18", "59.01"), **sam)
     rungs.add_both("GLMC, SAM, MaxNorm", "glmc+sam+maxnorm", **sam)
     published = of("90.08", "59.50")
-    return [*rungs.cells, Cell(setting, "BCE3S, ResNet-34", None, published, needs="BCE3S")]
+    return [*rungs.cells, Cell(setting, "BCE3S, ResNet-34", None, (published,), "BCE3S")]

@@ -95,7 +95,9 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     config.seed = seed
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
-        config = _plain(config) if _is_plain(config) else config
+        # Logits that are adjusted in evaluation make other numbers of the same training.
+        as_usual = config.method.erm == default_config().method.erm
+        config = _plain(config) if _is_plain(config) and as_usual else config
         # Of no effect, but it would make the same run of two cells look different.
         config.init_epoch = default_config().init_epoch
         return [Task(config, _workdir(config, root))]

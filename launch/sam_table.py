@@ -40,7 +40,7 @@ def sam_table(plan: Plan) -> Table:
         cells.append(_focal_sam(plan, dataset))
     setting = "CIFAR-100-LT, ratio 100, network not known (ImbSAM)"
     needs = "the name of their network"
-    cells += [Cell(setting, name, None, number, needs=needs) for name, number in IMBSAM.items()]
+    cells += [Cell(setting, name, None, (number,), needs) for name, number in IMBSAM.items()]
     return Table(
         "sharpness-aware minimisation, ResNet-32, ratio 100",
         "Rangwani et al. 2022, authors' code; Zhou et al. 2023, authors' code",
@@ -60,7 +60,7 @@ def _of_loss(
 ) -> list[Cell]:
     def cell(name: str, method: str, published: str = "", **fields: Any) -> Cell:
         config = plan.config(dataset, method, model="resnet32", augment="flip_crop", **fields)
-        return Cell(_setting(dataset), name, config, published)
+        return Cell(_setting(dataset), name, config, (published,))
 
     def sharp(name: str, form: str, published: str = "", **fields: Any) -> Cell:
         fields = {"rho": length, "statistics": "both"} | fields

@@ -57,8 +57,8 @@ def simplifying(plan: Plan) -> Table:
             optimizer__warmup_epochs=plan.scaled(5),
             **both,
         )
-        cells.append(Cell("CIFAR-100-LT, ratio 100", name, config, number))
-    cells += [Cell("CINIC-10", name, None, cinic, needs="CINIC-10") for name, _, cinic, _ in ROWS]
+        cells.append(Cell("CIFAR-100-LT, ratio 100", name, config, (number,)))
+    cells += [Cell("CINIC-10", name, None, (cinic,), "CINIC-10") for name, _, cinic, _ in ROWS]
     return Table(
         "training routines by few / medium / many images",
         "Shwartz-Ziv et al. 2023, table 5 (five runs, ratio not stated)",

@@ -124,7 +124,7 @@ def _tricks(plan: Plan) -> list[Cell]:
             config = plan.config(
                 dataset, method, model="resnet32_bbn", augment="flip_crop", ir=ir, **fields
             )
-            cells.append(Cell(setting, line[0], config, line[column]))
+            cells.append(Cell(setting, line[0], config, (line[column],)))
     return cells
 
 
@@ -136,11 +136,11 @@ def _mislas(plan: Plan) -> list[Cell]:
             ("mixup", "mixup, its first stage", first),
             ("mixup+mislas", "MiSLAS", second),
         ):
-            cells.append(Cell(setting, name, mislas_config(plan, dataset, ir, method), number))
+            cells.append(Cell(setting, name, mislas_config(plan, dataset, ir, method), (number,)))
     for setting, (first, second) in MISLAS_ELSEWHERE.items():
         needs = setting.partition(",")[0]
-        cells.append(Cell(setting, "mixup, its first stage", None, first, needs=needs))
-        cells.append(Cell(setting, "MiSLAS", None, second, needs=needs))
+        cells.append(Cell(setting, "mixup, its first stage", None, (first,), needs))
+        cells.append(Cell(setting, "MiSLAS", None, (second,), needs))
     return cells
 
 
@@ -154,7 +154,9 @@ def _balanced(plan: Plan) -> list[Cell]:
             ("decoupled_softmax", "decoupled balanced softmax", numbers[2]),
             ("meta_sampler", "BALMS", numbers[3]),
         ):
-            cells.append(Cell(setting, name, balanced_config(plan, dataset, 200, method), number))
+            cells.append(
+                Cell(setting, name, balanced_config(plan, dataset, 200, method), (number,))
+            )
     return cells
 
 
@@ -176,11 +178,11 @@ def _weight_balancing(plan: Plan) -> list[Cell]:
         setting = f"CIFAR-100-LT, ratio {ir}, ResNet-34 (weight balancing, LOS)"
         if ir == 100:
             plain = config("erm", ir, 0.0, epochs=320)
-            cells.append(Cell(setting, "ERM, no weight decay", plain, "38.3"))
+            cells.append(Cell(setting, "ERM, no weight decay", plain, ("38.3",)))
         first = ("46.1", "46.76") if ir == 100 else ("", "")
-        cells.append(Cell(setting, "ERM, weight decay 5e-3", config("erm", ir, epochs=320), *first))
+        cells.append(Cell(setting, "ERM, weight decay 5e-3", config("erm", ir, epochs=320), first))
         second = config("maxnorm", ir, epochs=320, second_epochs=10, method__maxnorm__bn="shifted")
-        cells.append(Cell(setting, "MaxNorm", second, paper, last))
+        cells.append(Cell(setting, "MaxNorm", second, (paper, last)))
         cells.append(Cell(setting, "ERM, 200 epochs", config("erm", ir)))
         cells.append(Cell(setting, "LOS", config("los", ir)))
     return cells

@@ -60,20 +60,20 @@ def zada_peers(plan: Plan) -> Table:
             if method == "meta_sampler":
                 if number:
                     config = balanced_config(plan, dataset, ir, method)
-                    cells.append(Cell(setting, name, config, number))
+                    cells.append(Cell(setting, name, config, (number,)))
             elif method == "mixup+mislas":
-                cells.append(Cell(setting, name, mislas_config(plan, dataset, ir), number))
+                cells.append(Cell(setting, name, mislas_config(plan, dataset, ir), (number,)))
             else:
                 config = plan.config(dataset, method, ir=ir, augment=augment)
-                cells.append(Cell(setting, name, config, number))
+                cells.append(Cell(setting, name, config, (number,)))
     for name, _, _, numbers in ROWS:
         if numbers[4]:
-            cells.append(Cell("CelebA-5", name, None, numbers[4], needs="CelebA-5"))
+            cells.append(Cell("CelebA-5", name, None, (numbers[4],), "CelebA-5"))
     for setting, needs, published in (
         ("ImageNet-LT, ResNeXt-50", "ImageNet-LT", IMAGENET),
         ("Places-LT, ResNet-152 pre-trained on ImageNet", "Places-LT", PLACES),
     ):
-        cells += [Cell(setting, name, None, n, needs=needs) for name, n in published.items()]
+        cells += [Cell(setting, name, None, (n,), needs) for name, n in published.items()]
     return Table(
         "OPeN and the methods it is compared with",
         "Zada et al., tables 1 to 3",
