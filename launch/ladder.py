@@ -15,7 +15,9 @@ their network, a ResNet-32 four times as wide, and settings. All published numbe
 on the test set.
 
 READING: OPeN draws classes evenly, so a loss that is adjusted to their frequencies would adjust
-twice. It therefore ends where OPeN begins ("then OPeN"), and the last row of each ladder has both.
+twice. It therefore ends where OPeN begins ("then OPeN"), and DRW gives way to it. ADRW and TLA
+belong to the same epochs as OPeN, so their rows have both ("OPeN at once"), as has the last row of
+ResNet-34.
 READING: the lengths of the ascent step are those of the sources for the loss: Wang et al. for VS,
 Rangwani et al. 2022 for the others, and for the wide networks the 0.05 of GLMC with SAM.
 READING: Wang et al. have the schedule of Cao et al., and crop and flip before AutoAugment.
@@ -23,7 +25,7 @@ DEVIATION: Wang et al. take a longer ascent step in the last fifth of the epochs
 its length is constant. GLMC with SAM ascends only on the classification terms, ours on the whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .plan import Cell, Plan, Table
@@ -78,16 +80,30 @@ class _Rungs:
         self.cells.append(Cell(self._setting, name, config, (published,)))
 
     def add_both(self, name: str, method: str, published: str = "", **fields: Any) -> None:
-        """Adds a row without OPeN and one with it, which takes the place of VS."""
+        """Adds a row without OPeN and one with it, which takes the place of VS or DRW."""
         self.add(name, method, published, **fields)
-        names = method.split("+")
-        second = [n for n in names if n == "maxnorm"]
-        kept = tuple(n for n in names if n not in ("vs", "erm", *second))
+        names = [n for n in method.split("+") if n not in ("erm", "maxnorm")]
         if "vs" in names:
+            kept = tuple(n for n in names if n != "vs")
             fields["phases__deferred__methods"] = (*kept, "open")
-        title = f"{name}, then OPeN" if "vs" in names else f"{name}, OPeN"
-        first = [n for n in names if n != "erm" and n not in second]
-        self.add(title, "+".join([*first, "open", *second]), **fields)
+            title = f"{name}, then OPeN"
+        elif "drw" in names:
+            names.remove("drw")
+            title = f"{name}, OPeN in place of DRW"
+        else:
+            title = f"{name}, OPeN"
+        self.add(title, _with_open(names, method), **fields)
+
+    def add_at_once(self, name: str, method: str, published: str = "", **fields: Any) -> None:
+        """Adds a row without OPeN and one with it beside all other methods."""
+        self.add(name, method, published, **fields)
+        names = [n for n in method.split("+") if n != "maxnorm"]
+        self.add(f"{name}, OPeN at once", _with_open(names, method), **fields)
+
+
+def _with_open(names: Sequence[str], method: str) -> str:
+    """Methods of the training and OPeN, before the second stage that another method has."""
+    return "+".join([*names, "open", *(n for n in method.split("+") if n == "maxnorm")])
 
 
 def _resnet32(plan: Plan, dataset: str, column: int) -> list[Cell]:
@@ -100,10 +116,10 @@ def _resnet32(plan: Plan, dataset: str, column: int) -> list[Cell]:
     setting = f"{dataset}, ResNet-32"
     rungs = _Rungs(plan, dataset, setting, model="resnet32", augment="flip_crop")
     rungs.add_both("ERM", "erm", of("71.25 ± 0.10", "38.06 ± 1.03"))
-    rungs.add("LDAM-DRW", "ldam+drw", of("77.97 ± 0.17", "42.73 ± 0.28"))
-    rungs.add("VS", "vs", of("80.29 ± 0.23", "42.67 ± 0.48"))
+    rungs.add_both("LDAM-DRW", "ldam+drw", of("77.97 ± 0.17", "42.73 ± 0.28"))
+    rungs.add_both("VS", "vs", of("80.29 ± 0.23", "42.67 ± 0.48"))
     # The published row of the usual recipe is without the tuned weight decay.
-    rungs.add("VS, ADRW, TLA", "vs+adrw+tla", of("80.81 ± 0.05", "43.20 ± 0.05"))
+    rungs.add_at_once("VS, ADRW, TLA", "vs+adrw+tla", of("80.81 ± 0.05", "43.20 ± 0.05"))
     strong: Mapping[str, Any] = {"epochs": 400, "data__augment": STRONG}
     rungs.add_both("400 epochs, AutoAugment, Cutout", "erm", **strong)
     rungs.add_both("+ VS", "vs", **strong)
@@ -111,13 +127,12 @@ def _resnet32(plan: Plan, dataset: str, column: int) -> list[Cell]:
     rungs.add_both("+ SAM", "vs+sam", number, **strong, **sam("vs"))
     whole = {**strong, **sam("vs"), **DEFERRED_DECAY[column]}
     number = of("86.42 ± 0.10", "53.05 ± 0.12")
-    rungs.add("+ ADRW, TLA", "vs+sam+adrw+tla", number, **whole)
-    rungs.add("+ ADRW, TLA, OPeN at once", "vs+sam+adrw+tla+open", **whole)
-    rungs.add("+ MaxNorm", "vs+sam+adrw+tla+maxnorm", **whole)
+    rungs.add_at_once("+ ADRW, TLA", "vs+sam+adrw+tla", number, **whole)
+    rungs.add_at_once("+ MaxNorm", "vs+sam+adrw+tla+maxnorm", **whole)
     number = of("79.75 ± 0.46", "45.70 ± 0.35")
-    rungs.add("ERM with SAM, the same recipe", "sam", number, **strong, **sam("erm"))
+    rungs.add_both("ERM with SAM, the same recipe", "sam", number, **strong, **sam("erm"))
     number = of("86.15 ± 0.16", "50.67 ± 0.25")
-    rungs.add(
+    rungs.add_both(
         "LDAM-DRW with SAM, the same recipe", "ldam+drw+sam", number, **strong, **sam("ldam+drw")
     )
     return rungs.cells
