@@ -243,7 +243,7 @@ def _methods(plan: Plan, data: str, lines: Sequence[Line]) -> Table:
                 continue
             config = None
             if not line.needs:
-                fields = {"model": "resnet32", "augment": "flip_crop", "ir": ir}
+                fields: dict[str, Any] = {"model": "resnet32", "augment": "flip_crop", "ir": ir}
                 fields |= {**line.fields, **line.at.get((data, ir), {})}
                 config = plan.config(data, line.method, **fields)
             cells.append(Cell(f"{data}, ratio {ir}", line.name, config, numbers, line.needs))

@@ -272,8 +272,8 @@ def tiny_table(npz, monkeypatch):
             "tiny",
             "nowhere",
             (
-                Cell("tiny", "ERM", erm, "50.0 ± 1.0", "51"),
-                Cell("tiny", "OPeN", tiny_config(npz, **plan.overrides), "60.0"),
+                Cell("tiny", "ERM", erm, ("50.0 ± 1.0", "51")),
+                Cell("tiny", "OPeN", tiny_config(npz, **plan.overrides), ("60.0",)),
                 Cell("tiny", "OPeN, full stop", tiny_config(npz, **full_stop, **plan.overrides)),
             ),
         )
