@@ -23,6 +23,7 @@ from purenoise_jax.runtime.files import read_bytes, read_json
 from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.runtime.paths import expand
 
+from .data_sets import SIZES
 from .plan import Cell, Table
 from .step_cost import passes
 
@@ -190,11 +191,19 @@ def training_pflop(task: Task) -> float:
     """PFLOP of all steps of a run.
 
     Plain training has for each row three times those of a forward pass; a step of other methods is
-    counted in such steps, see `step_cost.passes`. The projector of a network does not count.
+    counted in such steps, see `step_cost.passes`. The projector of a network does not count, nor
+    does it count that `data.limit` thins the smaller classes of natural data, too.
     """
     config = resolved(task.config)
-    counts = cifar_counts(config)
-    images, classes = int(counts.sum()), len(counts)
+    classes, images = SIZES.get(config.data.name, (10, 50_000))
+    largest = images // classes
+    classes = len(config.data.classes) or classes
+    if config.data.profile == "natural" and not config.data.class_counts:
+        images = largest * classes if config.data.classes else images
+        limit = config.data.limit
+        images = min(limit * classes, images) if limit else images
+    else:
+        images = int(cut_counts(config).sum())
     rows = 0.0
     phases = sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
     ends = [*(phase.start_epoch for phase in phases[1:]), config.num_epochs]
@@ -205,15 +214,15 @@ def training_pflop(task: Task) -> float:
     return 3e-15 * rows * _image_flops(config.model.name, classes, config.data.image_size or 32)
 
 
-def cifar_counts(config: ConfigDict) -> np.ndarray:
-    """Returns the training images of every class, int[K], of a run on either CIFAR.
+def cut_counts(config: ConfigDict) -> np.ndarray:
+    """Returns the training images of every class, int[K], of a run on a part of equal classes.
 
     Args:
         config: resolved.
     """
     data = config.data
-    classes = 100 if data.name == "cifar100" else 10
-    largest = 50_000 // classes
+    classes, images = SIZES.get(data.name, (10, 50_000))
+    largest = images // classes
     classes = len(data.classes) or classes
     if data.class_counts:
         return np.array(data.class_counts)
@@ -275,11 +284,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
         parts.append("eval.test=never")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
-            content = read_bytes(expand(data[field], f"data.{field}"))
-            parts.append(hashlib.sha256(content).hexdigest())
+            parts.append(_sha256(expand(data[field], f"data.{field}")))
     if config.model.pretrained:
-        content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
-        parts.append(hashlib.sha256(content).hexdigest())
+        parts.append(_sha256(expand(config.model.pretrained, "model.pretrained")))
     if config.init_from and not config.init_epoch:
         # The network of another run; of an earlier phase the config says all.
         parts.append(Path(config.init_from).parent.name)
@@ -288,6 +295,17 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
     return root / name / f"seed{config.seed}"
+
+
+def _sha256(file: Path) -> str:
+    found = file.stat()
+    return _sha256_of(file, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _sha256_of(file: Path, changed: int, size: int) -> str:
+    """Read once for all runs of a table, as long as the file does not change."""
+    return hashlib.sha256(read_bytes(file)).hexdigest()
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -17,7 +17,7 @@ from launch.noise_papers import CUI
 from launch.plan import MINI_MODEL, Cell, Plan, Table
 from launch.planning import (
     Task,
-    cifar_counts,
+    cut_counts,
     tasks_of,
     tasks_of_cell,
     tasks_of_table,
@@ -87,7 +87,7 @@ def test_no_run_is_refused_for_its_data(name, tmp_path):
     known = set()
     for task in tasks_of_table(TABLES[name].make(Plan()), range(1), tmp_path):
         config = resolved(task.config)
-        counts = cifar_counts(config)
+        counts = cut_counts(config)
         for phase in config.phases.values():
             given = {m: dict(config.method.get(m, {})) for m in phase.methods}
             key = phase.methods, str(given), counts.tobytes()
