@@ -13,24 +13,53 @@ listing and the reproduction stop everything (preset=rescience, with the reprodu
 With draws=balanced an epoch of class-balanced sampling has K * n_max draws, as section 3 of the
 paper reads, instead of as many as there are images, as its authors say: the deferred 40 epochs at
 ratio 100 are then as long as 161 of ours.
+
+Arguments of methods are those of their sources for the data set and the ratio. Where a source has
+none for a ratio, they are those for 100.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from purenoise_jax.config import parts as common
 from purenoise_jax.config.fields import default_config
 
+# Method -> its arguments.
+Arguments = Mapping[str, Mapping[str, Any]]
+# By ratio, where they are not those for 100, which are the defaults of the methods. Sources are the
+# code of Zhong et al. 2021 (MiSLAS), Du et al. 2023 (GLMC) and Wang et al. 2023 (VS, ADRW).
+ARGUMENTS: Mapping[int, Arguments] = {
+    50: {
+        "mislas": {"head_smoothing": 0.2, "lr_factor": 0.2},
+        "label_aware_smoothing": {"head": 0.2},
+    },
+    10: {
+        "mislas": {"head_smoothing": 0.1, "lr_factor": 0.2},
+        "label_aware_smoothing": {"head": 0.1},
+        "glmc": {"contrast_weight": 2.0, "power": 1.0},
+        "vs": {"gamma": 0.0},
+        "adrw": {"t": 0.1},
+    },
+}
 # Number of images of the largest class, number of classes.
 CLASSES = {"cifar10": (5000, 10), "cifar100": (500, 100)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Builds the config; the top of the file lists the arguments."""
-    return cifar_lt(arg, "cifar10")
+    return cifar_lt(arg, "cifar10", ARGUMENTS)
 
 
-def cifar_lt(arg: str | None, name: str) -> ConfigDict:
-    """Builds the config of either CIFAR; the papers' recipes differ only in the data."""
+def cifar_lt(arg: str | None, name: str, arguments: Mapping[int, Arguments]) -> ConfigDict:
+    """Builds the config of either CIFAR; the papers' recipes differ only in the data.
+
+    Args:
+        arg: the text after the colon.
+        name: "cifar10" or "cifar100".
+        arguments: of methods, by ratio; those for 100 hold where a ratio does not change them.
+    """
     args = common.parse_arg(
         arg,
         method="open",
@@ -52,5 +81,8 @@ def cifar_lt(arg: str | None, name: str) -> ConfigDict:
     config.data.imbalance_ratio = args.ir
     config.data.augment = common.AUGMENTS[args.augment]
     config.model.name = args.model
+    for ratio in dict.fromkeys((100, args.ir)):
+        for method, given in arguments.get(ratio, {}).items():
+            config.method[method].update(given)
     common.set_preset(config, args.preset)
     return config

@@ -1,6 +1,7 @@
 """Collects a table's numbers from the workdirs of its runs, shows them and writes them."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -173,7 +174,8 @@ def entries(row: Row, table: Table, plan: Plan, rows: Sequence[Row] = ()) -> lis
         found = [r for r in rows if (r.cell.method, r.cell.setting) == (name, cell.setting)]
         extra.append(row.difference(found[0]) if found else "-")
     note = [plan.caveat] if plan.caveat and not plan.mini else []
-    published = [n or "-" for n in (cell.paper, cell.reproduction)[: len(table.published)]]
+    numbers = itertools.zip_longest(table.published, cell.published)
+    published = [number or "-" for _, number in numbers]
     best = [row.best_on_test()] if BEST in columns(table, plan, rows) else []
     return [cell.method, *published, row.number("test_accuracy"), *best, *extra, *note]
 
@@ -269,4 +271,5 @@ def _title(table: Table, plan: Plan, select: str) -> str:
 def _legend(table: Table) -> str:
     shown = table.published and table.source != "new"
     published = f" Published: {table.source}." if shown else ""
-    return f"Test accuracy in percent, mean ± standard error over seeds.{published}"
+    parts = f"Test accuracy in percent, mean ± standard error over seeds.{published}", table.note
+    return " ".join(filter(None, parts))

@@ -115,15 +115,15 @@ def data_cell(
         dataset: a key of `DATA_SETS`.
         setting: see `Cell`.
         name: see `Cell.method`.
-        published: see `Cell.paper`.
+        published: the first of `Cell.published`.
         method: see `data_config`.
         epochs: see `data_config`.
         **given: see `data_config`.
     """
     if dataset not in plan.places:
-        return Cell(setting, name, None, published, needs=dataset)
+        return Cell(setting, name, None, (published,), dataset)
     return Cell(
-        setting, name, data_config(plan, dataset, method, epochs=epochs, **given), published
+        setting, name, data_config(plan, dataset, method, epochs=epochs, **given), (published,)
     )
 
 

@@ -15,7 +15,9 @@ their network, a ResNet-32 four times as wide, and settings. All published numbe
 on the test set.
 
 READING: OPeN draws classes evenly, so a loss that is adjusted to their frequencies would adjust
-twice. It therefore ends where OPeN begins ("then OPeN"), and the last row of each ladder has both.
+twice. It therefore ends where OPeN begins ("then OPeN"), and DRW gives way to it. ADRW and TLA
+belong to the same epochs as OPeN, so their rows have both ("OPeN at once"), as has the last row of
+ResNet-34.
 READING: the lengths of the ascent step are those of the sources for the loss: Wang et al. for VS,
 Rangwani et al. 2022 for the others, and for the wide networks the 0.05 of GLMC with SAM.
 READING: Wang et al. have the schedule of Cao et al., and crop and flip before AutoAugment.
@@ -23,7 +25,7 @@ DEVIATION: Wang et al. take a longer ascent step in the last fifth of the epochs
 its length is constant. GLMC with SAM ascends only on the classification terms, ours on the whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .plan import Cell, Plan, Table
@@ -33,10 +35,10 @@ CIFARS = ("CIFAR-10-LT", "CIFAR-100-LT")
 # Length of the ascent step by loss, for CIFAR-10-LT and CIFAR-100-LT.
 LENGTHS = {"erm": (0.1, 0.2), "ldam+drw": (0.8, 0.8), "vs": (0.1, 0.3)}
 WIDE_LENGTH = 0.05
-# Of ResNet-32: ADRW, TLA, and the weight decay of their phase.
-DEFERRED = (
-    {"method__adrw__t": 0.15, "method__tla__tau": 1.0},
-    {"method__adrw__t": 0.25, "method__tla__tau": 0.75, "phases__deferred__weight_decay": 5e-4},
+# Of ResNet-32, in the phase of ADRW and TLA.
+DEFERRED_DECAY: tuple[dict[str, Any], dict[str, Any]] = (
+    {},
+    {"phases__deferred__weight_decay": 5e-4},
 )
 # As in all published code; neither is our default.
 SAM_STATISTICS = {"method__sam__statistics": "both"}
@@ -75,19 +77,33 @@ class _Rungs:
     def add(self, name: str, method: str, published: str = "", **fields: Any) -> None:
         """Adds a row; `fields` are those of `Plan.config`."""
         config = self._plan.config(self._dataset, method, **{**self._common, **MAXNORM, **fields})
-        self.cells.append(Cell(self._setting, name, config, published))
+        self.cells.append(Cell(self._setting, name, config, (published,)))
 
     def add_both(self, name: str, method: str, published: str = "", **fields: Any) -> None:
-        """Adds a row without OPeN and one with it, which takes the place of VS."""
+        """Adds a row without OPeN and one with it, which takes the place of VS or DRW."""
         self.add(name, method, published, **fields)
-        names = method.split("+")
-        second = [n for n in names if n == "maxnorm"]
-        kept = tuple(n for n in names if n not in ("vs", "erm", *second))
+        names = [n for n in method.split("+") if n not in ("erm", "maxnorm")]
         if "vs" in names:
+            kept = tuple(n for n in names if n != "vs")
             fields["phases__deferred__methods"] = (*kept, "open")
-        title = f"{name}, then OPeN" if "vs" in names else f"{name}, OPeN"
-        first = [n for n in names if n != "erm" and n not in second]
-        self.add(title, "+".join([*first, "open", *second]), **fields)
+            title = f"{name}, then OPeN"
+        elif "drw" in names:
+            names.remove("drw")
+            title = f"{name}, OPeN in place of DRW"
+        else:
+            title = f"{name}, OPeN"
+        self.add(title, _with_open(names, method), **fields)
+
+    def add_at_once(self, name: str, method: str, published: str = "", **fields: Any) -> None:
+        """Adds a row without OPeN and one with it beside all other methods."""
+        self.add(name, method, published, **fields)
+        names = [n for n in method.split("+") if n != "maxnorm"]
+        self.add(f"{name}, OPeN at once", _with_open(names, method), **fields)
+
+
+def _with_open(names: Sequence[str], method: str) -> str:
+    """Methods of the training and OPeN, before the second stage that another method has."""
+    return "+".join([*names, "open", *(n for n in method.split("+") if n == "maxnorm")])
 
 
 def _resnet32(plan: Plan, dataset: str, column: int) -> list[Cell]:
@@ -100,26 +116,23 @@ def _resnet32(plan: Plan, dataset: str, column: int) -> list[Cell]:
     setting = f"{dataset}, ResNet-32"
     rungs = _Rungs(plan, dataset, setting, model="resnet32", augment="flip_crop")
     rungs.add_both("ERM", "erm", of("71.25 ± 0.10", "38.06 ± 1.03"))
-    rungs.add("LDAM-DRW", "ldam+drw", of("77.97 ± 0.17", "42.73 ± 0.28"))
-    rungs.add("VS", "vs", of("80.29 ± 0.23", "42.67 ± 0.48"))
-    weights = DEFERRED[column]
+    rungs.add_both("LDAM-DRW", "ldam+drw", of("77.97 ± 0.17", "42.73 ± 0.28"))
+    rungs.add_both("VS", "vs", of("80.29 ± 0.23", "42.67 ± 0.48"))
     # The published row of the usual recipe is without the tuned weight decay.
-    usual = {name: value for name, value in weights.items() if "weight_decay" not in name}
-    rungs.add("VS, ADRW, TLA", "vs+adrw+tla", of("80.81 ± 0.05", "43.20 ± 0.05"), **usual)
+    rungs.add_at_once("VS, ADRW, TLA", "vs+adrw+tla", of("80.81 ± 0.05", "43.20 ± 0.05"))
     strong: Mapping[str, Any] = {"epochs": 400, "data__augment": STRONG}
     rungs.add_both("400 epochs, AutoAugment, Cutout", "erm", **strong)
     rungs.add_both("+ VS", "vs", **strong)
     number = of("86.29 ± 0.13", "52.09 ± 0.12")
     rungs.add_both("+ SAM", "vs+sam", number, **strong, **sam("vs"))
-    whole = {**strong, **sam("vs"), **weights}
+    whole = {**strong, **sam("vs"), **DEFERRED_DECAY[column]}
     number = of("86.42 ± 0.10", "53.05 ± 0.12")
-    rungs.add("+ ADRW, TLA", "vs+sam+adrw+tla", number, **whole)
-    rungs.add("+ ADRW, TLA, OPeN at once", "vs+sam+adrw+tla+open", **whole)
-    rungs.add("+ MaxNorm", "vs+sam+adrw+tla+maxnorm", **whole)
+    rungs.add_at_once("+ ADRW, TLA", "vs+sam+adrw+tla", number, **whole)
+    rungs.add_at_once("+ MaxNorm", "vs+sam+adrw+tla+maxnorm", **whole)
     number = of("79.75 ± 0.46", "45.70 ± 0.35")
-    rungs.add("ERM with SAM, the same recipe", "sam", number, **strong, **sam("erm"))
+    rungs.add_both("ERM with SAM, the same recipe", "sam", number, **strong, **sam("erm"))
     number = of("86.15 ± 0.16", "50.67 ± 0.25")
-    rungs.add(
+    rungs.add_both(
         "LDAM-DRW with SAM, the same recipe", "ldam+drw+sam", number, **strong, **sam("ldam+drw")
     )
     return rungs.cells
@@ -149,7 +162,6 @@ def _wide(plan: Plan, dataset: str, column: int) -> list[Cell]:
     setting = f"{dataset}, ResNet-32 of first width 64"
     common: dict[str, Any] = {"model": "resnet32_w64", "augment": "flip_crop", **WIDE_RECIPE}
     common |= {"optimizer__weight_decay": 5e-3, "optimizer__warmup_epochs": plan.scaled(10)}
-    common["method__glmc__contrast_weight"] = (1.0, 4.0)[column]
     sam: dict[str, Any] = {**SAM_STATISTICS, "method__sam__rho": WIDE_LENGTH}
     rungs = _Rungs(plan, dataset, setting, **common)
     rungs.add_both("GLMC", "glmc", of("88.50", "57.97"))
@@ -157,4 +169,4 @@ def _wide(plan: Plan, dataset: str, column: int) -> list[Cell]:
     rungs.add_both("GLMC, SAM", "glmc+sam", of("89.18", "59.01"), **sam)
     rungs.add_both("GLMC, SAM, MaxNorm", "glmc+sam+maxnorm", **sam)
     published = of("90.08", "59.50")
-    return [*rungs.cells, Cell(setting, "BCE3S, ResNet-34", None, published, needs="BCE3S")]
+    return [*rungs.cells, Cell(setting, "BCE3S, ResNet-34", None, (published,), "BCE3S")]

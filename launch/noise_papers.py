@@ -44,10 +44,10 @@ def main_comparison(plan: Plan) -> Table:
         setting = f"{dataset}, ratio {ir}"
         for method, (paper, again) in zip(("erm", "rs", "drs", "open"), values, strict=True):
             config = plan.config(dataset, method, ir=ir)
-            cells.append(Cell(setting, NAMES[method], config, paper, again))
+            cells.append(Cell(setting, NAMES[method], config, (paper, again)))
         for method, paper in zip(("erm", "open"), automatic[dataset, ir], strict=True):
             config = plan.config(dataset, method, ir=ir, augment="autoaugment")
-            cells.append(Cell(setting, f"{NAMES[method]}, AutoAugment", config, paper))
+            cells.append(Cell(setting, f"{NAMES[method]}, AutoAugment", config, (paper,)))
     return Table(
         "main comparison", "Zada et al., tables 1 and 2 and figure 3; Lee and Lee, tables 3 and 11",
         tuple(cells),
@@ -73,7 +73,7 @@ def norms(plan: Plan) -> Table:
             published = values.get((dataset, model), (("", ""),) * len(NORM_NAMES))
             for norm, (paper, again) in zip(NORM_NAMES, published, strict=True):
                 config = _with_norm(plan, dataset, norm, model=model, augment=augment)
-                cells.append(Cell(f"{dataset}, {model}", NORM_NAMES[norm], config, paper, again))
+                cells.append(Cell(f"{dataset}, {model}", NORM_NAMES[norm], config, (paper, again)))
     return Table(
         "batch norm ablation of OPeN, ratio 100",
         "Zada et al., table 4; Lee and Lee, tables 4 and 8",
@@ -96,9 +96,7 @@ def augmentation(plan: Plan) -> Table:
         "autoaugment": "AutoAugment",
     }
     cells = [
-        Cell(
-            titles[augment], NAMES[method], plan.config("CIFAR-10-LT", method, augment=augment), *v
-        )
+        Cell(titles[augment], NAMES[method], plan.config("CIFAR-10-LT", method, augment=augment), v)
         for augment, published in values.items()
         for method, v in zip(("erm", "drs", "open"), published, strict=True)
     ]
@@ -126,14 +124,14 @@ def balanced(plan: Plan) -> Table:
                 # Lee and Lee trained with AutoAugment, but do not say from which epoch on.
                 plain, noisy = again if augment == "autoaugment" else ("", "")
                 config = plan.config(dataset, "erm", model=model, augment=augment)
-                cells.append(Cell(setting, f"{title}, no noise", config, "", plain))
+                cells.append(Cell(setting, f"{title}, no noise", config, ("", plain)))
                 for start in sorted({0, deferred}):
                     if start < plan.epochs:
                         config = plan.config(
                             dataset, "append", model=model, augment=augment, start=start
                         )
                         label = f"{title}, noise from epoch {start}"
-                        cells.append(Cell(setting, label, config, "", noisy))
+                        cells.append(Cell(setting, label, config, ("", noisy)))
     return Table(
         "balanced data, Adam at 1e-3 (the paper reports gains only: AutoAugment and noise over "
         "flip and crop +2.38 and +6.34, over AutoAugment +0.9 and +1.5; the reproduction does not "
@@ -151,8 +149,7 @@ def resnet32(plan: Plan) -> Table:
             "CIFAR-10-LT, ratio 100",
             NAMES[method],
             plan.config("CIFAR-10-LT", method, model="resnet32", augment="flip_crop"),
-            "",
-            number,
+            ("", number),
         )
         for method, number in again.items()
     ]
@@ -167,7 +164,7 @@ def subsets(plan: Plan) -> Table:
         "Cao et al.": ({}, ("81.18", "83.22", "85.04")),
     }
     cells = [
-        Cell(source, NAMES[method], plan.config("CIFAR-10-LT", method, **fields), "", number)
+        Cell(source, NAMES[method], plan.config("CIFAR-10-LT", method, **fields), ("", number))
         for source, (fields, numbers) in values.items()
         for method, number in zip(("erm", "drs", "open"), numbers, strict=True)
     ]
@@ -199,7 +196,7 @@ def normalization(plan: Plan) -> Table:
         "long-tailed subset": (named("train_subset"), ("", "", "")),
     }
     cells = [
-        Cell(source, NAMES[method], plan.config("CIFAR-10-LT", method, **fields), "", number)
+        Cell(source, NAMES[method], plan.config("CIFAR-10-LT", method, **fields), ("", number))
         for source, (fields, numbers) in values.items()
         for method, number in zip(("erm", "drs", "open"), numbers, strict=True)
     ]
@@ -225,8 +222,7 @@ def batch_size(plan: Plan) -> Table:
             f"batch {size}",
             NAMES[method],
             plan.config("CIFAR-10-LT", method, batch_size=size),
-            "",
-            number,
+            ("", number),
         )
         for size, numbers in values.items()
         for method, number in zip(("erm", "drs", "open"), numbers, strict=True)
@@ -242,8 +238,7 @@ def noise_ratio(plan: Plan) -> Table:
             "OPeN",
             f"delta {sixths}/6",
             plan.config("CIFAR-10-LT", "open", method__open__delta=sixths / 6),
-            "84.6 ± 0.2" if sixths == 2 else "",
-            number,
+            ("84.6 ± 0.2" if sixths == 2 else "", number),
         )
         for sixths, number in enumerate(again, start=1)
     ]

@@ -207,9 +207,9 @@ class Cell:
         setting: name of the group of rows that it belongs to.
         method: name of the row within the group.
         config: config of its runs, except the seed; None = it cannot be run here.
-        paper: number published by Zada et al., or in the first column of `Table.published`, as
-            printed there; "" = none. A table with `shots` has three, joined by " / ".
-        reproduction: number published by Lee and Lee, or in the second column; "" = none.
+        published: numbers in the order of `Table.published`, as printed there; "" = none, as are
+            those that are left out at the end. A table with `shots` has three each, joined by
+            " / ".
         needs: the data, network or method that a cell without a config waits for.
         pretraining: config of a run, except the seed, whose network every run begins with; None =
             random parameters. Runs that begin so have a single phase.
@@ -218,8 +218,7 @@ class Cell:
     setting: str
     method: str
     config: ConfigDict | None
-    paper: str = ""
-    reproduction: str = ""
+    published: tuple[str, ...] = ()
     needs: str = ""
     pretraining: ConfigDict | None = None
 
@@ -237,7 +236,8 @@ class Table:
         source: publication of its numbers.
         cells: the cells in order.
         groups: also show the accuracy of the rarest fifth of the classes.
-        published: headings of the columns of published numbers, at most two.
+        published: headings of the columns of published numbers.
+        note: differences between the rows and the runs behind the published numbers, in sentences.
         baselines: names of rows; the difference of every row to each of them in the same setting is
             shown, paired by seed.
         shots: show the accuracies of classes with few (below 20), medium and many (above 100)
@@ -251,9 +251,15 @@ class Table:
     cells: tuple[Cell, ...]
     groups: bool = False
     published: tuple[str, ...] = ("paper", "reproduction")
+    note: str = ""
     baselines: tuple[str, ...] = ()
     shots: bool = False
     figure: Callable[[Sequence[Row], Plan], Drawing] | None = None
+
+    def __post_init__(self) -> None:
+        for cell in self.cells:
+            if len(cell.published) > len(self.published):
+                raise ValueError(f"{cell.setting}, {cell.method}: a number without a column")
 
     @property
     def configs(self) -> tuple[ConfigDict, ...]:
@@ -263,11 +269,11 @@ class Table:
     def unpublished(self) -> Table:
         """Returns the table without published numbers, their columns and cells that need them."""
         cells = (
-            dataclasses.replace(cell, paper="", reproduction="")
+            dataclasses.replace(cell, published=())
             for cell in self.cells
             if cell.config is not None
         )
-        return dataclasses.replace(self, cells=tuple(cells), published=())
+        return dataclasses.replace(self, cells=tuple(cells), published=(), note="")
 
     def without_repeats(self) -> Table:
         """Returns the table without cells whose run is that of an earlier one."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import default_config
@@ -95,7 +96,9 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     config.seed = seed
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
-        config = _plain(config) if _is_plain(config) else config
+        # Logits that are adjusted in evaluation make other numbers of the same training.
+        as_usual = config.method.erm == default_config().method.erm
+        config = _plain(config) if _is_plain(config) and as_usual else config
         # Of no effect, but it would make the same run of two cells look different.
         config.init_epoch = default_config().init_epoch
         return [Task(config, _workdir(config, root))]
@@ -194,22 +197,13 @@ def training_pflop(task: Task) -> float:
     config = resolved(task.config)
     classes, images = SIZES.get(config.data.name, (10, 50_000))
     largest = images // classes
-    limit = config.data.limit
     classes = len(config.data.classes) or classes
-    if config.data.class_counts:
-        images = sum(config.data.class_counts)
-    elif config.data.profile == "natural":
+    if config.data.profile == "natural" and not config.data.class_counts:
         images = largest * classes if config.data.classes else images
+        limit = config.data.limit
         images = min(limit * classes, images) if limit else images
     else:
-        counts = long_tail_counts(
-            largest,
-            classes,
-            imbalance_ratio=config.data.imbalance_ratio,
-            profile=config.data.profile,
-        )
-        thinner = 0 < limit < largest
-        images = sum(max(int(n) * limit // largest, 1) if thinner else int(n) for n in counts)
+        images = int(cut_counts(config).sum())
     rows = 0.0
     phases = sorted(config.phases.values(), key=lambda phase: phase.start_epoch)
     ends = [*(phase.start_epoch for phase in phases[1:]), config.num_epochs]
@@ -218,6 +212,28 @@ def training_pflop(task: Task) -> float:
         if epochs:
             rows += epochs * images * passes(config, phase.methods)
     return 3e-15 * rows * _image_flops(config.model.name, classes, config.data.image_size or 32)
+
+
+def cut_counts(config: ConfigDict) -> np.ndarray:
+    """Returns the training images of every class, int[K], of a run on a part of equal classes.
+
+    Args:
+        config: resolved.
+    """
+    data = config.data
+    classes, images = SIZES.get(data.name, (10, 50_000))
+    largest = images // classes
+    classes = len(data.classes) or classes
+    if data.class_counts:
+        return np.array(data.class_counts)
+    if data.profile == "natural":
+        return np.full(classes, largest)
+    counts = long_tail_counts(
+        largest, classes, imbalance_ratio=data.imbalance_ratio, profile=data.profile
+    )
+    if 0 < data.limit < largest:
+        return np.maximum(counts * data.limit // largest, 1)
+    return counts
 
 
 @cache

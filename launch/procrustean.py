@@ -94,7 +94,7 @@ def _imagenet(plan: Plan, network: str, name: str, number: str) -> Cell:
     if name == "OLTR":
         # Published only.
         return Cell(
-            setting, name, None, number, needs="OLTR" if dataset in plan.places else dataset
+            setting, name, None, (number,), needs="OLTR" if dataset in plan.places else dataset
         )
     source, epochs, method, fields = METHODS[name]
     return data_cell(
@@ -182,7 +182,7 @@ def _comparison(plan: Plan, dataset: str, profile: str) -> list[Cell]:
     setting = f"{dataset.removesuffix('-LT')}, {profile}, ratio 100"
     erm, mixup, manifold = OTHERS[dataset, profile]
     cells = [
-        Cell(setting, name, recipe(plan, dataset, method, profile=profile), number)
+        Cell(setting, name, recipe(plan, dataset, method, profile=profile), (number,))
         for name, method, number in (
             ("ERM", "erm", erm),
             ("mixup", "mixup", mixup),
@@ -199,7 +199,7 @@ def _comparison(plan: Plan, dataset: str, profile: str) -> list[Cell]:
         cells.append(Cell(setting, f"{method}, weight function, reconstructed", config))
     for alpha, number in ALPHAS[dataset, profile].items():
         config = mfw_recipe(plan, dataset, profile=profile, alpha=alpha)
-        cells.append(Cell(setting, f"{MFW}, alpha {alpha:g}", config, number))
+        cells.append(Cell(setting, f"{MFW}, alpha {alpha:g}", config, (number,)))
     for beta in BETAS[profile]:
         config = mfw_recipe(plan, dataset, profile=profile, beta=beta)
         name = f"{MFW}, alpha {BEST[dataset, profile]:g}, beta {beta:g}"
@@ -220,7 +220,7 @@ def _large_ratios(plan: Plan) -> list[Cell]:
         )
         names = ("ERM", "CDT", MFW, f"{MFW}, DRW")
         for name, config, number in zip(names, configs, numbers, strict=True):
-            cells.append(Cell(f"CIFAR-10, long-tailed, ratio {ir}", name, config, number))
+            cells.append(Cell(f"CIFAR-10, long-tailed, ratio {ir}", name, config, (number,)))
     return cells
 
 
@@ -230,8 +230,8 @@ def _strong(plan: Plan) -> list[Cell]:
     setting = "CIFAR-100, long-tailed, ratio 200, stronger augmentation"
     return [
         Cell(setting, "ERM", recipe(plan, dataset, "erm", **fields)),
-        Cell(setting, "SEQL", recipe(plan, dataset, "seql", **fields), "43.4"),
-        Cell(setting, MFW, mfw_recipe(plan, dataset, **fields), "47.8"),
+        Cell(setting, "SEQL", recipe(plan, dataset, "seql", **fields), ("43.4",)),
+        Cell(setting, MFW, mfw_recipe(plan, dataset, **fields), ("47.8",)),
         Cell(setting, f"{MFW}, DRW", mfw_recipe(plan, dataset, method="mfw+drw", **fields)),
     ]
 
@@ -241,7 +241,7 @@ def _densenet(plan: Plan) -> list[Cell]:
     for ir, (erm, mfw) in DENSENET.items():
         setting = f"CIFAR-10, long-tailed, ratio {ir}, DenseNet-121"
         cells += [
-            Cell(setting, "ERM", recipe(plan, dataset, "erm", ir=ir, model=model), erm),
-            Cell(setting, MFW, mfw_recipe(plan, dataset, ir=ir, model=model), mfw),
+            Cell(setting, "ERM", recipe(plan, dataset, "erm", ir=ir, model=model), (erm,)),
+            Cell(setting, MFW, mfw_recipe(plan, dataset, ir=ir, model=model), (mfw,)),
         ]
     return cells

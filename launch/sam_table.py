@@ -26,8 +26,8 @@ LOSSES: tuple[tuple[str, str, tuple[float, float], tuple[str, str]], ...] = (
     ("VS", "vs+", (0.1, 0.3), ("", "")),
 )
 READINGS = ("weighted_ascent", "one_minus_share", "inverse_share")
-# Focal-SAM: length, gamma, weight of the sharpness, weight decay.
-FOCAL = {"CIFAR-10-LT": (0.2, 3.0, 0.5, 2e-4), "CIFAR-100-LT": (0.3, 3.2, 0.8, 1e-3)}
+# Weight decay of Focal-SAM; the config files have its arguments.
+FOCAL_DECAY = {"CIFAR-10-LT": 2e-4, "CIFAR-100-LT": 1e-3}
 IMBSAM = {"SGD": "47.6", "SAM": "48.9", "ImbSAM": "51.1"}
 
 
@@ -40,7 +40,7 @@ def sam_table(plan: Plan) -> Table:
         cells.append(_focal_sam(plan, dataset))
     setting = "CIFAR-100-LT, ratio 100, network not known (ImbSAM)"
     needs = "the name of their network"
-    cells += [Cell(setting, name, None, number, needs=needs) for name, number in IMBSAM.items()]
+    cells += [Cell(setting, name, None, (number,), needs) for name, number in IMBSAM.items()]
     return Table(
         "sharpness-aware minimisation, ResNet-32, ratio 100",
         "Rangwani et al. 2022, authors' code; Zhou et al. 2023, authors' code",
@@ -60,7 +60,7 @@ def _of_loss(
 ) -> list[Cell]:
     def cell(name: str, method: str, published: str = "", **fields: Any) -> Cell:
         config = plan.config(dataset, method, model="resnet32", augment="flip_crop", **fields)
-        return Cell(_setting(dataset), name, config, published)
+        return Cell(_setting(dataset), name, config, (published,))
 
     def sharp(name: str, form: str, published: str = "", **fields: Any) -> Cell:
         fields = {"rho": length, "statistics": "both"} | fields
@@ -77,7 +77,6 @@ def _of_loss(
 
 
 def _focal_sam(plan: Plan, dataset: str) -> Cell:
-    length, gamma, sharpness, decay = FOCAL[dataset]
     config = plan.config(
         dataset,
         "focal_sam",
@@ -86,10 +85,7 @@ def _focal_sam(plan: Plan, dataset: str) -> Cell:
         batch_size=64,
         optimizer__schedule="cosine",
         optimizer__milestones=(),
-        optimizer__weight_decay=decay,
-        method__focal_sam__rho=length,
-        method__focal_sam__gamma=gamma,
-        method__focal_sam__sharpness=sharpness,
+        optimizer__weight_decay=FOCAL_DECAY[dataset],
         method__focal_sam__statistics="both",
     )
     return Cell(_setting(dataset), "ERM, Focal-SAM", config)

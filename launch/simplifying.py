@@ -59,7 +59,7 @@ def simplifying(plan: Plan) -> Table:
             optimizer__warmup_epochs=plan.scaled(5),
             **both,
         )
-        cells.append(Cell("CIFAR-100-LT, ratio 100", name, config, number))
+        cells.append(Cell("CIFAR-100-LT, ratio 100", name, config, (number,)))
     for name, methods, number, _ in ROWS:
         method, both = f"{methods}+{RECIPE}", BOTH if "sam_a" in methods else {}
         cells.append(

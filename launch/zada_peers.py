@@ -82,12 +82,12 @@ def zada_peers(plan: Plan) -> Table:
             if method == "meta_sampler":
                 if number:
                     config = balanced_config(plan, dataset, ir, method)
-                    cells.append(Cell(setting, name, config, number))
+                    cells.append(Cell(setting, name, config, (number,)))
             elif method == "mixup+mislas":
-                cells.append(Cell(setting, name, mislas_config(plan, dataset, ir), number))
+                cells.append(Cell(setting, name, mislas_config(plan, dataset, ir), (number,)))
             else:
                 config = plan.config(dataset, method, ir=ir, augment=augment)
-                cells.append(Cell(setting, name, config, number))
+                cells.append(Cell(setting, name, config, (number,)))
     cells += [*_celeba(plan), *_imagenet(plan), *_places(plan)]
     return Table(
         "OPeN and the methods it is compared with",

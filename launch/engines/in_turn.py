@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purenoise_jax.runtime.console import SafeConsole, duration, percent
-from purenoise_jax.runtime.errors import CheckpointError, NonFiniteError
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError, NonFiniteError
 
 from ..planning import Task
 from ..summaries import accuracy
@@ -17,8 +17,8 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     """Runs the tasks that are not finished.
 
     Returns:
-        The workdirs of failed runs: a loss or gradient was not finite, or the checkpoint to
-        continue from cannot be used.
+        The workdirs of failed runs, and of those that start from them: a loss or gradient was not
+        finite, the checkpoint to continue from cannot be used, or a method is refused for the data.
     """
     broken: list[Path] = []
     note = f"  ({MEANS_NOTHING})" if quick else ""
@@ -29,12 +29,13 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
             console.print(f"{name}: already done, {before} %{note}")
             continue
         if any(earlier in broken for earlier in task.starts_from):
+            broken.append(task.workdir)
             console.print(f"{name}: skipped, because the run that it starts from failed")
             continue
         console.print(name)
         try:
             summary = train(task, quick)
-        except (NonFiniteError, CheckpointError) as error:
+        except (NonFiniteError, CheckpointError, ConfigError) as error:
             broken.append(task.workdir)
             console.print(f"{name}: failed: {error}")
             continue

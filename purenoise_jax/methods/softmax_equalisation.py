@@ -16,6 +16,7 @@ from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Outcome, Recipe, supervised
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.constraints import Real
+from purenoise_jax.runtime.errors import ConfigError
 
 
 def equalised_loss(logits: jax.Array, target: jax.Array, left_out: jax.Array) -> jax.Array:
@@ -53,9 +54,19 @@ def softmax_equalisation(
     READING: the frequency of a class is its share of the training images, as in the code of Zhang
     et al.
     READING: `loss` of the recipe, for callers without a key, has the mean of beta instead.
+
+    Raises:
+        ConfigError: no class is rare, so the method would have no effect.
     """
     counts = np.asarray(stats.class_counts, np.float64)
-    rare = jnp.asarray(counts / counts.sum() < threshold)
+    shares = counts / counts.sum()
+    if not (shares < threshold).any():
+        raise ConfigError(
+            f"method.seql.threshold={threshold}: no class has a smaller share of the training "
+            f"images, so nothing would be different; legal: above {shares.min():.4g}, the share of "
+            "the rarest"
+        )
+    rare = jnp.asarray(shares < threshold)
 
     def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
         return equalised_loss(logits, target, jnp.where(rare, gamma, 0.0)[None])

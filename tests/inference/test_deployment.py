@@ -63,11 +63,12 @@ def test_a_method_that_takes_a_prior_is_given_it():
 
 
 def test_every_method_is_known_to_take_a_prior_or_not():
+    needed = {"seql": {"threshold": 0.5}}
     takers = {
         name
         for name in METHODS
         if name not in ("tla", "adrw", "m2m")
-        and takes_prior(build_recipe([name], STATS, {}).postprocess, STATS.num_classes)
+        and takes_prior(build_recipe([name], STATS, needed).postprocess, STATS.num_classes)
     }
     # Those whose network fits classes of equal frequency, by their loss.
     assert takers >= {"logit_adjustment", "balanced_softmax", "vs", "cdt", "lade"}

@@ -1,5 +1,6 @@
 """Engines that run the tasks of a table, and the states of its runs."""
 
+import io
 import json
 import os
 import re
@@ -8,17 +9,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from launch import reproduce
-from launch.engines import side_by_side, slurm
+from launch.engines import in_turn, side_by_side, slurm
 from launch.engines.one_run import FAILURE
 from launch.engines.side_by_side import cores_of
 from launch.planning import tasks_of_table
 from launch.run_states import FAILED, QUEUED, RUNNING, STOPPED, TO_DO, state_of
 from launch.tables import Entry
 from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.workdir_lock import WorkdirLock, in_use
 from tests.launch import tiny_table
@@ -94,6 +97,29 @@ def test_a_process_gets_the_same_table(npz, tmp_path):
     again = reproduce.parser().parse_args([*reproduce.arguments_for_a_run(given, 3), "--run", "x"])
     assert reproduce.make_plan(again) == reproduce.make_plan(given)
     assert (again.seeds, again.run, again.jobs, again.engine) == (3, "x", None, "local")
+
+
+def test_a_run_that_is_refused_for_its_data_does_not_stop_the_others(tmp_path, monkeypatch):
+    def train(task, quick):
+        if task.name == "imbsam":
+            raise ConfigError("no class has so few training images")
+        return {"test_accuracy": 0.5, "seconds": 1.0}
+
+    def task(name, *starts_from):
+        return SimpleNamespace(
+            name=name, summary=None, workdir=tmp_path / name, starts_from=starts_from
+        )
+
+    monkeypatch.setattr(in_turn, "train", train)
+    tasks = [task("imbsam"), task("imbsam+drw", tmp_path / "imbsam")]
+    tasks += [task("imbsam+drw+crt", tmp_path / "imbsam+drw"), task("erm")]
+    output = io.StringIO()
+    broken = in_turn.run(tasks, SafeConsole(file=output, soft_wrap=True), quick=False)
+    assert [path.name for path in broken] == ["imbsam", "imbsam+drw", "imbsam+drw+crt"]
+    text = output.getvalue()
+    assert "[1/4] imbsam: failed: no class has so few training images" in text
+    assert text.count("skipped, because the run that it starts from failed") == 2
+    assert "[4/4] erm: 50.0 %" in text
 
 
 def test_slurm_that_is_not_there_is_an_error_of_one_line(monkeypatch):

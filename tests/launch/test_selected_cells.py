@@ -58,7 +58,7 @@ def test_a_choice_that_no_run_can_have_is_refused_first(more, message, capsys, t
 
 def test_files_and_title_name_the_rule(tmp_path):
     table = Table("title", "nowhere", (), published=("paper",))
-    cell = Cell("setting", "OPeN", tiny_config("x"), "60.0")
+    cell = Cell("setting", "OPeN", tiny_config("x"), ("60.0",))
     rows = [Row(cell, 1, (of_epoch(summary(0.5, 0.7), "test_best"),))]
     paths = write(table, rows, Plan(), tmp_path, "main", "test_best")
     assert [path.name for path in paths] == ["main-test_best.md", "main-test_best.jsonl"]
@@ -70,7 +70,7 @@ def test_files_and_title_name_the_rule(tmp_path):
 
 def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
     table = Table("title", "nowhere", (), published=("paper",))
-    cell = Cell("setting", "OPeN", tiny_config("x"), "60.0")
+    cell = Cell("setting", "OPeN", tiny_config("x"), ("60.0",))
     known = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.8)))
     partly = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.5, evaluations=1)))
     rows = [known, partly]
@@ -84,8 +84,8 @@ def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
 
 
 def test_a_table_without_published_numbers_has_no_columns_for_them():
-    cell = Cell("setting", "OPeN", tiny_config("x"), "60.0", "61")
-    table = Table("title", "nowhere", (cell, Cell("setting", "LADE", None, "9", needs="it")))
+    cell = Cell("setting", "OPeN", tiny_config("x"), ("60.0", "61"))
+    table = Table("title", "nowhere", (cell, Cell("setting", "LADE", None, ("9",), needs="it")))
     bare = table.unpublished()
     row = Row(bare.cells[0], 1, (summary(0.5, 0.7, evaluations=1),))
     assert columns(bare, Plan(), [row]) == ["", "here"]

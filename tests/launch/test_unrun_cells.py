@@ -12,11 +12,11 @@ from launch.tables import TABLES, Entry, make_table
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
 
-ABSENT = Cell("ImageNet-LT", "ERM", None, "51.1", needs="ImageNet-LT")
+ABSENT = Cell("ImageNet-LT", "ERM", None, ("51.1",), "ImageNet-LT")
 
 
 def present(name="ERM", paper="50.0", **fields):
-    return Cell("setting", name, Plan().config("CIFAR-10-LT", "erm", **fields), paper)
+    return Cell("setting", name, Plan().config("CIFAR-10-LT", "erm", **fields), (paper,))
 
 
 def table(*rows, **fields):
@@ -47,7 +47,7 @@ def test_a_plan_with_another_network_leaves_out_cells_that_have_only_a_number(mo
     monkeypatch.setitem(TABLES, "one", Entry(lambda plan: table(ABSENT, present())))
     assert len(make_table("one", Plan()).cells) == 2
     (kept,) = make_table("one", Plan(model="resnet8")).cells
-    assert kept.method == "ERM" and not kept.paper
+    assert kept.method == "ERM" and not kept.published
 
 
 def test_runs_that_become_the_same_are_once_in_a_table(monkeypatch):

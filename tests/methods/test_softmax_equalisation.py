@@ -56,12 +56,18 @@ def test_without_a_key_the_mean_of_beta_counts(target):
     np.testing.assert_allclose(found, by_hand(LOGITS, target, 0.6 * RARE[None]), rtol=1e-5)
 
 
-def test_without_rare_classes_or_without_gamma_it_is_cross_entropy():
-    expected = cross_entropy(LOGITS, TARGET)
-    for arguments in ({"gamma": 0.0}, {"threshold": 0.0}, {"threshold": 1 / 11}):
-        recipe = recipe_of(**{"gamma": 1.0, **arguments})
-        np.testing.assert_allclose(recipe.loss(LOGITS, TARGET), expected, rtol=1e-5)
-        np.testing.assert_allclose(outcome(recipe, rng.root(0)).losses, expected, rtol=1e-5)
+def test_without_gamma_it_is_cross_entropy():
+    expected, recipe = cross_entropy(LOGITS, TARGET), recipe_of(gamma=0.0)
+    np.testing.assert_allclose(recipe.loss(LOGITS, TARGET), expected, rtol=1e-5)
+    np.testing.assert_allclose(outcome(recipe, rng.root(0)).losses, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1 / 11])
+def test_without_rare_classes_it_is_refused(threshold):
+    # The rarest class has 5 of 55 images.
+    message = rf"method\.seql\.threshold={threshold}: no class .* legal: above 0\.09091, the share"
+    with pytest.raises(ConfigError, match=message):
+        recipe_of(threshold=threshold)
 
 
 def test_rows_of_other_classes_do_not_move_a_rare_class_that_is_left_out():
@@ -119,15 +125,17 @@ def test_extreme_logits_and_soft_targets_have_finite_gradients():
     np.testing.assert_allclose(hidden, np.log(2), rtol=1e-6, err_msg="as if it were not there")
 
 
-def test_a_single_class_has_no_loss():
+def test_a_single_class_is_refused_and_has_no_loss():
     one = DataStats(np.array([3]), (2, 2, 3), *[HALF] * 6)
-    found = outcome(
-        recipe_of(stats=one, threshold=1.0), rng.root(0), jnp.ones((2, 1)), np.zeros(2, int)
-    )
-    assert not found.losses.any()
+    with pytest.raises(ConfigError, match="legal: above 1, the share of the rarest"):
+        recipe_of(stats=one, threshold=1.0)
+    for left_out in (0.0, 1.0):
+        assert not equalised_loss(
+            jnp.ones((2, 1)), jnp.ones((2, 1)), jnp.full((2, 1), left_out)
+        ).any()
 
 
 def test_other_losses_are_refused_by_name():
     for other in ("logit_adjustment", "focal", "ldam"):
         with pytest.raises(ConfigError, match=f"methods seql and {other} both set loss"):
-            build_recipe(["seql", other], STATS, {})
+            build_recipe(["seql", other], STATS, {"seql": ARGUMENTS})
