@@ -95,7 +95,8 @@ def _calibrate(argv: Sequence[str]) -> int:
 
 def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of the images on the command line whose class is known."""
-    listed, faults = list_images(images, classifier.class_names)
+    trained = classifier.trained
+    listed, faults = list_images(images, trained.class_names, trained.lists, trained.lists_root)
     for fault in faults:
         show_error(fault, style="yellow")
     known = [each for each in listed if each.label]

@@ -27,11 +27,11 @@ from purenoise_jax.training.intervals import bootstrap
 
 EXAMPLES = """
 RUN is a workdir of purenoise_jax.main. IMAGES are folders, which are searched for images; image
-files; .npz files with images or test_images; or CSV tables with a column path. The true class of a
-file is the name of its folder, if that is a class. Images that cannot be read are named and left
-out.
+files; .npz files with images or test_images; or CSV tables with a column path, or with the columns
+of the lists that RUN was trained with. The true class of a file is the name of its folder, if that
+is a class. Images that cannot be read, and faulty rows of a table, are named and left out.
 
-exit codes: 0 done, 2 usage, 3 some images could not be read, 4 checkpoint, 5 storage, 130
+exit codes: 0 done, 2 usage, 3 some images were left out, 4 checkpoint, 5 storage, 130
             interrupted, 1 anything else
 
 examples:
@@ -92,8 +92,8 @@ def _predict(argv: Sequence[str]) -> int:
         )
     show_error(one_line(_summary(tally, out)), style="")
     if left_out:
-        images = "1 image" if left_out == 1 else f"{left_out:,} images"
-        raise DataError(f"{images} could not be read; the table has all others")
+        images = "1 image was" if left_out == 1 else f"{left_out:,} images were"
+        raise DataError(f"{images} left out; the table has all others")
     return 0
 
 

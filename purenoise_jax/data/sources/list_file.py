@@ -24,7 +24,12 @@ class Row:
 
 
 def read_rows(
-    content: bytes, is_table: bool, path_column: str, label_columns: tuple[str, ...]
+    content: bytes,
+    is_table: bool,
+    path_column: str,
+    label_columns: tuple[str, ...],
+    *,
+    needs_labels: bool = True,
 ) -> tuple[list[Row], list[str]]:
     """Reads all rows of a list.
 
@@ -37,13 +42,15 @@ def read_rows(
         path_column: of a table.
         label_columns: of a table: one that holds the label, or several attributes, which are 1 if
             an image has them, otherwise 0 or -1.
+        needs_labels: otherwise a table need not have these columns, and images with none or several
+            of the attributes are kept; their label is "".
 
     Returns:
         The rows, and one line for each fault.
     """
     text = content.decode("utf-8-sig", "surrogateescape")
     if is_table:
-        return _read_table(text, path_column, label_columns)
+        return _read_table(text, path_column, label_columns, needs_labels)
     rows, faults = [], []
     # Not `splitlines`, because other separators of Unicode can be part of a name.
     for number, line in enumerate(text.split("\n"), 1):
@@ -56,13 +63,15 @@ def read_rows(
 
 
 def _read_table(
-    text: str, path_column: str, label_columns: tuple[str, ...]
+    text: str, path_column: str, label_columns: tuple[str, ...], needs_labels: bool
 ) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     faults: list[str] = []
     table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip() for name in next(table, [])]
+        if not (needs_labels or {*header}.issuperset(label_columns)):
+            label_columns = ()
         for name in (path_column, *label_columns):
             if header.count(name) != 1:
                 found = ", ".join(map(repr, header[:20])) or "none"
@@ -76,7 +85,7 @@ def _read_table(
                     f"line {table.line_num}: has {len(cells)} cells, but {len(header)} columns"
                 )
                 continue
-            values = [cells[i].strip() for i in labels]
+            values = [cells[i].strip() for i in labels] if labels else [""]
             if len(values) > 1:
                 odd = [value for value in values if value not in _ATTRIBUTES]
                 if odd:
@@ -85,7 +94,9 @@ def _read_table(
                 pairs = zip(label_columns, values, strict=True)
                 values = [name for name, value in pairs if _ATTRIBUTES[value]]
                 if len(values) != 1:
-                    continue
+                    if needs_labels:
+                        continue
+                    values = [""]
             rows.append(Row(table.line_num, cells[place].strip(), values[0]))
     except csv.Error as error:
         faults.append(f"line {table.line_num}: {error}")
