@@ -12,7 +12,7 @@ from functools import partial
 from purenoise_jax.inference.classifier import load
 from purenoise_jax.inference.deployment_options import add_deployment
 from purenoise_jax.inference.exports.agreement import BATCHES
-from purenoise_jax.inference.exports.write import KINDS, export
+from purenoise_jax.inference.exports.write import KINDS, check_paths, export
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import show
 from purenoise_jax.runtime.errors import one_line
@@ -62,6 +62,8 @@ def _export(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     run, default = expand(args.run, "RUN"), f"classifier{KINDS[args.to].suffix}"
     out = expand(args.out, "--out") if args.out else run / "export" / default
+    if args.out:
+        check_paths(out, "--out")
     compilation_cache.enable()
     classifier = load(
         run,

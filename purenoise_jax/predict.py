@@ -78,6 +78,8 @@ def _predict(argv: Sequence[str]) -> int:
     # Orbax logs every step of a restore.
     logging.getLogger("absl").setLevel(logging.ERROR)
     out = expand(args.out, "--out") if args.out else None
+    if out is not None:
+        files.check_output(out, "--out")
     compilation_cache.enable()
     classifier = load(
         args.run,
@@ -104,7 +106,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with files.replacing(out) as raw:
+    with files.folders_above(out), files.replacing(out) as raw:
         # As in the names of files, bytes that are not UTF-8 stay as they are.
         text = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="")
         yield text

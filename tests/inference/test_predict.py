@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -194,7 +195,15 @@ def test_without_a_file_the_table_is_printed(finished, capsys):
     ("arguments", "code", "message"),
     [
         (["--top", "-1"], 2, "--top=-1 is not legal"),
-        (["--prior", "nowhere.csv"], 5, "nowhere.csv: No such file"),
+        (
+            ["--prior", "unifrom"],
+            2,
+            "prior=unifrom: there is no such file; legal: uniform, train, or a CSV file; did you "
+            "mean 'uniform'?",
+        ),
+        (["--costs", "nowhere.csv"], 2, "costs=nowhere.csv: there is no such file; legal: a CSV"),
+        (["--costs", "."], 2, "costs=.: is a folder; legal: a CSV file"),
+        (["--temperature", "fited"], 2, "or fitted; did you mean 'fitted'?"),
         (["--epoch", "9"], 4, "has no checkpoint after epoch 9"),
         (["--wrong"], 2, "see --help"),
     ],
@@ -223,6 +232,29 @@ def test_a_damaged_list_is_named(table, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     code, rows, err = table(tmp_path / name)
     assert code == 3 and rows is None and message in err
+
+
+def test_the_folder_of_the_table_is_created_and_only_for_a_table(finished, tmp_path, capsys):
+    out, run = tmp_path / "a/b/c.csv", str(finished.run.path)
+    assert predict.main([run, str(tmp_path / "gone.png"), "--out", str(out)]) == 3
+    assert not (tmp_path / "a").exists()
+    one = next(finished.folder.rglob("*.png"))
+    assert predict.main([run, str(one), "--out", str(out)]) == 0
+    assert len(rows_of(out.read_text())) == 1 and [*out.parent.iterdir()] == [out]
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name, fault in (
+        ("", " is a folder; legal: the name of a file"),
+        ("pipe", " is not a plain file"),
+        ("file/a.csv", f": {tmp_path}/file is not a folder"),
+    ):
+        assert predict.main(["no run", "no images", "--out", f"{tmp_path}/{name}"]) == 2
+        assert capsys.readouterr().err == f"error: --out={tmp_path / name}{fault}" + (
+            "; legal: the name of a file\n" if name == "pipe" else "\n"
+        )
 
 
 def test_faults_of_the_rows_of_a_table_are_named_and_the_other_rows_are_classified(
