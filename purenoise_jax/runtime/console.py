@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -171,13 +171,21 @@ class Display:
         """Prints one line as a warning."""
         self.note(text, style="yellow")
 
-    def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
+    def estimate_once(
+        self,
+        seconds_per_step: float | None,
+        steps: int,
+        device: str,
+        offer: Callable[[float], str] = lambda left: "",
+    ) -> None:
         """Prints, once, the time that the remaining steps will take, and a warning if too long.
 
         Args:
             seconds_per_step: as measured; None = not measured yet.
             steps: that remain.
             device: kind of the device.
+            offer: (seconds that remain) -> the fields of a smaller network, with its time; "" =
+                there is none.
         """
         if seconds_per_step is None:
             return
@@ -190,10 +198,11 @@ class Display:
         rate = f"{1 / seconds_per_step:.1f} steps/s" if fast else f"{seconds_per_step:.1f} s/step"
         self.note(f"{rate} here, so about {duration(left)} for the {steps:,} remaining steps")
         if left > TOO_SLOW_SECONDS:
+            offered = offer(left)
             self.note(
-                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, a "
-                "smaller network (--config.model.name=resnet32), or fewer epochs "
-                "(the config argument epochs=N).",
+                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, "
+                "or fewer epochs (the config argument epochs=N)"
+                + (f", or a smaller network: {offered}" if offered else ""),
                 style="bold yellow",
             )
 
