@@ -26,7 +26,7 @@ from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.threads import exit_process
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. IMAGES are as those of purenoise_jax.predict, and must not
+RUN is the workdir of a training. IMAGES are as those that predict takes, and must not
 have trained the network. Those whose class is not known are left out. Without IMAGES the run must
 have validation images, and its data must be at hand. RUN/calibration.json has the temperature,
 which predict, export and load take as "fitted", and a threshold for each class.

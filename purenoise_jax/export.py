@@ -21,7 +21,7 @@ from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. Beside the file are its description, FILE.json, and a model
+RUN is the workdir of a training. Beside the file are its description, FILE.json, and a model
 card, FILE.md. They are written once the file has been read back and agrees with the run.
 
 exit codes: 0 done, 2 usage, 4 checkpoint, 5 storage, or the file does not agree with the run,

@@ -24,6 +24,7 @@ from purenoise_jax.runtime.distributed import initialize
 from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command, run_program
 from purenoise_jax.runtime.paths import workdir_path
+from purenoise_jax.runtime.program_names import as_called
 from purenoise_jax.training.build import wants_fresh_start
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.loop import train_and_evaluate
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     values = parse(argv)
     if values.help:
-        show(help_text(values.config or default_config()))
+        show(as_called(help_text(values.config or default_config())))
         return 0
     if values.config is None:
         raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")

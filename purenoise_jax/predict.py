@@ -26,10 +26,10 @@ from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.intervals import bootstrap
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. IMAGES are folders, which are searched for images; image
-files; .npz files with images or test_images; or CSV tables with a column path, or with the columns
-of the lists that RUN was trained with. The true class of a file is the name of its folder, if that
-is a class. Images that cannot be read, and faulty rows of a table, are named and left out.
+RUN is the workdir of a training. IMAGES are folders, which are searched for images; image files;
+.npz files with images or test_images; or CSV tables with a column path, or with the columns of the
+lists that RUN was trained with. The true class of a file is the name of its folder, if that is a
+class. Images that cannot be read, and faulty rows of a table, are named and left out.
 
 exit codes: 0 done, 2 usage, 3 some images were left out, 4 checkpoint, 5 storage, 130
             interrupted, 1 anything else
