@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -104,9 +105,19 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
 
 def _end(workdir: Path, display: Display, values: flags.FlagValues, experiment: Experiment) -> None:
     """Names the command that shows the curves, and writes the report if the config asks for it."""
-    display.note(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
+    display.note(f"curves: {_tensorboard(workdir)}")
     if values.config.report:
         write_report(workdir, display, values.debug, experiment)
+
+
+def _tensorboard(workdir: Path) -> str:
+    """The command that shows the curves, after that which installs it where it is not there."""
+    show_curves = f"tensorboard --logdir {shlex.quote(str(workdir))}"
+    try:
+        metadata.version("tensorboard")
+    except metadata.PackageNotFoundError:
+        return f"pip install tensorboard && {show_curves}"
+    return show_curves
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
 from purenoise_jax.runtime.console import show_error
-from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
+from purenoise_jax.runtime.errors import ConfigError, DataError, counted, one_line
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
@@ -94,7 +94,7 @@ def _predict(argv: Sequence[str]) -> int:
         )
     show_error(one_line(_summary(tally, out)), style="")
     if left_out:
-        images = "1 image was" if left_out == 1 else f"{left_out:,} images were"
+        images = counted(left_out, "image was", "images were")
         raise DataError(f"{images} left out; the table has all others")
     return 0
 
@@ -115,7 +115,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 
 def _summary(tally: Tally, out: Path | None) -> str:
-    line = f"{tally.images:,} images" + (f" in {out}" if out else "")
+    line = counted(tally.images, "image") + (f" in {out}" if out else "")
     if tally.accuracy is not None and tally.balanced_accuracy is not None:
         low, high = (100 * end for end in bootstrap(tally.results).accuracy)
         line += (

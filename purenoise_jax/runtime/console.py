@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from purenoise_jax.runtime.errors import harmless, one_line
+from purenoise_jax.runtime.errors import counted, harmless, one_line
 
 # A run that takes longer should move to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
@@ -136,7 +136,7 @@ def percent(share: float | None) -> str:
 
 def class_counts_line(counts: Sequence[int]) -> str:
     """Formats the class counts in one line, with the middle left out if there are many."""
-    total = f"{sum(counts):,} images, {len(counts):,} classes: "
+    total = f"{counted(sum(counts), 'image')}, {counted(len(counts), 'class', 'classes')}: "
     shown = [str(n) for n in counts]
     if len(shown) > 12:
         shown = [*shown[:6], "...", *shown[-5:]]

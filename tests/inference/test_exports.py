@@ -153,7 +153,7 @@ def test_an_export_that_differs_from_the_run_is_not_written(classifier, tmp_path
     assert not (tmp_path / "out").exists()
     with pytest.raises(StorageError, match="up to nan"):
         agreement.largest_difference(classifier, lambda images: np.full((len(images), 4), np.nan))
-    with pytest.raises(StorageError, match=r"shape \[1, 3\] for 1 images"):
+    with pytest.raises(StorageError, match=r"shape \[1, 3\] for 1 image,"):
         agreement.largest_difference(classifier, lambda images: np.zeros((len(images), 3)))
 
 
@@ -195,7 +195,7 @@ def test_the_command_writes_three_files(finished, tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[:3] == [str(out), f"{out}.json", f"{out}.md"] and "agrees with the run" in shown[3]
     card = (tmp_path / "model.safetensors.md").read_text()
-    assert "trained for 1 epochs (erm from epoch 0)" in card
+    assert "trained for 1 epoch (erm from epoch 0)" in card
     assert command.main([*arguments[:2], "pickle"]) == 2
     assert "invalid choice: 'pickle'" in capsys.readouterr().err
 

@@ -188,7 +188,7 @@ def test_without_a_file_the_table_is_printed(finished, capsys):
     assert predict.main([str(finished.run.path), str(path), "--epoch", "1"]) == 0
     printed = capsys.readouterr()
     (row,) = rows_of(printed.out)
-    assert row["path"] == str(path) and "1 images" in printed.err
+    assert row["path"] == str(path) and printed.err.startswith("1 image;")
 
 
 @pytest.mark.parametrize(

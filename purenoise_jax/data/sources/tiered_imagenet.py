@@ -94,10 +94,10 @@ def tiered_imagenet_files(path: str, train_split: str = "", test_split: str = ""
         for name in sorted(entry.name for entry in folder.iterdir() if is_class_folder(entry))
     ]
     files: dict[str, list[tuple[pathlib.Path, int]]] = {"train": [], "test": [], "val": []}
-    faults = [fault for folder in folders for fault in stray_images(folder)]
+    faults = [fault for folder in folders for fault in stray_images(folder, root)]
     names = [name for _, name in classes]
     for label, (folder, name) in enumerate(classes):
-        images, more = images_of_class(folder / name)
+        images, more = images_of_class(folder / name, root)
         faults += more
         if folder != folders[0] and name in names[:label]:
             faults.append(f"{folder.name}/{name}: is a class of {MAJOR}, too")
