@@ -418,7 +418,7 @@ def test_one_changed_pixel_is_refused(split, tmp_path):
     np.savez(data, **arrays)
     config.num_epochs = 2
     with pytest.raises(
-        CheckpointError, match=r"data; a new .*init_from.*; differing: dataset_content$"
+        CheckpointError, match=r"data; a new .*init_from.*; differing: dataset_content"
     ):
         train_and_evaluate(config, tmp_path / "run")
 
