@@ -19,7 +19,7 @@ from purenoise_jax.analysis.figure_style import save
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.console import SafeConsole, duration
-from purenoise_jax.runtime.errors import ConfigError, unknown
+from purenoise_jax.runtime.errors import ConfigError, counted, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
@@ -178,7 +178,9 @@ def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
         left += 0 if task.summary else cost
         console.print(f"{state:>5}  {cost:9.3g} PFLOP  {epochs:<18} {task.name}")
     undone = sum(not task.summary for task in tasks)
-    console.print(f"{len(tasks)} runs, {undone} to do, {left:,.5g} PFLOP of training steps left")
+    console.print(
+        f"{counted(len(tasks), 'run')}, {undone} to do, {left:,.5g} PFLOP of training steps left"
+    )
     rate = _rate(tasks)
     if rate:
         console.print(f"at {rate:.3g} PFLOP/s, as in the finished runs: {duration(left / rate)}")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.runtime.console import SafeConsole, percent
+from purenoise_jax.runtime.errors import counted
 from purenoise_jax.runtime.workdir_lock import in_use
 
 from .engines.one_run import failure
@@ -66,5 +67,5 @@ def show_states(
         counts[state.name] += 1
         console.print(f"{state.name:<8} {task.name}  {state.detail}".rstrip())
     there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    console.print(f"{len(tasks)} runs: {there}")
+    console.print(f"{counted(len(tasks), 'run')}: {there}")
     return counts

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table as Grid
 
 from purenoise_jax.runtime.console import SafeConsole
+from purenoise_jax.runtime.errors import counted
 from purenoise_jax.runtime.files import write_atomically, write_json
 
 from .cells import MISSING, mean_and_error
@@ -77,8 +78,8 @@ class Search:
 
 def round_text(one: Round) -> str:
     """Returns a round in words, such as "6 trials of 15 epochs"."""
-    length = f" of {one.epochs:,} epochs" if one.epochs else ""
-    return f"{one.trials:,} trial{'s' * (one.trials != 1)}{length}"
+    length = f" of {counted(one.epochs, 'epoch')}" if one.epochs else ""
+    return f"{counted(one.trials, 'trial')}{length}"
 
 
 def budget_line(rounds: Sequence[Round], drawn: int, wanted: int, seeds: int) -> str:

@@ -26,7 +26,7 @@ from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.threads import exit_process
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. IMAGES are as those of purenoise_jax.predict, and must not
+RUN is the workdir of a training. IMAGES are as those that predict takes, and must not
 have trained the network. Those whose class is not known are left out. Without IMAGES the run must
 have validation images, and its data must be at hand. RUN/calibration.json has the temperature,
 which predict, export and load take as "fitted", and a threshold for each class.
@@ -118,7 +118,8 @@ def _tested(trained: Trained, epoch: int | None, temperature: float) -> Scaled:
 
 def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of the images on the command line whose class is known."""
-    listed, faults = list_images(images, classifier.class_names)
+    trained = classifier.trained
+    listed, faults = list_images(images, trained.class_names, trained.lists, trained.lists_root)
     for fault in faults:
         show_error(fault, style="yellow")
     known = [each for each in listed if each.label]

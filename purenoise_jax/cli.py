@@ -13,6 +13,7 @@ from typing import NamedTuple
 from purenoise_jax.runtime.console import show, show_error
 from purenoise_jax.runtime.errors import unknown
 from purenoise_jax.runtime.exit_codes import run_program
+from purenoise_jax.runtime.program_names import as_subcommand
 
 
 class Command(NamedTuple):
@@ -117,13 +118,14 @@ def main(argv: Sequence[str]) -> int:
         show(help_text())
         return 0
     if arguments[0].startswith("-"):
-        return COMMANDS["train"].run(arguments)
+        arguments = ["train", *arguments]
     command = COMMANDS.get(arguments[0])
     if command is None:
         error = unknown("COMMAND", arguments[0], COMMANDS)
         show_error(f"error: {error}")
         return error.exit_code
-    return command.run(arguments[1:])
+    with as_subcommand():
+        return command.run(arguments[1:])
 
 
 def run() -> None:

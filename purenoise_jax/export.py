@@ -12,7 +12,7 @@ from functools import partial
 from purenoise_jax.inference.classifier import load
 from purenoise_jax.inference.deployment_options import add_deployment
 from purenoise_jax.inference.exports.agreement import BATCHES
-from purenoise_jax.inference.exports.write import KINDS, export
+from purenoise_jax.inference.exports.write import KINDS, check_paths, export
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import show
 from purenoise_jax.runtime.errors import one_line
@@ -21,7 +21,7 @@ from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. Beside the file are its description, FILE.json, and a model
+RUN is the workdir of a training. Beside the file are its description, FILE.json, and a model
 card, FILE.md. They are written once the file has been read back and agrees with the run.
 
 exit codes: 0 done, 2 usage, 4 checkpoint, 5 storage, or the file does not agree with the run,
@@ -62,6 +62,8 @@ def _export(argv: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     run, default = expand(args.run, "RUN"), f"classifier{KINDS[args.to].suffix}"
     out = expand(args.out, "--out") if args.out else run / "export" / default
+    if args.out:
+        check_paths(out, "--out")
     compilation_cache.enable()
     classifier = load(
         run,

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from purenoise_jax.runtime.distributed import initialize
 from purenoise_jax.runtime.errors import ConfigError, one_line
 from purenoise_jax.runtime.exit_codes import run_command, run_program
 from purenoise_jax.runtime.paths import workdir_path
+from purenoise_jax.runtime.program_names import as_called
 from purenoise_jax.training.build import wants_fresh_start
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.loop import train_and_evaluate
@@ -67,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(argv: Sequence[str]) -> int:
     values = parse(argv)
     if values.help:
-        show(help_text(values.config or default_config()))
+        show(as_called(help_text(values.config or default_config())))
         return 0
     if values.config is None:
         raise ConfigError("--config=FILE is missing, such as configs/digits_lt.py; see --help")
@@ -103,9 +105,19 @@ def _train(values: flags.FlagValues, workdir: Path, told: Sequence[str]) -> None
 
 def _end(workdir: Path, display: Display, values: flags.FlagValues, experiment: Experiment) -> None:
     """Names the command that shows the curves, and writes the report if the config asks for it."""
-    display.note(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
+    display.note(f"curves: {_tensorboard(workdir)}")
     if values.config.report:
         write_report(workdir, display, values.debug, experiment)
+
+
+def _tensorboard(workdir: Path) -> str:
+    """The command that shows the curves, after that which installs it where it is not there."""
+    show_curves = f"tensorboard --logdir {shlex.quote(str(workdir))}"
+    try:
+        metadata.version("tensorboard")
+    except metadata.PackageNotFoundError:
+        return f"pip install tensorboard && {show_curves}"
+    return show_curves
 
 
 if __name__ == "__main__":

@@ -19,19 +19,19 @@ from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
 from purenoise_jax.runtime.console import show_error
-from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
+from purenoise_jax.runtime.errors import ConfigError, DataError, counted, one_line
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.intervals import bootstrap
 
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. IMAGES are folders, which are searched for images; image
-files; .npz files with images or test_images; or CSV tables with a column path. The true class of a
-file is the name of its folder, if that is a class. Images that cannot be read are named and left
-out.
+RUN is the workdir of a training. IMAGES are folders, which are searched for images; image files;
+.npz files with images or test_images; or CSV tables with a column path, or with the columns of the
+lists that RUN was trained with. The true class of a file is the name of its folder, if that is a
+class. Images that cannot be read, and faulty rows of a table, are named and left out.
 
-exit codes: 0 done, 2 usage, 3 some images could not be read, 4 checkpoint, 5 storage, 130
+exit codes: 0 done, 2 usage, 3 some images were left out, 4 checkpoint, 5 storage, 130
             interrupted, 1 anything else
 
 examples:
@@ -78,6 +78,8 @@ def _predict(argv: Sequence[str]) -> int:
     # Orbax logs every step of a restore.
     logging.getLogger("absl").setLevel(logging.ERROR)
     out = expand(args.out, "--out") if args.out else None
+    if out is not None:
+        files.check_output(out, "--out")
     compilation_cache.enable()
     classifier = load(
         args.run,
@@ -92,8 +94,8 @@ def _predict(argv: Sequence[str]) -> int:
         )
     show_error(one_line(_summary(tally, out)), style="")
     if left_out:
-        images = "1 image" if left_out == 1 else f"{left_out:,} images"
-        raise DataError(f"{images} could not be read; the table has all others")
+        images = counted(left_out, "image was", "images were")
+        raise DataError(f"{images} left out; the table has all others")
     return 0
 
 
@@ -104,7 +106,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    with files.replacing(out) as raw:
+    with files.folders_above(out), files.replacing(out) as raw:
         # As in the names of files, bytes that are not UTF-8 stay as they are.
         text = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="")
         yield text
@@ -113,7 +115,7 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 
 
 def _summary(tally: Tally, out: Path | None) -> str:
-    line = f"{tally.images:,} images" + (f" in {out}" if out else "")
+    line = counted(tally.images, "image") + (f" in {out}" if out else "")
     if tally.accuracy is not None and tally.balanced_accuracy is not None:
         low, high = (100 * end for end in bootstrap(tally.results).accuracy)
         line += (

@@ -29,6 +29,8 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 import jax
 import pytest
 
+from tests.wheels import build, install
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Initialises the devices now, because a test may change the environment for its subprocesses before
 # any test uses the devices.
@@ -68,3 +70,14 @@ def pytest_collection_modifyitems(items):
             seen[function] += 1
     places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    return build(Path(__file__).parent.parent, tmp_path_factory.mktemp("wheel"), "-t", "wheel")
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory):
+    """The folder with the programs of an environment with the wheel and without the checkout."""
+    return install(wheel, tmp_path_factory.mktemp("installed"))

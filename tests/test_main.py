@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -243,6 +245,18 @@ def test_ctrl_c_while_the_config_file_is_read(tmp_path, capsys):
     path.write_text("raise KeyboardInterrupt\n")
     assert call("--config", path, "--workdir", tmp_path / "run") == 130
     assert capsys.readouterr() == ("", "interrupted before it began\n")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_command_that_shows_curves_installs_its_program_where_it_lacks(there, monkeypatch):
+    def version(name):
+        if not there:
+            raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    command = "tensorboard --logdir 'runs/my photos'"
+    wanted = command if there else f"pip install tensorboard && {command}"
+    assert cli._tensorboard(Path("runs/my photos")) == wanted
 
 
 def test_a_config_file_is_read_once(tmp_path, capsys):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from purenoise_jax.runtime.console import SafeConsole
-from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
+from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, counted
 from purenoise_jax.runtime.files import write_atomically
 
 from ..planning import Task
@@ -55,7 +55,7 @@ def submit(
     new = [task for task in tasks if not task.summary and task.workdir not in queue]
     waiting = sum(not task.summary for task in tasks) - len(new)
     if waiting:
-        console.print(f"{waiting} runs are in the queue already")
+        console.print(f"{counted(waiting, 'run is', 'runs are')} in the queue already")
     if not new:
         console.print("nothing to submit")
         return []
@@ -81,7 +81,7 @@ def submit(
         write_atomically(root / JOBS / f"{number}.txt", listed)
         _call(["scontrol", "release", number])
         then = f", after {after}" if after else ""
-        console.print(f"array {number}: {len(stage)} runs{then}")
+        console.print(f"array {number}: {counted(len(stage), 'run')}{then}")
         numbers.append(number)
     return numbers
 

@@ -29,7 +29,7 @@ from rich.table import Table as Grid
 
 from purenoise_jax.analysis.figure_style import Drawing, literal, save, styled
 from purenoise_jax.runtime.console import SafeConsole, duration
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError, counted
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.runtime.paths import expand
@@ -258,15 +258,17 @@ def _study(argv: Sequence[str]) -> int:
     title = f"{MODELS[args.model]} on {path.name}, {counts[0].sum():,} training rows"
     console.print(title)
     for name, count in zip(rows.names, sizes, strict=True):
-        console.print(f"class {name}: {count:,} rows")
+        console.print(f"class {name}: {counted(count, 'row')}")
     if rows.left_out:
-        console.print(f"{rows.left_out:,} rows of other classes or without a label are left out")
+        console.print(
+            f"{counted(rows.left_out, 'row')} of other classes or without a label left out"
+        )
     if len(counts) < number:
         console.print(f"{len(counts)} of {number} ratios, because so few rows have no others")
     if args.dry_run:
         for frequent, rare in counts:
             console.print(f"ratio {rare / frequent:<8.3g}{frequent:,} + {rare:,} training rows")
-        console.print(f"{seeds} seeds, {seeds * len(counts)} classifiers")
+        console.print(f"{counted(seeds, 'seed')}, {counted(seeds * len(counts), 'classifier')}")
         return 0
     found, began = [], time.monotonic()
     for seed in range(seeds):

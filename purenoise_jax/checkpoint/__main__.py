@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     parse = Parser(
         prog="python -m purenoise_jax.checkpoint",
+        usage="python -m purenoise_jax.checkpoint verify [-h] [--debug] DIR",
         description="Compares every file of every checkpoint with the sha256 that was recorded "
         "when it was saved. Changes nothing.",
         epilog="exit codes: 0 all are complete, 2 usage, 4 one is damaged or there is none, "

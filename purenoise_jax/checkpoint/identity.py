@@ -11,6 +11,8 @@ DATA = (
     *("num_classes", "class_counts", "dataset_fingerprint", "dataset_content"),
     *("normalize_mean", "normalize_std", "steps_per_epoch"),
 )
+# Of values of data in a message, in characters.
+LONGEST_TOLD = 24
 
 
 def check_same(
@@ -22,19 +24,31 @@ def check_same(
         there: record of the checkpoint.
         here: JSON values that identify this run; each must be the same in the record.
         where: names the checkpoint in the message.
-        if_data: added to the message if no other entries than those of `DATA` differ.
+        if_data: advice, which comes first if no other entries than those of `DATA` differ.
 
     Raises:
         CheckpointError: naming every entry that differs.
     """
     here = json.loads(json.dumps(here))
     differing = [key for key in here if there.get(key) != here[key]]
-    if differing:
-        parts = "; ".join(
-            f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
+    if not differing:
+        return
+    if if_data and {*differing} <= {*DATA}:
+        parts = "; ".join(_told(key, there.get(key), here[key]) for key in differing)
+        raise CheckpointError(
+            f"{where} is of another run, of other data; {if_data}; differing: {parts}"
         )
-        hint = f"; {if_data}" if if_data and {*differing} <= {*DATA} else ""
-        raise CheckpointError(f"{where} is of another run: {parts}{hint}")
+    parts = "; ".join(
+        f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
+    )
+    raise CheckpointError(f"{where} is of another run: {parts}")
+
+
+def _told(key: str, there: Any, here: Any) -> str:
+    """Names an entry, with its values if they are short; checksums say nothing to a reader."""
+    texts = json.dumps(there), json.dumps(here)
+    short = max(map(len, texts)) <= LONGEST_TOLD
+    return f"{key}: {texts[0]} there, {texts[1]} here" if short else key
 
 
 def _short(value: Any) -> str:

@@ -20,7 +20,13 @@ from purenoise_jax.data.longtail import (
     thin,
 )
 from purenoise_jax.data.statistics import DataStats, channel_moments
-from purenoise_jax.runtime.errors import ConfigError, DataError, NothingToMeasureError, unknown
+from purenoise_jax.runtime.errors import (
+    ConfigError,
+    DataError,
+    NothingToMeasureError,
+    counted,
+    unknown,
+)
 
 NORMALIZE = ("train_subset", "full_train", "explicit")
 
@@ -347,8 +353,9 @@ def shared_lines(digests: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     for first, second in itertools.combinations(digests, 2):
         count = int(np.isin(digests[second], digests[first]).sum())
         if count:
+            are = f"is a {first} image" if count == 1 else f"are {first} images"
             lines.append(
-                f"{count:,} of {len(digests[second]):,} {second} images are {first} images too, "
+                f"{count:,} of {counted(len(digests[second]), f'{second} image')} {are} too, "
                 f"with the same content, so {second} results are too good"
             )
     return tuple(lines)

@@ -24,7 +24,7 @@ from purenoise_jax.inference.temperature import Calibration, fit_temperature
 from purenoise_jax.inference.trained import Trained, load_trained
 from purenoise_jax.methods.class_shares import trained_shares
 from purenoise_jax.runtime.compiler import compiler_options
-from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults
+from purenoise_jax.runtime.errors import ConfigError, DataError, all_faults, nearest
 from purenoise_jax.runtime.numerics import with_precision
 
 # The most images of a forward pass.
@@ -292,4 +292,5 @@ def _read_temperature(text: str, trained: Trained) -> float:
     except ValueError:
         raise ConfigError(
             f"temperature={text} is not legal; legal: a number above 0, or {FITTED}"
+            f"{nearest(text, [FITTED])}"
         ) from None

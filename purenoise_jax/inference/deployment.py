@@ -19,6 +19,8 @@ from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.paths import expand
 
 UNIFORM, TRAIN = "uniform", "train"
+# What may stand for a file.
+WORDS = {"prior": (UNIFORM, TRAIN), "costs": ()}
 # A prior as users give it: a word, a file, shares by class name, or shares in label order.
 PriorLike = str | Path | Mapping[str, float] | Sequence[float] | np.ndarray
 CostsLike = str | Path | Sequence[Sequence[float]] | np.ndarray
@@ -135,7 +137,8 @@ def read_prior(
         class_counts: int[K], training images per class.
 
     Raises:
-        ConfigError: it is none of these, or its classes are not those of the run.
+        ConfigError: it is none of these, there is no such file, or its classes are not those of
+            the run.
         OSError: the file cannot be read.
     """
     if given is None:
@@ -168,7 +171,8 @@ def read_costs(given: CostsLike | None, class_names: Sequence[str]) -> np.ndarra
         class_names: K names in label order.
 
     Raises:
-        ConfigError: it is neither, or its classes are not those of the run.
+        ConfigError: it is neither, there is no such file, or its classes are not those of the
+            run.
         OSError: the file cannot be read.
     """
     if given is None:
@@ -188,7 +192,12 @@ def read_costs(given: CostsLike | None, class_names: Sequence[str]) -> np.ndarra
 
 def _table(path: str | Path, field: str) -> list[list[str]]:
     """Reads the rows of a CSV file that are not empty, without blanks around cells."""
-    text = read_bytes(expand(path, field)).decode("utf-8-sig", "surrogateescape")
+    file, words = expand(path, field), WORDS[field]
+    if not file.exists() or file.is_dir():
+        fault = "is a folder" if file.is_dir() else "there is no such file"
+        legal = ", ".join([*words, "or a CSV file" if words else "a CSV file"])
+        raise ConfigError(f"{field}={path}: {fault}; legal: {legal}{nearest(path, words)}")
+    text = read_bytes(file).decode("utf-8-sig", "surrogateescape")
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
     except csv.Error as error:

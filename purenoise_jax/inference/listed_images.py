@@ -3,8 +3,6 @@
 Images come from folders, files, .npz files, and CSV tables of paths.
 """
 
-import csv
-import io
 import unicodedata
 import zipfile
 from collections.abc import Sequence
@@ -16,8 +14,10 @@ import numpy as np
 from purenoise_jax.data.labels import as_labels
 from purenoise_jax.data.npy import DAMAGE, read_array
 from purenoise_jax.data.sources.image_files import images_below
+from purenoise_jax.data.sources.list_file import Row, read_rows
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.inference.image_inputs import ImageLike
-from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.errors import DataError, PureNoiseError, nearest, shown
 from purenoise_jax.runtime.files import open_plain, read_bytes
 from purenoise_jax.runtime.paths import expand
 
@@ -41,22 +41,30 @@ class Listed(NamedTuple):
 
 
 def list_images(
-    given: Sequence[str | Path], class_names: Sequence[str]
+    given: Sequence[str | Path],
+    class_names: Sequence[str],
+    lists: Lists = NO_LISTS,
+    root: Path | None = None,
 ) -> tuple[list[Listed], list[str]]:
     """Lists images.
 
     A folder stands for all images in it and in the folders below it. The true class of an image
     file is the name of the folder that it lies in, if that is the name of a class. A CSV table has
-    a column `path`, relative to its own folder, and may have a column `label` with names of
-    classes. An .npz file has `images`, otherwise `test_images`, and may have `labels` or
-    `test_labels`, which are numbers.
+    a column of paths and may have one with names of classes. They are called as in the lists that
+    the run was trained with, otherwise `path` and `label`. A path is relative to the folder of the
+    table; if there is no such file, to the working folder, and then to `root`.
+
+    An .npz file has `images`, otherwise `test_images`, and may have `labels` or `test_labels`,
+    which are numbers.
 
     Args:
         given: paths of folders, image files, .npz files and .csv files.
         class_names: K names in label order.
+        lists: of the run, see `Trained.lists`.
+        root: the folder of the images of these lists; None = there is none.
 
     Returns:
-        The images, and one line for each file that cannot be one.
+        The images, and one line for each file and each row of a table that cannot be one.
 
     Raises:
         ConfigError: a path is not legal.
@@ -76,7 +84,9 @@ def list_images(
             elif path.suffix.lower() == ".npz":
                 listed += _of_npz(path, class_names)
             elif path.suffix.lower() == ".csv":
-                listed += _of_table(path, classes)
+                more_listed, more = _of_table(path, classes, lists, root)
+                listed += more_listed
+                faults += more
             else:
                 listed.append(_file(path, classes))
         except DataError as error:
@@ -91,25 +101,50 @@ def _file(path: Path, classes: dict[str, str], label: str = "") -> Listed:
     return Listed(str(path), label or classes.get(folder, ""), path)
 
 
-def _of_table(path: Path, classes: dict[str, str]) -> list[Listed]:
-    text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
-    table = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
-    try:
-        found = ", ".join(map(repr, (table.fieldnames or [])[:20])) or "none"
-        if PATH not in (table.fieldnames or []):
-            raise DataError(f"{path}: wanted a column {PATH!r}; its columns: {found}")
-        rows = [(table.line_num, row[PATH], row.get(LABEL)) for row in table]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {table.line_num}: no CSV table ({error})") from None
+def _of_table(
+    path: Path, classes: dict[str, str], lists: Lists, root: Path | None
+) -> tuple[list[Listed], list[str]]:
+    """The images of a table, and one line for each row that names none."""
+    content = read_bytes(path)
+    columns = tuple(name.strip() for name in lists.label_column.split(","))
+    rows, faults = read_rows(content, True, lists.path_column, columns, needs_labels=False)
+    if not rows and lists.path_column != PATH:
+        # Tables of predictions, and others, that are not made as those of the run.
+        plain, more = read_rows(content, True, PATH, (LABEL,), needs_labels=False)
+        rows, faults = (plain, more) if plain else (rows, faults)
+    if not rows and not faults:
+        faults.append("lists no image")
+    faults = [f"{path}{',' if fault.startswith('line ') else ':'} {fault}" for fault in faults]
     listed = []
-    for line, place, label in rows:
-        if not place:
-            raise DataError(f"{path}, line {line}: has no path")
-        name = unicodedata.normalize("NFC", (label or "").strip())
-        if name and name not in classes:
-            raise DataError(f"{path}, line {line}: {name!r} is no class of the run")
-        listed.append(_file(path.parent / expand(place, PATH), classes, classes.get(name, "")))
-    return listed
+    for row in rows:
+        try:
+            label = _label(row, classes)
+            listed.append(_file(_place(row, path, lists, root), classes, label))
+        except PureNoiseError as error:
+            faults.append(f"{path}, line {row.line}: {error}")
+    return listed, faults
+
+
+def _label(row: Row, classes: dict[str, str]) -> str:
+    name = unicodedata.normalize("NFC", row.label)
+    # Leading zeros, of integers only.
+    for known in (name, name.lstrip("0") or "0") if name.isdecimal() else (name,):
+        if known in classes:
+            return classes[known]
+    if name:
+        raise DataError(f"{shown(name)} is no class of the run{nearest(name, classes)}")
+    return ""
+
+
+def _place(row: Row, table: Path, lists: Lists, root: Path | None) -> Path:
+    """The first place of an image of a table where there is a file, otherwise the first of all."""
+    if not row.path or "\0" in row.path:
+        raise DataError(f"{shown(row.path)} is no path")
+    names = dict.fromkeys((row.path + lists.path_suffix, row.path))
+    places = [folder / expand(name, PATH) for name in names for folder in (table.parent, Path())]
+    if root is not None:
+        places += [root.joinpath(*Path(name).parts[-lists.path_parts :]) for name in names]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _of_npz(path: Path, class_names: Sequence[str]) -> list[Listed]:

@@ -37,7 +37,8 @@ def predict_files(
         DataError: there is no image that can be read.
         OSError: the table cannot be written.
     """
-    listed, faults = list_images(given, classifier.class_names)
+    trained = classifier.trained
+    listed, faults = list_images(given, trained.class_names, trained.lists, trained.lists_root)
     for fault in faults:
         warn(fault)
     left_out, largest = len(faults), 0
@@ -45,7 +46,7 @@ def predict_files(
     starts = range(0, len(listed), BATCH_SIZE)
     for first in progress(starts, "predicting", len(starts)):
         part = listed[first : first + BATCH_SIZE]
-        shape, view = classifier.image_shape, classifier.trained.view
+        shape, view = trained.image_shape, trained.view
         read = read_pixels([image for _, _, image in part], shape, view)
         for row, fault in read.faults.items():
             # The message about a file names it already.

@@ -6,6 +6,7 @@ image size, the statistics that normalise its input, and the names and sizes of 
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,12 +17,14 @@ import optax
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.phase_fields import phase_values
 from purenoise_jax.data.pixels import normalize, to_float
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.data.statistics import DataStats
 from purenoise_jax.data.view import View
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Postprocess, Recipe
 from purenoise_jax.runtime.errors import CheckpointError
+from purenoise_jax.runtime.paths import expand
 from purenoise_jax.training.build import make_model
 from purenoise_jax.training.train_step import TrainState, init_state
 
@@ -80,6 +83,18 @@ class Trained:
         """The way in which the run evaluates images, but for their size."""
         data = self.run.config.data
         return View(shorter=data.resize_shorter, how=data.resize)
+
+    @property
+    def lists(self) -> Lists:
+        """The names of the columns, and more, of the lists that the run was trained with."""
+        data = self.run.config.data
+        return Lists(**{name: data[name] for name in dataclasses.asdict(NO_LISTS)})
+
+    @property
+    def lists_root(self) -> Path | None:
+        """The folder of the images of these lists; None = the run was trained without lists."""
+        data = self.run.config.data
+        return expand(data.path, "data.path") if data.source == "list" else None
 
     @property
     def where(self) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Any, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,7 +18,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from purenoise_jax.runtime.errors import harmless, one_line
+from purenoise_jax.runtime.errors import counted, harmless, one_line
 
 # A run that takes longer should move to a faster machine.
 TOO_SLOW_SECONDS = 24 * 3600
@@ -136,7 +136,7 @@ def percent(share: float | None) -> str:
 
 def class_counts_line(counts: Sequence[int]) -> str:
     """Formats the class counts in one line, with the middle left out if there are many."""
-    total = f"{sum(counts):,} images, {len(counts):,} classes: "
+    total = f"{counted(sum(counts), 'image')}, {counted(len(counts), 'class', 'classes')}: "
     shown = [str(n) for n in counts]
     if len(shown) > 12:
         shown = [*shown[:6], "...", *shown[-5:]]
@@ -171,13 +171,21 @@ class Display:
         """Prints one line as a warning."""
         self.note(text, style="yellow")
 
-    def estimate_once(self, seconds_per_step: float | None, steps: int, device: str) -> None:
+    def estimate_once(
+        self,
+        seconds_per_step: float | None,
+        steps: int,
+        device: str,
+        offer: Callable[[float], str] = lambda left: "",
+    ) -> None:
         """Prints, once, the time that the remaining steps will take, and a warning if too long.
 
         Args:
             seconds_per_step: as measured; None = not measured yet.
             steps: that remain.
             device: kind of the device.
+            offer: (seconds that remain) -> the fields of a smaller network, with its time; "" =
+                there is none.
         """
         if seconds_per_step is None:
             return
@@ -190,10 +198,11 @@ class Display:
         rate = f"{1 / seconds_per_step:.1f} steps/s" if fast else f"{seconds_per_step:.1f} s/step"
         self.note(f"{rate} here, so about {duration(left)} for the {steps:,} remaining steps")
         if left > TOO_SLOW_SECONDS:
+            offered = offer(left)
             self.note(
-                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, a "
-                "smaller network (--config.model.name=resnet32), or fewer epochs "
-                "(the config argument epochs=N).",
+                f"This machine ({device}) is too slow for this run: {duration(left)}. Use a GPU, "
+                "or fewer epochs (the config argument epochs=N)"
+                + (f", or a smaller network: {offered}" if offered else ""),
                 style="bold yellow",
             )
 

@@ -111,6 +111,17 @@ def all_faults(where: object, faults: Sequence[str]) -> DataError:
     return DataError(f"{where}: {len(faults)} faults{some}: {shown_faults}")
 
 
+def counted(count: float, one: str, many: str = "") -> str:
+    """Returns a number with its noun, such as "1 image" and "2,000 images".
+
+    Args:
+        count: may be a fraction, of epochs for example.
+        one: the noun for 1.
+        many: for any other number; "" = with an s.
+    """
+    return f"{count:,.10g} {one if count == 1 else many or f'{one}s'}"
+
+
 def nearest(value: object, names: Iterable[str]) -> str:
     """Returns the nearest of some names to a misspelt one, as the end of a message; "" if none."""
     near = difflib.get_close_matches(str(value)[:_SHOWN], list(names), 1)

@@ -3,15 +3,26 @@
 import argparse
 import os
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from purenoise_jax.runtime.console import show_error, show_traceback
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError, Stopped, exit_code
+from purenoise_jax.runtime.program_names import as_called
 from purenoise_jax.runtime.threads import exit_process
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of command-line arguments that raises errors as `ConfigError`."""
+    """A parser of command-line arguments that raises errors as `ConfigError`.
+
+    Its help names the programs as the user calls them.
+    """
+
+    def __init__(self, *, prog: str, **options: Any) -> None:
+        super().__init__(prog=as_called(prog), **options)
+
+    def format_help(self) -> str:
+        """Returns the help."""
+        return as_called(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raises the message as a `ConfigError`."""
@@ -41,7 +52,7 @@ def run_command(command: Callable[[], int], *, debug: bool, interrupted: str) ->
     except (PureNoiseError, OSError) as error:
         if debug:
             show_traceback()
-        show_error(f"error: {_message(error)}")
+        show_error(f"error: {as_called(_message(error))}")
         return exit_code(error)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from purenoise_jax.runtime.errors import StorageError
+from purenoise_jax.runtime.errors import ConfigError, StorageError
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
@@ -122,6 +122,47 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def check_output(path: Path, field: str) -> None:
+    """Refuses a path of a result that cannot become a file, before work is spent on the result.
+
+    Args:
+        path: of the file; it and the folders above it need not exist.
+        field: name of the option, in messages.
+
+    Raises:
+        ConfigError: a folder or something else that is no plain file has that name, or that of a
+            folder above it is one of a file.
+        StorageError: nothing can be written there.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{field}={path} is a folder; legal: the name of a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{field}={path} is not a plain file; legal: the name of a file")
+    there = next(folder for folder in path.parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise ConfigError(f"{field}={path}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"{field}={path}: no permission to write in {there}")
+
+
+@contextlib.contextmanager
+def folders_above(path: Path) -> Iterator[None]:
+    """Creates the missing folders above a file; they are removed again if the body fails.
+
+    Raises:
+        OSError: they cannot be created.
+    """
+    missing = [folder for folder in path.parents if not os.path.lexists(folder)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def create(folder: Path, name: str) -> tuple[Path, IO[bytes]]:

@@ -95,36 +95,62 @@ def cost_line(
         cores: of all processes.
         resizes: images are resized, so they can have another size.
     """
-    height, width, _ = image_shape
-    if images * height * width < FEWEST_PIXELS:
+    if images * image_shape[0] * image_shape[1] < FEWEST_PIXELS:
         return ""
-
-    def takes(candidate: Candidate) -> float:
-        pixels = candidate.side**2 or height * width
-        if candidate.model in PER_PIXEL:
-            each = pixels * PER_PIXEL[candidate.model]
-        else:
-            each = multiplications(model, image_shape) * pixels / (height * width)
-        return seconds(each, images, cores)
-
-    here = takes(Candidate(name, 0))
+    here = seconds(_each(Candidate(name, 0), name, model, image_shape), images, cores)
     if here <= LONG_SECONDS:
         return ""
     line = f"about {duration(here)} on {cores} CPU cores, measured once it trains"
+    offered = offer(name, model, image_shape, time=here, most=LONG_SECONDS, resizes=resizes)
+    return f"{line}; smaller: {offered}" if offered else line
+
+
+def offer(
+    name: str,
+    model: Any,
+    image_shape: tuple[int, int, int],
+    *,
+    time: float,
+    most: float,
+    resizes: bool,
+) -> str:
+    """Offers the largest of the cheaper networks that is fast enough, otherwise the cheapest.
+
+    Args:
+        name: of the network of a run.
+        model: see `cost_line`.
+        image_shape: (H, W, C).
+        time: seconds that the run takes.
+        most: seconds that it should take at most.
+        resizes: see `cost_line`.
+
+    Returns:
+        Its fields and its time; "" if no network is cheaper than that of the run.
+    """
+    here = _each(Candidate(name, 0), name, model, image_shape)
     best: tuple[float, Candidate] | None = None
     for candidate in _smaller(name, image_shape[0] if resizes else 0):
-        time = takes(candidate)
-        if best is None or time < best[0]:
-            best = time, candidate
-        if time <= LONG_SECONDS:
+        takes = time * _each(candidate, name, model, image_shape) / here
+        if best is None or takes < best[0]:
+            best = takes, candidate
+        if takes <= most:
             break
-    if best is None or best[0] >= here:
-        return line
-    time, chosen = best
+    if best is None or best[0] >= time:
+        return ""
+    takes, chosen = best
     fields = f"--config.model.name={chosen.model}"
     if chosen.side:
         fields += f" --config.data.image_size={chosen.side}"
-    return f"{line}; smaller: {fields}, about {duration(time)}, in a workdir of its own"
+    return f"{fields}, about {duration(takes)}, in a workdir of its own"
+
+
+def _each(candidate: Candidate, name: str, model: Any, image_shape: tuple[int, int, int]) -> float:
+    """Multiplications for an image; a network that is in no table is that of the run, `name`."""
+    height, width, _ = image_shape
+    pixels = candidate.side**2 or height * width
+    if candidate.model in PER_PIXEL:
+        return pixels * PER_PIXEL[candidate.model]
+    return multiplications(model, image_shape) * pixels / (height * width)
 
 
 def _smaller(name: str, side: int) -> list[Candidate]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.runtime.console import class_counts_line, phases_line
+from purenoise_jax.runtime.errors import counted
 from purenoise_jax.runtime.threads import cores
 from purenoise_jax.training import metrics, probabilities
 from purenoise_jax.training.accumulators import EpochMetrics
@@ -104,7 +105,7 @@ def header_lines(
         "images": images_line(options, experiment.training.stats.image_shape),
         "fingerprint": experiment.training.fingerprint,
         "phases": phases_line(starts, steps),
-        "length": f"{options.num_epochs} epochs of {steps:,} steps, "
+        "length": f"{counted(options.num_epochs, 'epoch')} of {counted(steps, 'step')}, "
         f"{options.num_epochs * steps:,} in all, {options.batch_size} images a step",
         "rate": rate_line(experiment.rates),
         **({"time": cost} if cost else {}),
@@ -209,7 +210,7 @@ def split_line(class_counts: np.ndarray, class_names: Sequence[str], rule: str) 
         rule: by which they were held out of the training images; "" = they were not.
     """
     without = [class_names[k] for k in np.flatnonzero(class_counts == 0).tolist()]
-    line = f"{int(class_counts.sum()):,} images{' held out, ' if rule else ''}{rule}"
+    line = counted(int(class_counts.sum()), "image") + (f" held out, {rule}" if rule else "")
     if not without:
         return line
     more = f" and {len(without) - 10} more" if len(without) > 10 else ""

@@ -222,8 +222,8 @@ def _from_weights(
 
 def _with_other_data(workdir: Path) -> str:
     return (
-        "other images are another run: a new workdir with "
-        f"--config.init_from={workdir} --config.init_epoch=0 starts it with the network of this one"
+        f"a new workdir with --config.init_from={workdir} --config.init_epoch=0 starts with its "
+        "network, and the images that it was trained with continue it"
     )
 
 

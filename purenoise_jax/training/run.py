@@ -13,7 +13,7 @@ from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.data.feed import ReadAhead
 from purenoise_jax.data.rows import Rows
 from purenoise_jax.runtime import files, multihost
-from purenoise_jax.runtime.console import Display
+from purenoise_jax.runtime.console import TOO_SLOW_SECONDS, Display
 from purenoise_jax.runtime.numerics import numeric_settings
 from purenoise_jax.runtime.preemption import PreemptionHandler
 from purenoise_jax.training import records
@@ -21,6 +21,7 @@ from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.bad_images import BadImages
 from purenoise_jax.training.best import Best
 from purenoise_jax.training.compile_steps import CompiledSteps, compile_steps
+from purenoise_jax.training.cost import offer
 from purenoise_jax.training.experiment import Experiment, Phase
 from purenoise_jax.training.metric_writer import METRICS, MetricsWriter, read_metrics
 from purenoise_jax.training.metrics import TRAINING_SET
@@ -215,11 +216,24 @@ class TrainingRun:
         self._timer.tick(self._count)
         self._count = count
         left = self._total_steps - self.step
-        self._display.estimate_once(self._timer.seconds_per_step, left, self._device.device_kind)
+        self._display.estimate_once(
+            self._timer.seconds_per_step, left, self._device.device_kind, self._smaller
+        )
         self._display.advance(self.step, self._timer.images_per_second)
         within_epoch = self.step % self._steps_per_epoch
         if within_epoch and _is_due(self.step, self._options.checkpoint_every_steps):
             self.save()
+
+    def _smaller(self, left: float) -> str:
+        """Offers a smaller network to a run that has more seconds left than it should."""
+        return offer(
+            self._options.model,
+            self.experiment.model,
+            self.experiment.training.stats.image_shape,
+            time=left,
+            most=TOO_SLOW_SECONDS,
+            resizes=self._options.image_size > 0,
+        )
 
     def end_epoch(self, epoch: int, phase: Phase) -> None:
         """Evaluates, records and saves, each where it is due after an epoch."""

@@ -2,11 +2,8 @@
 
 import ast
 import json
-import os
 import shutil
 import subprocess
-import sys
-import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -19,6 +16,7 @@ from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import write_npz
 from tests.trees import TREES
+from tests.wheels import build, environment
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -123,15 +121,6 @@ def test_config_files_import_only_installed_modules():
     assert common is parts
 
 
-def build(source: Path, target: Path, *what: str) -> Path:
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", *what, "-d", str(target)],
-        cwd=source, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    (made,) = target.iterdir()
-    return made
-
-
 def contents(wheel: Path) -> dict[str, int]:
     return {file.filename: file.CRC for file in zipfile.ZipFile(wheel).infolist()}
 
@@ -148,28 +137,6 @@ def test_launch_imports_nothing_of_a_checkout():
                 continue
             tops = {name.partition(".")[0] for name in names}
             assert not tops & {"launch", "configs", "benchmarks", "tests"}, path
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    return build(ROOT, tmp_path_factory.mktemp("wheel"), "-t", "wheel")
-
-
-@pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """The programs of an environment with the wheel, which also sees this one's packages."""
-    folder = tmp_path_factory.mktemp("installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    programs = folder / "bin"
-    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
-    here = sysconfig.get_paths()
-    Path(paths["purelib"], "here.pth").write_text(f"{here['purelib']}\n{here['platlib']}\n")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python",
-         str(programs / "python"), "install", "--no-deps", "--no-index", str(wheel)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    return programs
 
 
 def test_the_wheel_has_all_its_files_within_its_own_package(wheel):
@@ -201,13 +168,11 @@ def test_a_wheel_built_from_the_source_archive_is_the_same(wheel, tmp_path):
 @pytest.mark.slow
 def test_an_installed_wheel_has_the_programs_of_launch(installed, tmp_path):
     """Two runs in processes of their own, started by name within the package."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
 
     def call(*arguments):
         return subprocess.run(
             [str(installed / "purenoise-jax"), *arguments],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240,
         )  # fmt: skip
 
     listed = call("reproduce", "main", "--dry-run", "--quick")
@@ -223,13 +188,10 @@ def test_an_installed_wheel_has_the_programs_of_launch(installed, tmp_path):
 
 @pytest.mark.slow
 def test_an_installed_wheel_trains_from_an_empty_folder(installed, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
-
     def call(*command):
         done = subprocess.run(
             [str(installed / command[0]), *command[1:], "--workdir=run", *NO_REPORT],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout

@@ -169,7 +169,7 @@ def test_images_that_two_splits_share_are_counted():
         test_images=np.concatenate([IMAGES[:1], 255 - IMAGES[1:4]]),
     )  # fmt: skip
     (line,) = make(twice, profile="natural").shared
-    assert line.startswith("1 of 4 test images are training images"), "of which there are two"
+    assert line.startswith("1 of 4 test images is a training image too"), "of which there are two"
     other = dataclasses.replace(DATASET, test_images=255 - IMAGES[:4])
     assert make(other, profile="natural").shared == ()
     val = dataclasses.replace(
@@ -177,7 +177,7 @@ def test_images_that_two_splits_share_are_counted():
     )
     lines = make(val, profile="natural").shared
     assert [line[:48] for line in lines] == [
-        "1 of 3 validation images are training images too"[:48],
+        "1 of 3 validation images is a training image too,"[:48],
         "2 of 3 validation images are test images too, wi",
     ]
 

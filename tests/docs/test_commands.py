@@ -83,7 +83,7 @@ def start_processes(arguments):
 
 
 def install(arguments):
-    (extras,) = re.findall(r"^install -e \.(?:\[([\w,]+)\])?$", " ".join(arguments))
+    (extras,) = re.findall(r"^install (?:-e )?\.(?:\[([\w,]+)\])?$", " ".join(arguments))
     assert set(filter(None, extras.split(","))) <= set(EXTRAS)
 
 

@@ -1,9 +1,11 @@
 """Exported networks: what they compute, their descriptions and model cards."""
 
+import errno
 import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.export
@@ -151,8 +153,32 @@ def test_an_export_that_differs_from_the_run_is_not_written(classifier, tmp_path
     assert not (tmp_path / "out").exists()
     with pytest.raises(StorageError, match="up to nan"):
         agreement.largest_difference(classifier, lambda images: np.full((len(images), 4), np.nan))
-    with pytest.raises(StorageError, match=r"shape \[1, 3\] for 1 images"):
+    with pytest.raises(StorageError, match=r"shape \[1, 3\] for 1 image,"):
         agreement.largest_difference(classifier, lambda images: np.zeros((len(images), 3)))
+
+
+@pytest.mark.parametrize("taken", ["model.onnx", "model.onnx.json", "model.onnx.md"])
+def test_an_export_is_refused_whole_before_work_if_a_folder_has_the_name_of_a_file(
+    taken, tmp_path, capsys
+):
+    (tmp_path / taken).mkdir()
+    arguments = ["no run", "--to", "onnx", "--out", str(tmp_path / "model.onnx")]
+    assert command.main(arguments) == 2
+    assert f"error: --out={tmp_path}/{taken} is a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [taken]
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing_behind(classifier, tmp_path, monkeypatch):
+    def full(self, target):
+        if str(target).endswith(".safetensors.md"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(self, target)
+
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write.export(classifier, "safetensors", tmp_path / "a/b/model.safetensors")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_class_that_cannot_occur_has_no_probability(finished, tmp_path):
@@ -169,7 +195,7 @@ def test_the_command_writes_three_files(finished, tmp_path, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[:3] == [str(out), f"{out}.json", f"{out}.md"] and "agrees with the run" in shown[3]
     card = (tmp_path / "model.safetensors.md").read_text()
-    assert "trained for 1 epochs (erm from epoch 0)" in card
+    assert "trained for 1 epoch (erm from epoch 0)" in card
     assert command.main([*arguments[:2], "pickle"]) == 2
     assert "invalid choice: 'pickle'" in capsys.readouterr().err
 

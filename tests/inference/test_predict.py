@@ -2,18 +2,24 @@
 
 import csv
 import io
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import purenoise_jax
 from purenoise_jax import predict
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists
 from purenoise_jax.inference import predict_files
+from purenoise_jax.inference.listed_images import list_images
 from purenoise_jax.inference.prediction_table import Tally
+from purenoise_jax.inference.trained import load_trained
 from purenoise_jax.training.intervals import bootstrap
 from purenoise_jax.training.metrics import ClassResults
 from tests.encoded import png16
+from tests.tiny_run import changed
 
 
 def rows_of(text):
@@ -123,7 +129,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(finished, table, tmp_
     assert len(lines) == 2 and any("10.png: cannot be read as an image" in line for line in lines)
     assert any("scan.heic: has no supported format" in line for line in lines)
     assert "dangling.png: cannot be read (No such file or directory)" in err
-    assert err.splitlines()[-1] == "error: 4 images could not be read; the table has all others"
+    assert err.splitlines()[-1] == "error: 4 images were left out; the table has all others"
 
 
 def test_without_a_readable_image_there_is_no_table(table, tmp_path):
@@ -182,14 +188,22 @@ def test_without_a_file_the_table_is_printed(finished, capsys):
     assert predict.main([str(finished.run.path), str(path), "--epoch", "1"]) == 0
     printed = capsys.readouterr()
     (row,) = rows_of(printed.out)
-    assert row["path"] == str(path) and "1 images" in printed.err
+    assert row["path"] == str(path) and printed.err.startswith("1 image;")
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--top", "-1"], 2, "--top=-1 is not legal"),
-        (["--prior", "nowhere.csv"], 5, "nowhere.csv: No such file"),
+        (
+            ["--prior", "unifrom"],
+            2,
+            "prior=unifrom: there is no such file; legal: uniform, train, or a CSV file; did you "
+            "mean 'uniform'?",
+        ),
+        (["--costs", "nowhere.csv"], 2, "costs=nowhere.csv: there is no such file; legal: a CSV"),
+        (["--costs", "."], 2, "costs=.: is a folder; legal: a CSV file"),
+        (["--temperature", "fited"], 2, "or fitted; did you mean 'fitted'?"),
         (["--epoch", "9"], 4, "has no checkpoint after epoch 9"),
         (["--wrong"], 2, "see --help"),
     ],
@@ -203,9 +217,14 @@ def test_a_wrong_argument_is_one_line(finished, capsys, arguments, code, message
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"file,label\nx.png,0\n", "wanted a column 'path'; its columns: 'file', 'label'"),
+        (
+            "a.csv",
+            b"file,label\nx.png,0\n",
+            "wanted one column 'path'; its columns: 'file', 'label'",
+        ),
+        ("a.csv", b"path,label\n", "a.csv: lists no image"),
         ("a.csv", b"path,label\nx.png,cat\n", "line 2: 'cat' is no class of the run"),
-        ("a.csv", b'path\n"x', "no CSV table"),
+        ("a.csv", b'path\n"x', "a.csv, line 2: unexpected end of data"),
         ("a.npz", b"PK", "cannot be read as .npz"),
     ],
 )
@@ -213,6 +232,100 @@ def test_a_damaged_list_is_named(table, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     code, rows, err = table(tmp_path / name)
     assert code == 3 and rows is None and message in err
+
+
+def test_the_folder_of_the_table_is_created_and_only_for_a_table(finished, tmp_path, capsys):
+    out, run = tmp_path / "a/b/c.csv", str(finished.run.path)
+    assert predict.main([run, str(tmp_path / "gone.png"), "--out", str(out)]) == 3
+    assert not (tmp_path / "a").exists()
+    one = next(finished.folder.rglob("*.png"))
+    assert predict.main([run, str(one), "--out", str(out)]) == 0
+    assert len(rows_of(out.read_text())) == 1 and [*out.parent.iterdir()] == [out]
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name, fault in (
+        ("", " is a folder; legal: the name of a file"),
+        ("pipe", " is not a plain file"),
+        ("file/a.csv", f": {tmp_path}/file is not a folder"),
+    ):
+        assert predict.main(["no run", "no images", "--out", f"{tmp_path}/{name}"]) == 2
+        assert capsys.readouterr().err == f"error: --out={tmp_path / name}{fault}" + (
+            "; legal: the name of a file\n" if name == "pipe" else "\n"
+        )
+
+
+def test_faults_of_the_rows_of_a_table_are_named_and_the_other_rows_are_classified(
+    finished, table, tmp_path
+):
+    files = sorted(finished.folder.rglob("*.png"))[:3]
+    lines = ["label,path", f"0,{files[0]}", f"cat,{files[1]}", "1,", "2,a, b.png", f"1,{files[1]}"]
+    lines += [f"0,{files[0]}\0", "0,~nobody here/a.png", f" 02 , {files[2]}", "3,gone.png"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    code, rows, err = table(tmp_path / "list.csv")
+    assert code == 3
+    assert [row["path"] for row in rows] == [*map(str, files)]
+    assert [row["label"] for row in rows] == ["0", "1", "2"]
+    for fault in (
+        "list.csv, line 3: 'cat' is no class of the run",
+        "list.csv, line 4: '' is no path",
+        "list.csv, line 5: has 3 cells, but 2 columns",
+        "0' is no path",
+        "there is no user 'nobody here'",
+        "gone.png: cannot be read (No such file or directory)",
+    ):
+        assert sum(fault in line for line in err.splitlines()) == 1, err
+    assert err.splitlines()[-1] == "error: 6 images were left out; the table has all others"
+
+
+def test_a_table_of_predictions_can_be_classified_again(finished, table, tmp_path, monkeypatch):
+    """Its paths are as they were given: relative to the working folder, wherever the table lies."""
+    shutil.copytree(finished.folder, tmp_path / "here/photos")
+    monkeypatch.chdir(tmp_path / "here")
+    code, rows, _ = table("photos")
+    assert code == 0 and rows[0]["path"].startswith("photos/")
+    code, again, err = table(tmp_path / "predictions.csv")
+    assert code == 0 and again == rows, err
+    # Of two files it is the one in the folder of the table.
+    shutil.copytree(finished.folder, tmp_path / "photos")
+    assert {row["path"] for row in table(tmp_path / "predictions.csv")[1]} == {
+        str(tmp_path / row["path"]) for row in rows
+    }
+
+
+def test_a_table_may_be_made_as_the_lists_of_the_run(tmp_path):
+    lists = Lists(path_column="id", label_column="cat, dog", path_suffix=".png", path_parts=2)
+    (tmp_path / "root/a").mkdir(parents=True)
+    for name in ("1", "2", "3"):
+        (tmp_path / f"root/a/{name}.png").touch()
+    (tmp_path / "test.csv").write_text(
+        "id,dog,cat\nold/a/1,1,-1\nold/a/2,-1,1\nold/a/3,1,1\nold/a/4,0,2\n"
+    )
+    listed, faults = list_images([tmp_path / "test.csv"], ("cat", "dog"), lists, tmp_path / "root")
+    folder = tmp_path / "root/a"
+    assert [(each.path, each.label) for each in listed] == [
+        (str(folder / "1.png"), "dog"), (str(folder / "2.png"), "cat"), (str(folder / "3.png"), ""),
+    ]  # fmt: skip
+    assert faults == [f"{tmp_path}/test.csv, line 5: '2' is none of 1, 0 and -1"]
+    # A table of predictions has the usual columns, and whole names.
+    (tmp_path / "own.csv").write_text("path,label\nroot/a/1.png,dog\n")
+    (one,), faults = list_images([tmp_path / "own.csv"], ("cat", "dog"), lists, None)
+    assert (one.path, one.label, faults) == (str(folder / "1.png"), "dog", [])
+
+
+def test_a_run_tells_how_its_lists_are_made(finished):
+    usual, listing = (
+        load_trained(each)
+        for each in (
+            finished.run,
+            changed(finished.run, **{"data.source": "list", "data.label_column": "grade"}),
+        )
+    )
+    assert usual.lists == NO_LISTS and usual.lists_root is None
+    assert listing.lists.label_column == "grade"
+    assert listing.lists_root == Path(finished.run.config.data.path)
 
 
 def test_an_npz_may_have_images_without_labels(finished, table, tmp_path):

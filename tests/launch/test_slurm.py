@@ -159,7 +159,7 @@ def test_a_comparison_is_submitted_and_its_table_made_when_the_runs_are_done(
 
     try:
         submitted = command(*SUBMIT, "--jobs=1")
-        assert len(re.findall(r"array \d+: 1 runs", submitted)) == 2
+        assert len(re.findall(r"array \d+: 1 run", submitted)) == 2
         assert "nothing to submit" in command(*SUBMIT)
         wait_until(lambda: "2 runs: 2 done" in command("--status"), tmp_path)
         command("--only-table")

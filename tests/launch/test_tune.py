@@ -408,7 +408,7 @@ def test_a_search_on_digits_never_evaluates_a_test_image(tmp_path, monkeypatch, 
     shown = capsys.readouterr().out
     # The test set has 400 images; a fold of the training images has far fewer.
     assert len(given) == 3 and max(given) < 100
-    assert "2 trials of 1 epochs, then 1 trial of 2 epochs: 4 epochs" in shown
+    assert "2 trials of 1 epoch, then 1 trial of 2 epochs: 4 epochs" in shown
     for path in (tmp_path / "out").rglob("summary.json"):
         summary = read_json(path)
         assert summary["shown"] == "val" and summary["test_accuracy"] is None

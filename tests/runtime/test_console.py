@@ -56,6 +56,9 @@ def test_a_run_that_would_take_too_long_is_reported_once():
     assert "too slow" not in shown((0.01, 1000, "H100"))
     text = shown((30.0, 19400, "cpu"))
     assert "30.0 s/step here, so about 6 d 17 h" in text and text.count("cpu) is too slow") == 1
+    assert "network" not in text
+    text = shown((30.0, 19400, "cpu", lambda left: f"fields, {left:.0f}"))
+    assert text.endswith("(the config argument epochs=N), or a smaller network: fields, 582000\n")
 
 
 def test_an_inactive_display_writes_nothing(capsys):

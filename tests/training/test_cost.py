@@ -83,6 +83,24 @@ def test_images_become_smaller_where_no_network_is_small_enough():
     assert "smaller" not in line("resnet10", 128, 1e8, resizes=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "offered"),
+    [
+        ("resnet50", 224, "resnet10"),
+        ("resnet10", 224, "resnet10 --config.data.image_size=128"),
+        ("resnet32", 32, "resnet8"),
+        ("resnet8", 32, None),
+    ],
+)
+def test_a_network_that_is_offered_is_cheaper_than_that_of_the_run(name, side, offered):
+    day = 86400.0
+    text = cost.offer(name, None, (side, side, 3), time=3 * day, most=day, resizes=True)
+    if offered is None:
+        assert text == ""
+    else:
+        assert text.startswith(f"--config.model.name={offered}, about ")
+
+
 def test_a_network_of_no_table_is_traced():
     text = line("own", 8, 1e14, model=Small(), resizes=False)
     assert text.startswith(f"about {duration(3 * 894 * 1e14 / 4e10)} on")

@@ -95,7 +95,7 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
             others = _others(root, field, {train, test}) if field else ""
             raise DataError(f"{root / split}: there is no such folder{others}")
         folders[split] = _class_folders(root / split)
-        faults[split] = stray_images(root / split)
+        faults[split] = stray_images(root / split, root)
         found, classes = {*folders[split]}, {*folders[train]}
         if found - classes:
             only = {train: classes - found, split: found - classes}
@@ -107,7 +107,7 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
         for name, folder in folders[split].items():
             if name not in labels:
                 continue
-            images, more = images_of_class(folder, may_be_empty=split != train)
+            images, more = images_of_class(folder, root, may_be_empty=split != train)
             files[split] += [(image, labels[name]) for image in images]
             faults[split] += more
         if not (files[split] or faults[split] or mistakes):
@@ -134,9 +134,9 @@ def _one_split(root: pathlib.Path) -> FileSplits:
     """Lists the files of a folder of class folders."""
     folders = _class_folders(root)
     files: list[tuple[pathlib.Path, int]] = []
-    faults = stray_images(root)
+    faults = stray_images(root, root)
     for label, folder in enumerate(folders.values()):
-        images, more = images_of_class(folder)
+        images, more = images_of_class(folder, root)
         files += [(image, label) for image in images]
         faults += more
     splits, named = {"train": files}, {"train": faults}

@@ -7,7 +7,7 @@ names, or a fault. The lists are in docs/data.md.
 import os
 import pathlib
 
-from purenoise_jax.runtime.errors import DataError
+from purenoise_jax.runtime.errors import DataError, counted
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Suffixes of texts, tables and annotations, which are often stored beside images.
@@ -28,29 +28,35 @@ def is_class_folder(entry: pathlib.Path) -> bool:
     return not _is_ignored(entry.name) and entry.is_dir()
 
 
-def stray_images(split: pathlib.Path) -> list[str]:
-    """Returns the faults of the files beside the class folders of a split."""
+def stray_images(split: pathlib.Path, root: pathlib.Path) -> list[str]:
+    """Returns the faults of the files beside the class folders of a split.
+
+    Args:
+        split: folder of the split.
+        root: folder of the data set, below which faults name the files.
+    """
     faults = []
     for entry in _entries(split):
         if _is_folder(entry):
             continue
         fault = _fault(entry) or "lies in no class folder"
-        faults.append(f"{split.name}/{entry.name}: {fault}")
+        faults.append(f"{_place(split / entry.name, root)}: {fault}")
     return faults
 
 
 def images_of_class(
-    folder: pathlib.Path, may_be_empty: bool = False
+    folder: pathlib.Path, root: pathlib.Path, may_be_empty: bool = False
 ) -> tuple[list[pathlib.Path], list[str]]:
     """Lists the images of one class.
 
     Args:
-        folder: `<split>/<class>`.
+        folder: of the class.
+        root: folder of the data set, below which faults name the files.
         may_be_empty: it is no fault that there are none.
 
     Returns:
         The files to read, sorted by name, and the faults of the others, each one line that begins
-        with the path below the data set's folder.
+        with the path below `root`.
 
     Raises:
         DataError: the folder cannot be listed.
@@ -60,13 +66,12 @@ def images_of_class(
         is_folder = _is_folder(entry)
         fault = _nested(entry) if is_folder else _fault(entry)
         if fault:
-            faults.append(f"{folder.parent.name}/{folder.name}/{entry.name}: {fault}")
+            faults.append(f"{_place(folder / entry.name, root)}: {fault}")
         elif not is_folder:
             files.append(folder / entry.name)
     if not files and not faults and not may_be_empty:
         faults.append(
-            f"{folder.parent.name}/{folder.name}: holds no {', '.join(SUFFIXES[:-1])} or "
-            f"{SUFFIXES[-1]} files"
+            f"{_place(folder, root)}: holds no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files"
         )
     return files, faults
 
@@ -99,6 +104,10 @@ def images_below(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
         else:
             files.append(path)
     return files, faults
+
+
+def _place(path: pathlib.Path, root: pathlib.Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
@@ -149,7 +158,7 @@ def _nested(folder: os.DirEntry[str]) -> str:
     if not count:
         return ""
     return (
-        f"is a folder with {count} files, which are not read; move them up into the class folder, "
+        f"is a folder with {counted(count, 'file')}, not read; move them up into the class folder, "
         "or make it a class folder"
     )
 

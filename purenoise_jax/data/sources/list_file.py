@@ -31,6 +31,8 @@ def read_rows(
     path_column: str,
     label_columns: tuple[str, ...],
     group_column: str = "",
+    *,
+    needs_labels: bool = True,
 ) -> tuple[list[Row], list[str]]:
     """Reads all rows of a list.
 
@@ -44,13 +46,15 @@ def read_rows(
         label_columns: of a table: one that holds the label, or several attributes, which are 1 if
             an image has them, otherwise 0 or -1.
         group_column: of a table; "" = there are no groups.
+        needs_labels: otherwise a table need not have these columns, and images with none or several
+            of the attributes are kept; their label is "".
 
     Returns:
         The rows, and one line for each fault.
     """
     text = content.decode("utf-8-sig", "surrogateescape")
     if is_table:
-        return _read_table(text, path_column, label_columns, group_column)
+        return _read_table(text, path_column, label_columns, group_column, needs_labels)
     if group_column:
         return [], [f"data.group_column={group_column} needs a table, whose name ends with .csv"]
     rows, faults = [], []
@@ -65,13 +69,19 @@ def read_rows(
 
 
 def _read_table(
-    text: str, path_column: str, label_columns: tuple[str, ...], group_column: str
+    text: str,
+    path_column: str,
+    label_columns: tuple[str, ...],
+    group_column: str,
+    needs_labels: bool,
 ) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     faults: list[str] = []
     table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip() for name in next(table, [])]
+        if not (needs_labels or {*header}.issuperset(label_columns)):
+            label_columns = ()
         wanted = (path_column, *label_columns, *([group_column] if group_column else []))
         for name in wanted:
             if header.count(name) != 1:
@@ -87,7 +97,7 @@ def _read_table(
                     f"line {table.line_num}: has {len(cells)} cells, but {len(header)} columns"
                 )
                 continue
-            values = [cells[i].strip() for i in labels]
+            values = [cells[i].strip() for i in labels] if labels else [""]
             if len(values) > 1:
                 odd = [value for value in values if value not in _ATTRIBUTES]
                 if odd:
@@ -96,7 +106,9 @@ def _read_table(
                 pairs = zip(label_columns, values, strict=True)
                 values = [name for name, value in pairs if _ATTRIBUTES[value]]
                 if len(values) != 1:
-                    continue
+                    if needs_labels:
+                        continue
+                    values = [""]
             of_group = cells[group].strip() if group_column else ""
             if group_column and not of_group:
                 faults.append(f"line {table.line_num}: column {group_column!r} is empty")

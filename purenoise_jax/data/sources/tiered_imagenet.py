@@ -153,8 +153,8 @@ def _in_folders(root: pathlib.Path, splits: Sequence[str]) -> tuple[list[_Class]
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder")
     classes = [
-        _Class(folder.name, name, *images_of_class(folder / name))
+        _Class(folder.name, name, *images_of_class(folder / name, root))
         for folder in folders
         for name in sorted(entry.name for entry in folder.iterdir() if is_class_folder(entry))
     ]
-    return classes, [fault for folder in folders for fault in stray_images(folder)]
+    return classes, [fault for folder in folders for fault in stray_images(folder, root)]

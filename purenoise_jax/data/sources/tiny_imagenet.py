@@ -59,10 +59,10 @@ def tiny_imagenet_files(path: str) -> FileSplits:
         if not (train / wnid / "images").is_dir():
             faults["train"].append(f"train/{wnid}/images: there is no such folder")
             continue
-        found, more = images_of_class(train / wnid / "images")
+        found, more = images_of_class(train / wnid / "images", root)
         files["train"] += [(file, label) for file in found]
         faults["train"] += more
-    there, more = images_of_class(images)
+    there, more = images_of_class(images, root)
     faults["val"] += more
     labels = {wnid: label for label, wnid in enumerate(classes)}
     seen: set[str] = set()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
-from purenoise_jax.runtime.errors import StorageError
+from purenoise_jax.runtime.errors import StorageError, counted
 
 BATCHES = (1, 7, 33)
 # Of two probabilities. Programs that fuse operations in another way round in another way.
@@ -37,8 +37,8 @@ def largest_difference(
         expected, seen = classifier.probabilities(images), np.asarray(exported(images))
         if seen.shape != expected.shape:
             raise StorageError(
-                f"the export gives probabilities of shape {list(seen.shape)} for {size} images, "
-                f"and the run {list(expected.shape)}"
+                f"the export gives probabilities of shape {list(seen.shape)} for "
+                f"{counted(size, 'image')}, and the run {list(expected.shape)}"
             )
         found.append(float(np.abs(seen - expected).max()))
     largest = float(np.max(found))

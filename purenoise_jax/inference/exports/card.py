@@ -11,7 +11,7 @@ import numpy as np
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.inference.trained import Trained
 from purenoise_jax.runtime.console import SPLITS
-from purenoise_jax.runtime.errors import harmless
+from purenoise_jax.runtime.errors import counted, harmless
 from purenoise_jax.training.intervals import Interval, bootstrap
 from purenoise_jax.training.metrics import FEW, ClassResults
 
@@ -55,8 +55,8 @@ def _network(trained: Trained, description: Mapping[str, Any], agreement: float)
         f"{' + '.join(methods)} from epoch {start}" for start, methods in trained.phases
     )
     return (
-        f"{model.name} with {model.norm}, trained for {trained.epoch:g} epochs ({phases}) by "
-        f"purenoise_jax {made['purenoise-jax']} (JAX {made['jax']}). Exported as "
+        f"{model.name} with {model.norm}, trained for {counted(trained.epoch, 'epoch')} ({phases}) "
+        f"by purenoise_jax {made['purenoise-jax']} (JAX {made['jax']}). Exported as "
         f"{description['kind']}, sha256 `{description['sha256']}`. On random images its "
         f"probabilities differ by at most {agreement:.1e} from those of the run."
     )
@@ -79,8 +79,8 @@ def _use(description: Mapping[str, Any]) -> str:
 def _data(trained: Trained, description: Mapping[str, Any]) -> str:
     counts, run = trained.class_counts, description["run"]
     return (
-        f"{counts.sum():,} images of {len(counts):,} classes, from {counts.max():,} to "
-        f"{counts.min():,} a class. Fingerprint of the choice of images: "
+        f"{counted(int(counts.sum()), 'image')} of {len(counts):,} classes, from {counts.max():,} "
+        f"to {counts.min():,} a class. Fingerprint of the choice of images: "
         f"`{run['dataset_fingerprint']}`; of their content: `{run['dataset_content']}`."
     )
 

@@ -1,5 +1,6 @@
 """Writes an export, its description and its model card, once the export agrees with the run."""
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from purenoise_jax.inference.exports import onnx, stablehlo, weights
 from purenoise_jax.inference.exports.agreement import largest_difference
 from purenoise_jax.inference.exports.card import card
 from purenoise_jax.inference.exports.describe import beside, described
-from purenoise_jax.runtime.files import write_atomically
+from purenoise_jax.runtime.files import check_output, folders_above, replacing
 
 Reader = Callable[[np.ndarray], np.ndarray]
 
@@ -81,19 +82,43 @@ def export(classifier: Classifier, kind: str, path: Path) -> Written:
         path: of the file.
 
     Raises:
-        ConfigError: a package is missing, or the kind cannot hold what the method does.
+        ConfigError: a package is missing, the kind cannot hold what the method does, or a folder
+            has the name of one of the files.
         StorageError: the export does not agree with the run.
         OSError: a file cannot be written.
     """
+    check_paths(path)
     made = KINDS[kind]
     content = made.serialized(classifier)
     description = described(classifier, kind, content) | made.more(classifier)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     difference = largest_difference(classifier, made.reader(content, json.loads(text)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = path, beside(path, ".json"), beside(path, ".md")
-    write_atomically(files[1], text)
-    write_atomically(files[2], card(classifier, description, difference))
-    # Last, because its presence says that the others are there.
-    write_atomically(files[0], content)
+    texts = text, card(classifier, description, difference)
+    # Files get their names from the last to the first. The export is the last one that does,
+    # because its presence says that the others are there.
+    contents = [content, *(part.encode("utf-8", "backslashreplace") for part in texts)]
+    files = _files(path)
+    with folders_above(path), contextlib.ExitStack() as opened:
+        for file, part in zip(files, contents, strict=True):
+            opened.enter_context(replacing(file)).write(part)
     return Written(files, difference)
+
+
+def check_paths(path: Path, field: str = "path") -> None:
+    """Refuses a path that an export or a file beside it cannot be written to.
+
+    Args:
+        path: of the export.
+        field: name of the option, in messages.
+
+    Raises:
+        ConfigError: see `files.check_output`.
+        StorageError: nothing can be written there.
+    """
+    for file in _files(path):
+        check_output(file, field)
+
+
+def _files(path: Path) -> tuple[Path, Path, Path]:
+    """The export, its description and its card."""
+    return path, beside(path, ".json"), beside(path, ".md")

@@ -165,7 +165,7 @@ def odd_entry(root: pathlib.Path, kind: str) -> str:
     if kind == "deeper, by a link":
         (root / "train/cat/more").mkdir()
         (root / "train/cat/more/link").symlink_to(root / "train")
-        return "train/cat/more: is a folder with 1 files"
+        return "train/cat/more: is a folder with 1 file, not read"
     if kind == "no class":
         save(root, "train/a.png", pixels(1))
         return "train/a.png: lies in no class folder"
@@ -216,6 +216,19 @@ def test_one_message_has_all_faults(root: pathlib.Path) -> None:
         load_folder(name="", path=str(root))
     assert str(refusal.value).count(": is a link to") == 4
     assert len(str(refusal.value)) < 1000
+
+
+def test_the_faults_of_class_folders_have_one_base(root: pathlib.Path) -> None:
+    (root / "train/cat/l.png").symlink_to("nowhere")
+    (root / "train/b.svg").write_bytes(b"x")
+    (root / "train/dog/a.PNG").write_bytes(b"damaged")
+    (root / "train/owl").mkdir()
+    with pytest.raises(DataError) as refusal:
+        load_folder(name="", path=str(root / "train"))
+    head, *faults = str(refusal.value).replace("4 faults: ", "4 faults; ").split("; ")
+    assert head == f"{root}/train: 4 faults"
+    places = [fault.partition(":")[0] for fault in faults]
+    assert {"b.svg", "cat/l.png", "dog/a.PNG", "owl"} <= {*places}
 
 
 def test_splits_of_other_names(root: pathlib.Path) -> None:
@@ -364,7 +377,7 @@ def test_a_folder_of_class_folders_is_a_training_set(root: pathlib.Path) -> None
     assert dataset.class_names == ("cat", "dog") and dataset.val_images is None
     assert dataset.test_images.shape == (0, 6, 6, 3)
     save(root, "train/a.png", pixels(1))
-    with pytest.raises(DataError, match=r"train/a\.png: lies in no class folder"):
+    with pytest.raises(DataError, match=r"train: a\.png: lies in no class folder"):
         load_folder(name="", path=str(root / "train"))
 
 

@@ -21,7 +21,7 @@ BAD = {
     "train/a/notes.heic": "has no supported format",
     "train/b/link.png": "is a link to nowhere, which does not exist",
     "train/more.png": "lies in no class folder",
-    "train/c/inner": "is a folder with 1 files",
+    "train/c/inner": "is a folder with 1 file, not read",
     "test/c/cut.jpg": "cannot be read as an image",
     "test/b/0.txt.png": "cannot be read as an image",
 }
