@@ -2,14 +2,26 @@
 
 import dataclasses
 import hashlib
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
+from purenoise_jax.data.manifest import (
+    NO_TIME,
+    Entries,
+    Entry,
+    Manifest,
+    Splits,
+    find_manifest,
+)
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded, decode_image
 from purenoise_jax.runtime.files import read_bytes
 from purenoise_jax.runtime.threads import in_order
+
+# In nanoseconds; FAT counts two seconds.
+_RESOLUTION = 2_000_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +48,10 @@ class Files:
 def manifest_of_files(
     root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
 ) -> Manifest:
-    """Returns the manifest that is kept, or makes one if there are files that it does not list.
+    """Returns the manifest that is kept if it lists these files, each with its size and time.
 
-    Files that are gone or have another size stay listed, so that damage is named where they are
-    read.
+    Otherwise it is made, and only files are read that it does not list, or that have another size
+    or time. Damage that leaves both as they were is found where the file is read.
 
     Args:
         root: the data set's folder.
@@ -57,33 +69,58 @@ def manifest_of_files(
     def is_current(kept: Splits) -> bool:
         if kept.keys() != splits.keys():
             return False
-        known = {split: {(e.path, e.label) for e in rows} for split, rows in kept.items()}
-        return all(row in known[split] for split in splits for row in listed(split))
+        if any(len(kept[split]) != len(files) for split, files in splits.items()):
+            return False
+        entries = (entry for split in splits for entry in kept[split])
+        rows = (row for split in splits for row in listed(split))
+        marks = in_order(_mark, (path for files in splits.values() for path, _ in files))
+        return all(
+            (entry.path, entry.label) == row and (entry.size, entry.time) == mark
+            for entry, row, mark in zip(entries, rows, marks, strict=True)
+        )
 
-    def make() -> tuple[Splits, list[str]]:
+    def make(kept: Splits) -> tuple[Splits, list[str]]:
+        known = {entry.path: entry for entries in kept.values() for entry in entries}
+
+        def facts_of(row: tuple[str, int]) -> Entry | str:
+            path, label = row
+            entry = known.get(path)
+            if entry is not None and (entry.size, entry.time) == _mark(root / path):
+                return dataclasses.replace(entry, label=label)
+            return _facts(root, path, label)
+
         made: Splits = {}
         missing: list[str] = []
-        paths = (path for files in splits.values() for path, _ in files)
+        rows = (row for split in splits for row in listed(split))
         count = sum(map(len, splits.values()))
-        facts = iter(progress(in_order(_facts, paths), "checksums", count))
-        for split in splits:
-            entries = []
-            for path, label in listed(split):
-                size, sha256, fault = next(facts)
-                if fault:
-                    missing.append(f"{path}: {fault}")
-                else:
-                    entries.append(Entry(path, size, label, sha256))
-            made[split] = Entries(entries)
+        facts = iter(progress(in_order(facts_of, rows), "checksums", count))
+        for split, files in splits.items():
+            found = [next(facts) for _ in files]
+            missing += [fault for fault in found if isinstance(fault, str)]
+            made[split] = Entries(entry for entry in found if isinstance(entry, Entry))
         return made, missing
 
     return find_manifest(Files(root), f"{sorted(splits)}{key}", folder, is_current, make)
 
 
-def _facts(path: Path) -> tuple[int, str, str]:
-    """The size of a file, the sha256 of its content, and its fault, or ""."""
+def _mark(path: Path) -> tuple[int, int] | None:
+    """The size of a file, and the time of its last change in nanoseconds; None = there is none."""
     try:
-        data = read_bytes(path)
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _facts(root: Path, path: str, label: int) -> Entry | str:
+    """The entry of a file that is read now, or its fault."""
+    try:
+        # Taken first, so that a later change has another time.
+        changed, now = os.stat(root / path).st_mtime_ns, time.time_ns()
+        data = read_bytes(root / path)
     except OSError as error:
-        return 0, "", f"cannot be read ({error.strerror or error})"
-    return len(data), hashlib.sha256(data).hexdigest(), ""
+        return f"{path}: cannot be read ({error.strerror or error})"
+    # Within the resolution of a file system's times, a further change would not be seen.
+    known = abs(now - changed) > _RESOLUTION
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Entry(path, len(data), label, sha256, changed if known else NO_TIME)

@@ -326,6 +326,8 @@ def test_images_in_two_classes_are_kept_if_a_config_says_so(tmp_path, feed):
 def test_a_repeated_image_has_one_manifest(tmp_path, monkeypatch):
     lists = text_lists(tmp_path, "c.png 0\nc.png 1\nd.png 1\n", repeats="keep")
     options = dict(image_size=0, train_split="", test_split="", **lists)
+    for file in (tmp_path / "root").iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
     load_for("decoded", "list", **options)
 
     def again(*_):
