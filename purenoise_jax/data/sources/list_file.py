@@ -63,10 +63,14 @@ def _read_table(
     table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip() for name in next(table, [])]
-        for name in (path_column, *label_columns):
+        wanted = ((path_column, "path_column"), *((name, "label_column") for name in label_columns))
+        for name, field in wanted:
             if header.count(name) != 1:
                 found = ", ".join(map(repr, header[:20])) or "none"
-                return [], [f"wanted one column {name!r}; its columns: {found}"]
+                return [], [
+                    f"wanted one column {name!r}; its columns: {found}; data.{field}, or the "
+                    f"argument {field}= of the config images, names another"
+                ]
         place, *labels = (header.index(name) for name in (path_column, *label_columns))
         for cells in table:
             if not cells:

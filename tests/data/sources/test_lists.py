@@ -174,7 +174,10 @@ def test_the_label_is_what_follows_the_last_blank(tmp_path):
         ("c.png 0\na.png 1\n", None, r"test_list, line 1: a\.png is listed before, in data\.train_list, line 2"),
         ("c.png 0\n../d.png 1\n", None, r"train_list, line 2: '\.\./d\.png' leads out of data\.path"),
         ("c.png 0\nx/../d.png 1\n", None, r"line 2: 'x/\.\./d\.png' leads out"),
-        ("c.png 0\n/etc/d.png 1\n", None, r"line 2: '/etc/d\.png' leads out"),
+        ("c.png 0\n/etc/d.png 1\n", None, r"line 2: '/etc/d\.png' leads out of data\.path, /.*/root"),
+        ("c.png cat\nd.png dog\n", None, r"label 'cat' is not legal; legal: integers from 0; names of classes need a table"),
+        ("file,label\nc.png,0\n", None, r"one column 'path'; its columns: 'file', 'label'; data\.path_column, or the argument path_column="),
+        ("path,class\nc.png,0\n", None, r"one column 'label'; .*; data\.label_column, or the argument label_column="),
         ("c.png 0\n\0 1\n", None, r"line 2: '\\x00' is no path"),
         ("c.png 0\nd.png 1\n", "a.png 0\nb.png 2\n", r"test_list, line 2: label '2' is not legal; legal: integers in 0 \.\. 1"),
         ("c.png 0\nd.png 1\n", "a.png -1\nb.png 1\n", r"test_list, line 1: label '-1' is not legal"),
@@ -346,6 +349,25 @@ def test_the_last_parts_of_a_path_count(tmp_path, parts, line, found):
     save(tmp_path / "root", "b/c.png")
     files = list_files(**given)
     assert files.splits["train"][0][0] == tmp_path / "root" / found
+
+
+def test_absolute_paths_below_the_folder_are_those_below_it(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    given = text_lists(tmp_path, f"{root}/c.png 0\nd.png 1\n")
+    monkeypatch.chdir(tmp_path)
+    for path in (str(root), "root", "../" + tmp_path.name + "/root"):
+        files = list_files(**{**given, "path": path}).splits["train"]
+        assert [str(file) for file, _ in files] == [f"{path}/c.png", f"{path}/d.png"]
+    (tmp_path / "train.txt").write_text(f"{root}/c.png 0\n{root}/x/../d.png 1\nc.png 1\n")
+    with pytest.raises(DataError, match=r"2 faults: .*leads out.*: c\.png is listed before"):
+        list_files(**given)
+
+
+def test_messages_about_the_current_folder_name_it(tmp_path, monkeypatch):
+    given = text_lists(tmp_path, "gone.png 0\nd.png 1\n")
+    monkeypatch.chdir(tmp_path / "root")
+    with pytest.raises(DataError, match=f"^{tmp_path}/root: gone.png: cannot be read"):
+        load_list(**{**given, "path": "."})
 
 
 def test_parts_that_lead_out_are_refused_as_before(tmp_path):
