@@ -152,7 +152,7 @@ def find_images(
         "path_column": path_column,
         "label_column": label_column,
     }
-    lists = Lists(**{name: fields[name] for name in fields if name.endswith(("list", "column"))})
+    lists = Lists(path, val, test, path_column, label_column)
     return _in_files(fields, list_files("images", fields["path"], lists))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -234,8 +234,10 @@ def _kept(file: Path) -> Splits | None:
         times = found.get("times", {})
         splits = {
             split: Entries(
-                Entry(*row, time)
-                for row, time in zip_longest(rows, times.get(split, ()), fillvalue=NO_TIME)
+                Entry(path, size, label, sha256, time)
+                for (path, size, label, sha256), time in zip(
+                    rows, times.get(split, repeat(NO_TIME)), strict=False
+                )
             )
             for split, rows in found["splits"].items()
         }

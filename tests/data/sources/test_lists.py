@@ -1,8 +1,10 @@
 """The list source: published layouts, tables, and one message for all faults of the lists."""
 
+import lzma
 import os
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -375,3 +377,55 @@ def test_parts_that_lead_out_are_refused_as_before(tmp_path):
         given = text_lists(tmp_path, f"{line} 0\nd.png 1\n", path_parts=2)
         with pytest.raises(DataError, match=r"leads out of data\.path"):
             list_files(**given)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Unpacks a list of the folder that PURENOISE_JAX_LISTS names, `NAME.txt.xz` or `NAME.txt`."""
+    folder = os.environ.get("PURENOISE_JAX_LISTS")
+    if not folder:
+        pytest.skip("PURENOISE_JAX_LISTS does not name the folder of published lists")
+
+    def unpacked(name):
+        file, packed = (Path(folder) / f"{name}.txt{end}" for end in ("", ".xz"))
+        if not (file.exists() or packed.exists()):
+            pytest.skip(f"{name}.txt is not in the folder of published lists")
+        content = file.read_bytes() if file.exists() else lzma.decompress(packed.read_bytes())
+        (tmp_path / file.name).write_bytes(content)
+        return str(tmp_path / file.name)
+
+    return unpacked
+
+
+def class_counts(files, split):
+    return np.bincount([label for _, label in files.splits[split]], minlength=len(files.classes))
+
+
+@pytest.mark.slow
+def test_the_published_lists_of_places_lt_have_the_published_counts(published, tmp_path):
+    """Liu et al. 2019: 62,500 training images, 4,980 to 5 a class; 20 and 100 of each to measure."""
+    chosen = {
+        f"{split}_list": published(f"Places_LT_{split}") for split in ("train", "val", "test")
+    }
+    files = list_files("places_lt", str(tmp_path), Lists(**chosen))
+    train = class_counts(files, "train")
+    assert (train.sum(), len(train), train.max(), train.min()) == (62_500, 365, 4_980, 5)
+    assert class_counts(files, "val").tolist() == [20] * 365
+    assert class_counts(files, "test").tolist() == [100] * 365
+    place, label = files.splits["train"][0]
+    assert (place, label) == (tmp_path / "train/airfield/00004851.jpg", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "classes", "each"),
+    [
+        ("ImageNet_LT_val", 1_000, 20),
+        ("ImageNet_LT_test", 1_000, 50),
+        ("iNaturalist18_val", 8_142, 3),
+    ],
+)
+def test_published_lists_to_measure_with_are_balanced(published, tmp_path, name, classes, each):
+    """Liu et al. 2019 and Van Horn et al. 2018; 20,000, 50,000 and 24,426 images."""
+    files = list_files("", str(tmp_path), Lists(train_list=published(name)))
+    assert class_counts(files, "train").tolist() == [each] * classes
