@@ -227,9 +227,9 @@ def test_only_files_of_another_size_or_time_are_read_again(tree, monkeypatch):
     before = load(tree).content
     read, facts = [], file_manifest._facts
 
-    def recorded(root, path, label):
+    def recorded(store, path, label):
         read.append(Path(path).name)
-        return facts(root, path, label)
+        return facts(store, path, label)
 
     monkeypatch.setattr(file_manifest, "_facts", recorded)
     os.utime(tree / "train/a/4.jpg", (1_800_000_000, 1_800_000_000))

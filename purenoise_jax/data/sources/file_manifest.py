@@ -5,7 +5,9 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from purenoise_jax.data.manifest import (
     NO_TIME,
@@ -13,6 +15,7 @@ from purenoise_jax.data.manifest import (
     Entry,
     Manifest,
     Splits,
+    Store,
     find_manifest,
 )
 from purenoise_jax.data.progress import progress
@@ -24,9 +27,21 @@ from purenoise_jax.runtime.threads import in_order
 _RESOLUTION = 2_000_000_000
 
 
+class FileStore(Store, Protocol):
+    """A `Store` of files, or of parts of files."""
+
+    def mark(self, path: str) -> tuple[int, int]:
+        """Returns the size of an entry, and the time of its file's last change in nanoseconds.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """A `Store` of files, each with one image.
+    """A `FileStore` of files, each with one image.
 
     Attributes:
         root: the folder below which they lie.
@@ -40,13 +55,18 @@ class Files:
         """See `Store.read`."""
         return read_bytes(self.root / path)
 
+    def mark(self, path: str) -> tuple[int, int]:
+        """See `FileStore.mark`."""
+        found = os.stat(self.root / path)
+        return found.st_size, found.st_mtime_ns
+
     def decode(self, data: bytes) -> Decoded:
         """See `Store.decode`."""
         return decode_image(data)
 
 
 def manifest_of_files(
-    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
+    store: FileStore, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
 ) -> Manifest:
     """Returns the manifest that is kept if it lists these files, each with its size and time.
 
@@ -54,8 +74,8 @@ def manifest_of_files(
     or time. Damage that leaves both as they were is found where the file is read.
 
     Args:
-        root: the data set's folder.
-        splits: name -> the files below it and their labels.
+        store: that reads the files.
+        splits: name -> the files below its root and their labels.
         folder: of the cache.
         key: tells data sets below one root with splits of the same names apart.
 
@@ -64,7 +84,7 @@ def manifest_of_files(
     """
 
     def listed(split: str) -> Iterator[tuple[str, int]]:
-        return ((path.relative_to(root).as_posix(), label) for path, label in splits[split])
+        return ((path.relative_to(store.root).as_posix(), label) for path, label in splits[split])
 
     def is_current(kept: Splits) -> bool:
         if kept.keys() != splits.keys():
@@ -73,7 +93,8 @@ def manifest_of_files(
             return False
         entries = (entry for split in splits for entry in kept[split])
         rows = (row for split in splits for row in listed(split))
-        marks = in_order(_mark, (path for files in splits.values() for path, _ in files))
+        paths = (path for split in splits for path, _ in listed(split))
+        marks = in_order(partial(_mark, store), paths)
         return all(
             (entry.path, entry.label) == row and (entry.size, entry.time) == mark
             for entry, row, mark in zip(entries, rows, marks, strict=True)
@@ -85,9 +106,9 @@ def manifest_of_files(
         def facts_of(row: tuple[str, int]) -> Entry | str:
             path, label = row
             entry = known.get(path)
-            if entry is not None and (entry.size, entry.time) == _mark(root / path):
+            if entry is not None and (entry.size, entry.time) == _mark(store, path):
                 return dataclasses.replace(entry, label=label)
-            return _facts(root, path, label)
+            return _facts(store, path, label)
 
         made: Splits = {}
         missing: list[str] = []
@@ -100,24 +121,23 @@ def manifest_of_files(
             made[split] = Entries(entry for entry in found if isinstance(entry, Entry))
         return made, missing
 
-    return find_manifest(Files(root), f"{sorted(splits)}{key}", folder, is_current, make)
+    return find_manifest(store, f"{sorted(splits)}{key}", folder, is_current, make)
 
 
-def _mark(path: Path) -> tuple[int, int] | None:
-    """The size of a file, and the time of its last change in nanoseconds; None = there is none."""
+def _mark(store: FileStore, path: str) -> tuple[int, int] | None:
+    """See `FileStore.mark`; None = there is no such file."""
     try:
-        found = os.stat(path)
+        return store.mark(path)
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
 
 
-def _facts(root: Path, path: str, label: int) -> Entry | str:
+def _facts(store: FileStore, path: str, label: int) -> Entry | str:
     """The entry of a file that is read now, or its fault."""
     try:
         # Taken first, so that a later change has another time.
-        changed, now = os.stat(root / path).st_mtime_ns, time.time_ns()
-        data = read_bytes(root / path)
+        (_, changed), now = store.mark(path), time.time_ns()
+        data = store.read(path)
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror or error})"
     # Within the resolution of a file system's times, a further change would not be seen.
