@@ -86,8 +86,8 @@ def given_values(monkeypatch):
     """Gives the evaluation after each epoch a validation result of `VALUES`."""
     real = records.evaluate_all
 
-    def evaluate(evaluators, state, phase, counts):
-        numbers, matrices = real(evaluators, state, phase, counts)
+    def evaluate(evaluators, state, *rest):
+        numbers, matrices = real(evaluators, state, *rest)
         if "val" in numbers:
             numbers["val"]["balanced_accuracy"] = VALUES[int(state.step) // 3]
         return numbers, matrices
@@ -102,7 +102,9 @@ def left_by(workdir):
     lines = read_metrics(workdir / "metrics.jsonl")
     for line in lines:
         line.pop("train/images_per_second")
-    return {name: summary[name] for name in names}, lines, Checkpoints(workdir).steps()
+    # Bins and average precision, of which the latter needs the logits of the last evaluation.
+    fits = [(workdir / f"probabilities_{split}.json").read_text() for split in ("test", "val")]
+    return {name: summary[name] for name in names}, lines, Checkpoints(workdir).steps(), fits
 
 
 @pytest.mark.slow
@@ -141,7 +143,8 @@ def test_a_run_ends_early_and_is_complete(npz, tmp_path, given_values):
     notes = Notes()
     fields = {"eval.patience": 3, "eval.test": "end"}
     train_and_evaluate(config_of(npz, **fields), tmp_path / "run", notes)
-    summary, lines, steps = left_by(tmp_path / "run")
+    left = left_by(tmp_path / "run")
+    summary, lines, steps, _ = left
     assert (summary["epochs"], summary["ended_early"], steps) == (4, True, [3, 12])
     assert any("ends after epoch 4, because 3 evaluations in a row" in n for n in notes.lines)
     # The test set was looked at once, and validation after every epoch.
@@ -152,6 +155,6 @@ def test_a_run_ends_early_and_is_complete(npz, tmp_path, given_values):
     assert evaluation.validation["balanced_accuracy"] == 0.5
     # Once more it does nothing; with more patience it goes on.
     train_and_evaluate(config_of(npz, **fields), tmp_path / "run", notes)
-    assert left_by(tmp_path / "run") == (summary, lines, steps)
+    assert left_by(tmp_path / "run") == left
     train_and_evaluate(config_of(npz, **{**fields, "eval.patience": 9}), tmp_path / "run")
     assert left_by(tmp_path / "run")[0]["epochs"] == 5
