@@ -2,12 +2,13 @@
 
     python -m purenoise_jax.main --config images:path=photos --workdir runs/photos
 
-Arguments after a colon, separated by commas:
+Arguments after a colon, separated by commas (a path may have commas as well):
     path=photos (a folder of class folders; or with train/<class>/ and, if there, test/<class>/ and
         val/<class>/)
     path=images.npz (train_images, train_labels and, if there, test_images, test_labels)
     path=train.csv,test=test.csv,val=val.csv,root=photos (lists, .csv or .txt, of images below root;
         without root they lie in the folder of the list; test and val may be left out)
+    path_column=file,label_column=class (columns of these lists, if they are not path and label)
     folds=5,fold=0 (validation images are one of so many parts of the training images)
     method=open (any of docs/methods.md, or several joined by +)   epochs=60
     model=resnet18   size=128 (side that images are resized to)   resize=squash|crop|pad
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.config import parts as common
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.own_images import find_images, fit
+from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.resize import RESIZES, SQUASH
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError
@@ -40,6 +42,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
         root="",
         test="",
         val="",
+        path_column=NO_LISTS.path_column,
+        label_column=NO_LISTS.label_column,
         folds=0,
         fold=0,
         method="open",
@@ -55,7 +59,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     for name in ("epochs", "size", "folds", "fold"):
         if args[name] < 0:
             raise ConfigError(f"config argument {name}={args[name]} must not be below 0")
-    own = find_images(args.path, root=args.root, test=args.test, val=args.val)
+    own = find_images(
+        args.path,
+        root=args.root,
+        test=args.test,
+        val=args.val,
+        path_column=args.path_column,
+        label_column=args.label_column,
+    )
     settings = fit(own, args.size)
     config = default_config()
     common.set_methods(config, args.method, args.epochs or settings.epochs)

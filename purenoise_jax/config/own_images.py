@@ -16,7 +16,7 @@ from PIL import Image
 from purenoise_jax.data.sources.decode import FORMATS
 from purenoise_jax.data.sources.file_splits import FileSplits
 from purenoise_jax.data.sources.folder import folder_files
-from purenoise_jax.data.sources.lists import Lists, list_files
+from purenoise_jax.data.sources.lists import NO_LISTS, Lists, list_files
 from purenoise_jax.data.sources.npz import npz_shapes
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.files import open_plain
@@ -93,7 +93,15 @@ class Settings:
     cutout_size: int
 
 
-def find_images(path: str, *, root: str = "", test: str = "", val: str = "") -> OwnImages:
+def find_images(
+    path: str,
+    *,
+    root: str = "",
+    test: str = "",
+    val: str = "",
+    path_column: str = NO_LISTS.path_column,
+    label_column: str = NO_LISTS.label_column,
+) -> OwnImages:
     """Finds out what a path leads to; no image is decoded.
 
     Args:
@@ -102,6 +110,8 @@ def find_images(path: str, *, root: str = "", test: str = "", val: str = "") -> 
         root: of a list, the folder below which its images lie; "" = the folder of the list.
         test: of a list, the list of test images; "" = none.
         val: of a list, the list of validation images; "" = none.
+        path_column: of a list that is a table, see `Lists`.
+        label_column: of a list that is a table, see `Lists`.
 
     Raises:
         ConfigError: the path is missing, or of another kind; or lists are given without a list.
@@ -115,10 +125,7 @@ def find_images(path: str, *, root: str = "", test: str = "", val: str = "") -> 
     place = expand(path, "config argument path")
     suffix = place.suffix.lower()
     if not place.exists():
-        raise DataError(
-            f"config argument path={path}: there is no such file or folder (a path with a comma "
-            "cannot be given here; a link to it can)"
-        )
+        raise DataError(f"config argument path={path}: there is no such file or folder")
     if place.is_dir() or suffix not in LISTS:
         for name, value in (("root", root), ("test", test), ("val", val)):
             if value:
@@ -142,8 +149,10 @@ def find_images(path: str, *, root: str = "", test: str = "", val: str = "") -> 
         "train_list": path,
         "test_list": test,
         "val_list": val,
+        "path_column": path_column,
+        "label_column": label_column,
     }
-    lists = Lists(train_list=path, val_list=val, test_list=test)
+    lists = Lists(path, val, test, path_column, label_column)
     return _in_files(fields, list_files("images", fields["path"], lists))
 
 

@@ -63,6 +63,8 @@ NUMBERS = {int: "an integer", float: "a number"}
 def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     """Reads the text after the colon in `--config file.py:key=value,key=value`.
 
+    A value that is a text, such as a path, may have commas, unless a "=" follows.
+
     Args:
         arg: the text; None or "" for none.
         **defaults: the legal keys; a value is read as the type of its default.
@@ -70,8 +72,14 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     Raises:
         ConfigError: a key is unknown or a value has another type.
     """
-    values = dict(defaults)
+    values, parts = dict(defaults), list[str]()
     for part in filter(None, (arg or "").split(",")):
+        before = parts[-1].partition("=")[0] if parts else ""
+        if "=" not in part and isinstance(defaults.get(before), str):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    for part in parts:
         key, equals, text = part.partition("=")
         if key not in defaults or not equals:
             raise unknown("config argument", part, [f"{k}=" for k in defaults])

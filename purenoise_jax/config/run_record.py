@@ -4,6 +4,7 @@
 with their hash.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from purenoise_jax.config.resolve import resolved
 from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json
+from purenoise_jax.runtime.paths import expand
 
 CONFIG_FILE = "config.json"
 
@@ -77,10 +79,11 @@ def kept_epochs(config: ConfigDict, workdir: Path) -> set[int]:
 
 
 def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
-    """Refuses a workdir of another run.
+    """Refuses a workdir of another run, and a new one among the images of class folders.
 
     Raises:
-        ConfigError: the workdir is a file, or its config.json is damaged.
+        ConfigError: the workdir is a file or lies in the folder of the images, or its config.json
+            is damaged.
         CheckpointError: its run differs in fixed fields, naming them.
     """
     path = workdir / CONFIG_FILE
@@ -89,6 +92,7 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
     if not path.exists():
         if Checkpoints(workdir).steps():
             raise CheckpointError(f"workdir={workdir} has checkpoints but no {CONFIG_FILE}")
+        _refuse_among_images(config, workdir)
         return
     try:
         saved = read_json(path)
@@ -104,6 +108,22 @@ def refuse_other_run(config: ConfigDict, workdir: Path) -> None:
         raise CheckpointError(
             f"workdir={workdir} is of another run; {'; '.join(differing[:4])}; "
             "choose another workdir, or the same config"
+        )
+
+
+def _refuse_among_images(config: ConfigDict, workdir: Path) -> None:
+    """Refuses a workdir whose files would be taken for images and classes at the next start."""
+    data = config.data
+    if data.source != "folder" or not data.path:
+        return
+    root = expand(data.path, "data.path")
+    # If the training split is named, folders beside the splits are not looked at.
+    splits = [data.train_split, data.test_split or "test", "val"] if data.train_split else [""]
+    place = Path(os.path.realpath(workdir))
+    if any(place.is_relative_to(os.path.realpath(root / split)) for split in splits):
+        raise ConfigError(
+            f"workdir={workdir} lies in data.path={data.path}, where its files would be taken for "
+            "images; choose a folder elsewhere"
         )
 
 

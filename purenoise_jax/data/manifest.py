@@ -10,6 +10,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +21,7 @@ from purenoise_jax.runtime.errors import DataError, StorageError
 from purenoise_jax.runtime.files import read_json, write_atomically
 
 FOLDER = "manifests"
+NO_TIME = -1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,12 +33,14 @@ class Entry:
         size: in bytes.
         label: the class.
         sha256: of its content, in hex.
+        time: of the last change of its file, in nanoseconds; `NO_TIME` = not known.
     """
 
     path: str
     size: int
     label: int
     sha256: str
+    time: int = NO_TIME
 
 
 class Entries:
@@ -49,12 +53,14 @@ class Entries:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._paths, self._sha256 = bytearray(), bytearray()
         self._ends, self._sizes, self._labels = array("q", [0]), array("q"), array("q")
+        self._times = array("q")
         for entry in entries:
             self._paths += entry.path.encode("utf-8", "surrogateescape")
             self._sha256 += bytes.fromhex(entry.sha256)
             self._ends.append(len(self._paths))
             self._sizes.append(entry.size)
             self._labels.append(entry.label)
+            self._times.append(entry.time)
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -67,6 +73,7 @@ class Entries:
             self._sizes[place],
             self._labels[place],
             sha256.hex(),
+            self._times[place],
         )
 
     def __iter__(self) -> Iterator[Entry]:
@@ -76,6 +83,11 @@ class Entries:
     def labels(self) -> np.ndarray:
         """The labels, i32[N]."""
         return np.array(self._labels, np.int32)
+
+    @property
+    def times(self) -> list[int]:
+        """`Entry.time` of each."""
+        return self._times.tolist()
 
 
 Splits: TypeAlias = dict[str, Entries]
@@ -119,8 +131,8 @@ class Manifest:
         store: where they lie.
         file: where the manifest is kept.
         splits: name -> entries, in the order of the images.
-        digest: sha256, in hex, of everything but the store; it identifies the data.
-        is_new: it was made by this process.
+        digest: sha256, in hex, of everything but the store and the times; it identifies the data.
+        is_new: it was made and kept by this process.
         missing: one line about each image that could not be read, and so is not in it.
     """
 
@@ -173,7 +185,7 @@ def find_manifest(
     key: str,
     folder: Path,
     is_current: Callable[[Splits], bool],
-    make: Callable[[], tuple[Splits, Sequence[str]]],
+    make: Callable[[Splits], tuple[Splits, Sequence[str]]],
 ) -> Manifest:
     """Returns the manifest that is kept, or makes one.
 
@@ -182,8 +194,9 @@ def find_manifest(
         key: tells data sets below one root apart.
         folder: of the cache.
         is_current: whether a manifest that is kept is one of these images.
-        make: reads all images, and returns their list and `Manifest.missing`; a list that misses
-            some is not kept.
+        make: reads the images, and returns their list and `Manifest.missing`; a list that misses
+            some is not kept. Its argument is the manifest that is kept, but not current; {} = there
+            is none.
 
     Raises:
         DataError: from `make`.
@@ -194,12 +207,13 @@ def find_manifest(
     splits = _kept(file)
     if splits is not None and is_current(splits):
         return Manifest(store, file, splits, _digest(splits))
-    splits, missing = make()
+    splits, missing = make(splits or {})
     digest = _digest(splits)
     if not missing:
+        times = {split: entries.times for split, entries in splits.items()}
         content = {"root": str(store.root), "digest": digest, "splits": _rows(splits)}
-        write_kept(file, content)
-    return Manifest(store, file, splits, digest, True, tuple(missing))
+        write_kept(file, {**content, "times": times})
+    return Manifest(store, file, splits, digest, not missing, tuple(missing))
 
 
 def _rows(splits: Splits) -> dict[str, Any]:
@@ -217,7 +231,16 @@ def _kept(file: Path) -> Splits | None:
     """The entries of the manifest that is kept; None if there is none, or a damaged one."""
     try:
         found = read_json(file)
-        splits = {s: Entries(Entry(*row) for row in rows) for s, rows in found["splits"].items()}
+        times = found.get("times", {})
+        splits = {
+            split: Entries(
+                Entry(path, size, label, sha256, time)
+                for (path, size, label, sha256), time in zip(
+                    rows, times.get(split, repeat(NO_TIME)), strict=False
+                )
+            )
+            for split, rows in found["splits"].items()
+        }
         return splits if found["digest"] == _digest(splits) else None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None

@@ -1,5 +1,6 @@
 """A trained network as a function of images: probabilities, classes and features."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from purenoise_jax.data.sources.decode import depth_fault
 from purenoise_jax.inference.calibration_file import FITTED, read_temperature
 from purenoise_jax.inference.deployment import (
     CostsLike,
@@ -29,13 +31,16 @@ from purenoise_jax.runtime.numerics import with_precision
 
 # The most images of a forward pass.
 BATCH_SIZE = 256
+# The most images that a warning names.
+_NAMED = 5
 
 
 class Classifier:
     """A trained network as a function of images.
 
     Images are uint8[N, H, W, C] with values 0..255, a path, an image of Pillow, or a sequence of
-    paths, images and arrays. They are resized and converted as the test images of the run.
+    paths, images and arrays. They are resized and converted as the test images of the run. A
+    warning names files of 16 bits if none of them uses the highest bit, see `depth_fault`.
 
     Args:
         trained: from `load_trained`.
@@ -223,15 +228,20 @@ class Classifier:
         compute: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
         given = as_sequence(images)
-        parts, faults = [], []
+        parts, faults, deep, largest = [], [], [], 0
         for first, part in batches(given):
             read = read_pixels(part, self.image_shape, self.trained.view)
             faults += [f"image {first + row}: {text}" for row, text in read.faults.items()]
+            largest = max([largest, *read.largest.values()])
+            deep += [f"image {first + row} ({given[first + row]})" for row in read.largest]
             # After a fault, the others are only read, so that all faults are named at once.
             if not faults:
                 parts.append(compute(read.images))
         if faults:
             raise all_faults("images", faults)
+        if deep and (doubt := depth_fault(largest, "of those given")):
+            more = ", ..." if len(deep) > _NAMED else ""
+            warnings.warn(f"{', '.join(deep[:_NAMED])}{more}: {doubt}", stacklevel=3)
         if parts:
             return np.concatenate(parts)
         return compute(np.zeros((0, *self.image_shape), np.uint8))

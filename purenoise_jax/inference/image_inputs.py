@@ -31,13 +31,13 @@ class Pixels(NamedTuple):
         images: uint8[M, H, W, C].
         rows: int64[M], the place of each among those that were asked for.
         faults: place -> one line, of the others.
-        largest: the largest sample of all images of 16 bits, 0..65535; None = there are none.
+        largest: place -> the largest sample, 0..65535, of the images that have 16 bits.
     """
 
     images: np.ndarray
     rows: np.ndarray
     faults: dict[int, str]
-    largest: int | None
+    largest: dict[int, int]
 
 
 def as_sequence(images: ImageLike | Iterable[ImageLike]) -> Sequence[ImageLike] | np.ndarray:
@@ -56,11 +56,19 @@ def as_sequence(images: ImageLike | Iterable[ImageLike]) -> Sequence[ImageLike] 
         return list(images)
     if images.dtype.kind in "OUS" and images.ndim == 1:
         return list(images)
-    if images.ndim not in (3, 4) or (images.ndim == 3 and images.shape[2] in (1, 3, 4)):
+    if not is_batch(images):
         raise DataError(
             f"images: shape {images.shape} is no batch; legal: [N, H, W, C], or a list of images"
         )
     return images
+
+
+def is_batch(images: np.ndarray) -> bool:
+    """Returns whether an array has several images: [N, H, W, C], or [N, H, W] of grey images.
+
+    An array whose third and last axis has the length of colours is a single image.
+    """
+    return images.ndim == 4 or (images.ndim == 3 and images.shape[2] not in (1, 3, 4))
 
 
 def read_pixels(
@@ -80,12 +88,11 @@ def read_pixels(
     batch = np.zeros((len(whole), *shape), np.uint8)
     for place, pixels in enumerate(whole.values()):
         batch[place] = pixels
-    largest = [depth for _, depth, _ in found if depth is not None]
     return Pixels(
         batch,
         np.array(list(whole), np.int64),
         {row: fault for row, (_, _, fault) in enumerate(found) if fault},
-        max(largest, default=None),
+        {row: largest for row, (_, largest, _) in enumerate(found) if largest is not None},
     )
 
 

@@ -16,7 +16,7 @@ from purenoise_jax.data.npy import DAMAGE, read_array
 from purenoise_jax.data.sources.image_files import images_below
 from purenoise_jax.data.sources.list_file import Row, read_rows
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists
-from purenoise_jax.inference.image_inputs import ImageLike
+from purenoise_jax.inference.image_inputs import ImageLike, is_batch
 from purenoise_jax.runtime.errors import DataError, PureNoiseError, nearest, shown
 from purenoise_jax.runtime.files import open_plain, read_bytes
 from purenoise_jax.runtime.paths import expand
@@ -161,9 +161,10 @@ def _of_npz(path: Path, class_names: Sequence[str]) -> list[Listed]:
         raise
     except (zipfile.BadZipFile, *DAMAGE) as error:
         raise DataError(f"{path}: cannot be read as .npz ({error})") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype != np.uint8 or not is_batch(images):
         raise DataError(
-            f"{path}: {name} is {images.dtype}{list(images.shape)}; legal: uint8[N, H, W, C]"
+            f"{path}: {name} is {images.dtype}{list(images.shape)}; legal: uint8[N, H, W, C], or "
+            "uint8[N, H, W] of grey images"
         )
     names = [""] * len(images)
     if labels is not None:

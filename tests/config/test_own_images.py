@@ -85,6 +85,18 @@ def test_lists_are_found_and_their_images_lie_beside_them_unless_a_root_is_given
     assert elsewhere.data.path == f"{photos}/train/.."
 
 
+def test_columns_of_lists_have_arguments_and_paths_may_have_commas(photos, tmp_path):
+    table = tmp_path / "my lists, 2024.csv"
+    rows = [f"train/{c}/{i}.png,{c}" for c in ("cat", "dog") for i in range(3)]
+    table.write_text("\n".join(["file,animal", *rows]))
+    with pytest.raises(DataError, match=r"data\.path_column, or the argument path_column="):
+        images.get_config(f"path={table}")
+    config = images.get_config(f"path={table},path_column=file,label_column=animal,method=erm")
+    assert config.data.train_list == str(table)
+    assert (config.data.path_column, config.data.label_column) == ("file", "animal")
+    assert build(config).training.stats.class_counts.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("arg", "error", "words"),
     [
@@ -93,6 +105,8 @@ def test_lists_are_found_and_their_images_lie_beside_them_unless_a_root_is_given
         ("path=a.tar", ConfigError, "path=a.tar is not legal; legal: a folder, an .npz"),
         ("path=.,test=b.csv", ConfigError, "test=b.csv is used only with a list"),
         ("path=.", DataError, "no such folder"),
+        ("path=., 2024", DataError, "path=., 2024: there is no such file or folder"),
+        ("epochs=3,4", ConfigError, "config argument='4' is unknown"),
         ("path=.,size=-1", ConfigError, "size=-1 must not be below 0"),
         ("path=.,model=resnet9", ConfigError, "resnet9"),
         ("path=.,augment=none", ConfigError, "config argument augment='none' is unknown"),

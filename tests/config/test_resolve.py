@@ -159,6 +159,31 @@ def test_the_ratio_is_not_compared_if_every_image_is_kept(tmp_path):
         refuse_other_run(resolved(asked, recorded_fields(asked, tmp_path)), tmp_path)
 
 
+@pytest.mark.parametrize("place", ["", "run", "train/run", "../link", "../photos/../photos/run"])
+def test_a_new_workdir_among_class_folders_is_refused(tmp_path, monkeypatch, place):
+    (tmp_path / "photos/train").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("photos")
+    monkeypatch.chdir(tmp_path)
+    config = config_with({"data.source": "folder", "data.path": "photos"})
+    workdir = tmp_path / "photos" / place
+    with pytest.raises(
+        ConfigError, match=r"^workdir=.* lies in data\.path=photos, where its files"
+    ):
+        refuse_other_run(config, workdir)
+    for other in ("runs/photos", "photos2", "photos/../runs"):
+        refuse_other_run(config, tmp_path / other)
+    named = {"data.source": "folder", "data.path": ".", "data.train_split": "photos"}
+    refuse_other_run(config_with(named), tmp_path / "run")
+    with pytest.raises(ConfigError, match="lies in data"):
+        refuse_other_run(config_with(named), workdir)
+    # Lists name their images, so other files beside them do no harm.
+    refuse_other_run(config_with({"data.source": "list", "data.path": "photos"}), workdir)
+    # A run that was begun before this was refused.
+    workdir.mkdir(exist_ok=True)
+    write_json(workdir / CONFIG_FILE, saved_config(config))
+    refuse_other_run(config, workdir)
+
+
 def shown_by(config, workdir):
     screen = io.StringIO()
     console = Console(file=screen, width=400, highlight=False)

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,8 @@ def tree(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 256, (20 + i, 24, 3), np.uint8)
             Image.fromarray(pixels).save(path)
+            # Long ago, because a file that was just written may change without another time.
+            os.utime(path, (1_700_000_000 + i, 1_700_000_000 + i))
     return tmp_path / "tree"
 
 
@@ -156,7 +160,7 @@ def test_the_first_image_may_be_damaged_if_damaged_images_are_skipped(tree):
         Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(file)
     before = load(tree, image_size=0)
     (tree / "train/a/0.jpg").write_bytes(b"?" * (tree / "train/a/0.jpg").stat().st_size)
-    with pytest.raises(DataError, match=r"a/0\.jpg: is damaged"):
+    with pytest.raises(DataError, match=r"a/0\.jpg: cannot be read as an image"):
         load(tree, image_size=0)
     skipped = load(tree, image_size=0, skips_bad=True)
     assert skipped.train_images.shape == before.train_images.shape == (7, 9, 9, 3)
@@ -177,15 +181,86 @@ def test_large_folders_are_mapped_and_small_ones_are_read_and_both_are_the_same_
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("spoil", [lambda f: f.write_bytes(f.read_bytes()[:-4]), os.unlink])
-def test_damage_keeps_the_identity_of_the_data(tree, spoil):
+def test_damage_without_a_new_time_keeps_the_identity_of_the_data(tree):
+    """As by a disk that fails; the run continues, and the image is refused where it is read."""
     before = load(tree)
     file = tree / "train/a/4.jpg"
-    spoil(file)
+    times = file.stat()
+    flip(file)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
     after = load(tree, skips_bad=True)
     assert after.content == before.content and len(after.train_images) == len(before.train_images)
     with pytest.raises(DataError, match=r"train/a/4.jpg: .*remove"):
         load(tree).train_images[:]
+
+
+def replace(file):
+    Image.fromarray(np.full((21, 22, 3), 9, np.uint8)).save(file)
+
+
+CHANGES = {
+    "deleted": os.unlink,
+    "another image": replace,
+    "the same size": flip,
+    "added": lambda file: shutil.copy(file, file.with_name("9.jpg")),
+    "renamed": lambda file: file.rename(file.with_name("1.jpg")),
+    "another class": lambda file: file.rename(file.parents[1] / "b/4.jpg"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_start_has_the_images_that_lie_there_now(tree, change):
+    before = {feed: load(tree, feed) for feed in ("resident", "mapped", "decoded")}
+    CHANGES[change](tree / "train/a/4.jpg")
+    wanted = load(tree, "resident")
+    for feed in ("mapped", "decoded"):
+        for _ in range(2):  # The second time, the manifest is kept.
+            found = load(tree, feed)
+            assert found.train_labels.tolist() == wanted.train_labels.tolist()
+            np.testing.assert_array_equal(found.train_images[:], wanted.train_images)
+            assert (found.content != before[feed].content) == (feed == "decoded")
+    same = wanted.train_images.shape == before["resident"].train_images.shape
+    assert not same or (wanted.train_images != before["resident"].train_images).any()
+
+
+def test_only_files_of_another_size_or_time_are_read_again(tree, monkeypatch):
+    before = load(tree).content
+    read, facts = [], file_manifest._facts
+
+    def recorded(store, path, label):
+        read.append(Path(path).name)
+        return facts(store, path, label)
+
+    monkeypatch.setattr(file_manifest, "_facts", recorded)
+    os.utime(tree / "train/a/4.jpg", (1_800_000_000, 1_800_000_000))
+    assert load(tree).content == before and read == ["4.jpg"]
+    shutil.copy(tree / "train/a/0.jpg", tree / "train/a/9.jpg")
+    os.utime(tree / "train/a/9.jpg", (1_800_000_000, 1_800_000_000))
+    assert load(tree).content != before and read == ["4.jpg", "9.jpg"]
+    (tree / "train/a/9.jpg").unlink()
+    assert load(tree).content == before and read == ["4.jpg", "9.jpg"]
+
+
+def test_a_file_that_was_just_written_is_read_at_the_next_start(tree):
+    """The times of some file systems count seconds, so a second change may have the same time."""
+    file = tree / "train/a/4.jpg"
+    os.utime(file)
+    before, times = load(tree).content, file.stat()
+    flip(file)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert load(tree).content != before
+
+
+def test_a_manifest_without_times_is_compared_with_all_files_once(tree, tmp_path, monkeypatch):
+    """As the releases before wrote it."""
+    before = load(tree).content
+    file = manifest_in(tmp_path)
+    kept = json.loads(file.read_text())
+    del kept["times"]
+    file.write_text(json.dumps(kept))
+    assert load(tree).content == before
+    monkeypatch.setattr(file_manifest, "_facts", None)
+    assert load(tree).content == before
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

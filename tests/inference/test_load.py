@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from purenoise_jax.inference.network import Network
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.trained import load_trained
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, DataError
+from tests.encoded import png16
 from tests.tiny import COUNTS
 from tests.tiny_run import changed, train_tiny
 
@@ -49,6 +51,20 @@ def test_it_has_the_facts_of_the_training_set(finished, classifier):
         (0, ("erm",)),
         (1, ("open",)),
     )
+
+
+def test_a_warning_names_nearly_black_images_of_16_bits(finished, classifier, tmp_path):
+    samples = np.random.default_rng(0).integers(0, 4096, (8, 8, 3), np.uint16)
+    dark, bright = tmp_path / "dark.png", tmp_path / "bright.png"
+    dark.write_bytes(png16(samples))
+    bright.write_bytes(png16(samples * 16))
+    others = sorted(finished.folder.rglob("*.png"))[:2]
+    for predict in (classifier.predict, classifier.predict_proba, classifier.features):
+        with pytest.warns(UserWarning, match=r"image 2 \(.*dark\.png\): no .* hold 12 bits"):
+            predict([*others, dark])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier.predict([*others, dark, bright])
 
 
 def test_paths_images_and_arrays_give_the_same(finished, classifier, monkeypatch):

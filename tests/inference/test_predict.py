@@ -139,11 +139,43 @@ def test_without_a_readable_image_there_is_no_table(table, tmp_path):
     assert "empty: holds no images" in err and "error: no image could be read" in err
 
 
-def test_nearly_black_images_of_16_bits_are_warned_of(finished, table, tmp_path):
-    samples = np.random.default_rng(0).integers(0, 4096, (8, 8, 3), np.uint16)
-    (tmp_path / "dark.png").write_bytes(png16(samples))
-    code, rows, err = table(tmp_path / "dark.png")
-    assert code == 0 and len(rows) == 1 and "seem to hold 12 bits" in err
+def sixteen_bits(path, end):
+    samples = np.random.default_rng(0).integers(0, end, (8, 8, 3), np.uint16)
+    path.write_bytes(png16(samples))
+    return path
+
+
+def test_nearly_black_images_of_16_bits_are_named_and_left_out(finished, table, tmp_path):
+    dark = [sixteen_bits(tmp_path / f"dark{i}.png", 4096) for i in range(2)]
+    code, rows, err = table(dark[0], finished.folder, dark[1])
+    assert code == 3 and len(rows) == 40
+    assert [row["path"] for row in rows] == [row["path"] for row in table(finished.folder)[1]]
+    for path in dark:
+        (line,) = [line for line in err.splitlines() if str(path) in line]
+        assert "no 16-bit image of those given has a value above" in line and "hold 12 bits" in line
+    assert err.splitlines()[-1] == "error: 2 images could not be read; the table has all others"
+    code, rows, err = table(dark[0])
+    assert code == 3 and "error: no image could be read" in err
+
+
+def test_a_dark_image_of_16_bits_among_others_is_classified(finished, table, tmp_path):
+    dark = sixteen_bits(tmp_path / "dark.png", 4096)
+    bright = sixteen_bits(tmp_path / "bright.png", 65536)
+    given = [dark, finished.folder, bright, finished.folder / "0"]
+    code, rows, err = table(*given)
+    assert code == 0 and "value above" not in err
+    paths = [row["path"] for row in rows]
+    assert paths[0] == str(dark) and paths[41] == str(bright) and len(paths) == 42 + 10
+
+
+def test_an_array_of_one_picture_is_refused(table, tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.zeros((8, 8, 3), np.uint8))
+    code, rows, err = table(tmp_path / "one.npz")
+    assert code == 3 and rows is None
+    assert "one.npz: images is uint8[8, 8, 3]; legal: uint8[N, H, W, C]" in err
+    np.savez(tmp_path / "grey.npz", images=np.zeros((5, 8, 8), np.uint8))
+    code, rows, _ = table(tmp_path / "grey.npz")
+    assert code == 0 and len(rows) == 5
 
 
 def test_the_most_probable_classes_take_the_place_of_all(finished, table):

@@ -183,20 +183,63 @@ def test_a_mapped_run_on_two_devices_is_the_resident_run(npz, tmp_path):
 
 
 def spoil(file):
-    """Other pixels in a whole PNG of the same size, so that any decoder accepts it."""
-    size = file.stat().st_size
+    """Other pixels in a whole PNG of the same size, so that any decoder accepts it.
+
+    Its time stays as well, as where a disk fails.
+    """
+    before = file.stat()
     image = np.asarray(Image.open(file))
     for change in range(1, 255):
         Image.fromarray(image ^ np.uint8(change)).save(file)
-        if file.stat().st_size == size:
-            return
-    file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        if file.stat().st_size == before.st_size:
+            break
+    file.write_bytes(file.read_bytes().ljust(before.st_size, b"\0"))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.fixture
 def own_tree(tree, tmp_path):
     shutil.copytree(tree, tmp_path / "tree")
+    for file in (tmp_path / "tree").rglob("*.png"):
+        os.utime(file, (1_700_000_000, 1_700_000_000))
     return tmp_path / "tree"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feed", ["mapped", "decoded"])
+def test_a_run_does_not_continue_with_changed_files_and_a_new_one_has_them(
+    own_tree, tmp_path, feed
+):
+    def config(feed, **more):
+        folder = {"data.source": "folder", "data.feed": feed, **more}
+        made = tiny_config(own_tree, **{"num_epochs": 1, **folder})
+        del made.phases["deferred"]
+        return made
+
+    train(config(feed), tmp_path / "run")
+    file = sorted((own_tree / "train/class0").iterdir())[5]
+    content = file.read_bytes()
+
+    def refused():
+        with pytest.raises(CheckpointError, match=r"another run: .*dataset_content") as end:
+            train(config(feed, num_epochs=2), tmp_path / "run")
+        assert "\n" not in str(end.value)
+        resident, here = (build(config(kind)) for kind in ("resident", feed))
+        if feed == "mapped":
+            assert here.identity == resident.identity
+        for name in ("class_counts", "dataset_fingerprint", "normalize_mean"):
+            assert here.identity[name] == resident.identity[name]
+
+    spoil(file)
+    os.utime(file)
+    refused()
+    file.unlink()
+    refused()
+    (own_tree / "train/class3/999.png").write_bytes(content)
+    refused()
+    (own_tree / "train/class3/999.png").unlink()
+    file.write_bytes(content)
+    train(config(feed, num_epochs=2), tmp_path / "run")
 
 
 def test_a_file_that_changes_ends_the_run_with_file_and_step(own_tree, tmp_path, monkeypatch):

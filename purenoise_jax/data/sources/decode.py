@@ -135,7 +135,7 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(turn(pixels) if turn else pixels)
 
 
-def depth_fault(largest: int) -> str:
+def depth_fault(largest: int, images: str = "of this split") -> str:
     """Returns the fault of a split whose 16-bit images never use the highest bit; "" if one does.
 
     READING: the papers have 8-bit images. Cameras and scanners store 10, 12 or 14 bits in 16
@@ -144,12 +144,13 @@ def depth_fault(largest: int) -> str:
 
     Args:
         largest: the largest sample of all 16-bit images of a split, 0..65535.
+        images: says which images these are.
     """
     bits = max(largest.bit_length(), 1)
     if bits == 16:
         return ""
     return (
-        f"no 16-bit image of this split has a value above {largest} of 65535, so they seem to "
+        f"no 16-bit image {images} has a value above {largest} of 65535, so they seem to "
         f"hold {bits} bits and would be read nearly black; scale them to 0..65535, or save them as "
         "8 bit"
     )

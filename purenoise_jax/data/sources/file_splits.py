@@ -15,9 +15,9 @@ import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.decoded_images import DecodedImages
-from purenoise_jax.data.manifest import Entries, Manifest, Store
+from purenoise_jax.data.manifest import Entries, Manifest
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_manifest import Files, manifest_of_files
+from purenoise_jax.data.sources.file_manifest import Files, FileStore, manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults, one_line
@@ -54,10 +54,10 @@ class FileSplits:
     mistakes: Sequence[str] = ()
     key: str = ""
     groups: Mapping[pathlib.Path, int] | None = None
-    store: Store | None = None
+    store: FileStore | None = None
 
     @property
-    def reader(self) -> Store:
+    def reader(self) -> FileStore:
         """The store of the files."""
         return self.store or Files(self.root)
 
@@ -249,7 +249,7 @@ def _dataset(files: FileSplits, splits: dict[str, Any]) -> Dataset:
 
 
 def _read_split(
-    store: Store,
+    store: FileStore,
     listed: Sequence[tuple[pathlib.Path, int]],
     view: View,
     skips_bad: bool,

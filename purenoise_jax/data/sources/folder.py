@@ -90,6 +90,8 @@ def folder_files(path: str, train_split: str = "", test_split: str = "") -> File
     faults: dict[str, list[str]] = {}
     mistakes = []
     for split in wanted:
+        if split == train and not train_split and not (root / split).exists():
+            _refuse_flat(root)
         if not (root / split).is_dir():
             field = {train: "data.train_split", test: "data.test_split"}.get(split, "")
             others = _others(root, field, {train, test}) if field else ""
@@ -166,6 +168,7 @@ def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
     except OSError as error:
         raise DataError(f"{split}: cannot be listed ({error.strerror})") from error
     if not names:
+        _refuse_flat(split)
         raise DataError(f"{split}: holds no class folders")
     folders: dict[str, pathlib.Path] = {}
     for name in names:
@@ -177,6 +180,15 @@ def _class_folders(split: pathlib.Path) -> dict[str, pathlib.Path]:
             )
         folders[composed] = split / name
     return dict(sorted(folders.items()))
+
+
+def _refuse_flat(folder: pathlib.Path) -> None:
+    """Refuses a folder that holds images in the place of class folders."""
+    if folder.is_dir() and holds_images(folder):
+        raise DataError(
+            f"{folder}: holds no class folders, but images themselves; wanted: a folder in it for "
+            "each class (if they are all of one class, give the folder above)"
+        )
 
 
 def _first_few(classes: set[str]) -> str:

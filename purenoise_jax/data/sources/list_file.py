@@ -82,11 +82,19 @@ def _read_table(
         header = [name.strip() for name in next(table, [])]
         if not (needs_labels or {*header}.issuperset(label_columns)):
             label_columns = ()
-        wanted = (path_column, *label_columns, *([group_column] if group_column else []))
-        for name in wanted:
+        wanted = [(path_column, "path_column"), *((name, "label_column") for name in label_columns)]
+        wanted += [(group_column, "group_column")] if group_column else []
+        for name, field in wanted:
             if header.count(name) != 1:
                 found = ", ".join(map(repr, header[:20])) or "none"
-                return [], [f"wanted one column {name!r}; its columns: {found}"]
+                # The config takes these two before it sets other fields.
+                images = f", or the argument {field}= of the config images," * (
+                    name != group_column
+                )
+                return [], [
+                    f"wanted one column {name!r}; its columns: {found}; data.{field}{images} names "
+                    "another"
+                ]
         place, *labels = (header.index(name) for name in (path_column, *label_columns))
         group = header.index(group_column) if group_column else -1
         for cells in table:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -116,6 +117,10 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         )
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
+    # "." would say nothing in messages.
+    root = root if root.parts else root.absolute()
+    # Unlike `Path.absolute`, without "..", which the paths of a list must not have.
+    top = pathlib.PurePosixPath(os.path.abspath(root))
     columns = tuple(name.strip() for name in lists.label_column.split(","))
     # Without the last, the groups, of which the files of the cache know nothing.
     own = dataclasses.astuple(lists)[3:-1]
@@ -155,6 +160,8 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
             place = pathlib.PurePosixPath(row.path + lists.path_suffix)
             if lists.path_parts:
                 place = pathlib.PurePosixPath(*place.parts[-lists.path_parts :])
+            if place.is_relative_to(top):
+                place = place.relative_to(top)
             label = _label(row, by_label)
             origin = f"data.{split}_list, line {row.line}"
             other = splits_of.setdefault(row.group, split) if row.group else split
@@ -162,11 +169,12 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
             if not row.path or "\0" in row.path:
                 faults.append(f"{origin}: {shown(row.path)} is no path")
             elif place.is_absolute() or ".." in place.parts:
-                faults.append(f"{origin}: {shown(row.path)} leads out of data.path")
+                faults.append(f"{origin}: {shown(row.path)} leads out of data.path, {top}")
             elif before and lists.repeats == "refuse":
                 faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
-                faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")
+                legal = _legal(classes, _is_table(chosen[split]))
+                faults.append(f"{origin}: label {shown(row.label)} is not legal; {legal}")
             elif other != split:
                 named = f"{lists.group_column} {shown(row.group)}"
                 faults.append(f"{origin}: {named} is in data.{other}_list, too")
@@ -232,9 +240,10 @@ def _label(row: Row, by_label: Mapping[str, int]) -> int | None:
     return by_label.get(plain) if _INTEGER.fullmatch(row.label) else None
 
 
-def _legal(classes: tuple[str, ...]) -> str:
+def _legal(classes: tuple[str, ...], is_table: bool) -> str:
     if not classes:
-        return "legal: integers from 0"
+        names = "" if is_table else "; names of classes need a table with a header, .csv"
+        return f"legal: integers from 0{names}"
     if classes == tuple(map(str, range(len(classes)))):
         return f"legal: integers in 0 .. {len(classes) - 1}"
     more = ", ..." if len(classes) > 5 else ""

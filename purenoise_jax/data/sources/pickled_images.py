@@ -5,6 +5,7 @@ code. A split has two files: a list of PNGs, each an array of bytes, and a dicti
 number of each image and the name of each class.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def is_pickled(root: Path) -> bool:
 
 
 class PickledImages:
-    """A `Store` of pickled images, named `train_images_png.pkl[i]` by their place in the list.
+    """A `FileStore` of pickled images, named `train_images_png.pkl[i]` by their place in the list.
 
     The files stay where they are: only the place of each image in them is kept in memory. Nothing
     that a pickle names is run, see `safe_unpickle`.
@@ -81,15 +82,23 @@ class PickledImages:
 
     def read(self, path: str) -> bytes:
         """See `Store.read`."""
-        name, _, place = path.rstrip("]").rpartition("[")
-        span = self._spans[name][int(place)]
+        name, span = self._find(path)
         with open_plain(self.root / name) as file:
             file.seek(span.start)
             return file.read(span.size)
 
+    def mark(self, path: str) -> tuple[int, int]:
+        """See `FileStore.mark`."""
+        name, span = self._find(path)
+        return span.size, os.stat(self.root / name).st_mtime_ns
+
     def decode(self, data: bytes) -> Decoded:
         """See `Store.decode`."""
         return decode_image(data)
+
+    def _find(self, path: str) -> tuple[str, Span]:
+        name, _, place = path.rstrip("]").rpartition("[")
+        return name, self._spans[name][int(place)]
 
 
 def _texts(found: dict[bytes, Any], where: str) -> list[str]:

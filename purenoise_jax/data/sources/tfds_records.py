@@ -129,7 +129,7 @@ def leave_in_records(prepared: Prepared, view: View, skips_bad: bool = False) ->
 
 
 def _manifest(prepared: Prepared, records: Records) -> Manifest:
-    def make() -> tuple[Splits, list[str]]:
+    def make(_kept: Splits) -> tuple[Splits, list[str]]:
         made: Splits = {}
         faults: list[str] = []
 

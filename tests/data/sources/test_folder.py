@@ -311,8 +311,18 @@ def test_missing_parts(root: pathlib.Path) -> None:
     with pytest.raises(DataError, match=r"train.owl: holds no \.png"):
         load_folder(name="", path=str(root))
     (root / "empty" / "train").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds no class folders"):
+    with pytest.raises(DataError, match=r"holds no class folders$"):
         load_folder(name="", path=str(root / "empty"))
+
+
+@pytest.mark.parametrize("place", ["train/cat", "flat"])
+def test_images_without_class_folders_are_said_to_be_there(root: pathlib.Path, place: str) -> None:
+    shutil.copytree(root / "train/cat", root / "flat/train")
+    wrong = root / place
+    found = root / ("flat/train" if place == "flat" else place)
+    message = f"^{found}: holds no class folders, but images themselves; wanted: a folder in it for"
+    with pytest.raises(DataError, match=message):
+        load_folder(name="", path=str(wrong))
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

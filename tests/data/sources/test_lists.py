@@ -1,8 +1,10 @@
 """The list source: published layouts, tables, and one message for all faults of the lists."""
 
+import lzma
 import os
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,7 +176,10 @@ def test_the_label_is_what_follows_the_last_blank(tmp_path):
         ("c.png 0\na.png 1\n", None, r"test_list, line 1: a\.png is listed before, in data\.train_list, line 2"),
         ("c.png 0\n../d.png 1\n", None, r"train_list, line 2: '\.\./d\.png' leads out of data\.path"),
         ("c.png 0\nx/../d.png 1\n", None, r"line 2: 'x/\.\./d\.png' leads out"),
-        ("c.png 0\n/etc/d.png 1\n", None, r"line 2: '/etc/d\.png' leads out"),
+        ("c.png 0\n/etc/d.png 1\n", None, r"line 2: '/etc/d\.png' leads out of data\.path, /.*/root"),
+        ("c.png cat\nd.png dog\n", None, r"label 'cat' is not legal; legal: integers from 0; names of classes need a table"),
+        ("file,label\nc.png,0\n", None, r"one column 'path'; its columns: 'file', 'label'; data\.path_column, or the argument path_column="),
+        ("path,class\nc.png,0\n", None, r"one column 'label'; .*; data\.label_column, or the argument label_column="),
         ("c.png 0\n\0 1\n", None, r"line 2: '\\x00' is no path"),
         ("c.png 0\nd.png 1\n", "a.png 0\nb.png 2\n", r"test_list, line 2: label '2' is not legal; legal: integers in 0 \.\. 1"),
         ("c.png 0\nd.png 1\n", "a.png -1\nb.png 1\n", r"test_list, line 1: label '-1' is not legal"),
@@ -326,6 +331,8 @@ def test_images_in_two_classes_are_kept_if_a_config_says_so(tmp_path, feed):
 def test_a_repeated_image_has_one_manifest(tmp_path, monkeypatch):
     lists = text_lists(tmp_path, "c.png 0\nc.png 1\nd.png 1\n", repeats="keep")
     options = dict(image_size=0, train_split="", test_split="", **lists)
+    for file in (tmp_path / "root").iterdir():
+        os.utime(file, (1_700_000_000, 1_700_000_000))
     load_for("decoded", "list", **options)
 
     def again(*_):
@@ -346,8 +353,79 @@ def test_the_last_parts_of_a_path_count(tmp_path, parts, line, found):
     assert files.splits["train"][0][0] == tmp_path / "root" / found
 
 
+def test_absolute_paths_below_the_folder_are_those_below_it(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    given = text_lists(tmp_path, f"{root}/c.png 0\nd.png 1\n")
+    monkeypatch.chdir(tmp_path)
+    for path in (str(root), "root", "../" + tmp_path.name + "/root"):
+        files = list_files(**{**given, "path": path}).splits["train"]
+        assert [str(file) for file, _ in files] == [f"{path}/c.png", f"{path}/d.png"]
+    (tmp_path / "train.txt").write_text(f"{root}/c.png 0\n{root}/x/../d.png 1\nc.png 1\n")
+    with pytest.raises(DataError, match=r"2 faults: .*leads out.*: c\.png is listed before"):
+        list_files(**given)
+
+
+def test_messages_about_the_current_folder_name_it(tmp_path, monkeypatch):
+    given = text_lists(tmp_path, "gone.png 0\nd.png 1\n")
+    monkeypatch.chdir(tmp_path / "root")
+    with pytest.raises(DataError, match=f"^{tmp_path}/root: gone.png: cannot be read"):
+        load_list(**{**given, "path": "."})
+
+
 def test_parts_that_lead_out_are_refused_as_before(tmp_path):
     for line in ("/a/../c.png", "/c.png"):
         given = text_lists(tmp_path, f"{line} 0\nd.png 1\n", path_parts=2)
         with pytest.raises(DataError, match=r"leads out of data\.path"):
             list_files(**given)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Unpacks a list of the folder that PURENOISE_JAX_LISTS names, `NAME.txt.xz` or `NAME.txt`."""
+    folder = os.environ.get("PURENOISE_JAX_LISTS")
+    if not folder:
+        pytest.skip("PURENOISE_JAX_LISTS does not name the folder of published lists")
+
+    def unpacked(name):
+        file, packed = (Path(folder) / f"{name}.txt{end}" for end in ("", ".xz"))
+        if not (file.exists() or packed.exists()):
+            pytest.skip(f"{name}.txt is not in the folder of published lists")
+        content = file.read_bytes() if file.exists() else lzma.decompress(packed.read_bytes())
+        (tmp_path / file.name).write_bytes(content)
+        return str(tmp_path / file.name)
+
+    return unpacked
+
+
+def class_counts(files, split):
+    return np.bincount([label for _, label in files.splits[split]], minlength=len(files.classes))
+
+
+@pytest.mark.slow
+def test_the_published_lists_of_places_lt_have_the_published_counts(published, tmp_path):
+    """Liu et al. 2019: 62,500 training images, 4,980 to 5 a class; 20 and 100 of each to measure."""
+    chosen = {
+        f"{split}_list": published(f"Places_LT_{split}") for split in ("train", "val", "test")
+    }
+    files = list_files("places_lt", str(tmp_path), Lists(**chosen))
+    train = class_counts(files, "train")
+    assert (train.sum(), len(train), train.max(), train.min()) == (62_500, 365, 4_980, 5)
+    assert class_counts(files, "val").tolist() == [20] * 365
+    assert class_counts(files, "test").tolist() == [100] * 365
+    place, label = files.splits["train"][0]
+    assert (place, label) == (tmp_path / "train/airfield/00004851.jpg", 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "classes", "each"),
+    [
+        ("ImageNet_LT_val", 1_000, 20),
+        ("ImageNet_LT_test", 1_000, 50),
+        ("iNaturalist18_val", 8_142, 3),
+    ],
+)
+def test_published_lists_to_measure_with_are_balanced(published, tmp_path, name, classes, each):
+    """Liu et al. 2019 and Van Horn et al. 2018; 20,000, 50,000 and 24,426 images."""
+    files = list_files("", str(tmp_path), Lists(train_list=published(name)))
+    assert class_counts(files, "train").tolist() == [each] * classes

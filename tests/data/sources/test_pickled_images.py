@@ -213,6 +213,18 @@ def test_damage_since_the_first_start_is_noticed(own):
         images[:1]
 
 
+def test_a_mapped_run_does_not_take_pixels_of_a_pickle_that_changed_since(own):
+    file = own / "train_images_png.pkl"
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    assert len(load(own, "mapped").train_images)
+    place = int(tiered_imagenet_files(str(own)).splits["train"][0][0].name[21:-1])
+    content = bytearray(file.read_bytes())
+    content[spans_of_arrays(file)[place].start + 40] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"train_images_png\.pkl\[{place}\]: cannot be read"):
+        load(own, "mapped")
+
+
 def test_integers_are_accepted_where_they_are_asked_for_alone():
     data = b"\x80\x02}(U\x01a" + trees.python2_array(np.arange(3, dtype=np.int32)) + b"u."
     with pytest.raises(DataError, match="x: only arrays of u1 are accepted"):
