@@ -153,7 +153,7 @@ def test_nearly_black_images_of_16_bits_are_named_and_left_out(finished, table, 
     for path in dark:
         (line,) = [line for line in err.splitlines() if str(path) in line]
         assert "no 16-bit image of those given has a value above" in line and "hold 12 bits" in line
-    assert err.splitlines()[-1] == "error: 2 images could not be read; the table has all others"
+    assert err.splitlines()[-1] == "error: 2 images were left out; the table has all others"
     code, rows, err = table(dark[0])
     assert code == 3 and "error: no image could be read" in err
 
