@@ -50,7 +50,8 @@ def parse_dimension(text: str) -> Dimension:
     """Reads NAME=A,B,C or NAME=LOW..HIGH, with :log at its end for a draw by logarithm.
 
     Args:
-        text: such as "optimizer.learning_rate=1e-3..1:log". Commas in parentheses part no values.
+        text: such as "optimizer.learning_rate=1e-3..1:log". Commas in parentheses do not separate
+            values.
 
     Raises:
         ConfigError: one line that says what is wrong.
@@ -137,7 +138,7 @@ def _text(dim: Dimension, value: Any) -> str:
 
 
 def _parts(text: str) -> tuple[str, ...]:
-    """Parts text at the commas outside of parentheses."""
+    """Splits text at the commas outside of parentheses."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([") - (letter in ")]")

@@ -14,8 +14,8 @@ import numpy as np
 from purenoise_jax.inference.calibration_file import write_calibration
 from purenoise_jax.inference.classifier import Classifier, load
 from purenoise_jax.inference.listed_images import list_images
-from purenoise_jax.inference.reliability import log_probabilities
-from purenoise_jax.inference.split_outputs import VAL, has_split, split_outputs
+from purenoise_jax.inference.reliability import Scaled, log_probabilities, scaled
+from purenoise_jax.inference.split_outputs import TEST, VAL, has_split, split_outputs
 from purenoise_jax.inference.temperature import fit_temperature
 from purenoise_jax.inference.thresholds import best_thresholds
 from purenoise_jax.inference.trained import Trained
@@ -88,9 +88,32 @@ def _calibrate(argv: Sequence[str]) -> int:
     show(f"expected calibration error {fitted.ece[0]:.4f} before, {fitted.ece[1]:.4f} after")
     images = " ".join(args.images) or "the validation images of the run"
     names = trained.class_names
-    path = write_calibration(trained.run.path, trained.step, images, names, fitted, thresholds)
+    seen = scaled(
+        logits,
+        labels,
+        fitted.temperature,
+        shift=shift,
+        split="" if args.images else VAL,
+        title="images that the temperature was fitted on",
+    )
+    if not args.images and trained.run.shown == TEST and has_split(trained.run, TEST):
+        seen = _tested(trained, args.epoch, fitted.temperature)
+    path = write_calibration(
+        trained.run.path, trained.step, images, names, fitted, thresholds, seen
+    )
     show(one_line(path))
     return 0
+
+
+def _tested(trained: Trained, epoch: int | None, temperature: float) -> Scaled:
+    """The fit on the test images, which neither trained the network nor chose the temperature."""
+    outputs = split_outputs(trained.run, TEST, epoch)
+    # Without a prior, because that of the command line is of other images.
+    found = scaled(outputs.logits, outputs.labels, temperature, split=TEST, title="test images")
+    show(f"on {len(outputs.labels):,} test images:")
+    show(f"  negative log-likelihood {found.before.nll:.4f} before, {found.after.nll:.4f} after")
+    show(f"  expected calibration error {found.before.ece:.4f} before, {found.after.ece:.4f} after")
+    return found
 
 
 def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

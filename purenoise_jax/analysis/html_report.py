@@ -12,7 +12,15 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from purenoise_jax.analysis import class_accuracy, confusion, curves, groups, images, run_tables
+from purenoise_jax.analysis import (
+    class_accuracy,
+    confusion,
+    curves,
+    groups,
+    images,
+    reliability,
+    run_tables,
+)
 from purenoise_jax.analysis.figure_style import Draw, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.analysis.seeds import group_rows, hash_without_seed
@@ -20,6 +28,7 @@ from purenoise_jax.inference.runs import Run, load_finished
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically
+from purenoise_jax.training import probabilities
 from purenoise_jax.training.experiment import Experiment
 
 NAME = "report.html"
@@ -64,6 +73,8 @@ class Section:
     accuracies: list[run_tables.Row]
     shots: list[run_tables.Row]
     shifted: list[run_tables.Row]
+    calibration: list[run_tables.Row]
+    probabilities: str
     phases: list[run_tables.Row]
     changed: list[run_tables.Row]
     rest: list[run_tables.Row]
@@ -134,8 +145,18 @@ _SHARED = {
     "Training": (curves.draw, True, "loss, accuracy and learning rate by epoch"),
 }
 _OWN = {
-    "Confusion matrix": (confusion.draw, False, "shares of each true class by predicted class"),
     "Images of a training step": (images.draw, True, "a training batch and its noise images"),
+    "Confusion matrix": (confusion.draw, False, "shares of each true class by predicted class"),
+    "Reliability of the probabilities": (
+        reliability.draw_recorded,
+        False,
+        "accuracy by probability of the predicted class",
+    ),
+}
+# Layout of a wide figure for a narrow screen.
+_NARROW: dict[Draw, Draw] = {
+    curves.draw: curves.draw_stacked,
+    reliability.draw_recorded: reliability.draw_stacked,
 }
 
 
@@ -152,12 +173,13 @@ def _picture(title: str, runs: Sequence[Run], draw: Draw, wide: bool, text: str)
         runs = [run for run in runs if _evaluation_of(run) is not None] or runs
     try:
         figure = draw(runs, Options()).figure
-        other = curves.draw_stacked(runs, Options()).figure if draw is curves.draw else None
     except PureNoiseError as error:
         return Picture(title, "", f"Not drawn: {error}.")
     width = round(100 * figure.get_figwidth())
-    narrow = _uri(other, pixels=False) if other else ""
-    return Picture(title, _uri(figure, pixels), text, wide or width > WIDE, width, narrow)
+    wide, narrow = wide or width > WIDE, ""
+    if wide and draw in _NARROW:
+        narrow = _uri(_NARROW[draw](runs, Options()).figure, pixels=False)
+    return Picture(title, _uri(figure, pixels), text, wide, width, narrow)
 
 
 def _uri(figure: Figure, pixels: bool) -> str:
@@ -208,6 +230,8 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
         ),
         shots=run_tables.shot_rows(evaluation) if evaluation else [],
         shifted=run_tables.shifted_rows(evaluation) if evaluation else [],
+        calibration=run_tables.calibration_rows(evaluation) if evaluation else [],
+        probabilities=probabilities.FILES[run.shown],
         phases=run_tables.phase_rows(run),
         changed=changed,
         rest=rest,

@@ -13,9 +13,11 @@ import numpy as np
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
+from purenoise_jax.training import probabilities
 from purenoise_jax.training.confusion import FILES, Confusion, load
 from purenoise_jax.training.intervals import Intervals, bootstrap
-from purenoise_jax.training.metrics import TRAINING_SET
+from purenoise_jax.training.metrics import TRAINING_SET, mean_of
+from purenoise_jax.training.probabilities import Probabilities
 
 # In summary.json these begin with "test_", because it also has those of the validation set.
 PREFIXED = ("accuracy", "nll", "ece")
@@ -89,6 +91,28 @@ class Evaluation:
         if recorded is not None:
             return Confusion.from_dense(np.asarray(recorded, np.int64))
         return load(self.workdir / FILES[self.split], self.step)
+
+    def probabilities(self) -> Probabilities:
+        """Returns the bins of confidence and the average precision by class.
+
+        Raises:
+            ConfigError: their file is missing, damaged or that of another step.
+        """
+        file = self.workdir / probabilities.FILES[self.split]
+        return probabilities.load(file, self.step, len(self.class_counts))
+
+    @functools.cached_property
+    def average_precision(self) -> list[float | None]:
+        """The average precision of every class; None where it is not known."""
+        try:
+            return self.probabilities().average_precision
+        except ConfigError:
+            return [None] * len(self.class_counts)
+
+    @property
+    def mean_average_precision(self) -> float | None:
+        """Mean of the average precision over the classes that have images; None without any."""
+        return mean_of(self.average_precision)
 
     @functools.cached_property
     def counted(self) -> tuple[Confusion, Intervals] | None:

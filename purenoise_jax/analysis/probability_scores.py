@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 
-from purenoise_jax.inference.reliability import log_probabilities, reliability
+from purenoise_jax.inference.reliability import reliability
 from purenoise_jax.training.metrics import mean_of
+from purenoise_jax.training.probabilities import average_precisions
 
 TOP = (1, 2, 3, 5, 10)
 
@@ -25,27 +25,6 @@ def top_accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     earlier = np.arange(logits.shape[1])[None] < labels[:, None]
     before = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
     return {str(k): float((before < k).mean()) for k in TOP if k < logits.shape[1]}
-
-
-def average_precisions(logits: np.ndarray, labels: np.ndarray) -> list[float | None]:
-    """Returns the average precision of every class, its images against all others.
-
-    It is the sum over the images of the class of the precision among the images with at least the
-    same probability of the class, divided by their number, without interpolation.
-
-    Args:
-        logits: f[N, K].
-        labels: int[N] in [0, K).
-
-    Returns:
-        K numbers in [0, 1]; None for a class without images.
-    """
-    log_shares = log_probabilities(logits)
-    there = np.bincount(labels, minlength=logits.shape[1]) > 0
-    return [
-        float(average_precision_score(labels == k, log_shares[:, k])) if there[k] else None
-        for k in range(logits.shape[1])
-    ]
 
 
 def probability_scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import numpy as np
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.latest_evaluation import Evaluation
 from purenoise_jax.config.fields import default_config, flatten
+from purenoise_jax.inference.calibration_file import read_scaled
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import duration
+from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.intervals import Interval
 from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_groups
 from purenoise_jax.training.shifted_tests import NAMES
@@ -51,7 +53,7 @@ class ClassRow:
         group: 1 (rarest) .. 5, or "" without groups.
         tested: number of test images as text, or a dash.
         interval: of the accuracy, as text, or "".
-        precision, f1: percent as text, or a dash.
+        precision, f1, average_precision: percent as text, or a dash.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ClassRow:
     interval: str = ""
     precision: str = NONE
     f1: str = NONE
+    average_precision: str = NONE
 
 
 def headline(evaluation: Evaluation | None) -> list[Row]:
@@ -74,7 +77,7 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
     if evaluation is None:
         names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",
                  "geometric mean of recalls", "negative log-likelihood",
-                 "calibration error (ECE)")  # fmt: skip
+                 "calibration error (ECE)", "mean average precision")  # fmt: skip
         return [Row(name, NONE, "not evaluated yet") for name in names]
     shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
@@ -101,6 +104,7 @@ def headline(evaluation: Evaluation | None) -> list[Row]:
             "not recorded" if nll is None else "nats per image",
         ),
         Row("calibration error (ECE)", *_percent(evaluation.number("ece"))),
+        Row("mean average precision", *_percent(evaluation.mean_average_precision, note=known)),
     ]
 
 
@@ -123,6 +127,24 @@ def shifted_rows(evaluation: Evaluation) -> list[Row]:
         Row(name, f"{100 * unknown:.1f} %", f"{100 * known:.1f} % if the frequencies are known")
         for name, (unknown, known) in zip(NAMES, pairs, strict=False)
     ]
+
+
+def calibration_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns the fit of the probabilities after temperature scaling; none without calibration."""
+    try:
+        found = read_scaled(evaluation.workdir, evaluation.step)
+    except ConfigError as error:
+        return [Row("temperature", NONE, str(error))]
+    if found is None:
+        return []
+    images = int(found.after.bins[:, 0].sum())
+    return [
+        Row("temperature", f"{found.temperature:.3g}", "logits are divided by it"),
+        Row("measured on", f"{images:,} {found.title}"),
+        Row("negative log-likelihood", f"{found.after.nll:.3f}", f"{found.before.nll:.3f} before"),
+        Row("calibration error (ECE)", *_percent(found.after.ece,
+                                                 note=f"{100 * found.before.ece:.1f} % before")),
+    ]  # fmt: skip
 
 
 def config_rows(run: Run) -> tuple[list[Row], list[Row]]:
@@ -275,6 +297,7 @@ def class_rows(evaluation: Evaluation) -> list[ClassRow]:
             width=round(100 * counts[k] / largest, 2),
             accuracy=_share(shares[k]),
             group=group_of.get(k, ""),
+            average_precision=_share(evaluation.average_precision[k]),
         )
         for k in evaluation.order
     ]

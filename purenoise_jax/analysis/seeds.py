@@ -33,6 +33,7 @@ NUMBERS: tuple[tuple[Number, str], ...] = (
     (_named("geometric_mean"), "%"),
     (_named("nll"), ""),
     (_named("ece"), "%"),
+    (lambda evaluation: evaluation.mean_average_precision, "%"),
 )
 
 

@@ -69,7 +69,7 @@ def subsets_of(run: Run, options: Options, most: int) -> dict[str, set[int]]:
             raise ConfigError(f"--indices {name}=...: {name} is a rule; choose another name")
         if name in sets:
             raise ConfigError(f"--indices {name}=... is given twice; choose another name")
-        sets[name] = set(read_indices(file, len(labels)).tolist())
+        sets[name] = set(read_indices(file, len(labels), f"--indices {name}=").tolist())
     return sets
 
 

@@ -197,7 +197,10 @@ class ReadAhead:
             raise DataError(f"an image could not be read {where} ({why})") from error
         for place, fault in faults:
             if self._feed.skip is None:
-                raise DataError(f"{fault} (read {where}); data.on_bad=skip leaves such images out")
+                raise DataError(
+                    f"{fault} (read {where}); data.on_bad=stop, the default, ends the run, "
+                    "data.on_bad=skip leaves such images out"
+                )
             if valid[rows][place]:
                 self._feed.skip(f"{fault} (read {where})")
             valid[rows][place] = False

@@ -197,12 +197,13 @@ def thin(indices: np.ndarray, labels: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(np.concatenate(kept)).astype(np.int64)
 
 
-def read_indices(path: str, num_images: int) -> np.ndarray:
+def read_indices(path: str, num_images: int, option: str = "data.indices=") -> np.ndarray:
     """Reads a subset from a file.
 
     Args:
         path: a text file with one index per line, or a `.npy` file of integers.
         num_images: N; legal indices are 0 .. N - 1, each at most once.
+        option: what the user has typed before the path, for messages.
 
     Returns:
         Sorted int64[M].
@@ -214,21 +215,19 @@ def read_indices(path: str, num_images: int) -> np.ndarray:
         with open_plain(path) as file:
             raw = read_array(file, "it") if path.endswith(".npy") else _read_lines(file)
     except DAMAGE as error:
-        raise DataError(
-            f"data.indices={path}: cannot be read as a list of integers: {error}"
-        ) from None
+        raise DataError(f"{option}{path}: cannot be read as a list of integers: {error}") from None
     if raw.ndim != 1 or raw.size == 0 or not np.issubdtype(raw.dtype, np.integer):
         mask = ", a mask: save np.flatnonzero of it" if raw.dtype == bool else ""
         raise DataError(
-            f"data.indices={path}: wanted integers [M], got {raw.dtype}{list(raw.shape)}{mask}"
+            f"{option}{path}: wanted integers [M], got {raw.dtype}{list(raw.shape)}{mask}"
         )
     outside = np.sort(raw[(raw < 0) | (raw >= num_images)])
     if outside.size:
-        raise DataError(f"data.indices={path}: index {outside[0]} is outside 0 .. {num_images - 1}")
+        raise DataError(f"{option}{path}: index {outside[0]} is outside 0 .. {num_images - 1}")
     indices = np.sort(raw.astype(np.int64))
     twice = indices[1:][indices[1:] == indices[:-1]]
     if twice.size:
-        raise DataError(f"data.indices={path}: index {twice[0]} occurs twice")
+        raise DataError(f"{option}{path}: index {twice[0]} occurs twice")
     return indices
 
 

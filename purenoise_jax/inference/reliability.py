@@ -23,6 +23,24 @@ class Reliability(NamedTuple):
     ece: float
 
 
+class Scaled(NamedTuple):
+    """Fit of the probabilities of some images before and after temperature scaling.
+
+    Attributes:
+        split: "test" or "val"; "" = images of no split.
+        title: the images in words.
+        temperature: by which the logits are divided.
+        before: at temperature 1.
+        after: at `temperature`.
+    """
+
+    split: str
+    title: str
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
     """Returns the logarithm of the softmax of logits f[N, K], f64[N, K]."""
     logits = np.asarray(logits, np.float64)
@@ -46,3 +64,27 @@ def reliability(logits: np.ndarray, labels: np.ndarray) -> Reliability:
     np.add.at(bins, places, np.stack([np.ones(len(labels)), confidence, right], axis=1))
     nll = -np.take_along_axis(log_shares, labels[:, None], axis=1).mean()
     return Reliability(bins, float(nll), calibration_error(bins))
+
+
+def scaled(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    temperature: float,
+    *,
+    shift: np.ndarray | float = 0.0,
+    split: str = "",
+    title: str = "",
+) -> Scaled:
+    """Compares the fit of the probabilities at temperature 1 and at another one.
+
+    Args:
+        logits: f[N, K].
+        labels: int[N] in [0, K).
+        temperature: by which the logits are divided.
+        shift: see `temperature.fit_temperature`.
+        split: see `Scaled`.
+        title: see `Scaled`.
+    """
+    shift = np.maximum(shift, -1e30)
+    before, after = (reliability(logits / t + shift, labels) for t in (1.0, temperature))
+    return Scaled(split, title, temperature, before, after)

@@ -48,10 +48,19 @@ class Counts(NamedTuple):
         predicted: i32[N], the predicted class of every image, -1 of one that was left out; with the
             labels it gives the confusion matrix, see `confusion.Confusion.of`.
         sums: over the images.
+        logits: f32[N, K], after the recipe's `postprocess`; None = they were not asked for.
     """
 
     predicted: np.ndarray
     sums: Sums
+    logits: np.ndarray | None = None
+
+
+class Rows(NamedTuple):
+    """Results of the rows of a batch: i32[B], see `Counts`, and f32[B, K] or None."""
+
+    predicted: Any
+    logits: Any
 
 
 class Evaluator:
@@ -71,6 +80,7 @@ class Evaluator:
             as `shifted_tests.class_shares`; None = there are none.
         workers: number of threads that read `HostImages`.
         skip: see `data.feed.StreamingFeed`.
+        with_logits: the logits of all images can be asked for.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class Evaluator:
         class_shares: np.ndarray | None = None,
         workers: int = 1,
         skip: Callable[[str], None] | None = None,
+        with_logits: bool = True,
     ) -> None:
         classes = batch_builder.num_classes
         shares = np.ones((0, classes)) if class_shares is None else class_shares
@@ -116,11 +127,13 @@ class Evaluator:
 
         def add_rows(
             postprocess: Postprocess, variables: Any, sums: Sums, rows: StreamedRows
-        ) -> tuple[Sums, jax.Array]:
+        ) -> tuple[Sums, Rows]:
             image = batch_builder.normalize(to_float(rows.images))
             logits, _ = model.apply(variables, image, None, rows.valid, train=False)
             informed = [postprocess(logits, log_prior).argmax(-1) for log_prior in log_priors]
-            return _add(sums, postprocess(logits), informed, rows.labels, rows.valid)
+            logits = postprocess(logits)
+            sums, predicted = _add(sums, logits, informed, rows.labels, rows.valid)
+            return sums, Rows(predicted, logits if with_logits else None)
 
         def count(
             postprocess: Postprocess,
@@ -128,8 +141,8 @@ class Evaluator:
             images: jax.Array,
             labels: jax.Array,
             *rows: jax.Array,
-        ) -> tuple[Sums, jax.Array]:
-            def add(sums: Sums, row: tuple[jax.Array, ...]) -> tuple[Sums, jax.Array]:
+        ) -> tuple[Sums, Rows]:
+            def add(sums: Sums, row: tuple[jax.Array, ...]) -> tuple[Sums, Rows]:
                 index, valid = (jax.lax.with_sharding_constraint(x, placement.batch) for x in row)
                 taken = StreamedRows(images[index], labels[index], valid)
                 return add_rows(postprocess, variables, sums, taken)
@@ -150,36 +163,49 @@ class Evaluator:
             compiler_options=compiler_options(),
         )
 
-    def __call__(self, variables: Mapping[str, Any], postprocess: Postprocess) -> Counts:
+    def __call__(
+        self, variables: Mapping[str, Any], postprocess: Postprocess, logits: bool = False
+    ) -> Counts:
         """Evaluates a network with its running statistics.
 
         Args:
             variables: "params" and "batch_stats", see `recipe.current_variables`.
             postprocess: of the recipe that trained it.
+            logits: those of all images are wanted as well.
 
         Returns:
             Counts on the host.
         """
         if self._feed is None:
-            results = self._count(postprocess, variables, *self._data, *self._rows)
+            sums, rows = self._count(postprocess, variables, *self._data, *self._rows)
+            parts = [rows if logits else Rows(rows.predicted, None)]
         else:
-            results = self._streamed(postprocess, variables)
-        sums, predicted = jax.device_get(results)
+            sums, parts = self._streamed(postprocess, variables, logits)
+        sums, parts = jax.device_get((sums, parts))
         # The rows are in the order of the images, and padding comes last.
-        return Counts(np.reshape(predicted, -1)[: len(self.labels)], sums)
+        count = len(self.labels)
+        predicted = np.concatenate([np.reshape(part.predicted, -1) for part in parts])[:count]
+        if not logits:
+            return Counts(predicted, sums)
+        shape = (-1, parts[0].logits.shape[-1])
+        found = np.concatenate([np.reshape(part.logits, shape) for part in parts])[:count]
+        return Counts(predicted, sums, found.astype(np.float32, copy=False))
 
-    def _streamed(self, postprocess: Postprocess, variables: Any) -> tuple[Sums, list[jax.Array]]:
+    def _streamed(
+        self, postprocess: Postprocess, variables: Any, logits: bool
+    ) -> tuple[Sums, list[Rows]]:
         assert self._feed is not None, "images are on the host"
         index, valid = self._rows
-        sums, predicted = jax.tree.map(self._placement.replicate, self._zero), []
+        parts: list[Rows] = []
+        sums = jax.tree.map(self._placement.replicate, self._zero)
         ahead = self._feed.epoch(index, valid, step=None)
         for row in range(len(index)):
-            rows = ahead.take(row)
-            sums, classes = self._add_rows(postprocess, variables, sums, rows)
-            predicted.append(classes)
+            sums, found = self._add_rows(postprocess, variables, sums, ahead.take(row))
+            parts.append(found if logits else Rows(found.predicted, None))
             # Otherwise the batches of passes that wait for the device would fill the memory.
-            jax.block_until_ready(predicted[max(row - 1, 0)])
-        return sums, predicted
+            before = max(row - 1, 0)
+            parts[before] = jax.device_get(parts[before])
+        return sums, parts
 
     def close(self) -> None:
         """Ends reading; see `data.feed.StreamingFeed.close`."""

@@ -242,6 +242,7 @@ class Experiment:
                 class_shares=None if split == TRAINING_SET else shares,
                 workers=self.workers,
                 skip=note if self.skips_bad else None,
+                with_logits=split != TRAINING_SET,
             )
             for split, (images, labels) in splits.items()
             if images is not None and labels is not None and len(images)

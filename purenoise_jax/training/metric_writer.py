@@ -56,6 +56,24 @@ class MetricsWriter:
         except OSError as error:
             self._warn_once(error)
 
+    def complete(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """Adds numbers to a record that was written before, where they are not in it already.
+
+        Args:
+            step: completed steps of the record; without one, nothing is written.
+            numbers: JSON values by name, such as those of a split that had not been evaluated.
+        """
+        try:
+            records, _ = _read(self.path)
+            for record in records:
+                new = {n: v for n, v in numbers.items() if n not in record or record[n] != v}
+                if record["step"] == step and new:
+                    record.update(new)
+                    write_atomically(self.path, "".join(map(_line, records)))
+                    self._events.write(step, new)
+        except OSError as error:
+            self._warn_once(error)
+
     def finish(self) -> None:
         """Marks the run as finished."""
         try:

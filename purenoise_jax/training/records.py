@@ -11,7 +11,7 @@ import numpy as np
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.runtime.console import class_counts_line, phases_line
 from purenoise_jax.runtime.threads import cores
-from purenoise_jax.training import metrics
+from purenoise_jax.training import metrics, probabilities
 from purenoise_jax.training.accumulators import EpochMetrics
 from purenoise_jax.training.confusion import FILES, Confusion, save
 from purenoise_jax.training.cost import cost_line
@@ -30,11 +30,22 @@ LISTED = 100
 CHANGES = 6
 
 
-class Matrix(NamedTuple):
-    """The confusion matrix of a split, and int[K], its images with their class among the top 5."""
+class Results(NamedTuple):
+    """Results of a split for the files that are written at the end of a run.
+
+    Attributes:
+        confusion: the confusion matrix.
+        top5: int[K], its images with their class among the top 5.
+        bins: f32[bins, 3], see `Probabilities`.
+        logits: f32[M, K] of the images that were not left out; None = they were not kept.
+        labels: int[M] of these images.
+    """
 
     confusion: Confusion
     top5: np.ndarray
+    bins: np.ndarray
+    logits: np.ndarray | None
+    labels: np.ndarray
 
 
 def header_lines(
@@ -249,9 +260,13 @@ def precision_note(options: RunOptions, platform: str) -> str:
 
 
 def evaluate_all(
-    evaluators: Mapping[str, Evaluator], state: TrainState, phase: Phase, class_counts: np.ndarray
-) -> tuple[dict[str, dict[str, Any]], dict[str, Matrix]]:
-    """All numbers of every split, except those that do not exist, and the confusion matrices.
+    evaluators: Mapping[str, Evaluator],
+    state: TrainState,
+    phase: Phase,
+    class_counts: np.ndarray,
+    may_be_last: bool = False,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Results]]:
+    """All numbers of every split, except those that do not exist, and the results for the files.
 
     Those of the training images have, in place of the confusion matrix, `predicted_images`: for
     each class the number of training images that are classified as it.
@@ -261,14 +276,21 @@ def evaluate_all(
         state: what to evaluate.
         phase: that it was trained in.
         class_counts: int[K], training images per class.
+        may_be_last: keep the logits of the test and validation images, unless they are too many.
     """
-    evaluated, matrices = {}, {}
+    evaluated, found, classes = {}, {}, len(class_counts)
     for split, evaluator in evaluators.items():
-        predicted, sums = evaluator(phase.recipe.evaluated(state), phase.recipe.postprocess)
-        confusion = Confusion.of(evaluator.labels, predicted, len(class_counts))
-        top5, hits = np.asarray(sums.top5), np.asarray(sums.hits)
+        labels = np.asarray(evaluator.labels)
+        keep = may_be_last and split in probabilities.FILES
+        predicted, sums, logits = evaluator(
+            phase.recipe.evaluated(state),
+            phase.recipe.postprocess,
+            logits=keep and len(labels) * classes <= probabilities.MOST,
+        )
+        confusion = Confusion.of(labels, predicted, classes)
+        top5, bins, hits = map(np.asarray, (sums.top5, sums.bins, sums.hits))
         results = confusion.results(top5)
-        numbers = metrics.summarize(results, float(sums.nll), np.asarray(sums.bins), class_counts)
+        numbers = metrics.summarize(results, float(sums.nll), bins, class_counts)
         if split == metrics.TRAINING_SET:
             # With the class counts they give the classification ratio (Ye et al. 2021, A.1).
             numbers["predicted_images"] = confusion.by_predicted().tolist()
@@ -279,23 +301,33 @@ def evaluate_all(
                 results.images, results.correct, hits, class_counts
             )
         evaluated[split] = {k: v for k, v in numbers.items() if _is_number(v)}
-        matrices[split] = Matrix(confusion, top5)
-    return evaluated, matrices
+        read = np.asarray(predicted) >= 0
+        logits = logits if logits is None or read.all() else logits[read]
+        found[split] = Results(confusion, top5, bins, logits, labels[read])
+    return evaluated, found
 
 
-def save_matrices(workdir: Path, matrices: Mapping[str, Matrix], step: int) -> None:
-    """Writes the confusion matrix of every split, see `confusion.save`.
+def save_results(workdir: Path, results: Mapping[str, Results], step: int) -> None:
+    """Writes the confusion matrix of every split, and the fit of its probabilities.
+
+    See `confusion.save` and `probabilities.save`; the latter is not written of training images.
 
     Args:
         workdir: of the run.
-        matrices: from `evaluate_all`.
+        results: from `evaluate_all`.
         step: completed steps.
 
     Raises:
         OSError: a file could not be written.
     """
-    for split, (confusion, top5) in matrices.items():
+    for split, (confusion, top5, bins, logits, labels) in results.items():
         save(workdir / FILES[split], confusion, top5, step)
+        if split in probabilities.FILES:
+            precision: list[float | None] = [None] * confusion.classes
+            if logits is not None:
+                precision = probabilities.average_precisions(logits, labels)
+            fit = probabilities.Probabilities(bins, precision)
+            probabilities.save(workdir / probabilities.FILES[split], fit, step)
 
 
 def _is_number(value: Any) -> bool:
@@ -338,8 +370,13 @@ def epoch_record(
         "train/skipped": int(skipped.sum()),
         "train/methods": list(phase.methods),
         "train/images_per_second": timer.images_per_second,
-        **{f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()},
+        **by_split(evaluated),
     }
+
+
+def by_split(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of `evaluate_all` as records have them, by SPLIT/NAME."""
+    return {f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()}
 
 
 def make_summary(

@@ -24,7 +24,13 @@ from purenoise_jax.checkpoint.run_weights import read_run_weights
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.runtime import files, workdir_lock
 from purenoise_jax.runtime.errors import CheckpointError
-from purenoise_jax.training import bad_images, confusion, metric_writer, nonfinite_steps
+from purenoise_jax.training import (
+    bad_images,
+    confusion,
+    metric_writer,
+    nonfinite_steps,
+    probabilities,
+)
 from purenoise_jax.training.experiment import Experiment
 from purenoise_jax.training.train_step import TrainState
 
@@ -35,6 +41,7 @@ RESULTS = (
     metric_writer.METRICS,
     nonfinite_steps.FILE,
     *confusion.FILES.values(),
+    *probabilities.FILES.values(),
     bad_images.FILE,
     "summary.json",
     "report.html",

@@ -122,7 +122,7 @@ class TrainingRun:
             cleanup.callback(reader.close)
         self._ahead: ReadAhead | None = None
         self._evaluated: dict[str, dict[str, Any]] = {}
-        self._matrices: dict[str, records.Matrix] = {}
+        self._results: dict[str, records.Results] = {}
         self._timer = StepTimer(
             self._options.batch_size,
             self._restored.measured_steps,
@@ -243,6 +243,8 @@ class TrainingRun:
             is_last = is_last or self._is_patience_over(best)
             if is_last or options.eval_test == "always":
                 self._evaluate(phase, ["test"], self.stop_if_requested)
+            # They are for the files at the end, and may be large.
+            self._results = self._results if is_last else {}
         rate = float(self.experiment.rates[epoch])
         record = records.epoch_record(self.metrics, phase, done, rate, self._timer, self._evaluated)
         if self._evaluated:
@@ -313,10 +315,13 @@ class TrainingRun:
         done = self.step // self._steps_per_epoch
         if not self._evaluated:
             self._evaluate(self.experiment.phase_of(done - 1), ["test", "val", TRAINING_SET])
+            if self._log is not None:
+                # A run that had ended may be started again with another split to evaluate.
+                self._log.complete(self.step, records.by_split(self._evaluated))
         selected = self._selected()
         if self._is_first_process:
             # Before the summary, whose presence says that the run has finished.
-            records.save_matrices(self._workdir, self._matrices, self.step)
+            records.save_results(self._workdir, self._results, self.step)
             summary = {
                 **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
                 "epochs": done,
@@ -394,11 +399,13 @@ class TrainingRun:
         """Adds the numbers of splits, of those that there are, to those of this epoch."""
         evaluators = {name: self._evaluators[name] for name in splits if name in self._evaluators}
         counts = self.experiment.training.stats.class_counts
-        work = partial(records.evaluate_all, evaluators, self.state, phase, counts)
-        evaluated, matrices = self._stop.waiting(work, poll)
-        before = self._matrices if self._evaluated else {}
+        # With patience it is known only afterwards.
+        may_be_last = self.step == self._total_steps or self._options.eval_patience > 0
+        work = partial(records.evaluate_all, evaluators, self.state, phase, counts, may_be_last)
+        evaluated, results = self._stop.waiting(work, poll)
+        before = self._results if self._evaluated else {}
         self._evaluated = {**self._evaluated, **evaluated}
-        self._matrices = {**before, **matrices}
+        self._results = {**before, **results}
 
     def _seconds(self) -> float:
         """Seconds spent on the run, by this process and those before it."""

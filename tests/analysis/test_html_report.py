@@ -12,9 +12,14 @@ import pytest
 
 from purenoise_jax import main as training
 from purenoise_jax.analysis import __main__ as cli
-from purenoise_jax.analysis import html_report, run_tables
+from purenoise_jax.analysis import html_report, reliability, run_tables
+from purenoise_jax.analysis.figure_style import Options
 from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.inference.calibration_file import write_calibration
+from purenoise_jax.inference.reliability import scaled
 from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.inference.temperature import fit_temperature
+from purenoise_jax.training.probabilities import Probabilities, save
 from tests.fake_runs import diagonal, write_run
 from tests.tiny import tiny_config, write_npz
 
@@ -109,12 +114,88 @@ def test_a_report_says_how_sure_and_how_large_everything_is(run):
     assert low == pytest.approx(54 - 13.8, abs=2.1) and high == pytest.approx(54 + 13.8, abs=2.1)
     # The most frequent class: 9 of 10 right, and 9 errors of the rarest class, which are taken for
     # it: precision 9 / 18, F1 18 / 28.
-    row = re.search(r"<b>bold</b> 5 100 90.0 [\d.]+ to 100.0 ([\d.]+) ([\d.]+) 10 ", text)
+    row = re.search(
+        r"<b>bold</b> 5 100 90.0 [\d.]+ to 100.0 ([\d.]+) ([\d.]+) \N{EN DASH} 10 ", text
+    )
     assert row.groups() == ("50.0", "64.3")
     assert re.search(r"seed 0; \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
     assert f'<code class="small">{"f" * 64}</code>' in html
     # The curves have another layout for a narrow screen.
     assert reader.tags.count("source") == 1
+
+
+def with_probabilities(run, precision):
+    """Adds the file of the bins, and says that the run was calibrated."""
+    bins = np.zeros((15, 3))
+    bins[4], bins[14] = (20, 6, 7), (30, 29, 20)
+    save(run / "probabilities_test.json", Probabilities(bins, precision), 12)
+    return bins
+
+
+def calibrated(run, **changes):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 60)
+    logits = 3 * rng.normal(size=(60, 5)) + 3 * np.eye(5)[labels]
+    seen = scaled(logits, labels, 2.5, split="test", title="test images")._replace(**changes)
+    fit = fit_temperature(logits, labels)._replace(temperature=2.5)
+    write_calibration(run, 12, "photos", NAMES, fit, [None] * 5, seen)
+    return seen
+
+
+@pytest.fixture
+def reliability_alone(monkeypatch):
+    """The other figures take their time."""
+    title = "Reliability of the probabilities"
+    monkeypatch.setattr(html_report, "_OWN", {title: html_report._OWN[title]})
+    monkeypatch.setattr(html_report, "_SHARED", {})
+
+
+def test_a_report_shows_how_well_the_probabilities_fit(run, reliability_alone):
+    bins = with_probabilities(run, [0.91, 0.82, None, 0.4, 0.127])
+    text, reader = read(html_report.render(load_runs([run])))
+    mean = np.mean([0.91, 0.82, 0.4, 0.127])
+    assert f"mean average precision {100 * mean:.1f} %" in text
+    assert re.search(r"<b>bold</b> 5 100 90.0 \S+ to 100.0 50.0 64.3 91.0 10 ", text)
+    assert re.search(r'"quoted" 3 20 60.0 \S+ to \S+ \S+ \S+ \N{EN DASH} 10 ', text)
+    assert reader.tags.count("img") == 1 and "After temperature scaling" not in text
+    drawing = reliability.draw_recorded(load_runs([run]), Options())
+    numbers = drawing.numbers["one"]
+    gap = abs(bins[:, 1] - bins[:, 2]).sum() / 50
+    assert (numbers["ece"], numbers["nll"]) == (pytest.approx(gap), 1.25)
+    assert len(drawing.figure.axes) == 2 and "scaled" not in numbers
+
+
+@pytest.mark.parametrize(("split", "columns"), [("test", 2), ("", 3)])
+def test_a_report_of_a_calibrated_run_has_before_and_after(run, split, columns, reliability_alone):
+    with_probabilities(run, [None] * 5)
+    seen = calibrated(run, split=split, title="images")
+    (loaded,) = load_runs([run])
+    text, reader = read(html_report.render([loaded]))
+    for words in (
+        "After temperature scaling temperature 2.5 logits are divided by it",
+        "measured on 60 images",
+        f"negative log-likelihood {seen.after.nll:.3f} {seen.before.nll:.3f} before",
+        f"calibration error (ECE) {100 * seen.after.ece:.1f} % {100 * seen.before.ece:.1f} % before",
+        "mean average precision \N{EN DASH} not recorded",
+    ):
+        assert words in text, words
+    # Images of no split are drawn before scaling as well.
+    for draw in (reliability.draw_recorded, reliability.draw_stacked):
+        drawing = draw([loaded], Options())
+        titles = [axes.get_title() for axes in drawing.figure.axes if axes.get_title()]
+        assert len(drawing.figure.axes) == 2 * columns and len(titles) == columns
+        assert titles[-1].endswith("at temperature 2.5")
+        assert drawing.numbers["one"]["scaled"]["nll"] == seen.after.nll
+    # The figure of several columns has another layout for a narrow screen.
+    assert reader.tags.count("source") == 1
+
+
+def test_a_damaged_calibration_is_named_in_the_report(run, reliability_alone):
+    with_probabilities(run, [None] * 5)
+    (run / "calibration.json").write_text("{}")
+    text, _ = read(html_report.render(load_runs([run])))
+    assert "temperature \N{EN DASH}" in text and "calibration.json is damaged" in text
+    assert "Not drawn" in text
 
 
 def test_class_names_are_escaped(run):
@@ -350,7 +431,7 @@ def test_a_run_ends_with_its_report(npz, tmp_path, capsys):
     text, reader = read((tmp_path / "report.html").read_text())
     accuracy = json.loads((tmp_path / "summary.json").read_text())["test_accuracy"]
     assert f"test accuracy {100 * accuracy:.1f} %" in text
-    assert reader.tags.count("img") == 5, "with the images of a training step"
+    assert reader.tags.count("img") == 6, "with the images of a training step"
     out, err = capsys.readouterr()
     assert str(tmp_path / "report.html") in out.splitlines()[-1] and err == ""
 

@@ -17,6 +17,7 @@ from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.console import Display, SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training import probabilities
 from purenoise_jax.training.confusion import FILES, Confusion
 from tests.fake_runs import diagonal, write_run
 
@@ -39,6 +40,10 @@ def many(tmp_path_factory):
     path = tmp_path_factory.mktemp("many") / "run"
     matrix = Confusion.of(labels, predicted, MANY)
     write_run(path, counts=counts, evaluations={2: matrix, 4: matrix})
+    bins = np.tile([labels.size / 15, labels.size / 30, labels.size / 40], (15, 1))
+    precision = [None, *RNG.random(MANY - 1).tolist()]
+    fit = probabilities.Probabilities(bins, precision)
+    probabilities.save(path / probabilities.FILES["test"], fit, 12)
     return path
 
 
@@ -60,8 +65,9 @@ def test_the_report_of_many_classes_is_short(many):
     text = re.sub(r"<[^>]*>", " ", html)
     assert len(text) < 30_000
     pictures = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html)
-    # Groups, sizes, curves and their layout for a narrow screen, confusion.
-    assert len(pictures) == 5
+    # Groups, sizes, curves and their layout for a narrow screen, confusion, reliability.
+    assert len(pictures) == 6
+    assert "average_precision of probabilities_test.json" in text
     assert all(len(base64.b64decode(picture)) < 400_000 for picture in pictures)
 
 

@@ -9,7 +9,9 @@ from sklearn.metrics import log_loss
 
 from purenoise_jax.analysis import errors, reliability, scores
 from purenoise_jax.analysis.figure_style import Options, save
+from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference import split_outputs as module
+from purenoise_jax.inference.reliability import reliability as fit_of
 from purenoise_jax.inference.split_outputs import SplitOutputs, split_outputs
 from purenoise_jax.inference.temperature import fit_temperature
 from purenoise_jax.runtime.errors import CheckpointError
@@ -27,6 +29,11 @@ def draw(figure, run, tmp_path, **options):
     return drawing, json.loads(paths[2].read_text())[run.label]
 
 
+def reliability_of(run):
+    outputs = split_outputs(run)
+    return fit_of(outputs.logits, outputs.labels)
+
+
 @pytest.mark.slow
 def test_scores_are_those_that_the_run_has_recorded(run, tmp_path):
     _, numbers = draw(scores, run, tmp_path)
@@ -35,6 +42,10 @@ def test_scores_are_those_that_the_run_has_recorded(run, tmp_path):
     assert numbers["nll"] == pytest.approx(recorded["test_nll"], rel=1e-5)
     assert numbers["ece"] == pytest.approx(recorded["test_ece"], abs=1e-5)
     assert numbers["recall"] == recorded["per_class_accuracy"]
+    # So has the file of the bins, from another program of the same network.
+    fit = latest_evaluation(run).probabilities()
+    assert numbers["average_precision"] == pytest.approx(fit.average_precision)
+    np.testing.assert_allclose(fit.bins, reliability_of(run).bins, atol=1e-4)
     low, high = numbers["accuracy_interval"]
     assert low <= numbers["accuracy"] <= high
     assert numbers["images"] == [10] * 4 and numbers["step"] == recorded["steps"]

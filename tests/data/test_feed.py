@@ -105,7 +105,9 @@ def test_a_damaged_image_ends_the_run_with_its_name_and_step():
     feed = stream(InMemory(bad=[bad]))
     first = min(row for row in range(5) if bad in INDEX[row])
     ahead = feed.epoch(INDEX, VALID, step=100)
-    with pytest.raises(DataError, match=rf"image {bad} is damaged \(read for step {100 + first}\)"):
+    with pytest.raises(
+        DataError, match=rf"image {bad} is damaged \(read for step {100 + first}\).*=stop,.*=skip"
+    ):
         for row in range(5):
             ahead.take(row)
 

@@ -8,7 +8,16 @@ from sklearn.metrics import f1_score, precision_recall_curve
 
 import purenoise_jax
 from purenoise_jax import calibrate
-from purenoise_jax.inference.calibration_file import NAME, read_temperature, write_calibration
+from purenoise_jax.analysis import html_report
+from purenoise_jax.analysis.latest_evaluation import latest_evaluation
+from purenoise_jax.inference.calibration_file import (
+    NAME,
+    read_scaled,
+    read_temperature,
+    write_calibration,
+)
+from purenoise_jax.inference.reliability import reliability, scaled
+from purenoise_jax.inference.split_outputs import split_outputs
 from purenoise_jax.inference.temperature import Calibration
 from purenoise_jax.inference.thresholds import Threshold, best_thresholds
 from purenoise_jax.runtime.errors import ConfigError
@@ -42,9 +51,15 @@ def test_images_of_one_probability_are_on_the_same_side():
     assert found[0].probability == 0.5 and found[0].f1 == pytest.approx(2 / 3)
 
 
+LOGITS, LABELS = np.array([[2.0, 0], [0, 1], [0, 3]]), np.array([0, 1, 0])
+SEEN = scaled(LOGITS, LABELS, 1.5, split="test", title="test images")
+
+
 def written(folder, **changes):
     fit = Calibration(1.5, 3, (2.0, 1.0), (0.2, 0.1))
-    path = write_calibration(folder, 6, "photos", ["a", "b"], fit, [Threshold(0.5, 1.0, 3), None])
+    path = write_calibration(
+        folder, 6, "photos", ["a", "b"], fit, [Threshold(0.5, 1.0, 3), None], SEEN
+    )
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps(content))
     return content
@@ -72,6 +87,26 @@ def test_a_file_of_another_checkpoint_or_a_damaged_one_is_refused(tmp_path, chan
         read_temperature(tmp_path, 6)
 
 
+def test_the_file_gives_back_the_fit_before_and_after(tmp_path):
+    assert read_scaled(tmp_path, 6) is None
+    written(tmp_path)
+    found = read_scaled(tmp_path, 6)
+    assert found[:3] == ("test", "test images", 1.5)
+    for each, temperature in ((found.before, 1), (found.after, 1.5)):
+        expected = reliability(LOGITS / temperature, LABELS)
+        assert each.bins.tolist() == expected.bins.tolist() and each[1:] == expected[1:]
+    # That of another checkpoint, and of an earlier version, has nothing to say.
+    assert read_scaled(tmp_path, 7) is None
+    content = written(tmp_path)
+    del content["reliability"]
+    (tmp_path / NAME).write_text(json.dumps(content))
+    assert read_scaled(tmp_path, 6) is None
+    for damage in ({"reliability": 3}, {"step": None}, {"reliability": {"bins": 2}}):
+        written(tmp_path, **damage)
+        with pytest.raises(ConfigError, match=r"calibration\.json is damaged"):
+            read_scaled(tmp_path, 6)
+
+
 def test_without_a_file_there_is_no_fitted_temperature(tmp_path):
     with pytest.raises(ConfigError, match=r"has no calibration\.json; run python -m"):
         read_temperature(tmp_path, 6)
@@ -93,6 +128,19 @@ def test_a_run_is_calibrated_on_its_own_validation_images(tmp_path, capsys):
     assert warm.deployment.temperature == pytest.approx(fitted.temperature, rel=1e-3)
     assert content["nll"] == pytest.approx(fitted.nll, rel=1e-4)
     assert content["thresholds"][0]["images"] == 2
+    # The fit is shown on the test images, at temperature 1 as the run has recorded it.
+    seen, recorded = read_scaled(run.path, content["step"]), latest_evaluation(run)
+    assert (seen.split, seen.before.bins[:, 0].sum()) == ("test", 40)
+    assert seen.before.nll == pytest.approx(recorded.number("nll"), rel=1e-4)
+    np.testing.assert_allclose(seen.before.bins, recorded.probabilities().bins, atol=1e-4)
+    outputs = split_outputs(run)
+    again = reliability(outputs.logits / content["temperature"], outputs.labels)
+    assert seen.after.nll == pytest.approx(again.nll, rel=1e-4)
+    out = capsys.readouterr().out
+    assert f"negative log-likelihood {seen.before.nll:.4f} before, {seen.after.nll:.4f}" in out
+    text = html_report.render([run])
+    for words in ("After temperature scaling", "40 test images", f"{seen.after.nll:.3f}"):
+        assert words in text
 
 
 @pytest.mark.slow

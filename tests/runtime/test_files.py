@@ -176,3 +176,23 @@ def test_a_record_with_a_number_beyond_the_range_of_floats_is_removed(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 3}\n'
     (warning,) = warnings
     assert "metrics.jsonl: 2 lines are no records and are left out" in warning
+
+
+def test_a_record_is_completed_in_its_place_and_only_if_it_lacks_something(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 3, "val/nll": 2.0}\n{"step": 6, "val/nll": 1.0}\n')
+    log, warnings = MetricsWriter(tmp_path, 6, lambda line: warnings.append(line)), []
+    before = path.stat().st_ino
+    log.complete(6, {"val/nll": 1.0})
+    log.complete(9, {"test/nll": 1.5})
+    assert path.stat().st_ino == before, "nothing is written"
+    log.complete(6, {"val/nll": 1.0, "test/nll": 1.5})
+    assert read_metrics(path) == [
+        {"step": 3, "val/nll": 2.0},
+        {"step": 6, "val/nll": 1.0, "test/nll": 1.5},
+    ]
+    path.unlink()
+    path.mkdir()
+    log.complete(6, {"test/nll": 1.0})
+    log.close()
+    assert len(warnings) == 1 and "metrics cannot be written" in warnings[0]

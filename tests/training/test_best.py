@@ -86,8 +86,8 @@ def given_values(monkeypatch):
     """Gives the evaluation after each epoch a validation result of `VALUES`."""
     real = records.evaluate_all
 
-    def evaluate(evaluators, state, phase, counts):
-        numbers, matrices = real(evaluators, state, phase, counts)
+    def evaluate(evaluators, state, *rest):
+        numbers, matrices = real(evaluators, state, *rest)
         if "val" in numbers:
             numbers["val"]["balanced_accuracy"] = VALUES[int(state.step) // 3]
         return numbers, matrices
@@ -102,7 +102,9 @@ def left_by(workdir):
     lines = read_metrics(workdir / "metrics.jsonl")
     for line in lines:
         line.pop("train/images_per_second")
-    return {name: summary[name] for name in names}, lines, Checkpoints(workdir).steps()
+    # Bins and average precision, of which the latter needs the logits of the last evaluation.
+    fits = [(workdir / f"probabilities_{split}.json").read_text() for split in ("test", "val")]
+    return {name: summary[name] for name in names}, lines, Checkpoints(workdir).steps(), fits
 
 
 @pytest.mark.slow

@@ -70,6 +70,31 @@ def test_every_number_is_that_of_numpy(batch_size):
     assert calibration_error(sums.bins) == pytest.approx(error, abs=1e-6)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("batch_size", [10, 512])
+@pytest.mark.parametrize("bad", [None, (), (3, 30)])
+def test_logits_are_those_of_numpy_and_only_there_if_asked_for(devices, batch_size, bad):
+    """Also of images on the host, of which some cannot be read."""
+    evaluator = Evaluator(
+        MeanColour,
+        IMAGES if bad is None else InMemory(IMAGES, bad),
+        LABELS,
+        batch_builder=BatchBuilder(no_augmentation, MEAN, STD, 3),
+        placement=Placement(8, devices),
+        batch_size=batch_size,
+        skip=lambda line: None,
+    )
+    given = {"params": jnp.float32(0), "batch_stats": {}}, lambda logits: 2 * logits
+    found, without = evaluator(*given, logits=True), evaluator(*given)
+    evaluator.close()
+    kept = np.setdiff1d(np.arange(37), bad or ())
+    np.testing.assert_allclose(found.logits[kept], 2 * by_numpy()[0][kept], rtol=1e-5, atol=1e-6)
+    assert found.logits.shape == (37, 3) and found.logits.dtype == np.float32
+    assert without.logits is None
+    np.testing.assert_array_equal(found.predicted, without.predicted)
+    assert (found.predicted[kept] == found.logits[kept].argmax(1)).all()
+
+
 def test_logits_are_postprocessed_before_anything_is_counted():
     counts = evaluate(lambda logits: -logits)
     np.testing.assert_array_equal(counts.predicted, by_numpy()[0].argmin(1))

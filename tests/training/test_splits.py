@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pytest
 
+import purenoise_jax
 from purenoise_jax.analysis.html_report import render
 from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.config.validation import validate
+from purenoise_jax.inference.exports.write import export
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.build import build, run_options
 from purenoise_jax.training.loop import train_and_evaluate
+from purenoise_jax.training.metric_writer import read_metrics
 from purenoise_jax.training.records import split_line, split_lines, subset_line
 from tests.notes import Notes
 from tests.tiny import tiny_config, write_npz
@@ -111,3 +114,33 @@ def test_a_run_without_a_test_set_shows_validation_everywhere(without_test, tmp_
     assert evaluation.confusion().by_true().tolist() == [3, 3, 3, 0]
     html = render([run])
     assert "validation accuracy" in html and "test accuracy" not in html
+
+
+@pytest.mark.slow
+def test_test_images_that_are_evaluated_after_the_end_have_their_numbers_everywhere(tmp_path):
+    config = tiny_config(
+        write_npz(tmp_path / "tiny.npz"),
+        **{"data.val_per_class": 2, "eval.test": "never", "num_epochs": 1},
+    )
+    del config.phases.deferred
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    (before,) = read_metrics(workdir / "metrics.jsonl")
+    assert "test/accuracy" not in before
+    config.eval.test = "end"
+    train_and_evaluate(config, workdir)
+    (after,) = read_metrics(workdir / "metrics.jsonl")
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert after == {**after, **before}, "the other numbers are as they were"
+    for name in ("accuracy", "nll", "ece"):
+        assert after[f"test/{name}"] == summary[f"test_{name}"] is not None
+    assert summary["shown"] == "test" and summary["selected"]["last"] == {
+        "epoch": 1, "test_accuracy": summary["test_accuracy"], "evaluations": 1
+    }  # fmt: skip
+    exported = export(purenoise_jax.load(workdir), "safetensors", tmp_path / "net.safetensors")
+    card = exported.files[2].read_text()
+    assert f"| accuracy | {summary['test_accuracy']:.4g} |" in card and "On the test set" in card
+    written = (workdir / "metrics.jsonl").read_text()
+    # Started once more, it changes nothing.
+    train_and_evaluate(config, workdir)
+    assert (workdir / "metrics.jsonl").read_text() == written

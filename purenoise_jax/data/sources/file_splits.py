@@ -195,7 +195,7 @@ def _refuse(root: pathlib.Path, faults: Sequence[str], bad: Sequence[str], skips
             write_atomically(file, text)
             message += f"; {file} lists all"
     if bad and not (faults or skips_bad):
-        message += "; data.on_bad=skip leaves such files out"
+        message += "; data.on_bad=stop, the default, refuses them, data.on_bad=skip leaves them out"
     raise DataError(message)
 
 

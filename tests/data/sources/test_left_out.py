@@ -74,7 +74,10 @@ def test_all_are_refused_in_one_list_at_the_first_start(feed, tree, tmp_path):
     with pytest.raises(DataError, match="7 faults, the first 5: ") as refusal:
         load(tree, feed)
     message = str(refusal.value)
-    assert message.endswith("; data.on_bad=skip leaves such files out") and len(message) < 1200
+    assert message.endswith(
+        "data.on_bad=stop, the default, refuses them, data.on_bad=skip leaves them out"
+    )
+    assert len(message) < 1200
     (file,) = (tmp_path / "cache/faults").iterdir()
     assert f"{file} lists all" in message
     lines = file.read_text().splitlines()
