@@ -151,6 +151,28 @@ class Classifier:
         """
         return self._all(images, lambda pixels: self._padded(self._own_logits, pixels))
 
+    def readable_logits(
+        self, images: Sequence[ImageLike]
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        """Computes the logits of the run's own evaluation for the images that can be read.
+
+        Args:
+            images: paths, images of Pillow or arrays.
+
+        Returns:
+            Logits f32[M, K], int64[M] the places of their images, and for the place of every other
+            image one line.
+        """
+        parts = [np.zeros((0, len(self.class_names)), np.float32)]
+        rows, faults = [np.zeros(0, np.int64)], {}
+        for first, part in batches(images):
+            read = read_pixels(part, self.image_shape, self.trained.view)
+            faults |= {first + row: text for row, text in read.faults.items()}
+            if len(read.rows):
+                rows.append(first + read.rows)
+                parts.append(self._padded(self._own_logits, read.images))
+        return np.concatenate(parts), np.concatenate(rows), faults
+
     def prior_shift(self) -> np.ndarray:
         """Returns what the prior adds to logits after their division, f32[K]; 0 without one."""
         zeros = jnp.zeros((1, len(self.class_names)))

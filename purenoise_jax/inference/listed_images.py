@@ -77,8 +77,10 @@ def list_images(
                 listed += _of_npz(path, class_names)
             elif path.suffix.lower() == ".csv":
                 listed += _of_table(path, classes)
-            else:
+            elif path.exists() or path.is_symlink():
                 listed.append(_file(path, classes))
+            else:
+                faults.append(f"{path}: there is no such file or folder")
         except DataError as error:
             faults.append(str(error))
         except OSError as error:
