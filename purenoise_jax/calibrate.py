@@ -30,8 +30,9 @@ EXAMPLES = """
 RUN is a workdir of purenoise_jax.main. IMAGES are as those of purenoise_jax.predict, and must not
 have trained the network. Those whose class is not known are left out. Without IMAGES the run must
 have validation images, and its data must be at hand. If they determine no temperature, because all
-are classified right, it stays 1. Images that cannot be read are named and left out. RUN/calibration.json has the temperature,
-which predict, export and load take as "fitted", and a threshold for each class.
+are classified right, it stays 1. Images that cannot be read are named and left out.
+RUN/calibration.json has the temperature, which predict, export and load take as "fitted", and a
+threshold for each class.
 
 exit codes: 0 done, 2 usage, 3 some images could not be read, or none has a class, 4 checkpoint,
             5 storage, 130 interrupted, 1 anything else
@@ -142,9 +143,7 @@ def _tested(trained: Trained, epoch: int | None, temperature: float) -> Scaled:
     return found
 
 
-def _given(
-    classifier: Classifier, images: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
     """Logits and labels of the images on the command line whose class is known.
 
     Those that cannot be read are named and left out; their number is returned, too.

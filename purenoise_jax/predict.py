@@ -23,7 +23,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 
 EXAMPLES = """
 RUN is a workdir of purenoise_jax.main. IMAGES are folders, which are searched for images; image
@@ -115,11 +115,14 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 def _summary(tally: Tally, out: Path | None) -> str:
     line = f"{tally.images:,} images" + (f" in {out}" if out else "")
     if tally.accuracy is not None and tally.balanced_accuracy is not None:
-        low, high = (100 * end for end in bootstrap(tally.results).accuracy)
+        spread = accuracy_intervals(tally.results)
+        ends, balanced = (
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" for low, high in spread[:2]
+        )
         line += (
-            f"; accuracy {100 * tally.accuracy:.2f} % (95 % interval {low:.1f} to {high:.1f}), "
+            f"; accuracy {100 * tally.accuracy:.2f} % {ends}, "
             f"{tally.correct:,} of {tally.known:,} whose class is known; balanced accuracy "
-            f"{100 * tally.balanced_accuracy:.2f} %"
+            f"{100 * tally.balanced_accuracy:.2f} % {balanced}"
         )
     return line
 

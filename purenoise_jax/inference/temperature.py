@@ -11,8 +11,8 @@ import numpy as np
 from purenoise_jax.inference.reliability import log_probabilities, reliability
 from purenoise_jax.runtime.errors import DataError
 
-# Between these the likelihood is maximised. Without errors among the images it grows for ever as the
-# temperature falls, and with errors alone it may as the temperature rises.
+# Between these the likelihood is maximised. Without errors among the images it grows for ever as
+# the temperature falls, and with errors alone it may as the temperature rises.
 LOWEST, HIGHEST = 0.01, 100.0
 # READING: Guo et al. fit on thousands of images, and name no least number. Below this one, the
 # programs warn that the temperature is mostly chance.

@@ -18,6 +18,7 @@ from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.event_writer import TRAIN, Facts
 from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.intervals import interval_numbers
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
 from purenoise_jax.training.throughput import StepTimer
@@ -377,6 +378,24 @@ def epoch_record(
 def by_split(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The numbers of `evaluate_all` as records have them, by SPLIT/NAME."""
     return {f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()}
+
+
+def intervals_of(
+    results: Mapping[str, Results], class_counts: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Intervals of the accuracies of the test and validation images, by split.
+
+    Training images have none: they are not drawn anew.
+
+    Args:
+        results: from `evaluate_all`.
+        class_counts: int[K], training images per class.
+    """
+    return {
+        split: interval_numbers(found.confusion.results(found.top5), class_counts)
+        for split, found in results.items()
+        if split != metrics.TRAINING_SET and len(found.labels)
+    }
 
 
 def make_summary(
