@@ -20,6 +20,7 @@ from purenoise_jax.inference.split_outputs import TEST, VAL, has_split, split_ou
 from purenoise_jax.inference.temperature import FEW_IMAGES, Calibration, fit_temperature
 from purenoise_jax.inference.thresholds import best_thresholds
 from purenoise_jax.inference.trained import Trained
+from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import show, show_error
 from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
@@ -169,6 +170,11 @@ def _given(classifier: Classifier, images: Sequence[str]) -> tuple[np.ndarray, n
 
 def _validation(trained: Trained, epoch: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of the validation images of the run."""
+    if why := unmeasured(trained.run):
+        raise ConfigError(
+            f"{trained.run.path} has no images to fit a temperature on. {why} Labelled images that "
+            "did not train it may be named on the command line"
+        )
     if not has_split(trained.run, VAL):
         raise ConfigError(
             f"{trained.run.path} was trained without validation images (data.val_fraction); name "

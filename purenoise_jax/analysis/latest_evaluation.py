@@ -158,6 +158,8 @@ def latest_evaluation(run: Run) -> Evaluation:
         raise ConfigError(f"{run.path} has no evaluation yet")
     counts, names = classes_of(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
+    if "accuracy" not in numbers:
+        raise ConfigError(f"{run.path} has no evaluation: no image was left to measure with")
     if run.shown == "val" or None in validation.values():
         validation = {}
     if None in training.values():

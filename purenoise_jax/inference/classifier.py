@@ -164,7 +164,8 @@ class Classifier:
             image one line.
         """
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
-        rows, faults = [np.zeros(0, np.int64)], {}
+        rows = [np.zeros(0, np.int64)]
+        faults: dict[int, str] = {}
         for first, part in batches(images):
             read = read_pixels(part, self.image_shape, self.trained.view)
             faults |= {first + row: text for row, text in read.faults.items()}

@@ -303,11 +303,11 @@ class Display:
         row("balanced accuracy", test.get("balanced_accuracy"), spread.get("balanced_accuracy"))
         for split, numbers in (("val", val), ("training_set", fitted)):
             if numbers:
-                ends = of_split.get(split, {})
-                row(f"{SPLITS[split]} accuracy", numbers["accuracy"], ends.get("accuracy"))
+                its = of_split.get(split, {})
+                row(f"{SPLITS[split]} accuracy", numbers["accuracy"], its.get("accuracy"))
                 balanced = numbers.get("balanced_accuracy")
                 name = f"{SPLITS[split]}, balanced accuracy"
-                row(name, balanced, ends.get("balanced_accuracy"))
+                row(name, balanced, its.get("balanced_accuracy"))
         if test.get("top5_accuracy") is not None:
             row("top-5 accuracy", test["top5_accuracy"], spread.get("top5_accuracy"))
         row("geometric mean of recalls", test["geometric_mean"])

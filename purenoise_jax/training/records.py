@@ -190,6 +190,9 @@ def split_lines(options: RunOptions, experiment: Experiment) -> dict[str, str]:
         if name == "test" and options.eval_test == "never":
             lines[name] = "not evaluated (eval.test=never); validation results take its place"
             continue
+        if not len(labels) and dataset.val_labels is None:
+            lines[name] = "no images, and none for validation, so no accuracy will be known"
+            continue
         if not len(labels):
             lines[name] = "no images; validation results take the place of test results"
             continue
@@ -406,11 +409,12 @@ def make_summary(
 ) -> dict[str, Any]:
     """Summary of a finished run, without its epochs, origin, time and versions.
 
-    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`. Those of the
-    training images, if they were evaluated, are under `training_set`.
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`; it is None,
+    and they are missing, if there is no image to measure with. Those of the training images, if
+    they were evaluated, are under `training_set`.
     """
     shown = experiment.dataset.shown
-    numbers = dict(evaluated[shown])
+    numbers = dict(evaluated.get(shown, {}))
     for name in ("accuracy", "nll", "ece"):
         numbers.pop(name, None)
         numbers[f"test_{name}"] = evaluated.get("test", {}).get(name)
@@ -421,7 +425,7 @@ def make_summary(
         numbers[metrics.TRAINING_SET] = dict(evaluated[metrics.TRAINING_SET])
     return {
         **numbers,
-        "shown": shown,
+        "shown": shown if shown in evaluated else None,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
         "left_out": len(experiment.dataset.left_out),

@@ -343,16 +343,19 @@ class TrainingRun:
                 self._log.finish()
         title = f"{self._workdir}, epoch {done}"
         dataset, others = self.experiment.dataset, {**self._evaluated}
-        numbers = others.pop(dataset.shown)
-        self._display.table(
-            title,
-            numbers,
-            dataset.class_names,
-            shown=dataset.shown,
-            val=others.get("val"),
-            fitted=others.get(TRAINING_SET),
-            intervals=intervals,
-        )
+        numbers = others.pop(dataset.shown, None)
+        if numbers is None:
+            self._display.note(f"{title}: all images train, so none are left to measure with")
+        else:
+            self._display.table(
+                title,
+                numbers,
+                dataset.class_names,
+                shown=dataset.shown,
+                val=others.get("val"),
+                fitted=others.get(TRAINING_SET),
+                intervals=intervals,
+            )
         for line in selected_lines(selected):
             self._display.note(line)
         best = self._best

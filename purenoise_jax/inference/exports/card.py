@@ -10,6 +10,7 @@ import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.inference.trained import Trained
+from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import harmless
 from purenoise_jax.training.intervals import Interval, accuracy_intervals
@@ -95,7 +96,9 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     by_class = numbers.get("per_class_accuracy") or [None] * len(trained.class_names)
     parts, split = [], SPLITS[trained.run.shown]
     if not numbers:
-        parts.append(f"There is no evaluation after epoch {trained.epoch:g}.")
+        parts.append(
+            unmeasured(trained.run) or f"There is no evaluation after epoch {trained.epoch:g}."
+        )
     else:
         rows = [[words, _number(numbers.get(name))] for name, words in NUMBERS.items()]
         columns = ["", f"{split} set"]
@@ -110,8 +113,10 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
             parts.append(f"They are without the temperature {description['temperature']:.4g}.")
         if description["prior"] is not None or description["costs"] is not None:
             parts.append("They are without the prior and the costs below.")
-    columns = ["class", "training images", f"{split} accuracy"]
-    listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
+    columns = ["class", "training images"]
+    listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist()]
+    if numbers:
+        columns, listed = [*columns, f"{split} accuracy"], [*listed, by_class]
     if results is not None and spread is not None:
         columns = [*columns, "95 % interval", f"{split} images"]
         ends_by_class = [*map(_interval, spread.per_class)]
@@ -140,7 +145,9 @@ def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
     lines = [
         "- Every image gets one of these classes, also an image of something else.",
         f"- The results hold for images like those of the {split} set, and depend on how often "
-        "each class occurs in it.",
+        "each class occurs in it."
+        if by_class
+        else "- Its accuracy was not measured.",
     ]
     for what, classes in (
         (f"Fewer than {FEW} training images", few),
