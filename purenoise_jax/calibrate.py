@@ -14,6 +14,7 @@ import numpy as np
 
 from purenoise_jax.inference.calibration_file import write_calibration
 from purenoise_jax.inference.classifier import Classifier, load
+from purenoise_jax.inference.deployment_options import add_epoch
 from purenoise_jax.inference.listed_images import list_images
 from purenoise_jax.inference.reliability import Scaled, log_probabilities, scaled
 from purenoise_jax.inference.split_outputs import TEST, VAL, has_split, split_outputs
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="IMAGES",
         help="labelled images; default: the validation images of the run",
     )
-    parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
+    add_epoch(parse)
     parse.add_argument("--prior", help="share of each class among IMAGES, as for predict")
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
@@ -80,11 +81,13 @@ def _calibrate(argv: Sequence[str]) -> int:
     compilation_cache.enable()
     classifier = load(args.run, epoch=args.epoch, prior=args.prior)
     trained, shift = classifier.trained, classifier.prior_shift()
+    # The split is evaluated by another part of the package, which takes numbers only.
+    epoch = None if args.epoch is None else round(trained.epoch)
     left_out = 0
     if args.images:
         logits, labels, left_out = _given(classifier, args.images)
     else:
-        logits, labels = _validation(trained, args.epoch)
+        logits, labels = _validation(trained, epoch)
     fitted = fit_temperature(logits, labels, shift)
     thresholds = best_thresholds(
         np.exp(log_probabilities(logits / fitted.temperature + shift)), labels
@@ -101,7 +104,7 @@ def _calibrate(argv: Sequence[str]) -> int:
         title="images that the temperature was fitted on",
     )
     if not args.images and trained.run.shown == TEST and has_split(trained.run, TEST):
-        seen = _tested(trained, args.epoch, fitted.temperature)
+        seen = _tested(trained, epoch, fitted.temperature)
     path = write_calibration(
         trained.run.path, trained.step, images, names, fitted, thresholds, seen
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from purenoise_jax.inference.classifier import load
-from purenoise_jax.inference.deployment_options import add_deployment
+from purenoise_jax.inference.deployment_options import add_deployment, add_epoch
 from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="the K most probable classes, in place of a column for every class",
     )
-    parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
+    add_epoch(parse)
     add_deployment(parse)
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse

@@ -275,7 +275,7 @@ def batches(
 def load(
     run: str | Path,
     *,
-    epoch: int | None = None,
+    epoch: int | str | None = None,
     prior: PriorLike | None = None,
     costs: CostsLike | None = None,
     temperature: float | str = 1.0,
@@ -288,7 +288,8 @@ def load(
 
     Args:
         run: workdir of the run.
-        epoch: completed epochs of the checkpoint; None = the newest.
+        epoch: completed epochs of the checkpoint; "best" = that of the best evaluation on
+            validation images, by the metric `checkpoint.best`; None = the newest.
         prior: share of each class among the images to classify: "uniform", "train", a CSV file, a
             mapping, or K numbers; see `deployment.read_prior`. None = it is not known.
         costs: the cost of every error: a CSV file or K rows of K numbers; see
