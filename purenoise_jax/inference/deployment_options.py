@@ -10,7 +10,7 @@ def add_epoch(parse: argparse.ArgumentParser) -> None:
     parse.add_argument(
         "--epoch",
         type=_epoch,
-        help=f"completed epochs, or {BEST_EPOCH}, those of the best evaluation on validation images "
+        help=f"completed epochs, or {BEST_EPOCH}, those of the best on validation images "
         "by checkpoint.best; default: newest checkpoint",
     )
 
