@@ -78,7 +78,7 @@ def test_counts_are_those_of_numpy_with_every_feed(npz, tree, variables, feed, f
     placed = jax.tree.map(experiment.placement.replicate, experiment.inputs())
     evaluators = experiment.evaluators(16, trained=placed)
     assert list(evaluators) == ["test", TRAINING_SET]
-    predicted, sums = evaluators[TRAINING_SET](variables, identity)
+    predicted, sums, _ = evaluators[TRAINING_SET](variables, identity)
     expected, labels = numpy_predictions(experiment, variables), experiment.training.labels
     np.testing.assert_array_equal(predicted, expected)
     assert len(set(expected.tolist())) > 1, "otherwise the counts would show little"
