@@ -114,9 +114,7 @@ def test_a_report_says_how_sure_and_how_large_everything_is(run):
     assert low == pytest.approx(54 - 13.8, abs=2.1) and high == pytest.approx(54 + 13.8, abs=2.1)
     # The most frequent class: 9 of 10 right, and 9 errors of the rarest class, which are taken for
     # it: precision 9 / 18, F1 18 / 28.
-    row = re.search(
-        r"<b>bold</b> 5 100 90.0 55.5 to 99.7 ([\d.]+) ([\d.]+) \N{EN DASH} 10 ", text
-    )
+    row = re.search(r"<b>bold</b> 5 100 90.0 55.5 to 99.7 ([\d.]+) ([\d.]+) \N{EN DASH} 10 ", text)
     assert row.groups() == ("50.0", "64.3")
     assert re.search(r"seed 0; \d{4}-\d\d-\d\d \d\d:\d\d UTC", text)
     assert f'<code class="small">{"f" * 64}</code>' in html
