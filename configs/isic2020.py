@@ -7,10 +7,11 @@ Arguments and recipe as in configs/aptos.py.
 
 Files: train.csv and jpeg/train from
 https://www.kaggle.com/competitions/siim-isic-melanoma-classification. There are no labels of its
-test images, so a fifth of each class of the training images is tested on.
+test images, so a fifth of the training images is tested on.
 
-READING: the share to test on is drawn by image, so a patient can have images on both sides; lists
-of your own (`data.test_list`, with `data.test_fraction=0`) can split by patient.
+READING: no source says how the share to test on is drawn. Here it is drawn by patient, with about a
+fifth of each class, because photos of a patient are alike: no patient is on both sides, nor do
+validation images share one with the others. `data.group_column=""` draws single images.
 """
 
 from ml_collections import ConfigDict
@@ -22,6 +23,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """Builds the config; the top of the file lists the arguments."""
     config, _ = beside(__file__, "aptos").resnext(arg, source="list", name="isic2020")
     config.data.path_column, config.data.label_column = "image_name", "target"
-    config.data.path_suffix = ".jpg"
+    config.data.path_suffix, config.data.group_column = ".jpg", "patient_id"
     config.data.resize_shorter = 256
     return config

@@ -8,8 +8,9 @@ Arguments after a colon, separated by commas:
 
 With `--config.data.test_split=val` the minor classes are the 97 of the validation split, to tune.
 
-Files: the classes of https://github.com/renmengye/few-shot-ssl-public, as folders train/, val/ and
-test/ of images. The pickles that are distributed there are not read.
+Files: the files *_images_png.pkl and *_labels.pkl of
+https://github.com/renmengye/few-shot-ssl-public, or the same classes as folders train/, val/ and
+test/ of images. Nothing that the pickles name is run.
 
 Recipe: Ye et al. 2021, supplement, C.1 and C.5. Its numbers are in the main text, which was not
 available.

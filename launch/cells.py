@@ -15,6 +15,7 @@ from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.metrics import standard_error
 from purenoise_jax.training.selection import LAST
 
+from .data_sets import hints
 from .plan import Cell, Plan, Table
 from .planning import tasks_of_cell
 
@@ -196,6 +197,8 @@ def show(
                 grid.add_row(*lines[id(row)])
         console.print(grid)
     console.print(_legend(table))
+    for hint in hints(table.cells):
+        console.print(hint)
 
 
 def write(
@@ -228,7 +231,7 @@ def write(
         lines.append("| " + " | ".join(entries(row, table, plan, rows)) + " |")
     lines += [
         "",
-        _legend(table),
+        " ".join([_legend(table), *hints(table.cells)]),
         "",
     ]
     records = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ DECIDED = {
 }  # fmt: skip
 # What small runs leave out, unless a table is about it.
 SPARSE = {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
+# Images of the classes of a quick run, all together, if each were as large as the largest.
+QUICK_IMAGES = 600
 # Fields that a started run may change, but that change the result of a new one.
 STARTS = {"init_aux_bn"}
 
@@ -62,6 +64,7 @@ class Plan:
         overrides: config fields by dotted path, applied last.
         mini: train a small network on small images, so that two CPU cores can fill a table. It
             tells whether a method does what it is for, and not how good it is at full size.
+        places: data set -> folder, see `data_sets.places`; cells about others are not run.
     """
 
     preset: str = "paper"
@@ -70,6 +73,7 @@ class Plan:
     quick: bool = False
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     mini: bool = False
+    places: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def shortened(self) -> bool:
@@ -154,24 +158,44 @@ class Plan:
         fields = {name.replace("__", "."): value for name, value in overrides.items()}
         if second_epochs:
             fields["num_epochs"] = length + max(self.scaled(second_epochs), 1)
-        if self.shortened and fields.get("optimizer.schedule", STEP) == STEP:
+        return self.completed(config, fields, self.overrides, 100 if "100" in dataset else 10)
+
+    def completed(
+        self,
+        config: ConfigDict,
+        fields: dict[str, Any],
+        given: Mapping[str, Any],
+        classes: int,
+    ) -> ConfigDict:
+        """Sets the fields of a cell, those of the plan's length and size, and those given.
+
+        Args:
+            config: of a config file; changed in place.
+            fields: of the cell, by dotted path.
+            given: those of `overrides` that apply.
+            classes: number of classes of the data.
+
+        Raises:
+            ConfigError: a field is given that the table decides.
+        """
+        schedule = fields.get("optimizer.schedule", config.optimizer.schedule)
+        if self.shortened and schedule == STEP:
             # At a hundredth of the rate a few epochs would change almost nothing.
             config.optimizer.gamma = 0.1
         if self.mini:
             # Half the size of the images, so half the shift, and half the hole where there is one.
-            fields |= {"data.image_size": MINI_SIZE, "data.crop_padding": 2}
+            fields = fields | {"data.image_size": MINI_SIZE, "data.crop_padding": 2}
             if "cutout" in fields.get("data.augment", config.data.augment):
                 fields["data.cutout_size"] = MINI_SIZE // 2
             if config.model.projector == "vicreg":
                 fields["model.projector_width"] = MINI_VICREG
             fields = SPARSE | fields
-        wrong = [name for name in self.overrides if name in fields or name in DECIDED]
+        wrong = [name for name in given if name in fields or name in DECIDED]
         if wrong:
             raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
         if self.quick:
-            classes = 100 if "100" in dataset else 10
-            fields = SPARSE | fields | {"data.limit": 600 // classes}
-        config.update_from_flattened_dict(fields | self.overrides)
+            fields = SPARSE | fields | {"data.limit": max(QUICK_IMAGES // classes, 1)}
+        config.update_from_flattened_dict(fields | dict(given))
         return config
 
 

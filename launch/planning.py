@@ -22,6 +22,7 @@ from purenoise_jax.runtime.files import read_bytes, read_json
 from purenoise_jax.runtime.flops import flops_of
 from purenoise_jax.runtime.paths import expand
 
+from .data_sets import SIZES
 from .plan import Cell, Table
 from .step_cost import passes
 
@@ -187,16 +188,19 @@ def training_pflop(task: Task) -> float:
     """PFLOP of all steps of a run.
 
     Plain training has for each row three times those of a forward pass; a step of other methods is
-    counted in such steps, see `step_cost.passes`. The projector of a network does not count.
+    counted in such steps, see `step_cost.passes`. The projector of a network does not count, nor
+    does it count that `data.limit` thins the smaller classes of natural data, too.
     """
     config = resolved(task.config)
-    classes = 100 if config.data.name == "cifar100" else 10
-    largest = 50_000 // classes
+    classes, images = SIZES.get(config.data.name, (10, 50_000))
+    largest = images // classes
+    limit = config.data.limit
     classes = len(config.data.classes) or classes
     if config.data.class_counts:
         images = sum(config.data.class_counts)
     elif config.data.profile == "natural":
-        images = largest * classes
+        images = largest * classes if config.data.classes else images
+        images = min(limit * classes, images) if limit else images
     else:
         counts = long_tail_counts(
             largest,
@@ -204,7 +208,6 @@ def training_pflop(task: Task) -> float:
             imbalance_ratio=config.data.imbalance_ratio,
             profile=config.data.profile,
         )
-        limit = config.data.limit
         thinner = 0 < limit < largest
         images = sum(max(int(n) * limit // largest, 1) if thinner else int(n) for n in counts)
     rows = 0.0
@@ -265,11 +268,9 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
         parts.append("eval.test=never")
     for field in ("indices", "train_list", "val_list", "test_list"):
         if data[field]:
-            content = read_bytes(expand(data[field], f"data.{field}"))
-            parts.append(hashlib.sha256(content).hexdigest())
+            parts.append(_sha256(expand(data[field], f"data.{field}")))
     if config.model.pretrained:
-        content = read_bytes(expand(config.model.pretrained, "model.pretrained"))
-        parts.append(hashlib.sha256(content).hexdigest())
+        parts.append(_sha256(expand(config.model.pretrained, "model.pretrained")))
     if config.init_from and not config.init_epoch:
         # The network of another run; of an earlier phase the config says all.
         parts.append(Path(config.init_from).parent.name)
@@ -278,6 +279,17 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
     name = f"{subset}-{config.model.name}-{'+'.join(last)}-{key[:8]}"
     return root / name / f"seed{config.seed}"
+
+
+def _sha256(file: Path) -> str:
+    found = file.stat()
+    return _sha256_of(file, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _sha256_of(file: Path, changed: int, size: int) -> str:
+    """Read once for all runs of a table, as long as the file does not change."""
+    return hashlib.sha256(read_bytes(file)).hexdigest()
 
 
 def _listed(numbers: Sequence[int]) -> str:

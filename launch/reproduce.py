@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from purenoise_jax.analysis.figure_style import save
@@ -25,7 +26,7 @@ from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.selection import LAST, SELECT
 from purenoise_jax.training.setup import LOCAL_FIELDS
 
-from . import cells
+from . import cells, data_sets
 from .engines import engine, slurm
 from .engines.one_run import train_one
 from .plan import EPOCHS, MINI_MODEL, SEEDS, Plan
@@ -39,7 +40,7 @@ FAILED = 1
 COMMAND = (sys.executable, "-m", f"{__package__}.reproduce")
 QUICK_EPOCHS = 5
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-# The published numbers are for CIFAR: settings that would train on other data are refused.
+# Published numbers are for the data of their rows: settings that would train on others are refused.
 DATA_OF_TABLES: dict[str, tuple[tuple[Any, ...], str]] = {
     # "tfds" is missing: its folder may hold any data set; "auto" finds a prepared CIFAR by itself.
     "data.source": (("auto", "cifar_dir"), "the table is about CIFAR"),
@@ -81,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--out", default="runs/reproduce", help="folder of the runs and tables")
     parse.add_argument(
         "--data", default="", help="folder of the CIFAR files; default: download them"
+    )
+    parse.add_argument(
+        data_sets.OPTION,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="folder of another data set, whose rows are then trained too; with the published "
+        f"lists in it or beside it; NAME: {', '.join(data_sets.DATA_SETS)}",
     )
     parse.add_argument(
         "--preset", default="paper", choices=("paper", "rescience"), help="reading of the papers"
@@ -155,7 +164,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     usual = QUICK_EPOCHS if args.quick else TABLES[args.table].mini_epochs if mini else EPOCHS
     epochs = usual if args.epochs is None else args.epochs
     model = args.model or (MINI_MODEL if mini else "")
-    return Plan(args.preset, epochs, model, args.quick, overrides, mini)
+    places = data_sets.places(args.data_set)
+    return Plan(args.preset, epochs, model, args.quick, overrides, mini, places)
 
 
 def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
@@ -231,6 +241,8 @@ def _reproduce(argv: Sequence[str]) -> int:
         validate(task.config)
     if args.dry_run:
         show_plan(tasks, console)
+        for hint in data_sets.hints(table.cells):
+            console.print(hint)
         return 0
     if args.status:
         show_states(tasks, console, slurm.queued(root))
@@ -275,6 +287,10 @@ def arguments_for_a_run(args: argparse.Namespace, seeds: int) -> list[str]:
     }
     parts = [args.table]
     parts += [f"{name}={value}" for name, value in given.items() if value is not None]
+    parts += [
+        f"{data_sets.OPTION}={name}={Path(path).resolve()}"
+        for name, path in data_sets.places(args.data_set).items()
+    ]
     # The paths among them would otherwise be looked for where a job starts.
     for text in args.set:
         name, _, value = text.partition("=")

@@ -7,17 +7,21 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import NONE
+from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import read_json, write_json
 
 from . import choice
 from .given_config import DECIDED, arguments_of, config_of, is_given, with_data
 from .halving import rounds_of
+from .parzen import STARTUP, propose
 from .planning import Task, tasks_of
 from .search_space import draw, parse_dimension
 
 # In the folder of a search: its trials.
 FILE = "trials.json"
+RANDOM, TPE = "random", "tpe"
+SAMPLERS = (RANDOM, TPE)
 # Fields that a search sets itself, beside those of every program with several runs.
 OWN_FIELDS = dict.fromkeys(
     ("eval.patience", "eval.every_epochs", "checkpoint.best", "report"), "the search"
@@ -69,6 +73,12 @@ class SearchPlan:
                 f"--halving sets the number of epochs, so {given[0]} cannot be searched or given; "
                 "legal: --config FILE:epochs=N"
             )
+        self._sampler, self._wanted = args.sampler, args.trials
+        if self._sampler == TPE and self._halves:
+            raise ConfigError(
+                f"--sampler {TPE} learns from trainings of full length, so --halving="
+                f"{args.halving} is not legal with it; legal: one of them"
+            )
         self._seed, self._root = args.search_seed, root
         # A config takes a tenth of a second.
         self._made: dict[tuple[int, int], list[ConfigDict]] = {}
@@ -76,12 +86,34 @@ class SearchPlan:
         self.trials = recorded[: args.trials]
         # A search with fewer trials keeps the others for the next one.
         self._unused = recorded[args.trials :]
-        if len(self.trials) < args.trials:
+        at_random = min(args.trials, STARTUP) if self._sampler == TPE else args.trials
+        if len(self.trials) < at_random:
             # Another version of the sampler may draw others than those that were trained.
-            drawn = draw(self.space, args.trials, self._seed)
+            drawn = draw(self.space, at_random, self._seed)
             self.trials += drawn[len(self.trials) :]
+        # Those that are still to be proposed are counted unless the space has no more.
+        count = args.trials if len(self.trials) >= at_random else len(self.trials)
         epochs = self._full_epochs()
-        self.rounds = rounds_of(len(self.trials), args.halving, epochs, args.least_epochs)
+        self.rounds = rounds_of(count, args.halving, epochs, args.least_epochs)
+
+    def extend(self, scores: Sequence[float | None], count: int) -> None:
+        """Adds trials that the scores of all trials before suggest, and writes them.
+
+        Args:
+            scores: of each trial so far; None = it has none.
+            count: of trials at most; there are never more than --trials.
+
+        Raises:
+            ConfigError: a config of a trial is not legal.
+            OSError: the file cannot be written.
+        """
+        count = min(count, self._wanted - len(self.trials))
+        before = len(self.trials)
+        self.trials += propose(self.space, self.trials, scores, count, self._seed)
+        for trial in range(before, len(self.trials)):
+            for config in self.searching(trial, self.rounds[-1].epochs):
+                validate(config)
+        self.write()
 
     def given(self, trial: int) -> tuple[dict[str, str], list[str]]:
         """Returns the arguments and the fields that a trial adds to the config."""
@@ -159,6 +191,7 @@ class SearchPlan:
         record = {
             "space": [str(dim) for dim in self.space],
             "search_seed": self._seed,
+            "sampler": self._sampler,
             "trials": [*self.trials, *self._unused],
         }
         write_json(self._root / FILE, record)
@@ -171,11 +204,13 @@ class SearchPlan:
         try:
             record = read_json(file)
             there, trials = (record["space"], record["search_seed"]), list(record["trials"])
+            # Earlier versions had no other.
+            sampler = record.get("sampler", RANDOM)
         except (ValueError, LookupError, TypeError) as error:
             raise ConfigError(f"{file} is damaged ({error}); choose another --out") from None
-        if there != ([str(dim) for dim in self.space], self._seed):
+        if (*there, sampler) != ([str(dim) for dim in self.space], self._seed, self._sampler):
             raise ConfigError(
-                f"{self._root} has another search: {' '.join(there[0])}, seed {there[1]}; choose "
-                "another --out, or the same fields"
+                f"{self._root} has another search: {' '.join(there[0])}, seed {there[1]}, sampler "
+                f"{sampler}; choose another --out, or the same fields"
             )
         return trials

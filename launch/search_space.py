@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from purenoise_jax.config.fields import field_of
@@ -105,22 +105,51 @@ def draw(space: Sequence[Dimension], count: int, seed: int) -> list[dict[str, st
     Raises:
         ConfigError: optuna is not installed.
     """
+    optuna = import_optuna()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    distributions = distributions_of(space, optuna)
+    trials: list[dict[str, str]] = []
+    left = PATIENCE
+    while len(trials) < count and left:
+        trial = texts_of(space, study.ask(distributions).params)
+        left = left - 1 if trial in trials else PATIENCE
+        if trial not in trials:
+            trials.append(trial)
+    return trials
+
+
+def import_optuna() -> Any:
+    """Returns the module optuna, which then shows only warnings.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         import optuna
     except ImportError:
         raise ConfigError(f"the search needs optuna, which is not installed: {INSTALL}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    distributions = {dim.name: _distribution(dim, optuna.distributions) for dim in space}
-    trials: list[dict[str, str]] = []
-    left = PATIENCE
-    while len(trials) < count and left:
-        drawn = study.ask(distributions).params
-        trial = {dim.name: _text(dim, drawn[dim.name]) for dim in space}
-        left = left - 1 if trial in trials else PATIENCE
-        if trial not in trials:
-            trials.append(trial)
-    return trials
+    return optuna
+
+
+def distributions_of(space: Sequence[Dimension], optuna: Any) -> dict[str, Any]:
+    """Returns optuna's distribution of each dimension, by name."""
+    return {dim.name: _distribution(dim, optuna.distributions) for dim in space}
+
+
+def texts_of(space: Sequence[Dimension], params: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the values of a trial as text, by name."""
+    return {dim.name: _text(dim, params[dim.name]) for dim in space}
+
+
+def params_of(space: Sequence[Dimension], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the values of a trial as optuna has them, from those of `texts_of`."""
+    found: dict[str, Any] = {}
+    for dim in space:
+        text = texts[dim.name]
+        whole = isinstance(dim.low, int) and isinstance(dim.high, int)
+        found[dim.name] = text if dim.choices else int(text) if whole else float(text)
+    return found
 
 
 def _distribution(dim: Dimension, distributions: Any) -> Any:

@@ -16,9 +16,11 @@ Joint-SSL compares two views that are not mixed, in passes of its own beside Cut
 
 from typing import Any
 
+from .data_sets import data_cell
 from .plan import Cell, Plan, Table
 
 RECIPE = "label_smoothing+ema"
+BOTH: dict[str, Any] = {"method__sam_a__statistics": "both"}
 # Methods beside the recipe; few / medium / many of CINIC-10 and of CIFAR-100.
 ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("ERM", "cutmix", "40.5 ± 0.4 / 64.1 ± 0.3 / 90.1 ± 0.5",
@@ -46,7 +48,7 @@ def simplifying(plan: Plan) -> Table:
     """Tuned plain training, SAM-A and Joint-SSL by few, medium and many images."""
     cells = []
     for name, methods, _, number in ROWS:
-        both: dict[str, Any] = {"method__sam_a__statistics": "both"} if "sam_a" in methods else {}
+        both = BOTH if "sam_a" in methods else {}
         config = plan.config(
             "CIFAR-100-LT",
             f"{methods}+{RECIPE}",
@@ -58,7 +60,11 @@ def simplifying(plan: Plan) -> Table:
             **both,
         )
         cells.append(Cell("CIFAR-100-LT, ratio 100", name, config, number))
-    cells += [Cell("CINIC-10", name, None, cinic, needs="CINIC-10") for name, _, cinic, _ in ROWS]
+    for name, methods, number, _ in ROWS:
+        method, both = f"{methods}+{RECIPE}", BOTH if "sam_a" in methods else {}
+        cells.append(
+            data_cell(plan, "CINIC-10", "CINIC-10", name, number, method, epochs=300, **both)
+        )
     return Table(
         "training routines by few / medium / many images",
         "Shwartz-Ziv et al. 2023, table 5 (five runs, ratio not stated)",

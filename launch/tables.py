@@ -3,6 +3,9 @@
 import dataclasses
 from collections.abc import Callable
 
+from purenoise_jax.runtime.errors import ConfigError
+
+from .data_sets import DATA_SETS, OPTION
 from .ladder import ladder
 from .method_tables import methods_cifar10, methods_cifar100
 from .noise_papers import (
@@ -91,9 +94,18 @@ def make_table(name: str, plan: Plan) -> Table:
     Where `plan.model` replaces the network, it has no published numbers, nor cells with only these.
 
     Raises:
-        ConfigError: the plan does not fit the table.
+        ConfigError: the plan does not fit the table, or has the place of a data set that the table
+            does not wait for.
     """
     entry = TABLES[name]
+    if plan.places:
+        without = entry.make(dataclasses.replace(plan, places={}))
+        waited_for = {cell.needs for cell in without.cells}
+        for idle in sorted(plan.places.keys() - waited_for):
+            legal = [each for each in DATA_SETS if each in waited_for]
+            raise ConfigError(
+                f"{OPTION} {idle}: no row of {name} needs it; legal: {', '.join(legal) or 'none'}"
+            )
     table = entry.make(plan)
     replaced = plan.model not in ("", entry.network)
     if replaced and name not in ("norms", "balanced"):

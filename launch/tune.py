@@ -1,16 +1,17 @@
-"""Searches config fields at random, and chooses by validation images; test images are not used.
+"""Searches config fields, and chooses by validation images; test images are not used.
 
     python -m launch.tune --config configs/digits_lt.py --field method=erm,drs,open \
         --field optimizer.learning_rate=1e-2..1:log --trials 20 --halving 3
 
 Each training has a folder under --out. A search that was stopped continues with the same command:
-the trials are kept in trials.json, and trainings that are done are read from their folders.
+the trials are kept in trials.json, and trainings that are done are read from their folders. With
+--sampler tpe the later trials depend on the scores of the earlier ones.
 """
 
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +30,16 @@ from .engines import engine
 from .engines.one_run import failure, train_one
 from .given_config import OWN_IMAGES, refuse_other_data, title_of
 from .halving import Round, promoted
+from .parzen import STARTUP
 from .planning import Task
 from .run_states import show_states
-from .search_plan import SearchPlan
+from .search_plan import RANDOM, SAMPLERS, TPE, SearchPlan
 from .tuned import Search, Trial
 
 FAILED = 1
 TRIALS, SEEDS, LEAST_EPOCHS = 20, 1, 5
+# Trains some trials as long as a round says, see `_train_trials`.
+Train = Callable[[Sequence[int], Round, str], tuple[list[Trial], bool]]
 COMMAND = (sys.executable, "-m", f"{__package__}.tune")
 
 
@@ -43,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line, but for the config fields."""
     parse_arguments = Parser(
         prog="python -m launch.tune",
-        description="Draws values of config fields at random, trains with each, and chooses by the "
+        description="Draws values of config fields, trains with each, and chooses by the "
         "validation images. The test images are not used.",
         epilog="example:\n  python -m launch.tune --config digits_lt:epochs=45 "
         "--field optimizer.learning_rate=1e-2..1:log\n      --field method=erm,drs,open "
@@ -68,6 +72,14 @@ def parser() -> argparse.ArgumentParser:
         "A,B,C or LOW..HIGH or LOW..HIGH:log; once for each field",
     )
     add("--trials", type=int, default=TRIALS, help=f"draws of all fields ({TRIALS})")
+    add(
+        "--sampler",
+        choices=SAMPLERS,
+        default=RANDOM,
+        help=f"{TPE} = after {STARTUP} trials drawn at random, draw where the trials before were "
+        "good, as many at a time as --jobs (tree-structured Parzen estimator); not with --halving "
+        f"({RANDOM})",
+    )
     add(
         "--halving",
         type=int,
@@ -157,7 +169,9 @@ def _tune(argv: Sequence[str]) -> int:
     if not (args.status or args.only_table):
         root.mkdir(parents=True, exist_ok=True)
         plan.write()
-        console.print(tuned.budget_line(plan.rounds, len(plan.trials), args.trials, args.seeds))
+        console.print(
+            tuned.budget_line(plan.rounds, plan.rounds[0].trials, args.trials, args.seeds)
+        )
     search, unexpected = _search(args, argv, plan, root, console)
     if args.status:
         return 0
@@ -179,43 +193,95 @@ def _search(
     root: Path,
     console: SafeConsole,
 ) -> tuple[Search, bool]:
-    """Trains round after round.
+    """Trains all trials, round after round, or part after part as they are proposed.
 
     Returns:
         The search, and True if a training failed for another reason than numbers that are not
         finite.
     """
-    measure = choice.METRICS[args.metric]
+    train = partial(_train_trials, args, argv, plan, root=root, console=console)
+    found, unexpected = (_proposed if args.sampler == TPE else _halved)(args, plan, train)
+    title = title_of(plan.config)
+    return Search(
+        title, tuple(map(str, plan.space)), args.metric, tuple(plan.rounds), tuple(found)
+    ), unexpected
+
+
+def _halved(args: argparse.Namespace, plan: SearchPlan, train: Train) -> tuple[list[Trial], bool]:
+    """Trains round after round, of which each has the best of the round before."""
     found = {n: Trial(n, values, Round(0, 0), {}) for n, values in enumerate(plan.trials)}
     chosen, unexpected = list(found), False
     for place, one in enumerate(plan.rounds):
-        planned = {trial: plan.tasks(trial, one.epochs) for trial in chosen}
-        tasks = _once(t for seeds in planned.values() for of_seed in seeds for t in of_seed)
-        for task in tasks:
-            refuse_other_data(task)
-        if args.status:
-            show_states(tasks, console)
-        elif not args.only_table:
-            console.print(f"round {place + 1} of {len(plan.rounds)}: {tuned.round_text(one)}")
-            _train(args, argv, tasks, root, console)
-        results = [
-            _result(trial, plan.trials[trial], one, planned[trial], measure) for trial in chosen
-        ]
+        said = f"round {place + 1} of {len(plan.rounds)}: {tuned.round_text(one)}"
+        results, failed = train(chosen, one, said)
+        unexpected = unexpected or failed
         for result in results:
             # What was not trained further keeps the number of the round before.
             if result.scores or not place:
                 found[result.number] = result
-        failed = [task for task in tasks if failure(task.workdir)]
-        unexpected = unexpected or any(not _diverged(task) for task in failed)
         to_do = any(result.score is None and not result.failed for result in results)
         if place + 1 == len(plan.rounds) or (to_do and (args.status or args.only_table)):
             break
         best = promoted([result.score for result in results], plan.rounds[place + 1].trials)
         chosen = [chosen[i] for i in best]
-    title = title_of(plan.config)
-    return Search(
-        title, tuple(map(str, plan.space)), args.metric, tuple(plan.rounds), tuple(found.values())
-    ), unexpected
+    return [*found.values()], unexpected
+
+
+def _proposed(args: argparse.Namespace, plan: SearchPlan, train: Train) -> tuple[list[Trial], bool]:
+    """Trains the trials there are, then part after part those that their scores suggest."""
+    (one,) = plan.rounds
+    found: list[Trial] = []
+    unexpected = False
+    while len(found) < len(plan.trials):
+        chosen = range(len(found), len(plan.trials))
+        said = f"trials {chosen[0] + 1} to {chosen[-1] + 1} of {one.trials}"
+        results, failed = train(chosen, one, said)
+        unexpected, found = unexpected or failed, [*found, *results]
+        to_do = any(result.score is None and not result.failed for result in results)
+        if to_do or args.status or args.only_table or len(found) == args.trials:
+            break
+        plan.extend([_told(trial, plan, one) for trial in found], args.jobs or 1)
+    return found, unexpected
+
+
+def _told(trial: Trial, plan: SearchPlan, one: Round) -> float | None:
+    """The score of a trial; the lowest if its numbers were not finite, so that others avoid it."""
+    if trial.score is None:
+        tasks = (t for of_seed in plan.tasks(trial.number, one.epochs) for t in of_seed)
+        return 0.0 if any(_diverged(task.workdir) for task in tasks) else None
+    return trial.score
+
+
+def _train_trials(
+    args: argparse.Namespace,
+    argv: Sequence[str],
+    plan: SearchPlan,
+    chosen: Sequence[int],
+    one: Round,
+    said: str,
+    *,
+    root: Path,
+    console: SafeConsole,
+) -> tuple[list[Trial], bool]:
+    """Trains trials as long as a round says, unless only the table or their states are wanted.
+
+    Returns:
+        Their results, and True if a training failed for another reason than numbers that are not
+        finite.
+    """
+    planned = {trial: plan.tasks(trial, one.epochs) for trial in chosen}
+    tasks = _once(t for seeds in planned.values() for of_seed in seeds for t in of_seed)
+    for task in tasks:
+        refuse_other_data(task)
+    if args.status:
+        show_states(tasks, console)
+    elif not args.only_table:
+        console.print(said)
+        _train(args, argv, tasks, root, console)
+    measure = choice.METRICS[args.metric]
+    results = [_result(trial, plan.trials[trial], one, planned[trial], measure) for trial in chosen]
+    failed = [task for task in tasks if failure(task.workdir)]
+    return results, any(not _diverged(task.workdir) for task in failed)
 
 
 def _result(
@@ -247,7 +313,7 @@ def _train(
     console: SafeConsole,
 ) -> None:
     """Trains what is not done and has not diverged before."""
-    gone = {task.workdir for task in tasks if _diverged(task)}
+    gone = {task.workdir for task in tasks if _diverged(task.workdir)}
     left = [
         task
         for task in tasks
@@ -259,8 +325,8 @@ def _train(
     engine.train(left, args, argv, program=COMMAND, root=root, console=console)
 
 
-def _diverged(task: Task) -> bool:
-    record = failure(task.workdir)
+def _diverged(workdir: Path) -> bool:
+    record = failure(workdir)
     return record is not None and record.get("exit_code") == NonFiniteError.exit_code
 
 

@@ -14,6 +14,9 @@ the authors' log is known, too.
 READING: the first stages of Zhang et al. have the optimiser of Cao et al. Those of weight balancing
 have the 320 epochs of the log, without warm-up, and the paper's losses. Nearest class mean has no
 number for CIFAR; it is shown on the features of Zhang et al.
+DEVIATION: on Places-LT, Zhong et al. train a new block behind a ResNet-152 that stays as it is;
+here the whole network trains, with the rates of Zada et al. Their code also changes the brightness,
+contrast and saturation of photos.
 DEVIATION: the warm-up of Ren et al. begins at half the rate, ours at the first epoch's share of it,
 and their second stage follows the best epoch on the test set, ours the last.
 """
@@ -22,6 +25,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config.fields import default_config
+
+from .data_sets import data_cell
 from .plan import Cell, Plan, Table
 
 CIFARS = ("CIFAR-10-LT", "CIFAR-100-LT")
@@ -88,6 +94,44 @@ def mislas_config(plan: Plan, dataset: str, ir: int, method: str = "mixup+mislas
     return plan.config(dataset, method, model="resnet32", augment="flip_crop", ir=ir, **fields)
 
 
+def mislas_elsewhere(dataset: str, method: str = "mixup+mislas") -> dict[str, Any]:
+    """The settings of MiSLAS, or of its first stage, for `data_cell` and other data than CIFAR.
+
+    Args:
+        dataset: of `MISLAS_ELSEWHERE`.
+        method: "mixup+mislas", or "mixup" for the first stage.
+    """
+    if dataset == "ImageNet-LT":
+        return {"epochs": 180, "model": "resnet50", "arguments": {"recipe": "mislas"}}
+    places = dataset == "Places-LT"
+    decay = 5e-4 if places else 1e-4
+    given: dict[str, Any] = {
+        "epochs": 90 if places else 200,
+        "method__mixup__alpha": 0.2,
+        "batch_size": 256,
+        "optimizer__schedule": "cosine",
+        "optimizer__milestones": (),
+        "optimizer__gamma": default_config().optimizer.gamma,
+        "optimizer__weight_decay": decay,
+        "data__augment": ("original_crop", "flip"),
+    }
+    if not places:
+        given["optimizer__learning_rate"] = 0.1
+    elif method == "mixup":
+        # The scaled head of MiSLAS begins as a linear one.
+        given["model__head"] = "linear"
+    if "mislas" in method:
+        given |= {
+            "second_epochs": 10,
+            "phases__second_stage__weight_decay": decay,
+            "method__mislas__head_smoothing": 0.4 if places else 0.3,
+            "method__mislas__tail_smoothing": 0.1 if places else 0.0,
+            "method__mislas__lr_factor": 0.05,
+            "method__mislas__bn": "shifted",
+        }
+    return given
+
+
 def balanced_config(plan: Plan, dataset: str, ir: int, method: str) -> ConfigDict:
     """Makes the config of a method of Ren et al.; `ITERATIONS` has the ratios that it is for."""
     epochs, warmup = ITERATIONS[dataset, ir]
@@ -145,9 +189,13 @@ def _mislas(plan: Plan) -> list[Cell]:
         ):
             cells.append(Cell(setting, name, mislas_config(plan, dataset, ir, method), number))
     for setting, (first, second) in MISLAS_ELSEWHERE.items():
-        needs = setting.partition(",")[0]
-        cells.append(Cell(setting, "mixup, its first stage", None, first, needs=needs))
-        cells.append(Cell(setting, "MiSLAS", None, second, needs=needs))
+        dataset = setting.partition(",")[0]
+        for method, name, number in (
+            ("mixup", "mixup, its first stage", first),
+            ("mixup+mislas", "MiSLAS", second),
+        ):
+            given = mislas_elsewhere(dataset, method)
+            cells.append(data_cell(plan, dataset, setting, name, number, method, **given))
     return cells
 
 

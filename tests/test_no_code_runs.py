@@ -30,7 +30,8 @@ from purenoise_jax.data.sources.svhn import load_svhn
 from purenoise_jax.data.longtail import read_indices
 from purenoise_jax.data.sources.npz import load_npz
 from purenoise_jax.data.sources.tfds import load_tfds
-from purenoise_jax.data.sources.safe_unpickle import unpickle_arrays
+from purenoise_jax.data.sources.safe_unpickle import spans_of_arrays, unpickle_arrays
+from purenoise_jax.data.sources.tiered_imagenet import load_tiered_imagenet
 from purenoise_jax.runtime.errors import DataError
 from purenoise_jax.config.run_record import refuse_other_run
 from tests import cifar_files
@@ -46,13 +47,15 @@ def read_all():
     load_folder(name="", path=str(root / "images"))
     load_svhn(name="", path=str(root / "svhn"))
     load_idx(name="", path=str(root / "idx"))
+    load_tiered_imagenet(name="", path=str(root / "tiered"))
     read_indices(str(root / "subset.npy"), 99)
     refused = 0
     for file in sorted((root / "hostile").iterdir()):
-        try:
-            unpickle_arrays(file.read_bytes(), file.name)
-        except DataError:
-            refused += 1
+        for read in (lambda file: unpickle_arrays(file.read_bytes(), file.name), spans_of_arrays):
+            try:
+                read(file)
+            except DataError:
+                refused += 1
     for load in (load_npz, load_folder, load_tfds):
         try:
             load(name="", path=str(root / "hostile"))
@@ -87,7 +90,11 @@ def test_reading_runs_nothing(tmp_path: pathlib.Path) -> None:
             folder = tmp_path / "images" / split / name
             folder.mkdir(parents=True)
             Image.fromarray(np.full((4, 4, 3), 9, np.uint8)).save(folder / "x.png")
-    for source, write in (("svhn", trees.svhn), ("idx", trees.fashion_mnist)):
+    for source, write in (
+        ("svhn", trees.svhn),
+        ("idx", trees.fashion_mnist),
+        ("tiered", trees.tiered_imagenet_pickles),
+    ):
         (tmp_path / source).mkdir()
         write(tmp_path / source)
     marker, hostile = tmp_path / "marker", tmp_path / "hostile"
@@ -104,7 +111,7 @@ def test_reading_runs_nothing(tmp_path: pathlib.Path) -> None:
         env={**os.environ, "PYTHONPATH": os.getcwd()},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == f"{len(pickles) + 3} []"
+    assert done.stdout.strip() == f"{2 * len(pickles) + 3} []"
     assert not marker.exists()
 
 

@@ -6,6 +6,7 @@ Each function writes one below a folder, and returns the config fields that name
 import csv
 import gzip
 import os
+import pickle
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -32,9 +33,9 @@ def pixels(name: str, height: int, width: int, channels: int = 3) -> np.ndarray:
     return np.kron(coarse, np.ones((height // 2, width // 2, 1), np.uint8))
 
 
-def save(path: Path, height: int = 8, width: int = 8, grey: bool = False) -> Path:
+def save(path: Path, height: int = 8, width: int = 8, grey: bool = False, name: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels(path.name, height, width))
+    image = Image.fromarray(pixels(name or path.name, height, width))
     image = image.convert("L") if grey else image
     image.save(path, "PNG" if path.suffix == ".png" else "JPEG")
     return path
@@ -74,7 +75,9 @@ def places_lt(root: Path) -> Fields:
 def inaturalist18(root: Path) -> Fields:
     train = per_class(COUNTS, "train_val2018/Aves/{k}/{i:032x}.jpg")
     test = per_class((2, 2, 2), "train_val2018/Aves/{k}/f{i:031x}.jpg")
-    return write_lists(root, "iNaturalist18", {"train": train, "test": test})
+    fields = write_lists(root, "iNaturalist18", {"train": train, "val": test})
+    fields["data.test_list"] = fields.pop("data.val_list")
+    return fields
 
 
 def celeba5(root: Path) -> Fields:
@@ -86,7 +89,8 @@ def celeba5(root: Path) -> Fields:
     }
     fields = write_lists(root, "celebA", splits)
     for split in splits:
-        file = Path(fields[f"data.{split}_list"])
+        file = Path(fields[f"data.{split}_list"]).rename(root / f"celebA_{split}_orig.txt")
+        fields[f"data.{split}_list"] = str(file)
         lines = file.read_text().splitlines()
         file.write_text("".join(f"/home/author/CelebA/image64/{line}\n" for line in lines))
     return fields
@@ -120,6 +124,60 @@ def tiered_imagenet(root: Path) -> Fields:
         for wnid in classes:
             for i in range(58 + len(split)):
                 save(root / split / wnid / f"{wnid}_{i:04d}.png")
+    return {"data.path": str(root)}
+
+
+def python2_array(array: np.ndarray) -> bytes:
+    """The part of a pickle, as Python 2 writes it with its last protocol, that makes an array."""
+    name = {"uint8": b"u1", "int32": b"i4"}[array.dtype.name]
+    shape = b"".join(b"J" + struct.pack("<i", n) for n in array.shape)
+    order = b"|" if name == b"u1" else b"<"
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01("
+        + shape
+        + b"tcnumpy\ndtype\nU\x02" + name + b"K\x00K\x01\x87R(K\x03U\x01" + order
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        + struct.pack("<i", array.nbytes) + array.tobytes() + b"tb"
+    )  # fmt: skip
+
+
+def python2_text(text: str) -> bytes:
+    return b"U" + bytes([len(text)]) + text.encode()
+
+
+def tiered_imagenet_pickles(
+    root: Path, splits: dict[str, tuple[str, ...]] | None = None, protocol: int = 2
+) -> Fields:
+    """The files of the authors; each class has 58 images and as many more as its split has letters.
+
+    The images of the classes come in turn. Protocol 2 is that of Python 2, others are Python 3's.
+    """
+    splits = splits or {"train": ("dog", "crane"), "val": ("owl",), "test": ("crane", "cat, tom")}
+    for split, names in splits.items():
+        count = 58 + len(split)
+        numbers = np.tile(np.arange(len(names), dtype=np.int32), count)
+        arrays = []
+        for i, k in enumerate(numbers.tolist()):
+            file = save(root / "once.png", 8, 8, name=f"{split}{k}_{i}")
+            # OpenCV makes columns.
+            arrays.append(np.frombuffer(file.read_bytes(), np.uint8)[:, None])
+        content = {"label_specific": numbers, "label_general": numbers * 0,
+                   "label_specific_str": [*names], "label_general_str": ["animal"]}  # fmt: skip
+        if protocol == 2:
+            images = b"\x80\x02](" + b"".join(map(python2_array, arrays)) + b"e."
+            labels = b"\x80\x02}("
+            for key, value in content.items():
+                labels += python2_text(key)
+                if isinstance(value, np.ndarray):
+                    labels += python2_array(value)
+                else:
+                    labels += b"](" + b"".join(map(python2_text, value)) + b"e"
+            labels += b"u."
+        else:
+            images, labels = pickle.dumps(arrays, protocol), pickle.dumps(content, protocol)
+        (root / f"{split}_images_png.pkl").write_bytes(images)
+        (root / f"{split}_labels.pkl").write_bytes(labels)
+    (root / "once.png").unlink()
     return {"data.path": str(root)}
 
 

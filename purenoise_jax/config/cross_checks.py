@@ -70,6 +70,12 @@ def check_fields_agree(config: ConfigDict) -> None:
             f"{rules[0]} and {rules[1]} are two rules for the validation images; legal: 0 for one "
             "of them"
         )
+    if data.group_column and data.val_per_class:
+        raise ConfigError(
+            f"data.val_per_class={data.val_per_class} draws images one by one, but "
+            f"data.group_column={data.group_column} keeps groups together; legal: 0, and "
+            "data.val_fraction or data.folds"
+        )
     if data.folds == 1:
         raise ConfigError("data.folds=1 would leave no image to train with; legal: 0, 2 or more")
     if data.fold >= max(data.folds, 1):

@@ -74,6 +74,13 @@ DATA_FIELDS: dict[str, Field] = {
         OneOf(REPEATS),
         absent="refuse",
     ),
+    "data.group_column": Field(
+        "",
+        "column of .csv lists with the group of an image, such as its patient, whose images are in "
+        "one split only; '' = images are drawn one by one",
+        Text(),
+        absent="",
+    ),
     "data.image_size": Field(
         0, "resize to this height and width; 0 = as stored", Integer(0, MAX_SIDE)
     ),

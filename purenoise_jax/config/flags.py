@@ -2,7 +2,7 @@
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from absl import flags
@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from purenoise_jax.config import packaged
 from purenoise_jax.config.fields import field_of, flatten
 from purenoise_jax.config.method_help import method_lines
+from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.distributed import HEARTBEAT_SECONDS, START_SECONDS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 
@@ -135,7 +136,30 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
         raise ConfigError(f"{where}{message[:400]}") from error
     if rest:
         raise ConfigError(f"{rest[0]!r} on the command line is not a flag; see --help")
+    if isinstance(values.config, ConfigDict):
+        _leave_out_drops(values.config, _given_fields(others))
     return values
+
+
+def _leave_out_drops(config: ConfigDict, given: Collection[str]) -> None:
+    """Leaves out the drops of a config whose schedule the command line makes a cosine.
+
+    Drops that the command line itself gives stay, and are refused, because they contradict it.
+
+    Args:
+        config: changed in place.
+        given: paths of the fields on the command line.
+    """
+    unused: dict[str, Any] = {}
+    values = flatten(config)
+    for path in given:
+        section, _, name = path.rpartition(".")
+        if name == "schedule" and values.get(path) == COSINE:
+            gamma = field_of(f"{section}.gamma")
+            unused[f"{section}.milestones"] = ()
+            unused[f"{section}.gamma"] = None if gamma is None else gamma.default
+    there = {path: value for path, value in unused.items() if path in values and path not in given}
+    config.update_from_flattened_dict(there)
 
 
 def _load(values: flags.FlagValues, argv: list[str]) -> Any:
@@ -180,12 +204,15 @@ def _split_config(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return [argv[0], *(f"--config={value}" for value in found)], others
 
 
+def _given_fields(argv: Sequence[str]) -> list[str]:
+    """The paths of the fields on the command line, known or not."""
+    names = [arg.partition("=")[0].lstrip("-") for arg in argv if arg.startswith("-")]
+    return [n.partition(".")[2] for n in names if n.startswith(("config.", "noconfig."))]
+
+
 def _refuse_unknown_fields(argv: Sequence[str], known: dict[str, Any]) -> None:
-    for arg in argv:
-        name = arg.partition("=")[0].lstrip("-")
-        is_field = arg.startswith("-") and name.startswith(("config.", "noconfig."))
-        field = name.partition(".")[2]
-        if not is_field or field in known:
+    for field in _given_fields(argv):
+        if field in known:
             continue
         near = difflib.get_close_matches(field, known, 1, 0.4)
         hint = f"; did you mean {near[0]}?" if near else "; see --help for all"

@@ -17,7 +17,7 @@ from purenoise_jax.config.usual_phases import (
     parse_methods,
 )
 from purenoise_jax.data.longtail import long_tail_counts
-from purenoise_jax.methods.schedules import STEP
+from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.errors import ConfigError, unknown
 
 # Augmentations of increasing strength (paper, figure 3); AutoAugment replaces all others.
@@ -146,6 +146,21 @@ def set_sgd(config: ConfigDict, batch: int, rate: float, decay: float, gamma: fl
     config.optimizer.learning_rate, config.optimizer.weight_decay = rate, decay
     if config.optimizer.schedule == STEP:
         config.optimizer.gamma = gamma
+
+
+def set_second_stage(config: ConfigDict, epochs: int, rate: float, decay: float) -> None:
+    """Gives the second stage of a config a length of its own, and a cosine.
+
+    Args:
+        config: with the phase "second_stage"; changed in place.
+        epochs: of the stage; at least one is trained.
+        rate: learning rate at its start.
+        decay: weight decay.
+    """
+    phase = config.phases.second_stage
+    config.num_epochs = phase.start_epoch + max(epochs, 1)
+    phase.learning_rate, phase.weight_decay = rate, decay
+    phase.schedule, phase.warmup_epochs, phase.milestones = COSINE, 0, ()
 
 
 def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:

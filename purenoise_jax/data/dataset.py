@@ -28,6 +28,8 @@ class Dataset:
         val_labels: `int32[V]`, or None if the source has no validation split.
         content: sha256, in hex, that identifies images and labels; "" = computed from the pixels.
         left_out: one line about each image that could not be read and was left out.
+        train_groups: `int32[N]`, the same number for training images that stay together when some
+            are held out; None = there are no groups.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Dataset:
     val_labels: np.ndarray | None = None
     content: str = ""
     left_out: tuple[str, ...] = ()
+    train_groups: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -168,6 +171,9 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
         val_images, val_labels = of_classes(val_images, val_labels)
         if not len(val_labels):
             val_images = val_labels = None
+    groups = dataset.train_groups
+    if groups is not None:
+        groups = groups[new_labels[dataset.train_labels] >= 0]
     content = f"{dataset.content} classes {' '.join(map(str, classes))}"
     return dataclasses.replace(
         dataset,
@@ -179,6 +185,7 @@ def keep_classes(dataset: Dataset, classes: Sequence[int]) -> Dataset:
         val_images=val_images,
         val_labels=val_labels,
         content=hashlib.sha256(content.encode()).hexdigest() if dataset.content else "",
+        train_groups=groups,
     )
 
 

@@ -70,6 +70,7 @@ class HoldOut:
         val_per_class: instead of a share: images of each class.
         folds: instead of a share: number of parts, one of which is for validation; 0 = none.
         fold: that part, counted from 0.
+        group_column: column of a table with the groups that stay together; "" = there are none.
     """
 
     test_fraction: float = 0.0
@@ -77,15 +78,17 @@ class HoldOut:
     val_per_class: int = 0
     folds: int = 0
     fold: int = 0
+    group_column: str = ""
 
     @property
     def val_rule(self) -> str:
         """The rule for validation images in words; "" if none are held out."""
+        by = f", by {self.group_column}" if self.group_column else ""
         if self.folds:
-            return f"fold {self.fold} of {self.folds}"
+            return f"fold {self.fold} of {self.folds}{by}"
         if self.val_per_class:
             return f"{self.val_per_class} of each class"
-        return "a share of each class" if self.val_fraction else ""
+        return f"a share of each class{by}" if self.val_fraction else ""
 
     @property
     def fields(self) -> str:
@@ -265,6 +268,7 @@ def _test_images(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
         per_class=0,
         seed=seed,
         split="test",
+        groups=dataset.train_groups,
     )
 
 
@@ -277,11 +281,19 @@ def _without_validation(
             f"{rule.fields}: {dataset.name} has validation images of its own; legal: 0"
         )
     labels, classes = dataset.train_labels[chosen], dataset.num_classes
+    groups = None if dataset.train_groups is None else dataset.train_groups[chosen]
     if rule.folds:
-        is_val = in_fold(labels, classes, folds=rule.folds, fold=rule.fold, seed=seed)
+        is_val = in_fold(
+            labels, classes, folds=rule.folds, fold=rule.fold, seed=seed, groups=groups
+        )
     else:
         is_val = hold_out(
-            labels, classes, fraction=rule.val_fraction, per_class=rule.val_per_class, seed=seed
+            labels,
+            classes,
+            fraction=rule.val_fraction,
+            per_class=rule.val_per_class,
+            seed=seed,
+            groups=groups,
         )
     return chosen[~is_val], chosen[is_val]
 

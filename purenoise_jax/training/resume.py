@@ -45,6 +45,8 @@ RESULTS = (
     bad_images.FILE,
     "summary.json",
     "report.html",
+    # Of the checkpoints before, although those of the new run may be of the same steps.
+    "calibration.json",
     "tensorboard",
 )
 # All names in a workdir that a run reads or writes, except the lock.

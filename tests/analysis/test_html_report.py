@@ -15,6 +15,7 @@ from purenoise_jax.analysis import __main__ as cli
 from purenoise_jax.analysis import html_report, reliability, run_tables
 from purenoise_jax.analysis.figure_style import Options
 from purenoise_jax.analysis.figures import FIGURES
+from purenoise_jax.analysis.seeds import group_rows
 from purenoise_jax.inference.calibration_file import write_calibration
 from purenoise_jax.inference.reliability import scaled
 from purenoise_jax.inference.runs import load_runs
@@ -262,6 +263,10 @@ def test_runs_that_differ_in_the_seed_alone_have_one_row(tmp_path, monkeypatch):
     text, _ = read(html_report.render(load_runs(paths)))
     assert f"small, 3 runs {mean} {mean} {mean} {mean} 1.250 ± 0.000 " in text
     assert "large/seed0, 1 run 70.0 % 70.0 % 70.0 % 70.0 % 1.250 " in text
+    found = load_runs(paths)
+    evaluations = [html_report._evaluation_of(run) for run in found]
+    for _, row in group_rows(found, evaluations):
+        assert len(row) == len(run_tables.headline(evaluations[0])), "a number in each column"
     # Two of the first without the third, and one that is not finished.
     write_run(tmp_path / "small/seed3", counts=COUNTS, evaluations={4: diagonal([0.9] * 5)},
               summary={"epochs": 2}, seed=3)  # fmt: skip

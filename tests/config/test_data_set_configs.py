@@ -92,6 +92,20 @@ AUGMENTS = {
 }
 
 
+# Recipes of ImageNet-LT beside the default: as above, and the epochs of the second stage with its
+# rate, weight decay and schedule.
+IMAGENET_RECIPES = {
+    # Ye et al. 2021, supplement, C.6.
+    "mfw": (200, 256, 0.1, 2e-4, "resnext50_32x4d", {0: ("mfw",), 160: ("mfw", "drw")}, None),
+    # Authors' configs of Zhong et al. 2021, Hong et al. 2021 and Kang et al. 2020.
+    "mislas": (180, 256, 0.1, 5e-4, "resnet50", {0: ("mixup",), 180: ("mislas",)},
+               (10, 0.1, 5e-4, "cosine")),
+    "lade": (180, 256, 0.05, 5e-4, "resnext50_32x4d", {0: ("lade",)}, None),
+    "decoupling": (90, 512, 0.2, 5e-4, "resnext50_32x4d", {0: ("erm",), 90: ("crt",)},
+                   (10, 0.2, 5e-4, "cosine")),
+}  # fmt: skip
+
+
 def test_every_config_has_a_layout_and_a_recipe():
     assert {*MODULES} == {*TREES} == {*RECIPES} == {*AUGMENTS}
 
@@ -117,6 +131,59 @@ def test_the_recipe_is_that_of_its_source(name):
     assert (config.data.imbalance_ratio, config.data.profile) == (
         (100, "auto") if subset else (0, "natural")
     )
+
+
+@pytest.mark.parametrize("name", IMAGENET_RECIPES)
+def test_imagenet_has_the_recipes_of_other_sources(name):
+    config = imagenet_lt.get_config(f"recipe={name}")
+    validate(config)
+    opt = config.optimizer
+    epochs, *others, methods, second = IMAGENET_RECIPES[name]
+    stage = config.phases.get("second_stage")
+    found = (config.batch_size, opt.learning_rate, opt.weight_decay, config.model.name)
+    assert found == tuple(others)
+    assert {phase.start_epoch: phase.methods for phase in config.phases.values()} == methods
+    assert (opt.schedule, opt.milestones, opt.warmup_epochs) == ("cosine", (), 0)
+    assert config.model.head == ("scaled" if name == "mislas" else "linear")
+    assert config.num_epochs == epochs + (second[0] if second else 0)
+    if second:
+        wanted = (stage.learning_rate, stage.weight_decay, stage.schedule)
+        assert wanted == second[1:] and (stage.warmup_epochs, stage.milestones) == (0, ())
+    crop = "random_crop" if name == "mfw" else "original_crop"
+    assert config.data.augment == (crop, "flip")
+    assert (config.data.image_size, config.data.resize_shorter) == (224, 256)
+
+
+def test_arguments_of_methods_on_imagenet_are_those_of_their_sources():
+    def arguments(recipe, method):
+        return imagenet_lt.get_config(f"recipe={recipe}").method[method]
+
+    mfw, mislas = arguments("mfw", "mfw"), arguments("mislas", "mislas")
+    assert (mfw.alpha, mfw.beta) == (0.2, 2.0)
+    assert (mislas.head_smoothing, mislas.tail_smoothing, mislas.lr_factor) == (0.3, 0.0, 0.05)
+    assert mislas.bn == "shifted" and arguments("mislas", "mixup").alpha == 0.2
+    lade = arguments("lade", "lade")
+    assert (lade.alpha, lade.penalty) == (0.05, 0.5)
+    assert {arguments("decoupling", method).bn for method in ("crt", "lws")} == {"shifted"}
+    assert arguments("decoupling", "tde").alpha == 3.0
+    default = default_config().method
+    assert arguments("open", "lade") == default.lade and arguments("mfw", "mixup") == default.mixup
+
+
+def test_a_second_stage_of_imagenet_is_scaled_with_its_recipe():
+    lws = imagenet_lt.get_config("recipe=decoupling,method=lws")
+    assert (lws.phases.second_stage.start_epoch, lws.num_epochs) == (90, 95)
+    short = imagenet_lt.get_config("recipe=mislas,epochs=18")
+    assert (short.phases.second_stage.start_epoch, short.num_epochs) == (18, 19)
+    # A method that is not of the source keeps the stage that it usually has.
+    other = imagenet_lt.get_config("recipe=decoupling,method=maxnorm").phases.second_stage
+    usual = imagenet_lt.get_config("method=maxnorm,epochs=90").phases.second_stage
+    assert other.to_dict() == usual.to_dict()
+    for recipe in IMAGENET_RECIPES:
+        for method in ("open", "crt", "mixup+mislas", "tde", "mfw+drw"):
+            validate(imagenet_lt.get_config(f"recipe={recipe},method={method},epochs=2"))
+    with pytest.raises(ConfigError, match="config argument recipe='oltr' is unknown; legal: open"):
+        imagenet_lt.get_config("recipe=oltr")
 
 
 def test_the_classifier_of_places_has_its_own_rate_and_the_network_its_weights():

@@ -3,6 +3,7 @@
 import pytest
 
 from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.flags import parse
 from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.config.run_record import CONFIG_FILE, refuse_other_run, saved_config
@@ -55,6 +56,28 @@ def config_with(fields, num_epochs=200):
 def test_fields_without_effect_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         validate(config_with(fields))
+
+
+def parsed(*fields):
+    words = (f"--config.{field}" for field in fields)
+    return parse(["main", "--config=digits_lt:method=crt", *words]).config
+
+
+def test_a_cosine_of_the_command_line_leaves_the_drops_of_the_config_out():
+    step, by_hand = parsed(), parsed("optimizer.schedule=cosine", "optimizer.milestones=()")
+    assert step.optimizer.milestones and step.phases.second_stage.milestones
+    config = parsed("optimizer.schedule=cosine")
+    validate(config)
+    assert config_hash(config) == config_hash(by_hand) != config_hash(step)
+    assert config.phases.second_stage.milestones == step.phases.second_stage.milestones
+    second = parsed("phases.second_stage.schedule=cosine")
+    validate(second)
+    assert second.phases.second_stage.milestones == () and second.optimizer == step.optimizer
+    # Drops of the command line contradict it; a step has drops as before.
+    for field in ("optimizer.milestones=(3,)", "optimizer.gamma=0.5"):
+        with pytest.raises(ConfigError, match=r"is used only with optimizer\.schedule=step"):
+            validate(parsed("optimizer.schedule=cosine", field))
+    assert parsed("optimizer.schedule=step").optimizer == step.optimizer
 
 
 @pytest.mark.parametrize(

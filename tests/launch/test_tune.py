@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from launch import tune, tuned
+from launch import search_plan, tune, tuned
 from launch.engines import in_turn
 from launch.halving import Round, promoted, rounds_of, total_epochs
+from launch.parzen import propose
 from launch.search_plan import SearchPlan
 from launch.search_space import Dimension, draw, parse_dimension
 from launch.tuned import Search, Trial
@@ -186,6 +187,7 @@ def test_a_run_that_never_tests_has_only_validation_images(tmp_path):
         (["--field=optimizer.rate=8,16"], "did you mean"),
         (["--field=method=erm,opne"], "did you mean 'open'"),
         (["--field=batch_size=8,16", "--halving=1"], "must be 0, or at least 2"),
+        (["--field=batch_size=8,16", "--halving=2", "--sampler=tpe"], "--halving=2 is not legal with it"),
         (["--field=batch_size=8,16", "--least-epochs=0"], "--least-epochs=0 must be at least 1"),
     ],
 )  # fmt: skip
@@ -301,6 +303,93 @@ def test_the_table_has_the_best_first_and_the_command_that_trains_it(tmp_path):
     assert lines[4] == "| 1 | drs | 0.2 | 15 | 55.5 ± 0.5 |"
     assert lines[6] == "| 2 | drs | 9.0 | 5 | failed |"
     assert json.loads(paths[1].read_text())["trials"][0]["values"] == trials[1].values
+
+
+def quality(trial):
+    """Best at a rate of 0.1, and with drs."""
+    return 0.8 - abs(math.log10(float(trial[RATE])) + 1) / 4 + 0.2 * (trial["method"] == "drs")
+
+
+def test_proposals_are_better_than_draws_and_a_function_of_the_trials_before():
+    space = [parse_dimension(f"{RATE}=1e-4..10:log"), parse_dimension("method=erm,drs,open")]
+    gains = []
+    for seed in range(3):
+        drawn = draw(space, 20, seed)
+        trials = drawn[:10]
+        while len(trials) < 20:
+            given = space, trials, [quality(trial) for trial in trials], 2, seed
+            found = propose(*given)
+            assert found == propose(*given) and found[0] != found[1]
+            trials += found
+        assert len({tuple(trial.values()) for trial in trials}) == 20
+        assert all(1e-4 <= float(trial[RATE]) <= 10 for trial in trials)
+        gains.append(
+            np.mean([quality(t) for t in trials[10:]]) - np.mean([quality(t) for t in drawn])
+        )
+    assert np.mean(gains) > 0.1
+    # Other scores, another seed or trials without a score lead elsewhere.
+    others = [([0.5, 0.1], 0), ([0.1, 0.5], 0), ([0.5, 0.1], 1), ([None, 0.1], 0), ([None] * 2, 0)]
+    first = [propose(space, drawn[:2], scores, 1, seed)[0][RATE] for scores, seed in others]
+    assert len(set(first)) >= 4
+
+
+def test_a_small_space_is_proposed_whole_and_only_once():
+    space = [parse_dimension("method=erm,drs"), parse_dimension("batch_size=8,16")]
+    trials = draw(space, 2, 0)
+    found = propose(space, trials, [0.1, 0.9], 5, 0)
+    assert len(found) == 2 and not [trial for trial in found if trial in trials]
+
+
+def test_a_search_by_proposals_that_was_stopped_proposes_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search_plan, "STARTUP", 3)
+    told, real = [], search_plan.propose
+
+    def spy(space, trials, scores, count, seed):
+        told.append((len(trials), [*scores], count))
+        return real(space, trials, scores, count, seed)
+
+    monkeypatch.setattr(search_plan, "propose", spy)
+    words = [*WORDS[:2], "--trials=5", "--sampler=tpe"]
+    diverging = {float(plan_of(tmp_path / "x", *words).trials[1][RATE])}
+    whole = Trainings(monkeypatch, diverging=diverging)
+    assert tune.main([*words, f"--out={tmp_path / 'whole'}"]) == 0
+    assert len(whole.done) == 5
+    trials = read_json(tmp_path / "whole/trials.json")["trials"]
+    # The first three at random, then one at a time; one that diverged is as bad as can be.
+    assert [(before, count) for before, _, count in told] == [(3, 1), (4, 1)]
+    scores = [1 - abs(math.log10(float(trial[RATE])) + 1) / 4 for trial in trials]
+    scores[1] = 0.0
+    assert told[1][1] == pytest.approx(scores[:4])
+    first = Trainings(monkeypatch, stop_after=4, diverging=diverging)
+    assert tune.main([*words, f"--out={tmp_path / 'parts'}"]) == 130
+    rest = Trainings(monkeypatch, diverging=diverging)
+    assert tune.main([*words, f"--out={tmp_path / 'parts'}"]) == 0
+    assert len(first.done + rest.done) == 5 and not {*first.done} & {*rest.done}
+    assert read_json(tmp_path / "parts/trials.json")["trials"] == trials
+    again = Trainings(monkeypatch)
+    assert tune.main([*words, f"--out={tmp_path / 'parts'}", "--only-table"]) == 0
+    assert not again.done
+    capsys.readouterr()
+    assert tune.main([*WORDS[:2], "--trials=5", f"--out={tmp_path / 'parts'}"]) == 2
+    assert "seed 0, sampler tpe; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_search_by_proposals_on_digits_is_the_same_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search_plan, "STARTUP", 1)
+    words = ["--config=digits_lt:epochs=1,method=erm", f"--field={RATE}=0.05..0.2",
+             "--sampler=tpe", "--trials=2", "--config.data.limit=40"]  # fmt: skip
+    assert tune.main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    shown = capsys.readouterr().out
+    assert "trials 1 to 1 of 2" in shown and "trials 2 to 2 of 2" in shown
+    table = read_json(tmp_path / "out/tables/tune.json")
+    assert len(table["trials"]) == 2 and all(trial["score"] for trial in table["trials"])
+    trials = read_json(tmp_path / "out/trials.json")
+    # Its second trial is gone, and is proposed again from the score of the first.
+    write_json(tmp_path / "out/trials.json", {**trials, "trials": trials["trials"][:1]})
+    assert tune.main([*words, f"--out={tmp_path / 'out'}"]) == 0
+    assert read_json(tmp_path / "out/trials.json") == trials
+    assert read_json(tmp_path / "out/tables/tune.json") == table
 
 
 @pytest.mark.slow

@@ -158,7 +158,8 @@ def test_a_run_ends_early_and_is_complete(npz, tmp_path, given_values):
     notes = Notes()
     fields = {"eval.patience": 3, "eval.test": "end"}
     train_and_evaluate(config_of(npz, **fields), tmp_path / "run", notes)
-    summary, lines, steps = left_by(tmp_path / "run")
+    left = left_by(tmp_path / "run")
+    summary, lines, steps, _ = left
     assert (summary["epochs"], summary["ended_early"], steps) == (4, True, [3, 12])
     assert any("ends after epoch 4, because 3 evaluations in a row" in n for n in notes.lines)
     # The test set was looked at once, and validation after every epoch.
@@ -169,6 +170,6 @@ def test_a_run_ends_early_and_is_complete(npz, tmp_path, given_values):
     assert evaluation.validation["balanced_accuracy"] == 0.5
     # Once more it does nothing; with more patience it goes on.
     train_and_evaluate(config_of(npz, **fields), tmp_path / "run", notes)
-    assert left_by(tmp_path / "run") == (summary, lines, steps)
+    assert left_by(tmp_path / "run") == left
     train_and_evaluate(config_of(npz, **{**fields, "eval.patience": 9}), tmp_path / "run")
     assert left_by(tmp_path / "run")[0]["epochs"] == 5

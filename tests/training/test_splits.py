@@ -137,6 +137,10 @@ def test_test_images_that_are_evaluated_after_the_end_have_their_numbers_everywh
     assert summary["shown"] == "test" and summary["selected"]["last"] == {
         "epoch": 1, "test_accuracy": summary["test_accuracy"], "evaluations": 1
     }  # fmt: skip
+    # So has the report: the file of the bins is written again, too.
+    evaluation = latest_evaluation(load_runs([workdir])[0])
+    assert evaluation.probabilities().bins[:, 0].sum() == 40
+    assert evaluation.mean_average_precision > 0
     exported = export(purenoise_jax.load(workdir), "safetensors", tmp_path / "net.safetensors")
     card = exported.files[2].read_text()
     assert f"| accuracy | {summary['test_accuracy']:.4g} |" in card and "On the test set" in card

@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, find_manifest
+from purenoise_jax.data.manifest import Entries, Entry, Manifest, Splits, Store, find_manifest
 from purenoise_jax.data.progress import progress
 from purenoise_jax.data.sources.decode import Decoded, decode_image
 from purenoise_jax.runtime.files import read_bytes
@@ -34,7 +35,7 @@ class Files:
 
 
 def manifest_of_files(
-    root: Path, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
+    store: Store, splits: Mapping[str, Sequence[tuple[Path, int]]], folder: Path, key: str = ""
 ) -> Manifest:
     """Returns the manifest that is kept, or makes one if there are files that it does not list.
 
@@ -42,8 +43,8 @@ def manifest_of_files(
     read.
 
     Args:
-        root: the data set's folder.
-        splits: name -> the files below it and their labels.
+        store: that reads the files.
+        splits: name -> the files below its root and their labels.
         folder: of the cache.
         key: tells data sets below one root with splits of the same names apart.
 
@@ -52,7 +53,7 @@ def manifest_of_files(
     """
 
     def listed(split: str) -> Iterator[tuple[str, int]]:
-        return ((path.relative_to(root).as_posix(), label) for path, label in splits[split])
+        return ((path.relative_to(store.root).as_posix(), label) for path, label in splits[split])
 
     def is_current(kept: Splits) -> bool:
         if kept.keys() != splits.keys():
@@ -63,9 +64,9 @@ def manifest_of_files(
     def make() -> tuple[Splits, list[str]]:
         made: Splits = {}
         missing: list[str] = []
-        paths = (path for files in splits.values() for path, _ in files)
+        paths = (path for split in splits for path, _ in listed(split))
         count = sum(map(len, splits.values()))
-        facts = iter(progress(in_order(_facts, paths), "checksums", count))
+        facts = iter(progress(in_order(partial(_facts, store), paths), "checksums", count))
         for split in splits:
             entries = []
             for path, label in listed(split):
@@ -77,13 +78,13 @@ def manifest_of_files(
             made[split] = Entries(entries)
         return made, missing
 
-    return find_manifest(Files(root), f"{sorted(splits)}{key}", folder, is_current, make)
+    return find_manifest(store, f"{sorted(splits)}{key}", folder, is_current, make)
 
 
-def _facts(path: Path) -> tuple[int, str, str]:
+def _facts(store: Store, path: str) -> tuple[int, str, str]:
     """The size of a file, the sha256 of its content, and its fault, or ""."""
     try:
-        data = read_bytes(path)
+        data = store.read(path)
     except OSError as error:
         return 0, "", f"cannot be read ({error.strerror or error})"
     return len(data), hashlib.sha256(data).hexdigest(), ""

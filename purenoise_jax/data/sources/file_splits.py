@@ -8,21 +8,20 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset, check_dataset, no_images
 from purenoise_jax.data.decoded_images import DecodedImages
-from purenoise_jax.data.manifest import Entries, Manifest
-from purenoise_jax.data.sources.decode import decode_image
+from purenoise_jax.data.manifest import Entries, Manifest, Store
 from purenoise_jax.data.sources.download import cache_folder
-from purenoise_jax.data.sources.file_manifest import manifest_of_files
+from purenoise_jax.data.sources.file_manifest import Files, manifest_of_files
 from purenoise_jax.data.sources.image_stack import ImageStack
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import DataError, all_faults, one_line
-from purenoise_jax.runtime.files import read_bytes, write_atomically
+from purenoise_jax.runtime.files import write_atomically
 
 # Folder of the cache with the lists of all faults of a data set, and how many a message names.
 FAULTS, SHOWN = "faults", 5
@@ -42,6 +41,8 @@ class FileSplits:
             reading it.
         mistakes: one line for each fault of the whole.
         key: tells data sets below one root with splits of the same names apart; "" = there is one.
+        groups: file -> the number of its group, see `Dataset.train_groups`; None = there are none.
+        store: reads the files; None = they are files of their own.
     """
 
     root: pathlib.Path
@@ -52,6 +53,19 @@ class FileSplits:
     faults: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     mistakes: Sequence[str] = ()
     key: str = ""
+    groups: Mapping[pathlib.Path, int] | None = None
+    store: Store | None = None
+
+    @property
+    def reader(self) -> Store:
+        """The store of the files."""
+        return self.store or Files(self.root)
+
+    def of_groups(self, files: Iterable[pathlib.Path]) -> np.ndarray | None:
+        """Returns the number of each file's group, int32[N]; None = there are no groups."""
+        if self.groups is None:
+            return None
+        return np.array([self.groups[file] for file in files], np.int32)
 
     def num_bytes(self, image_size: int) -> int:
         """Bytes that all images take in memory at a size above 0."""
@@ -97,12 +111,15 @@ def read_all(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
     splits: dict[str, Any] = {}
     bad: list[str] = []
     faults = [*files.mistakes]
+    groups = None
     for split, listed in files.splits.items():
-        splits[split], more, whole = _read_split(files.root, listed, view, skips_bad)
+        splits[split], more, whole, kept = _read_split(files.reader, listed, view, skips_bad)
+        if split == files.train:
+            groups = files.of_groups(listed[i][0] for i in kept)
         bad += [*files.faults.get(split, ()), *more]
         faults += whole
     _refuse(files.root, faults, bad, skips_bad)
-    return dataclasses.replace(_dataset(files, splits), left_out=tuple(bad))
+    return dataclasses.replace(_dataset(files, splits), left_out=tuple(bad), train_groups=groups)
 
 
 def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Dataset:
@@ -120,7 +137,7 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
         DataError: there are faults, or a file cannot be read; one message lists all.
         StorageError: the cache cannot be written.
     """
-    manifest = manifest_of_files(files.root, files.splits, cache_folder(), files.key)
+    manifest = manifest_of_files(files.reader, files.splits, cache_folder(), files.key)
     bad = [fault for found in files.faults.values() for fault in found] + [*manifest.missing]
     faults = [*files.mistakes]
     splits = {}
@@ -139,8 +156,14 @@ def leave_in_files(files: FileSplits, view: View, skips_bad: bool = False) -> Da
     except DataError:
         manifest.discard()
         raise
-    dataset = _dataset(files, splits)
-    return dataclasses.replace(dataset, content=manifest.digest, left_out=tuple(bad))
+    return dataclasses.replace(
+        _dataset(files, splits),
+        content=manifest.digest,
+        left_out=tuple(bad),
+        train_groups=files.of_groups(
+            files.root / entry.path for entry in manifest.splits[files.train]
+        ),
+    )
 
 
 def _decoded(
@@ -167,6 +190,8 @@ def without_bad(dataset: Dataset) -> Dataset:
         bad += found.values()
         splits[f"{split}_images"] = images.subset(good)
         splits[f"{split}_labels"] = getattr(dataset, f"{split}_labels")[good]
+        if split == "train" and dataset.train_groups is not None:
+            splits["train_groups"] = dataset.train_groups[good]
     return dataclasses.replace(dataset, **splits, left_out=tuple(bad))
 
 
@@ -224,21 +249,22 @@ def _dataset(files: FileSplits, splits: dict[str, Any]) -> Dataset:
 
 
 def _read_split(
-    root: pathlib.Path,
+    store: Store,
     listed: Sequence[tuple[pathlib.Path, int]],
     view: View,
     skips_bad: bool,
-) -> tuple[tuple[np.ndarray, np.ndarray], list[str], list[str]]:
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str], list[str], np.ndarray]:
     """Reads images and labels of a split, the faults of its images, and those of the whole.
 
-    With faults, images are missing, unless bad ones are skipped.
+    With faults, images are missing, unless bad ones are skipped. The last are the places of the
+    images that are there.
     """
     bad: dict[int, str] = {}
     stack = ImageStack(len(listed), view.side)
     for index, (file, _) in enumerate(listed):
-        place = file.relative_to(root).as_posix()
+        place = file.relative_to(store.root).as_posix()
         try:
-            decoded = decode_image(read_bytes(file))
+            decoded = store.decode(store.read(place))
         except OSError as error:
             bad[index] = f"{place}: cannot be read ({error.strerror or error})"
         except DataError as error:
@@ -246,10 +272,10 @@ def _read_split(
         else:
             stack.add(index, place, view(decoded.pixels), decoded.largest)
     images, faults = stack.finish(skips_odd=skips_bad)
-    labels = np.array([label for _, label in listed], np.int32)
+    labels, good = np.array([label for _, label in listed], np.int32), np.arange(len(listed))
     if skips_bad:
         bad |= stack.odd()
-        good = np.setdiff1d(np.arange(len(listed)), [*bad])
+        good = np.setdiff1d(good, [*bad])
         # An empty split has no size of its own.
         images, labels = images[good] if good.size else images[:0], labels[good]
-    return (images, labels), [*bad.values()], faults
+    return (images, labels), [*bad.values()], faults, good

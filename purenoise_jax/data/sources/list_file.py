@@ -16,15 +16,21 @@ class Row:
         line: its place in the file, counted from 1.
         path: as it is written.
         label: as it is written; of columns of attributes, the name of the only one it has.
+        group: as it is written; "" = the list has none.
     """
 
     line: int
     path: str
     label: str
+    group: str = ""
 
 
 def read_rows(
-    content: bytes, is_table: bool, path_column: str, label_columns: tuple[str, ...]
+    content: bytes,
+    is_table: bool,
+    path_column: str,
+    label_columns: tuple[str, ...],
+    group_column: str = "",
 ) -> tuple[list[Row], list[str]]:
     """Reads all rows of a list.
 
@@ -37,13 +43,16 @@ def read_rows(
         path_column: of a table.
         label_columns: of a table: one that holds the label, or several attributes, which are 1 if
             an image has them, otherwise 0 or -1.
+        group_column: of a table; "" = there are no groups.
 
     Returns:
         The rows, and one line for each fault.
     """
     text = content.decode("utf-8-sig", "surrogateescape")
     if is_table:
-        return _read_table(text, path_column, label_columns)
+        return _read_table(text, path_column, label_columns, group_column)
+    if group_column:
+        return [], [f"data.group_column={group_column} needs a table, whose name ends with .csv"]
     rows, faults = [], []
     # Not `splitlines`, because other separators of Unicode can be part of a name.
     for number, line in enumerate(text.split("\n"), 1):
@@ -56,18 +65,20 @@ def read_rows(
 
 
 def _read_table(
-    text: str, path_column: str, label_columns: tuple[str, ...]
+    text: str, path_column: str, label_columns: tuple[str, ...], group_column: str
 ) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     faults: list[str] = []
     table = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     try:
         header = [name.strip() for name in next(table, [])]
-        for name in (path_column, *label_columns):
+        wanted = (path_column, *label_columns, *([group_column] if group_column else []))
+        for name in wanted:
             if header.count(name) != 1:
                 found = ", ".join(map(repr, header[:20])) or "none"
                 return [], [f"wanted one column {name!r}; its columns: {found}"]
         place, *labels = (header.index(name) for name in (path_column, *label_columns))
+        group = header.index(group_column) if group_column else -1
         for cells in table:
             if not cells:
                 continue
@@ -86,7 +97,11 @@ def _read_table(
                 values = [name for name, value in pairs if _ATTRIBUTES[value]]
                 if len(values) != 1:
                     continue
-            rows.append(Row(table.line_num, cells[place].strip(), values[0]))
+            of_group = cells[group].strip() if group_column else ""
+            if group_column and not of_group:
+                faults.append(f"line {table.line_num}: column {group_column!r} is empty")
+                continue
+            rows.append(Row(table.line_num, cells[place].strip(), values[0], of_group))
     except csv.Error as error:
         faults.append(f"line {table.line_num}: {error}")
     return rows, faults

@@ -38,6 +38,8 @@ class Lists:
             folders of their authors.
         repeats: "keep" = a list may name an image twice, also one of the training list in the test
             list; "refuse" = it must not.
+        group_column: column of all tables with the groups of images, such as patients, that are in
+            one split only; "" = there are no groups.
     """
 
     train_list: str = ""
@@ -48,6 +50,7 @@ class Lists:
     path_suffix: str = ""
     path_parts: int = 0
     repeats: str = "refuse"
+    group_column: str = ""
 
 
 REPEATS = ("refuse", "keep")
@@ -83,9 +86,9 @@ def load_list(
     Raises:
         ConfigError: `path` or the training list is not given.
         DataError: a list cannot be read, is empty, or names an image twice or a training image to
-            test with (unless repeats are kept), a path that leaves the folder or a label that is
-            not legal; an image is missing or damaged; the sizes differ while `image_size` is 0; or
-            the training list differs from the published one.
+            test with (unless repeats are kept), a group that is in another list, a path that leaves
+            the folder or a label that is not legal; an image is missing or damaged; the sizes
+            differ while `image_size` is 0; or the training list differs from the published one.
     """
     return read_all(list_files(name, path, lists), View(image_size, how=resize))
 
@@ -114,7 +117,9 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder (data.path)")
     columns = tuple(name.strip() for name in lists.label_column.split(","))
-    key = hashlib.sha256(repr(dataclasses.astuple(lists)[3:]).encode("utf-8", "backslashreplace"))
+    # Without the last, the groups, of which the files of the cache know nothing.
+    own = dataclasses.astuple(lists)[3:-1]
+    key = hashlib.sha256(repr(own).encode("utf-8", "backslashreplace"))
     rows: dict[str, list[Row]] = {}
     faults: list[str] = []
     for split, file in chosen.items():
@@ -126,7 +131,9 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         except OSError as error:
             faults.append(f"{field}={file}: cannot be read ({error.strerror or error})")
             continue
-        rows[split], more = read_rows(content, _is_table(file), lists.path_column, columns)
+        rows[split], more = read_rows(
+            content, _is_table(file), lists.path_column, columns, lists.group_column
+        )
         faults += [f"{field}={file}: {fault}" for fault in more]
         if not rows[split] and not more:
             faults.append(f"{field}={file}: lists no image")
@@ -138,6 +145,9 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
     by_label = {label: place for place, label in enumerate(classes)}
     files: dict[str, list[tuple[pathlib.Path, int]]] = {}
     training: dict[str, str] = {}
+    groups: dict[pathlib.Path, str] = {}
+    # The split that a group was found in first.
+    splits_of: dict[str, str] = {}
     for split, found in rows.items():
         seen: dict[str, str] = {}
         files[split] = []
@@ -147,6 +157,7 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
                 place = pathlib.PurePosixPath(*place.parts[-lists.path_parts :])
             label = _label(row, by_label)
             origin = f"data.{split}_list, line {row.line}"
+            other = splits_of.setdefault(row.group, split) if row.group else split
             before = seen.get(str(place)) or (split == "test" and training.get(str(place)))
             if not row.path or "\0" in row.path:
                 faults.append(f"{origin}: {shown(row.path)} is no path")
@@ -156,6 +167,11 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
                 faults.append(f"{origin}: {place} is listed before, in {before}")
             elif label is None:
                 faults.append(f"{origin}: label {shown(row.label)} is not legal; {_legal(classes)}")
+            elif other != split:
+                named = f"{lists.group_column} {shown(row.group)}"
+                faults.append(f"{origin}: {named} is in data.{other}_list, too")
+            elif row.group and groups.setdefault(root / place, row.group) != row.group:
+                faults.append(f"{origin}: {place} is listed before, in another group")
             else:
                 files[split].append((root / place, label))
             seen.setdefault(str(place), origin)
@@ -164,7 +180,21 @@ def list_files(name: str, path: str, lists: Lists) -> FileSplits:
         raise all_faults(root, faults)
     labels = np.array([label for _, label in files["train"]], np.int32)
     check_published(name, labels, len(classes))
-    return FileSplits(root, "train", "test", files, classes, key=f" {key.hexdigest()}")
+    return FileSplits(
+        root,
+        "train",
+        "test",
+        files,
+        classes,
+        key=f" {key.hexdigest()}",
+        groups=_numbered(groups) if lists.group_column else None,
+    )
+
+
+def _numbered(groups: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, int]:
+    """The groups of files by number, in the order of their names."""
+    numbers = {name: number for number, name in enumerate(sorted({*groups.values()}))}
+    return {path: numbers[name] for path, name in groups.items()}
 
 
 def _is_table(file: str) -> bool:

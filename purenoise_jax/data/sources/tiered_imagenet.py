@@ -6,13 +6,16 @@ or of the validation split to tune on, are the minor ones. In few-shot learning,
 set was made, the three splits have no class in common.
 """
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.sources.file_splits import FileSplits, read_all
 from purenoise_jax.data.sources.image_files import images_of_class, is_class_folder, stray_images
+from purenoise_jax.data.sources.pickled_images import PickledImages, is_pickled
 from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.view import View
 from purenoise_jax.runtime.errors import ConfigError, DataError, shown
@@ -33,9 +36,14 @@ def load_tiered_imagenet(
 ) -> Dataset:
     """Loads tieredImageNet as a step, from `train/<class>/`, `val/<class>/` and `test/<class>/`.
 
+    Or from the files in which the data set is distributed, `train_images_png.pkl` and
+    `train_labels.pkl`, and so on; see `PickledImages`. In these, the images of a class are in the
+    order of the file instead of that of their names, so other images are drawn.
+
     Every class has 3 validation images and 50 test images. Of a minor class, 5 others train; of a
     major class, all others. The images of each class are shuffled by numpy's `RandomState(0)`. The
-    classes are the sorted major ones, then the sorted minor ones.
+    classes are the sorted major ones, then the sorted minor ones; those of the distributed files
+    are in the order of their numbers.
 
     READING: the supplement draws the images of minor classes at random, without saying which, and
     says of the major ones that each has "around 1,000 training images". Here they keep all that are
@@ -43,7 +51,7 @@ def load_tiered_imagenet(
 
     Args:
         name: unused.
-        path: the folder of the three splits.
+        path: the folder of the three splits, or of the files.
         image_size: height and width to resize to; 0 keeps the stored size.
         train_split: must be empty: the major classes are always those of `train`.
         test_split: folder of the minor classes: "" or "test" to test, "val" to tune.
@@ -54,8 +62,8 @@ def load_tiered_imagenet(
 
     Raises:
         ConfigError: `path` is empty, or a split's name is not legal.
-        DataError: a folder is missing, a class has too few images or belongs to both kinds, or an
-            image is damaged; one message lists all.
+        DataError: a folder or file is missing, a class has too few images or belongs to both kinds,
+            or an image is damaged; one message lists all. Or a file is no such pickle.
     """
     return read_all(
         tiered_imagenet_files(path, train_split, test_split), View(image_size, how=resize)
@@ -84,33 +92,69 @@ def tiered_imagenet_files(path: str, train_split: str = "", test_split: str = ""
             f"data.{field}_split={shown(given)} is not legal with data.source=tiered_imagenet; "
             f"legal: {legal}"
         )
-    folders = [root / MAJOR, root / minor]
+    splits = (MAJOR, minor)
+    store = PickledImages(root, splits) if is_pickled(root) else None
+    faults: list[str] = []
+    if store:
+        classes = [
+            _Class(split, name, store.images_of(split, number))
+            for split in splits
+            for number, name in enumerate(store.classes(split))
+        ]
+    else:
+        classes, faults = _in_folders(root, splits)
+    files: dict[str, list[tuple[pathlib.Path, int]]] = {"train": [], "test": [], "val": []}
+    names: list[str] = []
+    for label, each in enumerate(classes):
+        faults += each.faults
+        again = each.split == minor and each.name in names
+        if again and store is None:
+            faults.append(f"{minor}/{each.name}: is a class of {MAJOR}, too")
+        # The distributed names are words, of which two classes can have the same.
+        names.append(f"{each.name} ({minor})" if again else each.name)
+        train = MINOR_IMAGES if each.split == minor else 1
+        if (wanted := TEST_IMAGES + VAL_IMAGES + train) > len(each.images):
+            faults.append(
+                f"{each.split}/{each.name}: has {len(each.images)} images, wanted {wanted}"
+            )
+        # Anew for each class, so that it has the same images beside any others.
+        order = np.random.RandomState(0).permutation(len(each.images)).tolist()
+        drawn = [(each.images[i], label) for i in order]
+        files["test"] += drawn[:TEST_IMAGES]
+        rest = drawn[TEST_IMAGES:]
+        files["val"] += rest[:VAL_IMAGES]
+        files["train"] += rest[VAL_IMAGES:][: MINOR_IMAGES if each.split == minor else None]
+    return FileSplits(
+        root,
+        "train",
+        "test",
+        files,
+        tuple(names),
+        {"train": faults},
+        key=f" minor={minor}",
+        store=store,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Class:
+    """A class of a split: its name, its images, and the faults of other files."""
+
+    split: str
+    name: str
+    images: Sequence[pathlib.Path]
+    faults: Sequence[str] = ()
+
+
+def _in_folders(root: pathlib.Path, splits: Sequence[str]) -> tuple[list[_Class], list[str]]:
+    """The classes of folders, and the faults beside them."""
+    folders = [root / split for split in splits]
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder")
     classes = [
-        (folder, name)
+        _Class(folder.name, name, *images_of_class(folder / name))
         for folder in folders
         for name in sorted(entry.name for entry in folder.iterdir() if is_class_folder(entry))
     ]
-    files: dict[str, list[tuple[pathlib.Path, int]]] = {"train": [], "test": [], "val": []}
-    faults = [fault for folder in folders for fault in stray_images(folder)]
-    names = [name for _, name in classes]
-    for label, (folder, name) in enumerate(classes):
-        images, more = images_of_class(folder / name)
-        faults += more
-        if folder != folders[0] and name in names[:label]:
-            faults.append(f"{folder.name}/{name}: is a class of {MAJOR}, too")
-        train = MINOR_IMAGES if folder.name == minor else 1
-        if (wanted := TEST_IMAGES + VAL_IMAGES + train) > len(images):
-            faults.append(f"{folder.name}/{name}: has {len(images)} images, wanted {wanted}")
-        # Anew for each class, so that it has the same images beside any others.
-        order = np.random.RandomState(0).permutation(len(images)).tolist()
-        drawn = [(images[i], label) for i in order]
-        files["test"] += drawn[:TEST_IMAGES]
-        rest = drawn[TEST_IMAGES:]
-        files["val"] += rest[:VAL_IMAGES]
-        files["train"] += rest[VAL_IMAGES:][: MINOR_IMAGES if folder.name == minor else None]
-    return FileSplits(
-        root, "train", "test", files, tuple(names), {"train": faults}, key=f" minor={minor}"
-    )
+    return classes, [fault for folder in folders for fault in stray_images(folder)]

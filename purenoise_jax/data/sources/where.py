@@ -14,8 +14,9 @@ WHERE = {
     "celeba5": "images img_align_celeba from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, "
     "lists etc/celebA_*.txt from https://github.com/alinlab/M2m",
     "tiny_imagenet": "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-    "tiered_imagenet": "the classes of https://github.com/renmengye/few-shot-ssl-public, as "
-    "folders train/, val/ and test/ of images",
+    "tiered_imagenet": "the files *_images_png.pkl and *_labels.pkl of "
+    "https://github.com/renmengye/few-shot-ssl-public, or the same classes as folders train/, val/ "
+    "and test/ of images",
     "cinic10": "https://datashare.ed.ac.uk/handle/10283/3192",
     "eurosat": "EuroSAT_RGB.zip from https://zenodo.org/records/7711810",
     "svhn": "train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers",
