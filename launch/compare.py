@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from purenoise_jax.analysis import html_report
 from purenoise_jax.config import own_images, packaged
 from purenoise_jax.config.usual_phases import parse_methods
 from purenoise_jax.config.validation import validate
+from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.unmeasured import compared
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole
@@ -267,6 +269,9 @@ def _pick(
             found = choice.record(workdir, winner, measure)
             if accuracy(summary) is None:
                 note = f"trained on all images, so see the comparison, {compared(found)}"
+                if (workdir / html_report.NAME).is_file():
+                    # That of the end of the run does not know the comparison.
+                    html_report.write_report(load_runs([workdir]))
             lines.append(f"{note}: {workdir}")
             lines.append(f"use it: python -m purenoise_jax.predict {workdir} IMAGES")
     for line in lines:
