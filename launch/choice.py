@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from purenoise_jax.config.fields import OPTIONAL
+from purenoise_jax.inference.unmeasured import COMPARISON
 from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.files import read_json, write_json
 from purenoise_jax.training.metrics import standard_error
 
 from .cells import Row, mean_and_error
 from .comparison import ON_VALIDATION, Measure, paired, values
+from .given_config import VALIDATION_RULES
 from .planning import Task, tasks_of
 from .summaries import TEST, split_of
 
@@ -21,18 +26,17 @@ METRICS = {
 # What the chosen method has to lead.
 REFERENCES = ("erm", "drs")
 FOLDS = 5
-RULES = ("val_fraction", "val_per_class", "folds")
 
 
 def has_validation(config: ConfigDict) -> bool:
     """True if a config holds validation images out of the training images."""
-    return any(config.data[name] for name in RULES)
+    return any(config.data[name] for name in VALIDATION_RULES)
 
 
 def in_fold(config: ConfigDict, folds: int, fold: int) -> ConfigDict:
     """Returns a config whose validation images are one of several parts of the training images."""
     config = config.copy_and_resolve_references()
-    for name in RULES:
+    for name in VALIDATION_RULES:
         config.data[name] = type(config.data[name])(0)
     config.data.folds, config.data.fold = folds, fold
     return config
@@ -90,8 +94,8 @@ def lead_lines(winner: Row, rows: Sequence[Row], measure: Measure) -> list[str]:
 def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     """Plans the training of the chosen method on training and validation images.
 
-    A run needs images to measure with. Where there are no test images, as few validation images as
-    possible are held out: one of each class that is as large as the largest was in the comparison.
+    Without test images there are then none to measure with, and the run has no accuracy. Validation
+    images that the data have of their own stay what they are.
 
     Args:
         winner: from `choose`.
@@ -103,12 +107,36 @@ def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     config = winner.cell.config
     if config is None:
         raise ValueError("the chosen method has no config")
+    held_out = has_validation(config)
     config = in_fold(config, 0, 0)
+    if not held_out:
+        note = "trained on the training images; the data have validation images of their own"
+        return tasks_of(config, 0, root), note
     # Both need validation images.
     config.eval.patience, config.checkpoint.best = 0, "none"
-    note = "trained on the training and validation images"
     if any(split_of(summary) != TEST for summary in winner.summaries):
-        largest = max(max(summary["class_counts"]) for summary in winner.summaries)
-        config.data.val_fraction = 0.5 / largest
-        note += ", but for an image of each of the largest classes, to measure with"
-    return tasks_of(config, 0, root), note
+        config.eval.test = OPTIONAL
+    return tasks_of(config, 0, root), "trained on the training and validation images"
+
+
+def record(workdir: Path, winner: Row, measure: Measure) -> dict[str, Any]:
+    """Writes into the summary of the retrained run what its method had in the comparison.
+
+    Args:
+        workdir: of the finished run.
+        winner: from `choose`.
+        measure: that it was chosen by.
+
+    Returns:
+        What is written, see `unmeasured.compared`.
+    """
+    found = [*values(winner, measure).values()]
+    compared = {
+        "measure": measure.title,
+        "mean": float(np.mean(found)),
+        "standard_error": standard_error(found) if len(found) > 1 else None,
+        "runs": len(found),
+    }
+    file = workdir / "summary.json"
+    write_json(file, {**read_json(file), COMPARISON: compared})
+    return compared

@@ -15,9 +15,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from purenoise_jax.config import packaged
+from purenoise_jax.analysis import html_report
+from purenoise_jax.config import own_images, packaged
 from purenoise_jax.config.usual_phases import parse_methods
 from purenoise_jax.config.validation import validate
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.inference.unmeasured import compared
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
@@ -29,10 +32,18 @@ from . import choice, comparison
 from .cells import Row
 from .engines import engine, in_turn, slurm
 from .engines.one_run import train_one
-from .given_config import OWN_IMAGES, config_of, refuse_other_data, title_of, with_data
+from .given_config import (
+    OWN_IMAGES,
+    config_of,
+    fills_in_validation,
+    refuse_other_data,
+    title_of,
+    with_data,
+)
 from .plan import Cell, Table
 from .planning import tasks_of, tasks_of_table
 from .run_states import show_states
+from .summaries import accuracy
 
 FAILED = 1
 SEEDS = 5
@@ -71,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--folds",
         type=int,
         help="parts of the training images, of which each seed has the next for validation; "
-        "default with --pick 5, unless the config holds validation images out",
+        "default with --pick 5, unless the data have validation images or you hold some out",
     )
     parse_arguments.add_argument(
         "--pick",
@@ -141,8 +152,7 @@ def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
         ConfigError: see `make_table`.
     """
     table = make_table(args, fields)
-    held_out = any(choice.has_validation(config) for config in table.configs)
-    usual = choice.FOLDS if args.pick and not held_out else 0
+    usual = choice.FOLDS if args.pick and _wants_folds(args, fields, table) else 0
     folds = usual if args.folds is None else args.folds
     if args.seeds is None:
         args.seeds = folds or SEEDS
@@ -157,6 +167,15 @@ def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
         ]
         tables.append(dataclasses.replace(table, cells=tuple(made)))
     return tables
+
+
+def _wants_folds(args: argparse.Namespace, fields: Sequence[str], table: Table) -> bool:
+    """True if neither the data have validation images nor somebody has asked for some."""
+    if any(own_images.has_validation(config.data) for config in table.configs):
+        return False
+    if fills_in_validation(*with_data(args.config, args.data, fields)):
+        return True
+    return not any(choice.has_validation(config) for config in table.configs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -245,9 +264,16 @@ def _pick(
         if not args.only_table:
             compilation_cache.enable()
             broken = in_turn.run(tasks, console, quick=False)
-        if tasks[-1].summary:
-            lines += [f"{note}: {tasks[-1].workdir}", "use it: python -m purenoise_jax.predict "
-                      f"{tasks[-1].workdir} IMAGES"]  # fmt: skip
+        workdir, summary = tasks[-1].workdir, tasks[-1].summary
+        if summary:
+            found = choice.record(workdir, winner, measure)
+            if accuracy(summary) is None:
+                note = f"trained on all images, so see the comparison, {compared(found)}"
+                if (workdir / html_report.NAME).is_file():
+                    # That of the end of the run does not know the comparison.
+                    html_report.write_report(load_runs([workdir]))
+            lines.append(f"{note}: {workdir}")
+            lines.append(f"use it: python -m purenoise_jax.predict {workdir} IMAGES")
     for line in lines:
         console.print(line)
     return broken

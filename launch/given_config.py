@@ -15,6 +15,8 @@ from purenoise_jax.runtime.paths import expand
 from .planning import Task
 
 OWN_IMAGES = "images"
+# Fields of `data`, each of which holds validation images out of the training images.
+VALIDATION_RULES = ("val_fraction", "val_per_class", "folds")
 # Fields that a program with several runs decides itself.
 DECIDED = {"seed": "--seeds", "init_from": "the plan", "init_epoch": "the plan"}
 
@@ -94,6 +96,18 @@ def config_of(
 def is_given(field: str, fields: Sequence[str]) -> bool:
     """True if a field is among `--config.FIELD=VALUE`."""
     return any(word.lstrip("-").partition("=")[0] == f"config.{field}" for word in fields)
+
+
+def fills_in_validation(config: str, fields: Sequence[str]) -> bool:
+    """True if the config of own images chooses a rule for validation images, as nobody gave one.
+
+    Args:
+        config: FILE[:ARGS].
+        fields: `--config.FIELD=VALUE`.
+    """
+    own = Path(config.partition(":")[0]).stem == OWN_IMAGES
+    given = any(is_given(f"data.{rule}", fields) for rule in VALIDATION_RULES)
+    return own and not given and "folds" not in arguments_of(config)
 
 
 def title_of(config: str) -> str:

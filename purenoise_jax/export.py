@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from purenoise_jax.inference.classifier import load
-from purenoise_jax.inference.deployment_options import add_deployment
+from purenoise_jax.inference.deployment_options import add_deployment, add_epoch
 from purenoise_jax.inference.exports.agreement import BATCHES
 from purenoise_jax.inference.exports.write import KINDS, check_paths, export
 from purenoise_jax.runtime import compilation_cache
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("run", metavar="RUN", help="workdir of a run")
     parse.add_argument("--to", required=True, choices=KINDS, help="kind of file, see below")
     parse.add_argument("--out", metavar="FILE", help="default: RUN/export/classifier.KIND")
-    parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
+    add_epoch(parse)
     add_deployment(parse)
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from purenoise_jax.inference.classifier import load
-from purenoise_jax.inference.deployment_options import add_deployment
+from purenoise_jax.inference.deployment_options import add_deployment, add_epoch
 from purenoise_jax.inference.predict_files import predict_files
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.runtime import compilation_cache, files
@@ -23,7 +23,7 @@ from purenoise_jax.runtime.errors import ConfigError, DataError, counted, one_li
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 
 EXAMPLES = """
 RUN is the workdir of a training. IMAGES are folders, which are searched for images; image files;
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="K",
         help="the K most probable classes, in place of a column for every class",
     )
-    parse.add_argument("--epoch", type=int, help="completed epochs; default: newest checkpoint")
+    add_epoch(parse)
     add_deployment(parse)
     parse.add_argument("--debug", action="store_true", help="show tracebacks")
     return parse
@@ -117,11 +117,14 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
 def _summary(tally: Tally, out: Path | None) -> str:
     line = counted(tally.images, "image") + (f" in {out}" if out else "")
     if tally.accuracy is not None and tally.balanced_accuracy is not None:
-        low, high = (100 * end for end in bootstrap(tally.results).accuracy)
+        spread = accuracy_intervals(tally.results)
+        ends, balanced = (
+            f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" for low, high in spread[:2]
+        )
         line += (
-            f"; accuracy {100 * tally.accuracy:.2f} % (95 % interval {low:.1f} to {high:.1f}), "
+            f"; accuracy {100 * tally.accuracy:.2f} % {ends}, "
             f"{tally.correct:,} of {tally.known:,} whose class is known; balanced accuracy "
-            f"{100 * tally.balanced_accuracy:.2f} %"
+            f"{100 * tally.balanced_accuracy:.2f} % {balanced}"
         )
     return line
 

@@ -1,7 +1,8 @@
 """Runs the tasks of a table one after another in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from purenoise_jax.runtime.console import SafeConsole, duration, percent
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError, NonFiniteError
@@ -25,8 +26,7 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
     for number, task in enumerate(tasks, start=1):
         name = f"[{number}/{len(tasks)}] {task.name}"
         if task.summary:
-            before = percent(accuracy(task.summary))
-            console.print(f"{name}: already done, {before} %{note}")
+            console.print(f"{name}: already done, {_result(task.summary)}{note}")
             continue
         if any(earlier in broken for earlier in task.starts_from):
             broken.append(task.workdir)
@@ -40,5 +40,10 @@ def run(tasks: Sequence[Task], console: SafeConsole, quick: bool) -> list[Path]:
             console.print(f"{name}: failed: {error}")
             continue
         took = duration(summary["seconds"])
-        console.print(f"{name}: {percent(accuracy(summary))} %, {took}{note}")
+        console.print(f"{name}: {_result(summary)}, {took}{note}")
     return broken
+
+
+def _result(summary: Mapping[str, Any]) -> str:
+    share = accuracy(summary)
+    return "trained on all images" if share is None else f"{percent(share)} %"

@@ -25,6 +25,7 @@ from purenoise_jax.analysis.figure_style import Draw, Options, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
 from purenoise_jax.analysis.seeds import group_rows, hash_without_seed
 from purenoise_jax.inference.runs import Run, load_finished
+from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically
@@ -207,7 +208,7 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     subtitle += f"; {date}" if date else ""
     warning = ""
     if evaluation is None:
-        warning = "This run has no evaluation yet."
+        warning = unmeasured(run) or "This run has no evaluation yet."
     elif not evaluation.finished:
         warning = (
             "This run is not finished: the numbers come from its newest evaluation, after epoch "

@@ -15,7 +15,7 @@ from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import ConfigError, DataError, harmless
 from purenoise_jax.training import probabilities
 from purenoise_jax.training.confusion import FILES, Confusion, load
-from purenoise_jax.training.intervals import Intervals, bootstrap
+from purenoise_jax.training.intervals import Intervals, accuracy_intervals
 from purenoise_jax.training.metrics import TRAINING_SET, mean_of
 from purenoise_jax.training.probabilities import Probabilities
 
@@ -122,7 +122,7 @@ class Evaluation:
         except ConfigError:
             return None
         results = found.results()
-        return (found, bootstrap(results)) if results.images.sum() else None
+        return (found, accuracy_intervals(results)) if results.images.sum() else None
 
 
 def latest_evaluation(run: Run) -> Evaluation:
@@ -158,6 +158,8 @@ def latest_evaluation(run: Run) -> Evaluation:
         raise ConfigError(f"{run.path} has no evaluation yet")
     counts, names = classes_of(run)
     numbers = {name: value for name, value in numbers.items() if value is not None}
+    if "accuracy" not in numbers:
+        raise ConfigError(f"{run.path} has no evaluation: no image was left to measure with")
     if run.shown == "val" or None in validation.values():
         validation = {}
     if None in training.values():

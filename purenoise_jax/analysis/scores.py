@@ -14,7 +14,7 @@ from purenoise_jax.analysis.probability_scores import probability_scores
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.inference.split_outputs import split_outputs
 from purenoise_jax.training.confusion import Confusion
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 
 NAMED = 40  # with more classes, they have no names
 MARKS = {
@@ -30,7 +30,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
 
     Args:
         runs: at least one.
-        options: `epoch` chooses the checkpoints; `seed` is that of the bootstrap.
+        options: `epoch` chooses the checkpoints.
 
     Raises:
         CheckpointError: there is no such checkpoint.
@@ -63,7 +63,7 @@ def numbers_of(run: Run, options: Options) -> dict[str, Any]:
     predicted = outputs.logits.argmax(axis=1)
     confusion = Confusion.of(outputs.labels, predicted, stats.num_classes)
     scores, results = class_scores(confusion), confusion.results()
-    spread = bootstrap(results, options.seed)
+    spread = accuracy_intervals(results)
     return {
         "step": outputs.step,
         "classes": by_frequency(stats.class_counts).tolist(),

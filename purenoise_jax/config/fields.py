@@ -28,7 +28,8 @@ from purenoise_jax.runtime.constraints import (
 from purenoise_jax.runtime.numerics import MATMUL_PRECISIONS
 
 MAX_EPOCHS = 1_000_000  # the learning rate of each is held in memory
-EVAL_TEST = ("always", "end", "never")
+OPTIONAL = "optional"
+EVAL_TEST = ("always", "end", "never", OPTIONAL)
 # Metrics of `checkpoint.best`; the best of "nll" is the smallest.
 NONE = "none"
 BEST = (NONE, "balanced_accuracy", "accuracy", "geometric_mean", "nll")
@@ -197,7 +198,8 @@ _STATIC_FIELDS: dict[str, Field] = {
     "eval.test": Field(
         "always",
         "the test set is evaluated whenever the validation images are, only at the end, or never; "
-        "the numbers are then those of the validation images",
+        "the numbers are then those of the validation images; optional = at the end, and data with "
+        "neither test nor validation images are not refused",
         OneOf(EVAL_TEST),
         fixed=False,
         absent="always",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from purenoise_jax.data.sources.decode import FORMATS
@@ -186,6 +187,23 @@ def fit(own: OwnImages, image_size: int = 0) -> Settings:
         crop_padding=max(side // 8, 1),
         cutout_size=max(side // 2, 2),
     )
+
+
+def has_validation(data: ConfigDict) -> bool:
+    """Tells whether own data, a folder, an .npz file or lists, have validation images.
+
+    Args:
+        data: the fields of `data`. Data that cannot be listed have none; a run refuses them.
+    """
+    try:
+        if data.source == "npz":
+            return "val_images" in npz_shapes(data.path)
+        if data.source == "folder":
+            files = folder_files(data.path, data.train_split, data.test_split)
+            return bool(files.splits.keys() - {files.train, files.test})
+    except (ConfigError, DataError):
+        return False
+    return data.source == "list" and bool(data.val_list)
 
 
 def _first_above(table: Sequence[tuple[int, Any]], count: int, otherwise: Any) -> Any:

@@ -123,6 +123,7 @@ def make_training_set(
     limit: int = 0,
     held_out: HoldOut = NOTHING,
     class_counts: Sequence[int] = (),
+    measured: bool = True,
 ) -> TrainingSet:
     """Holds test images out, cuts the subset, holds validation images out, measures the rest.
 
@@ -141,6 +142,7 @@ def make_training_set(
         held_out: rules for images that are held out of the training images.
         class_counts: images of each class instead of ratio and profile, before any are held out
             for validation; () = by the profile.
+        measured: refuse data without test and validation images.
 
     Raises:
         ConfigError: an argument is out of range, or the data set has images of its own for what is
@@ -234,11 +236,11 @@ def make_training_set(
     for split, index in drawn.items():
         if index.size:
             splits[split] = subset(dataset.train_images, index), dataset.train_labels[index]
-    if not len(splits["test"][1]) and "validation" not in splits:
+    if measured and not len(splits["test"][1]) and "validation" not in splits:
         raise NothingToMeasureError(
             f"{dataset.name} has no test images and no validation images, so nothing could be "
             "measured; legal: data.val_fraction=0.2 or another rule for validation images, "
-            "data.test_fraction=0.2, or both"
+            "data.test_fraction=0.2, or both; or eval.test=optional, to train on all"
         )
     contents = read_contents([*splits.values()])
     shared = shared_lines(dict(zip(splits, contents.digests, strict=True)))

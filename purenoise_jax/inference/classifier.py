@@ -156,6 +156,29 @@ class Classifier:
         """
         return self._all(images, lambda pixels: self._padded(self._own_logits, pixels))
 
+    def readable_logits(
+        self, images: Sequence[ImageLike]
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+        """Computes the logits of the run's own evaluation for the images that can be read.
+
+        Args:
+            images: paths, images of Pillow or arrays.
+
+        Returns:
+            Logits f32[M, K], int64[M] the places of their images, and for the place of every other
+            image one line.
+        """
+        parts = [np.zeros((0, len(self.class_names)), np.float32)]
+        rows = [np.zeros(0, np.int64)]
+        faults: dict[int, str] = {}
+        for first, part in batches(images):
+            read = read_pixels(part, self.image_shape, self.trained.view)
+            faults |= {first + row: text for row, text in read.faults.items()}
+            if len(read.rows):
+                rows.append(first + read.rows)
+                parts.append(self._padded(self._own_logits, read.images))
+        return np.concatenate(parts), np.concatenate(rows), faults
+
     def prior_shift(self) -> np.ndarray:
         """Returns what the prior adds to logits after their division, f32[K]; 0 without one."""
         zeros = jnp.zeros((1, len(self.class_names)))
@@ -262,7 +285,7 @@ def batches(
 def load(
     run: str | Path,
     *,
-    epoch: int | None = None,
+    epoch: int | str | None = None,
     prior: PriorLike | None = None,
     costs: CostsLike | None = None,
     temperature: float | str = 1.0,
@@ -275,7 +298,8 @@ def load(
 
     Args:
         run: workdir of the run.
-        epoch: completed epochs of the checkpoint; None = the newest.
+        epoch: completed epochs of the checkpoint; "best" = that of the best evaluation on
+            validation images, by the metric `checkpoint.best`; None = the newest.
         prior: share of each class among the images to classify: "uniform", "train", a CSV file, a
             mapping, or K numbers; see `deployment.read_prior`. None = it is not known.
         costs: the cost of every error: a CSV file or K rows of K numbers; see

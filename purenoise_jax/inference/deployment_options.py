@@ -1,6 +1,29 @@
-"""Command-line options about the images to classify, shared by the programs that use a network."""
+"""Command-line options that the programs share which use a network."""
 
 import argparse
+
+from purenoise_jax.inference.trained import BEST_EPOCH
+
+
+def add_epoch(parse: argparse.ArgumentParser) -> None:
+    """Adds the option that chooses a checkpoint."""
+    parse.add_argument(
+        "--epoch",
+        type=_epoch,
+        help=f"completed epochs, or {BEST_EPOCH}, those of the best on validation images "
+        "by checkpoint.best; default: newest checkpoint",
+    )
+
+
+def _epoch(text: str) -> int | str:
+    if text == BEST_EPOCH:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not legal; legal: a number of epochs, or {BEST_EPOCH}"
+        ) from None
 
 
 def add_deployment(parse: argparse.ArgumentParser) -> None:

@@ -87,8 +87,10 @@ def list_images(
                 more_listed, more = _of_table(path, classes, lists, root)
                 listed += more_listed
                 faults += more
-            else:
+            elif path.exists() or path.is_symlink():
                 listed.append(_file(path, classes))
+            else:
+                faults.append(f"{path}: there is no such file or folder")
         except DataError as error:
             faults.append(str(error))
         except OSError as error:

@@ -62,7 +62,8 @@ def reliability(logits: np.ndarray, labels: np.ndarray) -> Reliability:
     places = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     bins = np.zeros((ECE_BINS, 3))
     np.add.at(bins, places, np.stack([np.ones(len(labels)), confidence, right], axis=1))
-    nll = -np.take_along_axis(log_shares, labels[:, None], axis=1).mean()
+    # abs, because the negative of 0 is -0.
+    nll = abs(np.take_along_axis(log_shares, labels[:, None], axis=1).mean())
     return Reliability(bins, float(nll), calibration_error(bins))
 
 

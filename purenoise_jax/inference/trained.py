@@ -23,11 +23,13 @@ from purenoise_jax.data.view import View
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.recipe import Postprocess, Recipe
-from purenoise_jax.runtime.errors import CheckpointError
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.training.build import make_model
 from purenoise_jax.training.train_step import TrainState, init_state
 
+# In place of a number of epochs: those of the best evaluation on validation images.
+BEST_EPOCH = "best"
 # Entries of a checkpoint's record that are used here.
 NEEDED = (
     *("steps_per_epoch", "epoch", "num_classes", "class_counts", "image_shape"),
@@ -116,12 +118,12 @@ class Trained:
         return logits, outputs["features"]
 
 
-def load_trained(run: Run, epoch: int | None = None) -> Trained:
+def load_trained(run: Run, epoch: int | str | None = None) -> Trained:
     """Reads the network of a checkpoint, without reading the data that it was trained on.
 
     Args:
         run: from `load_runs`.
-        epoch: completed epochs; None = the newest checkpoint.
+        epoch: completed epochs; "best", by `checkpoint.best`; None = the newest checkpoint.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it was written by an earlier version and
@@ -166,7 +168,7 @@ def load_trained(run: Run, epoch: int | None = None) -> Trained:
     )
 
 
-def _step(run: Run, checkpoints: Checkpoints, epoch: int | None) -> int:
+def _step(run: Run, checkpoints: Checkpoints, epoch: int | str | None) -> int:
     newest = run.newest_step(checkpoints)
     if newest is None:
         raise CheckpointError(f"{run.path} has no checkpoint")
@@ -179,11 +181,32 @@ def _step(run: Run, checkpoints: Checkpoints, epoch: int | None) -> int:
         )
     if epoch is None:
         return newest
+    if isinstance(epoch, str):
+        return _best_step(run, checkpoints, record, epoch)
     step = epoch * int(record["steps_per_epoch"])
     if step not in checkpoints.steps():
         there = (f"{each / record['steps_per_epoch']:g}" for each in checkpoints.steps())
         raise CheckpointError(
             f"{run.path} has no checkpoint after epoch {epoch}; legal: {', '.join(there)}"
+        )
+    return step
+
+
+def _best_step(run: Run, checkpoints: Checkpoints, record: Mapping[str, Any], name: str) -> int:
+    """The step of the best checkpoint, which the newest one names."""
+    if name != BEST_EPOCH:
+        raise ConfigError(f"epoch={name} is not legal; legal: a number of epochs, or {BEST_EPOCH}")
+    best = record.get("best")
+    if not best:
+        raise CheckpointError(
+            f"{run.path} records no best checkpoint: checkpoint.best is none, it has no validation "
+            "images, or was not evaluated yet; legal: a number of epochs"
+        )
+    step = int(best["step"])
+    if step not in checkpoints.steps():
+        raise CheckpointError(
+            f"{run.path}: the checkpoint of the best {best['metric']}, after epoch "
+            f"{best['epoch']}, is gone; legal: another epoch"
         )
     return step
 

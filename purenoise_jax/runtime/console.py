@@ -278,6 +278,7 @@ class Display:
         shown: str = "test",
         val: Mapping[str, Any] | None = None,
         fitted: Mapping[str, Any] | None = None,
+        intervals: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Prints the numbers of the last evaluation.
 
@@ -288,37 +289,58 @@ class Display:
             shown: the split that they are of, "test", or "val" without a test set.
             val: those of validation images beside a test set; None = there are none.
             fitted: those of the training images; None = they were not evaluated.
+            intervals: by split and name, the ends of the intervals of the accuracies; None = they
+                are not shown.
         """
         # On a line of its own, because Rich wraps a title at the width of the table.
         self.note(title, style="italic")
-        table = Table(show_header=False)
-        table.add_column("number")
-        table.add_column("value", justify="right")
-        table.add_row(f"{SPLITS[shown]} accuracy", f"{percent(test['accuracy'])} %")
-        table.add_row("balanced accuracy", f"{percent(test.get('balanced_accuracy'))} %")
-        for name, numbers in (("validation", val), ("training", fitted)):
+        table = Table(show_header=bool(intervals))
+        table.add_column("")
+        table.add_column("", justify="right")
+        if intervals:
+            table.add_column("95 % interval", justify="right")
+        of_split = intervals or {}
+
+        def row(name: str, value: float | None, ends: Sequence[float] | None = None) -> None:
+            cells = [f"{percent(value)} %"]
+            if intervals:
+                cells.append(f"{percent(ends[0])} to {percent(ends[1])}" if ends else "")
+            table.add_row(name, *cells)
+
+        spread = of_split.get(shown, {})
+        row(f"{SPLITS[shown]} accuracy", test["accuracy"], spread.get("accuracy"))
+        row("balanced accuracy", test.get("balanced_accuracy"), spread.get("balanced_accuracy"))
+        for split, numbers in (("val", val), ("training_set", fitted)):
             if numbers:
-                table.add_row(f"{name} accuracy", f"{percent(numbers['accuracy'])} %")
-                balanced = percent(numbers.get("balanced_accuracy"))
-                table.add_row(f"{name}, balanced accuracy", f"{balanced} %")
+                its = of_split.get(split, {})
+                row(f"{SPLITS[split]} accuracy", numbers["accuracy"], its.get("accuracy"))
+                balanced = numbers.get("balanced_accuracy")
+                name = f"{SPLITS[split]}, balanced accuracy"
+                row(name, balanced, its.get("balanced_accuracy"))
         if test.get("top5_accuracy") is not None:
-            table.add_row("top-5 accuracy", f"{percent(test['top5_accuracy'])} %")
-        table.add_row("geometric mean of recalls", f"{percent(test['geometric_mean'])} %")
-        for i, share in enumerate(test.get("group_accuracy") or []):
+            row("top-5 accuracy", test["top5_accuracy"], spread.get("top5_accuracy"))
+        row("geometric mean of recalls", test["geometric_mean"])
+        groups = test.get("group_accuracy") or []
+        ends = spread.get("group_accuracy") or [None] * len(groups)
+        for i, share in enumerate(groups):
             name = {0: " (rarest classes)", 4: " (most frequent)"}.get(i, "")
-            table.add_row(f"group {i + 1}{name}", f"{percent(share)} %")
+            row(f"group {i + 1}{name}", share, ends[i])
         for name, legend in (("many", "> 100"), ("medium", "20 .. 100"), ("few", "< 20")):
-            if test.get(f"{name}_accuracy") is not None:
-                table.add_row(f"{name} ({legend} images)", f"{percent(test[f'{name}_accuracy'])} %")
+            share = test.get(f"{name}_accuracy")
+            if share is not None:
+                row(f"{name} ({legend} images)", share, spread.get(f"{name}_accuracy"))
         nll = test.get("nll")
         table.add_row("negative log-likelihood", "-" if nll is None else f"{nll:.3f} nats")
-        table.add_row("calibration error (ECE)", f"{percent(test.get('ece'))} %")
+        row("calibration error (ECE)", test.get("ece"))
         shares = test["per_class_accuracy"]
         if len(class_names) <= 12:
             table.add_section()
-            for name, share in zip(class_names, shares, strict=True):
-                text = "no image" if share is None else f"{percent(share)} %"
-                table.add_row(harmless(name), text)
+            ends = spread.get("per_class_accuracy") or [None] * len(shares)
+            for name, share, each in zip(class_names, shares, ends, strict=True):
+                if share is None:
+                    table.add_row(harmless(name), "no image")
+                else:
+                    row(harmless(name), share, each)
         else:
             missed, there = sum(share == 0 for share in shares), sum(s is not None for s in shares)
             table.add_row("classes never recognised", f"{missed:,} of {there:,}")

@@ -13,7 +13,7 @@ from purenoise_jax.checkpoint.frozen_networks import digest, load_frozen
 from purenoise_jax.checkpoint.init_transforms import ImportedWeights
 from purenoise_jax.checkpoint.tree_names import collections
 from purenoise_jax.checkpoint.weights_file import read_weights
-from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.fields import FIELDS, OPTIONAL
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.phase_fields import phase_values
 from purenoise_jax.config.resolve import resolved
@@ -145,6 +145,7 @@ def build(config: ConfigDict) -> Experiment:
         limit=data.limit,
         held_out=_held_out(data),
         class_counts=data.class_counts,
+        measured=config.eval.test != OPTIONAL,
     )
     for split in ("val", "test"):
         held_out = {f"{split}_{part}": getattr(training, f"{split}_{part}") for part in PARTS}

@@ -20,7 +20,7 @@ class RunOptions:
         checkpoint_every_steps: steps between checkpoints; 0 = none.
         checkpoint_best: metric of the validation images by which the best checkpoint is kept.
         eval_test: "always" evaluates the test set whenever the others, "end" only at the end,
-            "never" leaves it out.
+            "never" leaves it out; "optional" = "end", and there need not be any images.
         eval_train: every evaluation also classifies the training images.
         eval_patience: evaluations without a better one after which the run ends; 0 = none.
         checkpoint_keep: how many of the checkpoints made every so many epochs or steps are kept.

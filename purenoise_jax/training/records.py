@@ -19,6 +19,7 @@ from purenoise_jax.training.cost import cost_line
 from purenoise_jax.training.evaluation import Evaluator
 from purenoise_jax.training.event_writer import TRAIN, Facts
 from purenoise_jax.training.experiment import Experiment, Phase
+from purenoise_jax.training.intervals import interval_numbers
 from purenoise_jax.training.options import RunOptions
 from purenoise_jax.training.shifted_tests import shifted_accuracy
 from purenoise_jax.training.throughput import StepTimer
@@ -189,6 +190,9 @@ def split_lines(options: RunOptions, experiment: Experiment) -> dict[str, str]:
             continue
         if name == "test" and options.eval_test == "never":
             lines[name] = "not evaluated (eval.test=never); validation results take its place"
+            continue
+        if not len(labels) and dataset.val_labels is None:
+            lines[name] = "no images, and none for validation, so no accuracy will be known"
             continue
         if not len(labels):
             lines[name] = "no images; validation results take the place of test results"
@@ -380,6 +384,24 @@ def by_split(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()}
 
 
+def intervals_of(
+    results: Mapping[str, Results], class_counts: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Intervals of the accuracies of the test and validation images, by split.
+
+    Training images have none: they are not drawn anew.
+
+    Args:
+        results: from `evaluate_all`.
+        class_counts: int[K], training images per class.
+    """
+    return {
+        split: interval_numbers(found.confusion.results(found.top5), class_counts)
+        for split, found in results.items()
+        if split != metrics.TRAINING_SET and len(found.labels)
+    }
+
+
 def make_summary(
     options: RunOptions,
     experiment: Experiment,
@@ -388,11 +410,12 @@ def make_summary(
 ) -> dict[str, Any]:
     """Summary of a finished run, without its epochs, origin, time and versions.
 
-    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`. Those of the
-    training images, if they were evaluated, are under `training_set`.
+    Numbers whose names begin with neither `test_` nor `val_` are of the split `shown`; it is None,
+    and they are missing, if there is no image to measure with. Those of the training images, if
+    they were evaluated, are under `training_set`.
     """
     shown = experiment.dataset.shown
-    numbers = dict(evaluated[shown])
+    numbers = dict(evaluated.get(shown, {}))
     for name in ("accuracy", "nll", "ece"):
         numbers.pop(name, None)
         numbers[f"test_{name}"] = evaluated.get("test", {}).get(name)
@@ -403,7 +426,7 @@ def make_summary(
         numbers[metrics.TRAINING_SET] = dict(evaluated[metrics.TRAINING_SET])
     return {
         **numbers,
-        "shown": shown,
+        "shown": shown if shown in evaluated else None,
         **experiment.identity,
         "class_names": experiment.dataset.class_names,
         "left_out": len(experiment.dataset.left_out),

@@ -333,11 +333,14 @@ class TrainingRun:
                 # A run that had ended may be started again with another split to evaluate.
                 self._log.complete(self.step, records.by_split(self._evaluated))
         selected = self._selected()
+        counts = self.experiment.training.stats.class_counts
+        intervals = records.intervals_of(self._results, counts)
         if self._is_first_process:
             # Before the summary, whose presence says that the run has finished.
             records.save_results(self._workdir, self._results, self.step)
             summary = {
                 **records.make_summary(self._options, self.experiment, self.state, self._evaluated),
+                "intervals": intervals,
                 "epochs": done,
                 "ended_early": done < self._options.num_epochs,
                 "selected": selected,
@@ -354,15 +357,19 @@ class TrainingRun:
                 self._log.finish()
         title = f"{self._workdir}, epoch {done}"
         dataset, others = self.experiment.dataset, {**self._evaluated}
-        numbers = others.pop(dataset.shown)
-        self._display.table(
-            title,
-            numbers,
-            dataset.class_names,
-            shown=dataset.shown,
-            val=others.get("val"),
-            fitted=others.get(TRAINING_SET),
-        )
+        numbers = others.pop(dataset.shown, None)
+        if numbers is None:
+            self._display.note(f"{title}: all images train, so none are left to measure with")
+        else:
+            self._display.table(
+                title,
+                numbers,
+                dataset.class_names,
+                shown=dataset.shown,
+                val=others.get("val"),
+                fitted=others.get(TRAINING_SET),
+                intervals=intervals,
+            )
         for line in selected_lines(selected):
             self._display.note(line)
         best = self._best

@@ -16,7 +16,7 @@ from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.training.confusion import Confusion
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 from tests.fake_runs import diagonal, write_run
 
 COUNTS = [40, 5, 100, 20, 10]
@@ -113,7 +113,7 @@ def test_no_line_joins_classes_and_each_has_its_interval(two, tmp_path):
     assert not drawing.figure.axes[0].collections
     drawing, _ = draw("class_accuracy", two[:1], tmp_path)
     (bars,) = drawing.figure.axes[0].collections
-    wanted = bootstrap(diagonal_results(SHARES)).per_class
+    wanted = accuracy_intervals(diagonal_results(SHARES)).per_class
     for segment, size, ends in zip(bars.get_segments(), COUNTS, wanted, strict=True):
         np.testing.assert_allclose(segment, [[size, 100 * ends.low], [size, 100 * ends.high]])
 

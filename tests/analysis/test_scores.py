@@ -1,16 +1,13 @@
-"""Scores by class, probabilities and intervals, each beside another computation of them."""
+"""Scores by class, and of probabilities, each beside another computation of them."""
 
 import numpy as np
 import pytest
-from scipy import stats
 from sklearn import metrics as sk
 
 from purenoise_jax.analysis.class_scores import class_scores
 from purenoise_jax.analysis.probability_scores import average_precisions, top_accuracies
 from purenoise_jax.inference.reliability import log_probabilities, reliability
 from purenoise_jax.training.confusion import Confusion
-from purenoise_jax.training.intervals import bootstrap
-from purenoise_jax.training.metrics import ClassResults
 
 
 @pytest.fixture(scope="module")
@@ -89,49 +86,3 @@ def test_extreme_logits_have_finite_scores():
     found = reliability(logits, labels)
     assert found.nll == pytest.approx(5000) and found.ece == pytest.approx(0.5)
     assert found.bins[-1].tolist() == [2, 2, 1]
-
-
-def test_the_interval_is_that_of_test_images_drawn_one_by_one():
-    images, correct = np.array([40, 30, 8, 0]), np.array([30, 12, 4, 0])
-    found = bootstrap(ClassResults(images, correct))
-    classes = np.repeat(np.arange(4), images)
-    right = np.concatenate([np.arange(n) < c for n, c in zip(images, correct, strict=True)])
-    rng = np.random.default_rng(1)
-    drawn = rng.integers(0, len(right), (4000, len(right)))
-    accuracy = right[drawn].mean(axis=1)
-    by_class = np.array(
-        [[row[each == k].mean() for k in range(3)]
-         for row, each in zip(right[drawn], classes[drawn], strict=True)]
-    )  # fmt: skip
-    ends = [0.025, 0.975]
-    np.testing.assert_allclose(found.accuracy, np.quantile(accuracy, ends), atol=0.015)
-    balanced = by_class.mean(axis=1)
-    np.testing.assert_allclose(found.balanced_accuracy, np.quantile(balanced, ends), atol=0.015)
-    for k in range(3):
-        wanted = np.quantile(by_class[:, k], ends)
-        np.testing.assert_allclose(found.per_class[k], wanted, atol=0.03)
-    assert found.per_class[3] is None
-
-
-def test_many_images_have_the_interval_of_a_normal_distribution():
-    found = bootstrap(ClassResults(np.array([10_000]), np.array([7_000])))
-    wanted = 0.7 + np.array([-1, 1]) * 1.96 * np.sqrt(0.21 / 10_000)
-    np.testing.assert_allclose(found.accuracy, wanted, atol=1e-3)
-    np.testing.assert_allclose(found.per_class[0], found.accuracy, atol=1e-6)
-
-
-@pytest.mark.parametrize(("correct", "images"), [(0, 12), (12, 12), (1, 1), (0, 1)])
-def test_a_class_that_is_always_or_never_right_has_an_exact_interval(correct, images):
-    found = bootstrap(ClassResults(np.array([images, 5]), np.array([correct, 3])))
-    wanted = stats.binomtest(correct, images).proportion_ci(0.95, "exact")
-    np.testing.assert_allclose(found.per_class[0], [wanted.low, wanted.high])
-    alone = bootstrap(ClassResults(np.array([images]), np.array([correct])))
-    np.testing.assert_allclose(alone.accuracy, [wanted.low, wanted.high])
-
-
-def test_intervals_do_not_depend_on_how_many_resamples_are_drawn_at_a_time(monkeypatch):
-    results = ClassResults(np.array([9, 4, 3]), np.array([5, 2, 1]))
-    whole = bootstrap(results)
-    monkeypatch.setattr("purenoise_jax.training.intervals.CHUNK", 60)
-    assert bootstrap(results) == whole
-    assert bootstrap(results, seed=1) != whole

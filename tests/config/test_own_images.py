@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from configs import images
-from purenoise_jax.config.own_images import BATCHES, OwnImages, find_images, fit
+from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.own_images import BATCHES, OwnImages, find_images, fit, has_validation
 from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import METHODS
 from purenoise_jax.models import MODELS
@@ -60,8 +61,34 @@ def test_a_folder_of_class_folders_is_found_and_a_fifth_of_each_class_validates(
 def test_validation_images_of_their_own_are_enough(photos):
     (photos / "test").rename(photos / "val")
     config = images.get_config(f"path={photos}")
-    assert config.data.val_fraction == 0
+    assert config.data.val_fraction == 0 and has_validation(config.data)
     assert build(config).dataset.shown == "val"
+
+
+def test_validation_images_are_found_wherever_own_data_have_them(photos, tmp_path):
+    own = default_config().data
+    own.source, own.path = "folder", str(photos)
+    assert not has_validation(own)
+    write_images(photos / "val" / "cat")
+    assert has_validation(own)
+    # Of such a folder, the test set is val.
+    (photos / "test").rename(tmp_path / "unused")
+    own.test_split, own.train_split = "val", "train"
+    assert not has_validation(own)
+    own.path = str(tmp_path / "nowhere")
+    assert not has_validation(own)
+    own.source, own.path = "npz", str(write_npz(tmp_path / "own.npz"))
+    assert not has_validation(own)
+    with np.load(own.path) as arrays:
+        held = {name.replace("test", "val"): arrays[name] for name in arrays.files}
+    np.savez(own.path, **held)
+    assert has_validation(own)
+    own.source = "list"
+    assert not has_validation(own)
+    own.val_list = "val.csv"
+    assert has_validation(own)
+    own.source = "digits"
+    assert not has_validation(own)
 
 
 @pytest.mark.parametrize(("shape", "channels"), [((6, 8, 9), 1), ((6, 8, 9, 3), 3)])

@@ -20,7 +20,7 @@ from purenoise_jax.inference.exports import agreement, write
 from purenoise_jax.inference.exports.stablehlo import PLATFORMS
 from purenoise_jax.models import MODELS, create_model
 from purenoise_jax.runtime.errors import StorageError
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 from purenoise_jax.training.metrics import ClassResults
 from tests.tiny import COUNTS
 
@@ -126,10 +126,12 @@ def test_the_description_says_what_goes_in_and_out(kind, exported, finished):
 def test_the_card_has_data_results_and_limits(exported, finished):
     card = exported[1]["stablehlo"].files[2].read_text()
     summary = finished.run.summary
-    assert f"| accuracy | {summary['test_accuracy']:.4g} |" in card
     correct = np.round(10 * np.array(summary["per_class_accuracy"])).astype(int)
     # As in the run's report.
-    intervals = bootstrap(ClassResults(np.full(4, 10), correct)).per_class
+    spread = accuracy_intervals(ClassResults(np.full(4, 10), correct))
+    low, high = spread.accuracy
+    assert f"| accuracy | {summary['test_accuracy']:.4g} | {low:.2f} to {high:.2f} |" in card
+    intervals = spread.per_class
     for k, count in enumerate(COUNTS):
         recall, ends = summary["per_class_accuracy"][k], intervals[k]
         interval = f"{ends.low:.2f} to {ends.high:.2f}"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import purenoise_jax
+from purenoise_jax import calibrate, export, predict
 from purenoise_jax.data.sources.resize import resize_square
 from purenoise_jax.data.view import View
 from purenoise_jax.inference import classifier as classifiers
@@ -28,6 +29,28 @@ from tests.tiny_run import changed, train_tiny
 def softmax(logits):
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_a_run_without_a_best_checkpoint_says_why(finished):
+    with pytest.raises(
+        CheckpointError, match=r"records no best checkpoint: checkpoint.best is none"
+    ):
+        purenoise_jax.load(finished.run.path, epoch="best")
+    with pytest.raises(
+        ConfigError, match="epoch=last is not legal; legal: a number of epochs, or b"
+    ):
+        purenoise_jax.load(finished.run.path, epoch="last")
+
+
+@pytest.mark.parametrize("program", [predict, export, calibrate])
+def test_programs_take_a_number_of_epochs_or_best(program, capsys):
+    more = {predict: ["images"], export: ["--to=stablehlo"], calibrate: []}[program]
+    parse = program.parser().parse_args
+    assert parse(["run", *more]).epoch is None
+    assert parse(["run", *more, "--epoch=12"]).epoch == 12
+    assert parse(["run", *more, "--epoch", "best"]).epoch == "best"
+    assert program.main(["run", *more, "--epoch=bets"]) == 2
+    assert "'bets' is not legal; legal: a number of epochs, or best" in capsys.readouterr().err
 
 
 def test_it_computes_what_the_run_evaluates_with_its_data(finished, classifier):
@@ -59,9 +82,9 @@ def test_a_warning_names_nearly_black_images_of_16_bits(finished, classifier, tm
     dark.write_bytes(png16(samples))
     bright.write_bytes(png16(samples * 16))
     others = sorted(finished.folder.rglob("*.png"))[:2]
-    for predict in (classifier.predict, classifier.predict_proba, classifier.features):
+    for call in (classifier.predict, classifier.predict_proba, classifier.features):
         with pytest.warns(UserWarning, match=r"image 2 \(.*dark\.png\): no .* hold 12 bits"):
-            predict([*others, dark])
+            call([*others, dark])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         classifier.predict([*others, dark, bright])

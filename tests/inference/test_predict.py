@@ -16,7 +16,7 @@ from purenoise_jax.inference import predict_files
 from purenoise_jax.inference.listed_images import list_images
 from purenoise_jax.inference.prediction_table import Tally
 from purenoise_jax.inference.trained import load_trained
-from purenoise_jax.training.intervals import bootstrap
+from purenoise_jax.training.intervals import accuracy_intervals
 from purenoise_jax.training.metrics import ClassResults
 from tests.encoded import png16
 from tests.tiny_run import changed
@@ -66,11 +66,17 @@ def test_the_accuracy_on_the_test_folder_is_that_of_the_run(finished, table):
     # As in the run's report.
     images = np.bincount([int(row["label"]) for row in rows])
     correct = np.bincount([int(row["label"]) for row in rows], right).astype(int)
-    low, high = bootstrap(ClassResults(images, correct)).accuracy
-    interval = f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    spread = accuracy_intervals(ClassResults(images, correct))
+    summary = finished.run.summary["intervals"]["test"]
+    assert summary["accuracy"] == [*spread.accuracy]
+    assert summary["balanced_accuracy"] == [*spread.balanced_accuracy]
+    assert summary["per_class_accuracy"] == [[*ends] for ends in spread.per_class]
+    interval, of_balanced = (
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f})" for low, high in spread[:2]
+    )
     assert f"accuracy {100 * accuracy:.2f} % {interval}, {sum(right)} of 40" in err
     balanced = finished.run.summary["balanced_accuracy"]
-    assert f"balanced accuracy {100 * balanced:.2f} %" in err
+    assert f"balanced accuracy {100 * balanced:.2f} % {of_balanced}" in err
 
 
 def test_its_numbers_are_those_of_the_classifier(finished, table, classifier):

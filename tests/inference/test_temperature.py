@@ -1,5 +1,7 @@
 """Temperature scaling, compared with SciPy's minimisation and with known temperatures."""
 
+import shutil
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import purenoise_jax
 from purenoise_jax import calibrate
 from purenoise_jax.inference.deployment import for_prior, with_temperature
 from purenoise_jax.inference.exports import write
-from purenoise_jax.inference.temperature import HIGHEST, LOWEST, fit_temperature
+from purenoise_jax.inference.temperature import fit_temperature
 from purenoise_jax.methods.logit_adjustment import for_known_shares
 from purenoise_jax.methods.recipe import identity
 from purenoise_jax.runtime.errors import ConfigError, DataError
@@ -61,12 +63,31 @@ def test_the_calibration_error_is_that_of_fifteen_bins(sampled):
     assert fit_temperature(logits, labels).ece[0] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_temperature_is_bounded_without_errors_and_without_information():
+def test_the_temperature_stays_1_without_errors_and_without_information():
     logits = np.array([[5.0, 0], [0, 3.0]])
-    assert fit_temperature(logits, np.array([0, 1])).temperature == pytest.approx(LOWEST, rel=1e-6)
-    assert fit_temperature(logits, np.array([1, 0])).temperature == pytest.approx(HIGHEST, rel=1e-6)
+    right = fit_temperature(logits, np.array([0, 1]))
+    assert right.temperature == 1 and "classified right" in right.undetermined
+    assert right.nll[0] == right.nll[1] > 0 and right.ece[0] == right.ece[1]
+    wrong = fit_temperature(logits, np.array([1, 0]))
+    assert wrong.temperature == 1 and "up to temperature 100" in wrong.undetermined
+    # Logits so small that the best temperature is below the search.
+    tiny = np.tile([[1e-5, 0.0]], (4, 1))
+    found = fit_temperature(tiny, np.array([0, 0, 0, 1]))
+    assert found.temperature == 1 and "down to temperature 0.01" in found.undetermined
     with pytest.raises(DataError, match="no labelled image"):
         fit_temperature(np.zeros((0, 2)), np.zeros(0, int))
+
+
+def test_a_sure_network_without_errors_has_no_negative_zero():
+    found = fit_temperature(np.array([[900.0, 0.0]]), np.array([0]))
+    assert found.temperature == 1 and f"{found.nll[0]:.4f} {found.nll[1]:.4f}" == "0.0000 0.0000"
+
+
+def test_one_error_is_enough_for_a_temperature():
+    logits = np.array([[5.0, 0], [0, 3.0], [0.5, 0]])
+    found = fit_temperature(logits, np.array([0, 1, 1]))
+    expected = minimize_scalar(nll, (0.5, 3), args=(logits, np.array([0, 1, 1])))
+    assert found.temperature == pytest.approx(expected.x, rel=1e-4) and not found.undetermined
 
 
 def test_a_known_prior_is_added_after_the_division():
@@ -112,7 +133,11 @@ def test_labels_must_be_classes_and_as_many(finished, classifier):
 
 def test_the_command_tells_the_temperature(finished, classifier, tmp_path, capsys):
     assert calibrate.main([str(finished.run.path), str(finished.folder)]) == 0
-    shown = capsys.readouterr().out.splitlines()
+    shown, warned = capsys.readouterr()
+    shown = shown.splitlines()
+    assert warned.splitlines() == [
+        "warning: fitted on 40 images; with fewer than 50 a temperature is mostly chance"
+    ]
     found = classifier.fit_temperature(finished.images, finished.labels)
     assert shown == [
         f"temperature {found.temperature:.4g}, fitted on 40 images",
@@ -122,4 +147,53 @@ def test_the_command_tells_the_temperature(finished, classifier, tmp_path, capsy
     ]
     (tmp_path / "empty").mkdir()
     assert calibrate.main([str(finished.run.path), str(tmp_path / "empty")]) == 3
+    assert "error: there is no image to fit a temperature on" in capsys.readouterr().err
+    path = finished.folder / "0/00.png"
+    (tmp_path / "empty/one.png").write_bytes(path.read_bytes())
+    assert calibrate.main([str(finished.run.path), str(tmp_path / "empty")]) == 3
     assert "error: no image lies in a folder named after a class" in capsys.readouterr().err
+
+
+def of_class(classifier, finished, right):
+    """A test image that the run classifies right, or wrong, and its class."""
+    predicted = classifier.predict(finished.images)
+    row = int(np.flatnonzero((predicted == finished.labels.astype(str)) == right)[0])
+    label = str(finished.labels[row])
+    return finished.folder / label / f"{row:02}.png", label
+
+
+def test_without_errors_the_command_keeps_temperature_1_and_says_so(
+    finished, classifier, tmp_path, capsys, monkeypatch
+):
+    saved = {}
+    monkeypatch.setattr(calibrate, "write_calibration", lambda *given: saved.update(given=given))
+    image, _ = of_class(classifier, finished, right=True)
+    assert calibrate.main([str(finished.run.path), str(image)]) == 0
+    shown = capsys.readouterr()
+    first, likelihood, _, _ = shown.out.splitlines()
+    assert first.startswith("temperature 1 is kept: 1 image, and every image is classified right")
+    assert "before" not in likelihood and saved["given"][4].temperature == 1
+    assert not shown.err
+
+
+def test_damaged_images_are_named_and_left_out(finished, tmp_path, capsys, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(calibrate, "write_calibration", lambda *given: saved.update(given=given))
+    photos = tmp_path / "photos"
+    shutil.copytree(finished.folder, photos)
+    whole = (photos / "1/10.png").read_bytes()
+    (photos / "1/10.png").write_bytes(whole[: len(whole) // 2])
+    assert calibrate.main([str(finished.run.path), str(photos), str(tmp_path / "nowhere")]) == 3
+    shown = capsys.readouterr()
+    assert "fitted on 39 images" in shown.out and saved["given"][4].images == 39
+    lines = shown.err.splitlines()
+    assert sum(f"{photos}/1/10.png: " in line for line in lines) == 1
+    assert f"{tmp_path}/nowhere: there is no such file or folder" in lines
+    assert lines[-1] == "error: 2 images could not be read; the fit is on all others"
+
+
+def test_a_missing_path_is_named(finished, tmp_path, capsys):
+    assert calibrate.main([str(finished.run.path), str(tmp_path / "nowhere")]) == 3
+    missing, error = capsys.readouterr().err.splitlines()
+    assert missing == f"{tmp_path}/nowhere: there is no such file or folder"
+    assert error == "error: there is no image to fit a temperature on"

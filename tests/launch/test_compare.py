@@ -1,6 +1,7 @@
 """The comparison of methods on any data: its plan, its table and its figure."""
 
 import dataclasses
+import html
 import io
 import json
 import math
@@ -9,15 +10,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import purenoise_jax
 from launch import choice, compare, comparison
 from launch.cells import Row
 from launch.engines import in_turn
 from launch.plan import Cell
 from launch.planning import tasks_of_table
 from launch.summaries import accuracy, rarest
+from purenoise_jax import calibrate
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
-from purenoise_jax.data.held_out import held_out_counts
+from purenoise_jax.inference.exports.write import export
+from purenoise_jax.inference.runs import load_runs
+from purenoise_jax.inference.unmeasured import compared, unmeasured
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from tests.tiny import write_npz
@@ -256,6 +261,30 @@ def test_every_seed_has_another_fold():
         assert len(tables) == 5 and not any(c.data.folds for t in tables for c in t.configs)
 
 
+def test_own_images_have_folds_unless_they_have_validation_images_or_some_are_asked_for(tmp_path):
+    npz = write_npz(tmp_path / "own.npz")
+    with np.load(npz) as arrays:
+        everything = dict(arrays)
+    train = {name: everything[name] for name in ("train_images", "train_labels")}
+    val = {f"val_{part}": everything[f"test_{part}"] for part in ("images", "labels")}
+
+    def rules(arrays, *more, config=""):
+        np.savez(npz, **arrays)
+        words = [f"--data={npz}", "--methods=erm", "--pick=balanced_accuracy", *more]
+        tables = tables_of(*words, *([f"--config={config}"] if config else []))
+        found = [(t.configs[0].data.val_fraction, t.configs[0].data.folds) for t in tables]
+        assert len(found) == 5 and len(set(found)) == 1
+        return found[0]
+
+    # Without a word of the user, the config would hold out the same fifth for every seed.
+    assert rules(train) == (0, 5) == rules(everything)
+    assert rules(train, "--folds=4", "--seeds=5") == (0, 4)
+    assert rules(train, "--config.data.val_fraction=0.1") == (0.1, 0)
+    assert rules(train, "--config.data.val_fraction=0.2", config="images:epochs=3") == (0.2, 0)
+    assert rules(train, "--seeds=5", config="images:folds=3,fold=1") == (0, 3)
+    assert rules({**train, **val}) == (0, 0) == rules({**everything, **val})
+
+
 def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     (table, *_) = tables_of("--config=digits_lt:epochs=4", "--methods=drs", "--folds=5")
     tested = on_validation("drs", (0.5,))
@@ -265,13 +294,30 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     assert not any(choice.has_validation(task.config) for task in tasks)
     for task in tasks:
         validate(task.config)
-    # Without test images, one of the largest class is left to measure with.
+    assert all(task.config.eval.test == "always" for task in tasks)
+    # Without test images, none are left to measure with.
     summaries = tuple({**summary, "shown": "val"} for summary in tested.summaries)
-    tasks, note = choice.refit_tasks(dataclasses.replace(tested, summaries=summaries), tmp_path)
-    counts = held_out_counts(
-        np.array([40, 8, 2, 2, 1]), fraction=tasks[-1].config.data.val_fraction
-    )
-    assert counts.tolist() == [1, 0, 0, 0, 0] and "an image of each of the largest classes" in note
+    tasks, _ = choice.refit_tasks(dataclasses.replace(tested, summaries=summaries), tmp_path)
+    for task in tasks:
+        validate(task.config)
+        assert not choice.has_validation(task.config) and task.config.eval.test == "optional"
+    # Validation images of the data themselves stay what they are.
+    (own, *_) = tables_of("--config=digits_lt:epochs=4", "--methods=drs")
+    own = dataclasses.replace(tested, cell=own.cells[0], summaries=summaries)
+    tasks, note = choice.refit_tasks(own, tmp_path)
+    assert tasks[-1].config.eval.test == "always" and "validation images of their own" in note
+
+
+def test_the_summary_of_the_retrained_run_has_the_comparison(tmp_path):
+    (tmp_path / "summary.json").write_text('{"epochs": 4}')
+    measure = choice.METRICS["balanced_accuracy"]
+    shares = (0.6, 0.7, 0.8)
+    found = choice.record(tmp_path, on_validation("drs", shares), measure)
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"epochs": 4, "comparison": found}
+    wanted = "validation, balanced accuracy 70.0 ± 5.8 % (mean and standard error of 3 runs)"
+    assert compared(found) == wanted
+    one = choice.record(tmp_path, on_validation("drs", (0.6,)), measure)
+    assert compared(one) == "validation, balanced accuracy 60.0 % (one run)"
 
 
 def test_own_images_are_given_by_their_path(tmp_path):
@@ -306,3 +352,53 @@ def test_runs_that_are_done_are_not_run_again(tmp_path, capsys):
     for record in records:
         assert f"| {record['method']} | 1 | {100 * record['balanced_accuracy']:.1f} |" in table
     assert "the rarest class." in table and "One seed" in table
+
+
+def with_a_report(train):
+    def trained(task, quick):
+        summary = train(task, quick)
+        (task.workdir / "report.html").write_text("old")
+        return summary
+
+    return trained
+
+
+@pytest.mark.slow
+def test_a_method_that_is_retrained_on_all_images_has_no_accuracy(tmp_path, capsys, monkeypatch):
+    npz, config = write_npz(tmp_path / "tiny.npz"), tmp_path / "mine.py"
+    config.write_text(CONFIG)
+    with np.load(npz) as arrays:
+        train = {name: arrays[name] for name in arrays.files if name.startswith("train")}
+    np.savez(npz, **train)
+    words = [f"--config={config}", f"--data={npz}", f"--out={tmp_path / 'out'}", "--methods=erm"]
+    chosen = ["--folds=2", "--pick=balanced_accuracy", "--refit"]
+    # A report of the end of the run, which does not know the comparison.
+    monkeypatch.setattr(in_turn, "train", with_a_report(in_turn.train))
+    assert compare.main([*words, *chosen]) == 0
+    shown = capsys.readouterr().out
+    (file,) = (tmp_path / "out/refit").glob("*/seed0/summary.json")
+    summary = json.loads(file.read_text())
+    found = compared(summary["comparison"])
+    assert f"trained on all images, so see the comparison, {found}: {file.parent}" in shown
+    assert "seed0: trained on all images, " in shown
+    assert summary["class_counts"] == [24, 12, 6, 3] and summary["shown"] is None
+    assert not any(name.endswith("accuracy") and summary[name] for name in summary)
+    records = [json.loads(line) for line in
+               (tmp_path / "out/tables/comparison.jsonl").read_text().splitlines()]  # fmt: skip
+    shares = [record["balanced_accuracy"] for record in records]
+    assert summary["comparison"]["mean"] == pytest.approx(np.mean(shares)) and len(shares) == 2
+    # As all that use a run say.
+    (run,) = load_runs([file.parent])
+    assert (
+        f"so none are left to measure with. In the comparison that chose the method: {found}"
+        in (unmeasured(run))
+    )
+    report = (file.parent / "report.html").read_text()
+    assert unmeasured(run) in html.unescape(report) and "has no evaluation yet" not in report
+    card = export(purenoise_jax.load(file.parent), "safetensors", tmp_path / "x.safetensors")
+    text = card.files[2].read_text()
+    assert unmeasured(run) in text and "| class | training images |\n" in text
+    assert "Its accuracy was not measured." in text
+    assert calibrate.main([str(file.parent)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no images to fit a temperature on" in line

@@ -131,6 +131,35 @@ def test_rows_with_escaped_letters_stay_aligned():
         assert len(lines) == len(ODD) and len(set(map(len, lines))) == 1
 
 
+def test_the_table_shows_intervals_where_they_are_known():
+    console, written = screen()
+    groups = [None, 0.5, 0.5, 0.5, 0.75]
+    numbers = {**TEST, "few_accuracy": 0.25, "group_accuracy": groups}
+    ends = [[0.125, 0.5]] * len(ODD)
+    intervals = {
+        "test": {
+            "accuracy": [0.4, 0.6],
+            "few_accuracy": [0.1, 0.9],
+            "group_accuracy": [None, *[[0.4, 0.6]] * 3, [0.7, 0.8]],
+            "per_class_accuracy": ends,
+        },
+        "val": {"balanced_accuracy": [0.2, 0.3]},
+    }
+    val = {"accuracy": 0.3, "balanced_accuracy": 0.25}
+    Display(console=console).table("t", numbers, ODD, val=val, intervals=intervals)
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in written().decode().splitlines()
+    ]
+    found = {row[0]: row[1:] for row in rows if len(row) == 3}
+    assert found["test accuracy"] == ["50.0 %", "40.0 to 60.0"]
+    assert found["validation accuracy"] == ["30.0 %", ""]
+    assert found["validation, balanced accuracy"] == ["25.0 %", "20.0 to 30.0"]
+    assert found["few (< 20 images)"] == ["25.0 %", "10.0 to 90.0"]
+    assert found["group 1 (rarest classes)"] == ["- %", ""]
+    assert found["group 5 (most frequent)"] == ["75.0 %", "70.0 to 80.0"]
+    assert found["größer"] == ["25.0 %", "12.5 to 50.0"]
+
+
 def test_a_long_title_stays_in_one_line():
     console, written = screen()
     path = "/a folder/" * 30

@@ -1,16 +1,19 @@
 """The best checkpoint by a validation metric, early stopping, and a test set that waits."""
 
 import json
+import shutil
 
 import pytest
 
+import purenoise_jax
+from purenoise_jax import calibrate
 from purenoise_jax.analysis.latest_evaluation import latest_evaluation
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.checkpoint.record_fields import FIELDS
 from purenoise_jax.config.fields import BEST, NONE
 from purenoise_jax.config.validation import validate
 from purenoise_jax.inference.runs import load_runs
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.training import records
 from purenoise_jax.training.best import METRICS, Best
 from purenoise_jax.training.build import build
@@ -119,6 +122,18 @@ def test_the_best_checkpoint_survives_an_interruption_after_any_epoch(
     }  # fmt: skip
     assert whole[2] == [3, 15], "the best and the last"
     assert any("kept beside the last" in line and "checkpoints/3" in line for line in notes.lines)
+    # By name it is the same as by number, and another than the newest.
+    named, numbered, newest = (
+        purenoise_jax.load(tmp_path / "whole", epoch=epoch).trained for epoch in ("best", 1, None)
+    )
+    assert (named.epoch, named.step, newest.step) == (1, 3, 15)
+    kernels = [each.variables["params"]["head"]["kernel"] for each in (named, numbered, newest)]
+    assert (kernels[0] == kernels[1]).all() and (kernels[0] != kernels[2]).any()
+    assert calibrate.main([str(tmp_path / "whole"), "--epoch=best"]) == 0
+    assert json.loads((tmp_path / "whole/calibration.json").read_text())["step"] == 3
+    shutil.rmtree(tmp_path / "whole/checkpoints/3")
+    with pytest.raises(CheckpointError, match="the best balanced_accuracy, after epoch 1, is gone"):
+        purenoise_jax.load(tmp_path / "whole", epoch="best")
 
     begin, ends = TrainingRun.begin_epoch, {1, 2, 4}
 

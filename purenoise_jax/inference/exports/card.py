@@ -10,9 +10,10 @@ import numpy as np
 
 from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.inference.trained import Trained
+from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime.console import SPLITS
 from purenoise_jax.runtime.errors import counted, harmless
-from purenoise_jax.training.intervals import Interval, bootstrap
+from purenoise_jax.training.intervals import Interval, accuracy_intervals
 from purenoise_jax.training.metrics import FEW, ClassResults
 
 NONE = "\N{EN DASH}"
@@ -87,26 +88,39 @@ def _data(trained: Trained, description: Mapping[str, Any]) -> str:
 
 def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     numbers = _evaluation(trained)
+    results = spread = None
+    if "confusion_matrix" in numbers:
+        matrix = np.asarray(numbers["confusion_matrix"])
+        results = ClassResults(matrix.sum(axis=1), np.diag(matrix))
+        spread = accuracy_intervals(results)
     by_class = numbers.get("per_class_accuracy") or [None] * len(trained.class_names)
     parts, split = [], SPLITS[trained.run.shown]
     if not numbers:
-        parts.append(f"There is no evaluation after epoch {trained.epoch:g}.")
+        parts.append(
+            unmeasured(trained.run) or f"There is no evaluation after epoch {trained.epoch:g}."
+        )
     else:
         rows = [[words, _number(numbers.get(name))] for name, words in NUMBERS.items()]
+        columns = ["", f"{split} set"]
+        if spread is not None:
+            columns.append("95 % interval")
+            for row, name in zip(rows, NUMBERS, strict=True):
+                ends = getattr(spread, name, None)
+                row.append(_interval(ends) if ends else "")
         parts.append(f"On the {split} set of the run, after epoch {trained.epoch:g}:")
-        parts.append(_table(["", f"{split} set"], rows))
+        parts.append(_table(columns, rows))
         if description["temperature"] != 1:
             parts.append(f"They are without the temperature {description['temperature']:.4g}.")
         if description["prior"] is not None or description["costs"] is not None:
             parts.append("They are without the prior and the costs below.")
-    columns = ["class", "training images", f"{split} accuracy"]
-    listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist(), by_class]
-    if "confusion_matrix" in numbers:
-        matrix = np.asarray(numbers["confusion_matrix"])
-        results = ClassResults(matrix.sum(axis=1), np.diag(matrix))
-        ends = map(_interval, bootstrap(results).per_class)
+    columns = ["class", "training images"]
+    listed: list[Sequence[Any]] = [trained.class_names, trained.class_counts.tolist()]
+    if numbers:
+        columns, listed = [*columns, f"{split} accuracy"], [*listed, by_class]
+    if results is not None and spread is not None:
         columns = [*columns, "95 % interval", f"{split} images"]
-        listed = [*listed, [*ends], results.images.tolist()]
+        ends_by_class = [*map(_interval, spread.per_class)]
+        listed = [*listed, ends_by_class, results.images.tolist()]
     if description["prior"] is not None:
         columns, listed = [*columns, "prior"], [*listed, description["prior"]]
     rows = [
@@ -131,7 +145,9 @@ def _limits(trained: Trained, description: Mapping[str, Any]) -> str:
     lines = [
         "- Every image gets one of these classes, also an image of something else.",
         f"- The results hold for images like those of the {split} set, and depend on how often "
-        "each class occurs in it.",
+        "each class occurs in it."
+        if by_class
+        else "- Its accuracy was not measured.",
     ]
     for what, classes in (
         (f"Fewer than {FEW} training images", few),
