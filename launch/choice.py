@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import OPTIONAL
 from purenoise_jax.inference.unmeasured import COMPARISON
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.errors import ConfigError, counted
 from purenoise_jax.runtime.files import read_json, write_json
 from purenoise_jax.training.metrics import standard_error
 
@@ -54,7 +54,8 @@ def choose(rows: Sequence[Row], measure: Measure) -> Row:
     """
     missing = sum(row.wanted - len(row.summaries) for row in rows)
     if missing:
-        raise ConfigError(f"--pick: no method is chosen, because {missing} runs are not done")
+        undone = counted(missing, "run is", "runs are")
+        raise ConfigError(f"--pick: no method is chosen, because {undone} not done")
     without = [row.cell.method for row in rows if len(values(row, measure)) < row.wanted]
     if without:
         raise ConfigError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from purenoise_jax.config import own_images
 from purenoise_jax.config.fields import NONE
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.errors import ConfigError
@@ -159,7 +160,8 @@ class SearchPlan:
         config.checkpoint.best = NONE
         folds = self._folds
         if folds is None:
-            folds = 0 if choice.has_validation(config) else choice.FOLDS
+            held_out = choice.has_validation(config) or own_images.has_validation(config.data)
+            folds = 0 if held_out else choice.FOLDS
         if not folds:
             return [config] * self._seeds
         return [choice.in_fold(config, folds, seed % folds) for seed in range(self._seeds)]

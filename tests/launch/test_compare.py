@@ -240,7 +240,7 @@ def test_the_chosen_method_is_the_best_on_validation():
 
 def test_no_method_is_chosen_without_validation_or_all_runs():
     measure = choice.METRICS["accuracy"]
-    with pytest.raises(ConfigError, match="1 runs are not done"):
+    with pytest.raises(ConfigError, match="1 run is not done"):
         choice.choose([ERM, OPEN], measure)
     with pytest.raises(ConfigError, match="runs of erm have no validation images; legal: --folds"):
         choice.choose([ERM, DRS], measure)

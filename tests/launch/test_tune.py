@@ -157,6 +157,14 @@ def test_every_training_holds_validation_out_and_no_test_image_is_there(tmp_path
     assert folds == [0, 1, 2, 3, 4, 0, 1]
     held = plan_of(tmp_path, *words, "--config.data.val_fraction=0.2").searching(1, 5)
     assert held[0].data.folds == 0 and held[0].data.val_fraction == 0.2
+    # Data with validation images of their own are searched on these.
+    with np.load(npz) as arrays:
+        everything = dict(arrays)
+    val = {f"val_{part}": everything[f"test_{part}"] for part in ("images", "labels")}
+    np.savez(npz, **everything, **val)
+    (own,) = plan_of(tmp_path, *words, "--seeds=1").searching(1, 5)
+    validate(own)
+    assert (own.data.folds, own.data.val_fraction) == (0, 0)
 
 
 def test_a_run_that_never_tests_has_only_validation_images(tmp_path):
