@@ -59,7 +59,8 @@ def method_config(
     config.batch_size, config.num_devices = batch_size, 1
     if "network" in arguments_of(METHODS[method]):
         config.method[method].network = network
-    # The classes are equal, and without a rare one this method is refused.
+    # With small batches no class is below the default, and without a rare class this method is
+    # refused.
     config.method.seql.threshold = 1.0
     return config
 

@@ -14,7 +14,7 @@ With draws=balanced an epoch of class-balanced sampling has K * n_max draws, as 
 paper reads, instead of as many as there are images, as its authors say: the deferred 40 epochs at
 ratio 100 are then as long as 161 of ours.
 
-Arguments of methods are those of their sources for the data set and the ratio. Where a source has
+Arguments of methods are those of their sources for the data set and the ratio. If a source has
 none for a ratio, they are those for 100.
 """
 

@@ -28,7 +28,7 @@ REFERENCES = ("erm", "drs")
 FOLDS = 5
 
 
-def has_validation(config: ConfigDict) -> bool:
+def holds_out(config: ConfigDict) -> bool:
     """True if a config holds validation images out of the training images."""
     return any(config.data[name] for name in VALIDATION_RULES)
 
@@ -108,7 +108,7 @@ def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     config = winner.cell.config
     if config is None:
         raise ValueError("the chosen method has no config")
-    held_out = has_validation(config)
+    held_out = holds_out(config)
     config = in_fold(config, 0, 0)
     if not held_out:
         note = "trained on the training images; the data have validation images of their own"

@@ -93,8 +93,8 @@ def parser() -> argparse.ArgumentParser:
     parse_arguments.add_argument(
         "--refit",
         action="store_true",
-        help="with --pick: train the chosen method on all images but the test images, as a run "
-        "for purenoise_jax.predict",
+        help="with --pick: train the chosen method on the training images and those held out, as a "
+        "run for purenoise_jax.predict",
     )
     parse_arguments.add_argument(
         "--data",
@@ -175,7 +175,7 @@ def _wants_folds(args: argparse.Namespace, fields: Sequence[str], table: Table) 
         return False
     if fills_in_validation(*with_data(args.config, args.data, fields)):
         return True
-    return not any(choice.has_validation(config) for config in table.configs)
+    return not any(choice.holds_out(config) for config in table.configs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -227,7 +227,12 @@ def _compare(argv: Sequence[str]) -> int:
     comparison.show(title, rows, console)
     for path in comparison.write(title, rows, root / "tables"):
         console.print(str(path))
-    if args.pick and not broken:
+    if args.pick and broken:
+        console.print(
+            "--pick: no method is chosen, because runs have failed; leave their methods out of "
+            "--methods"
+        )
+    elif args.pick:
         broken = _pick(args, rows, root, console)
     return FAILED if broken else 0
 

@@ -3,7 +3,7 @@
 Published are single runs of Zhang et al. 2021 ("Bag of Tricks"), of Cheng et al. 2023
 ("imbalanced-DL") and of a reimplementation of Menon et al. 2021 ("logit-adj-pytorch"), and means
 with errors of Wang et al. 2023 ("DDC"), all with a ResNet-32, flip and crop. They are best epochs
-on the test set; ours is the last. Rows have the arguments of the config files. Where those of Zhang
+on the test set; ours is the last. Rows have the arguments of the config files. If those of Zhang
 et al. or their number of epochs are others, their number is in a row of its own with theirs, after
 the configs of their code; the mini tier, which shows no published numbers, has no such rows. Class-
 balanced focal loss has theirs throughout, those for 50 at a ratio of 10, too.

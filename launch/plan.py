@@ -13,7 +13,7 @@ from purenoise_jax.config import packaged
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.parts import beside
-from purenoise_jax.methods.schedules import STEP
+from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EPOCHS = 200
 # Runs of every cell, as in the papers.
 SEEDS = 4
-# The mini tier, on which two CPU cores take about two minutes a run.
+# The mini tier. Two CPU cores take about two minutes for a run of 40 epochs.
 MINI_EPOCHS, MINI_MODEL, MINI_SIZE = 40, "resnet8", 16
 # A projector of 2048 x 2048 would take most of such a run's time.
 MINI_VICREG = 256
@@ -193,6 +193,10 @@ class Plan:
         wrong = [name for name in given if name in fields or name in DECIDED]
         if wrong:
             raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
+        if given.get("optimizer.schedule") == COSINE:
+            # It has no drops, as on the command line of a run.
+            gamma = FIELDS["optimizer.gamma"].default
+            fields = fields | {"optimizer.milestones": (), "optimizer.gamma": gamma}
         if self.quick:
             fields = SPARSE | fields | {"data.limit": max(QUICK_IMAGES // classes, 1)}
         config.update_from_flattened_dict(fields | dict(given))

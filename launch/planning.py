@@ -153,9 +153,14 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
     """
     first = config.copy_and_resolve_references()
     for name in [name for name, phase in first.phases.items() if phase.start_epoch == start]:
-        # A second stage makes the run longer.
-        if any(as_method(METHODS[m]).phase.start >= 1 for m in first.phases[name].methods):
+        # A second stage makes the run longer, and the schedules of the training end where a phase
+        # begins with a rate of its own.
+        phase = first.phases[name]
+        second = any(as_method(METHODS[m]).phase.start >= 1 for m in phase.methods)
+        if second or phase.learning_rate:
             first.num_epochs = start
+            drops = first.optimizer.milestones
+            first.optimizer.milestones = tuple(epoch for epoch in drops if epoch < start)
             first.checkpoint.epochs = tuple(e for e in first.checkpoint.epochs if e < start)
         del first.phases[name]
     if first.model.head == "scaled":

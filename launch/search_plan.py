@@ -160,7 +160,7 @@ class SearchPlan:
         config.checkpoint.best = NONE
         folds = self._folds
         if folds is None:
-            held_out = choice.has_validation(config) or own_images.has_validation(config.data)
+            held_out = choice.holds_out(config) or own_images.has_validation(config.data)
             folds = 0 if held_out else choice.FOLDS
         if not folds:
             return [config] * self._seeds

@@ -46,8 +46,8 @@ class Entry:
         make: makes the table of a plan.
         network: that of the source; "" = several.
         mini_epochs: epochs of the mini tier for every 200 of the source.
-        mini_seeds: runs of every cell in the mini tier, with which two CPU cores finish a study in
-            half an hour.
+        mini_seeds: runs of every cell in the mini tier; of a study, as many as two CPU cores finish
+            in half an hour.
     """
 
     make: Callable[[Plan], Table]

@@ -105,8 +105,8 @@ def parser() -> argparse.ArgumentParser:
         "--folds",
         type=int,
         help=f"parts of the training images, of which each seed has the next for validation; "
-        f"default {choice.FOLDS}, unless the config holds validation images out; 0 = the data have "
-        "their own",
+        f"default {choice.FOLDS}, unless the data have validation images or the config holds some "
+        "out; 0 = no folds",
     )
     add("--search-seed", type=int, default=0, help="random seed of the draws (0)")
     add(
@@ -240,11 +240,11 @@ def _proposed(args: argparse.Namespace, plan: SearchPlan, train: Train) -> tuple
         to_do = any(result.score is None and not result.failed for result in results)
         if to_do or args.status or args.only_table or len(found) == args.trials:
             break
-        plan.extend([_told(trial, plan, one) for trial in found], args.jobs or 1)
+        plan.extend([_score_to_learn(trial, plan, one) for trial in found], args.jobs or 1)
     return found, unexpected
 
 
-def _told(trial: Trial, plan: SearchPlan, one: Round) -> float | None:
+def _score_to_learn(trial: Trial, plan: SearchPlan, one: Round) -> float | None:
     """The score of a trial; the lowest if its numbers were not finite, so that others avoid it."""
     if trial.score is None:
         tasks = (t for of_seed in plan.tasks(trial.number, one.epochs) for t in of_seed)

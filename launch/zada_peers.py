@@ -14,8 +14,8 @@ the recipe of the source of its number.
 READING: "BALMS" of table 2 is quoted from Hong et al., whose code trains with balanced softmax
 alone, so that is trained here. For the "MiSLAS" that the paper repeated with ResNeXt-50 it gives no
 settings; they are those of MiSLAS.
-READING: on Places-LT, BALMS follows plain training with the paper's recipe, and LADE has the
-paper's schedule, whose second drop is five epochs earlier than in its authors' config.
+READING: on Places-LT, BALMS follows plain training with the paper's recipe and a linear head, and
+LADE has the paper's schedule, whose second drop is five epochs earlier than in its authors' config.
 DEVIATION: the meta sampler draws images within a step, so there they lie on the device, and random
 crops are cut from the central 224 x 224 instead of the originals.
 """

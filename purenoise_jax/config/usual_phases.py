@@ -144,9 +144,10 @@ def _refuse_unscaled_cosines(names: Sequence[str], second: Sequence[str]) -> Non
     """
     scaling = [name for name in names if as_method(METHODS[name]).model.get("head") == COSINES]
     if scaling and not set(scaling) & set(second):
+        training = next(name for name in second if as_method(METHODS[name]).phase.start >= 1)
         raise ConfigError(
             f"config argument method={'+'.join(names)}: {scaling[0]} scales the cosines of its "
-            f"head, and {second[0]}, which would train that head after it, does not; legal: one of "
+            f"head, and {training}, which would train that head after it, does not; legal: one of "
             "them"
         )
 

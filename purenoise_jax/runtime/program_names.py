@@ -1,6 +1,6 @@
 """Names the programs in help and in messages as the user calls them.
 
-Texts name them as in a checkout, `python -m purenoise_jax.predict`. Where a program was started as
+Texts name them as in a checkout, `python -m purenoise_jax.predict`. If a program was started as
 `purenoise-jax predict`, its texts say so, of itself and of the others.
 """
 

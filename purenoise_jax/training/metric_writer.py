@@ -57,7 +57,7 @@ class MetricsWriter:
             self._warn_once(error)
 
     def complete(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Adds numbers to a record that was written before, where they are not in it already.
+        """Adds numbers to a record that was written before, those that are missing there or differ.
 
         Args:
             step: completed steps of the record; without one, nothing is written.

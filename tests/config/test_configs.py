@@ -101,6 +101,9 @@ def test_a_second_stage_follows_the_training_and_has_only_its_own_methods():
 def test_a_second_stage_on_cosines_that_no_method_scales_is_refused():
     with pytest.raises(ConfigError, match=r"method=ldam\+crt: ldam scales .* and crt, .* does not"):
         digits_lt.get_config("method=ldam+crt")
+    # The average of the weights takes part in the second stage, and trains no head.
+    with pytest.raises(ConfigError, match=r"scales .* and crt, .* does not"):
+        digits_lt.get_config("method=ema+ldam+crt")
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     tested = dataclasses.replace(tested, cell=table.cells[0])
     tasks, note = choice.refit_tasks(tested, tmp_path)
     assert len(tasks) == 2 and note == "trained on the training and validation images"
-    assert not any(choice.has_validation(task.config) for task in tasks)
+    assert not any(choice.holds_out(task.config) for task in tasks)
     for task in tasks:
         validate(task.config)
     assert all(task.config.eval.test == "always" for task in tasks)
@@ -300,7 +300,7 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     tasks, _ = choice.refit_tasks(dataclasses.replace(tested, summaries=summaries), tmp_path)
     for task in tasks:
         validate(task.config)
-        assert not choice.has_validation(task.config) and task.config.eval.test == "optional"
+        assert not choice.holds_out(task.config) and task.config.eval.test == "optional"
     # Validation images of the data themselves stay what they are.
     (own, *_) = tables_of("--config=digits_lt:epochs=4", "--methods=drs")
     own = dataclasses.replace(tested, cell=own.cells[0], summaries=summaries)

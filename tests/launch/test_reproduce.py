@@ -219,6 +219,14 @@ def test_other_data_than_those_of_the_table_are_refused(field, value, capsys):
     assert f"--set {field}={value}: the table is about" in line and "legal: " in line
 
 
+def test_a_cosine_that_is_set_has_no_drops(tmp_path):
+    arguments = ["methods", "--set", "optimizer.schedule=cosine", "--epochs", "40"]
+    plan = reproduce.make_plan(reproduce.parser().parse_args(arguments))
+    config = plan.config("CIFAR-10-LT", "erm")
+    validate(config)
+    assert config.optimizer.schedule == "cosine" and config.optimizer.milestones == ()
+
+
 def test_the_data_of_the_table_may_be_set(capsys):
     fields = ("data.source=cifar_dir", "data.image_size=32", "data.profile=exp", "data.seed=1")
     argv = [text for field in fields for text in ("--set", field)]

@@ -160,6 +160,20 @@ def test_one_run_has_the_rates_and_progress_of_the_runs_of_a_table(npz, tmp_path
     """A table trains the phases in runs of their own, of which each starts from the one before."""
     config = tiny_config(npz)
     set_methods(config, method, 10, times=Times(10, warmup=1, drops=(), deferred=8))
+    assert_the_parts_make_the_whole(config, tmp_path)
+
+
+@pytest.mark.parametrize("fields", [COSINE, {"optimizer.milestones": (5, 9)}])
+def test_a_phase_with_a_rate_of_its_own_ends_the_training_in_one_run_and_in_two(
+    npz, tmp_path, fields
+):
+    config = tiny_config(npz, num_epochs=10, **fields)
+    own = make_phase(8, ("rs",), learning_rate=0.05)
+    config.phases = ConfigDict({"initial": make_phase(0, ("erm",)), "deferred": own})
+    assert_the_parts_make_the_whole(config, tmp_path)
+
+
+def assert_the_parts_make_the_whole(config, tmp_path):
     whole, tasks = build(config), tasks_of(config, 0, tmp_path)
     assert [task.first_epoch for task in tasks] == [phase.start for phase in whole.phases]
     ends = [*(task.first_epoch for task in tasks[1:]), len(whole.rates)]
