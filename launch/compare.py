@@ -26,6 +26,7 @@ from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
+from purenoise_jax.runtime.program_names import as_called
 from purenoise_jax.runtime.threads import exit_process
 
 from . import choice, comparison
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "--config",
         default="",
         metavar="FILE[:ARGS]",
-        help="as for purenoise_jax.main, without method=; --config.FIELD=VALUE changes a field of "
+        help="as for a training, without method=; --config.FIELD=VALUE changes a field of "
         "all runs; default with --data: images, for your own",
     )
     parse_arguments.add_argument(
@@ -94,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "--refit",
         action="store_true",
         help="with --pick: train the chosen method on the training images and those held out, as a "
-        "run for purenoise_jax.predict",
+        "run for predict",
     )
     parse_arguments.add_argument(
         "--data",
@@ -273,12 +274,15 @@ def _pick(
         if summary:
             found = choice.record(workdir, winner, measure)
             if accuracy(summary) is None:
-                note = f"trained on all images, so see the comparison, {compared(found)}"
+                note = (
+                    "trained on all images, so it has no accuracy of its own; in the comparison: "
+                    f"{compared(found)}"
+                )
                 if (workdir / html_report.NAME).is_file():
                     # That of the end of the run does not know the comparison.
                     html_report.write_report(load_runs([workdir]))
             lines.append(f"{note}: {workdir}")
-            lines.append(f"use it: python -m purenoise_jax.predict {workdir} IMAGES")
+            lines.append(as_called(f"use it: python -m purenoise_jax.predict {workdir} IMAGES"))
     for line in lines:
         console.print(line)
     return broken

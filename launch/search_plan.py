@@ -13,7 +13,14 @@ from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import read_json, write_json
 
 from . import choice
-from .given_config import DECIDED, arguments_of, config_of, is_given, with_data
+from .given_config import (
+    DECIDED,
+    arguments_of,
+    config_of,
+    fills_in_validation,
+    is_given,
+    with_data,
+)
 from .halving import rounds_of
 from .parzen import STARTUP, propose
 from .planning import Task, tasks_of
@@ -81,6 +88,8 @@ class SearchPlan:
                 f"{args.halving} is not legal with it; legal: one of them"
             )
         self._seed, self._root = args.search_seed, root
+        # Files are listed once.
+        self._own: bool | None = None
         # A config takes a tenth of a second.
         self._made: dict[tuple[int, int], list[ConfigDict]] = {}
         recorded = self._recorded()
@@ -160,11 +169,17 @@ class SearchPlan:
         config.checkpoint.best = NONE
         folds = self._folds
         if folds is None:
-            held_out = choice.holds_out(config) or own_images.has_validation(config.data)
-            folds = 0 if held_out else choice.FOLDS
+            chosen = choice.holds_out(config) and not fills_in_validation(self.config, self.fields)
+            folds = 0 if chosen or self._has_validation(config) else choice.FOLDS
         if not folds:
             return [config] * self._seeds
         return [choice.in_fold(config, folds, seed % folds) for seed in range(self._seeds)]
+
+    def _has_validation(self, config: ConfigDict) -> bool:
+        """True if the data, which are those of all trials, have validation images of their own."""
+        if self._own is None:
+            self._own = own_images.has_validation(config.data)
+        return self._own
 
     def tasks(self, trial: int, epochs: int) -> list[list[Task]]:
         """Returns the trainings of a trial, a list for each seed, whose last is the trial's own."""

@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--config",
         default="",
         metavar="FILE[:ARGS]",
-        help="as for purenoise_jax.main; --config.FIELD=VALUE changes a field of all trainings; "
+        help="as for a training; --config.FIELD=VALUE changes a field of all trainings; "
         "default with --data: images, for your own",
     )
     add(

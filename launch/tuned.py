@@ -12,6 +12,7 @@ from rich.table import Table as Grid
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.errors import counted
 from purenoise_jax.runtime.files import write_atomically, write_json
+from purenoise_jax.runtime.program_names import as_called
 
 from .cells import MISSING, mean_and_error
 from .choice import METRICS
@@ -112,7 +113,7 @@ def command_line(
         workdir: of the run.
     """
     words = ["python", "-m", "purenoise_jax.main", "--config", joined(config, arguments), *fields]
-    return shlex.join([*words, "--workdir", str(workdir)])
+    return as_called(shlex.join([*words, "--workdir", str(workdir)]))
 
 
 def columns(search: Search) -> list[str]:

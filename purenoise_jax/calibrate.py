@@ -24,7 +24,7 @@ from purenoise_jax.inference.trained import Trained
 from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime import compilation_cache
 from purenoise_jax.runtime.console import show, show_error
-from purenoise_jax.runtime.errors import ConfigError, DataError, one_line
+from purenoise_jax.runtime.errors import ConfigError, DataError, counted, one_line
 from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.threads import exit_process
 
@@ -36,7 +36,7 @@ are classified right, it stays 1. Images that cannot be read are named and left 
 RUN/calibration.json has the temperature, which predict, export and load take as "fitted", and a
 threshold for each class.
 
-exit codes: 0 done, 2 usage, 3 some images could not be read, or none has a class, 4 checkpoint,
+exit codes: 0 done, 2 usage, 3 some images were left out, or none has a class, 4 checkpoint,
             5 storage, 130 interrupted, 1 anything else
 
 examples:
@@ -110,12 +110,13 @@ def _calibrate(argv: Sequence[str]) -> int:
     )
     show(one_line(path))
     if left_out:
-        raise DataError(f"{_counted(left_out)} could not be read; the fit is on all others")
+        images = counted(left_out, "image was", "images were")
+        raise DataError(f"{images} left out; the fit is on all others")
     return 0
 
 
 def _show(fitted: Calibration) -> None:
-    images = _counted(fitted.images)
+    images = counted(fitted.images, "image")
     if fitted.undetermined:
         show(f"temperature 1 is kept: {images}, and {fitted.undetermined}")
         show(f"negative log-likelihood {fitted.nll[0]:.4f}")
@@ -130,10 +131,6 @@ def _show(fitted: Calibration) -> None:
             "chance",
             style="yellow",
         )
-
-
-def _counted(images: int) -> str:
-    return "1 image" if images == 1 else f"{images:,} images"
 
 
 def _tested(trained: Trained, epoch: int | None, temperature: float) -> Scaled:

@@ -56,7 +56,7 @@ def _calibrate(arguments: Sequence[str]) -> int:
 def _report(arguments: Sequence[str]) -> int:
     from purenoise_jax.analysis import __main__ as analysis
 
-    return analysis.main(["report", *arguments])
+    return analysis.main(arguments, analysis.REPORT)
 
 
 def _verify(arguments: Sequence[str]) -> int:

@@ -28,7 +28,7 @@ MORE = {
     ALL: "every figure that can be drawn",
 }
 EXAMPLES = """
-RUN is a workdir of purenoise_jax.main. A figure is written as PNG and PDF, its numbers as JSON.
+RUN is the workdir of a training. A figure is written as PNG and PDF, its numbers as JSON.
 
 exit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 storage, 130 interrupted, 1 anything
             else
@@ -41,17 +41,27 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Builds the parser of the command line's arguments."""
+def parser(figure: str = "") -> argparse.ArgumentParser:
+    """Builds the parser of the command line's arguments.
+
+    Args:
+        figure: what is drawn, of a program that draws nothing else; "" = it is an argument.
+    """
     helps = {name: entry.help for name, entry in FIGURES.items()} | MORE
-    listing = "\n".join(f"  {name:<16}{text}" for name, text in helps.items())
+    width = max(map(len, helps)) + 2
+    listing = "figures:\n" + "\n".join(f"  {n:<{width}}{text}" for n, text in helps.items()) + "\n"
     parse = Parser(
-        prog="python -m purenoise_jax.analysis",
-        description="Draws figures from the workdirs of runs, finished or not, and writes reports.",
-        epilog=f"figures:\n{listing}\n{EXAMPLES}",
+        prog=f"python -m purenoise_jax.analysis {figure}".strip(),
+        description="Draws figures from the workdirs of runs, finished or not, and writes reports."
+        if not figure
+        else f"Writes {helps[figure]}.",
+        epilog=f"{'' if figure else listing}{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("figure", metavar="FIGURE", help="one of the figures below")
+    if figure:
+        parse.set_defaults(figure=figure)
+    else:
+        parse.add_argument("figure", metavar="FIGURE", help="one of the figures below")
     parse.add_argument("runs", nargs="+", metavar="RUN", help="workdir of a run")
     parse.add_argument(
         "--out",
@@ -112,15 +122,21 @@ def _refuse_unused(figure: str, options: Options) -> None:
             raise ConfigError(f"--{flag} has no effect on {figure}; leave it out")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs one command line, given without the program's name, and returns its exit code."""
-    return run_command(partial(_analyse, argv), debug="--debug" in argv, interrupted="interrupted")
+def main(argv: Sequence[str], figure: str = "") -> int:
+    """Runs one command line, given without the program's name, and returns its exit code.
+
+    Args:
+        argv: the arguments.
+        figure: see `parser`.
+    """
+    analyse = partial(_analyse, argv, figure)
+    return run_command(analyse, debug="--debug" in argv, interrupted="interrupted")
 
 
-def _analyse(argv: Sequence[str]) -> int:
+def _analyse(argv: Sequence[str], figure: str) -> int:
     # Orbax logs every step of a restore.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    args = parser().parse_args(argv)
+    args = parser(figure).parse_args(argv)
     names = [*FIGURES, *MORE]
     if args.figure not in names:
         raise unknown("FIGURE", args.figure, names)

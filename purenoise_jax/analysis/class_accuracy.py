@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from purenoise_jax.analysis.figure_style import COLORS, Drawing, Options, literal, styled
 from purenoise_jax.analysis.latest_evaluation import Evaluation, latest_evaluation
@@ -162,12 +162,23 @@ def _label_classes(axes: Axes, evaluations: list[Evaluation]) -> None:
         note = " (means over classes of like size, standard errors)" if many else ""
         note = " (95 % intervals)" if len(evaluations) == 1 and not many else note
         axes.set_xlabel(f"training images of the class{note}")
+        _label_sizes(axes, [n for evaluation in evaluations for n in evaluation.class_counts])
         return
     turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(sizes, texts, fontsize=8, parse_math=False, **({} if upright else turned))
     axes.xaxis.set_minor_locator(NullLocator())
     note = "; 95 % intervals" if len(evaluations) == 1 else ""
     axes.set_xlabel(f"class and its training images{note}")
+
+
+def _label_sizes(axes: Axes, sizes: Sequence[int]) -> None:
+    """Labels the axis with whole numbers of images instead of powers of ten."""
+    wide = max(sizes) > 100 * max(min(sizes), 1)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 3.0, 5.0)))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value - round(value)) < 1e-6 else "")
+    )
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _room(sizes: Sequence[int]) -> float:

@@ -42,7 +42,7 @@ def draw(evaluations: Mapping[str, Evaluation]) -> Drawing:
         upper, lower = panels[::2].ravel().tolist(), panels[1::2].ravel().tolist()
         for axes, below, (label, shown) in zip(upper, lower, numbers.items(), strict=False):
             _draw_blocks(axes, shown, most)
-            _draw_pairs(below, shown["pairs"])
+            _draw_pairs(below, shown["pairs"], evaluations[label].title)
             if len(numbers) > 1:
                 axes.set_title(f"{literal(label)}\n{axes.get_title()}", fontsize=9)
         for axes in upper[len(numbers) :] + lower[len(numbers) :]:
@@ -115,7 +115,7 @@ def _draw_blocks(axes: Axes, numbers: dict[str, Any], most: float) -> None:
     axes.set_title(f"{BLOCKS} blocks of {each} classes: where their errors go", fontsize=9)
 
 
-def _draw_pairs(axes: Axes, pairs: list[dict[str, Any]]) -> None:
+def _draw_pairs(axes: Axes, pairs: list[dict[str, Any]], split: str) -> None:
     """Draws a bar for each of the most confused pairs, with its names above it."""
     axes.barh(range(len(pairs)), [pair["images"] for pair in pairs], height=0.28)
     for i, pair in enumerate(pairs):
@@ -131,7 +131,8 @@ def _draw_pairs(axes: Axes, pairs: list[dict[str, Any]]) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xticks([])
-    axes.set_title("most confused, true \N{RIGHTWARDS ARROW} predicted: test images", fontsize=9)
+    title = f"most confused, true \N{RIGHTWARDS ARROW} predicted: {split} images"
+    axes.set_title(title, fontsize=9)
 
 
 def _short(name: str) -> str:

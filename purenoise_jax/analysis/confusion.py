@@ -43,7 +43,7 @@ def draw(runs: Sequence[Run], options: Options) -> Drawing:
         figure = Figure(figsize=(5.2 * size * columns + 0.6, 4.9 * size * rows))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, (label, shown) in zip(panels, numbers.items(), strict=False):
-            _draw_matrix(axes, shown)
+            _draw_matrix(axes, shown, evaluations[label].title)
             if len(runs) > 1:
                 axes.set_title(label, parse_math=False)
         for axes in panels[len(runs) :]:
@@ -69,7 +69,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _draw_matrix(axes: Axes, shown: dict[str, Any]) -> None:
+def _draw_matrix(axes: Axes, shown: dict[str, Any], split: str) -> None:
     count = len(shown["classes"])
     absent = [np.nan] * count
     values = 100 * np.array([row or absent for row in shown["shares"]], float)
@@ -78,7 +78,7 @@ def _draw_matrix(axes: Axes, shown: dict[str, Any]) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
-    images = " and its test images" if count <= NAMED else ""
+    images = f" and its {split} images" if count <= NAMED else ""
     axes.set_ylabel(f"true class{images} (rarest in training at the bottom)")
     if count <= NAMED:
         names = shown["class_names"]

@@ -125,7 +125,7 @@ def render(runs: Sequence[Run]) -> str:
         split=" or ".join(sorted({SPLITS[run.shown] for run in runs})),
         notes=_notes(runs, evaluations),
         table=[
-            (run.label, run_tables.headline(evaluation), evaluation)
+            (run.label, _headline(run, evaluation), evaluation)
             for run, evaluation in zip(runs, evaluations, strict=True)
         ],
         by_config=group_rows(runs, evaluations),
@@ -199,7 +199,8 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     config = run.config
     norm = config.model.norm
     if norm == "dar_bn":
-        norm += f" ({config.model.noise_grad})"
+        # As the header of the run has it.
+        norm += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
     methods = ", then ".join(row.text for row in run_tables.phase_rows(run))
     subtitle = (
         f"{config.model.name}, {norm}; {methods}; {config.num_epochs} epochs; seed {config.seed}"
@@ -222,7 +223,7 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
         split=SPLITS[run.shown],
         subtitle=subtitle,
         warning=warning,
-        headline=[*run_tables.headline(evaluation), *run_tables.other_rows(evaluation)],
+        headline=[*_headline(run, evaluation), *run_tables.other_rows(evaluation)],
         pictures=_pictures([run], [*_OWN] if several else [*_SHARED, *_OWN]),
         classes=classes,
         folded=MANY_CLASSES < count <= run_tables.ALL,
@@ -241,6 +242,11 @@ def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     )
 
 
+def _headline(run: Run, evaluation: Evaluation | None) -> list[run_tables.Row]:
+    why = "no images to measure with" if unmeasured(run) else "not evaluated yet"
+    return run_tables.headline(evaluation, why)
+
+
 def _evaluation_of(run: Run) -> Evaluation | None:
     try:
         return latest_evaluation(run)
@@ -257,7 +263,8 @@ def _notes(runs: Sequence[Run], evaluations: Sequence[Evaluation | None]) -> lis
             break
     for run, evaluation in zip(runs, evaluations, strict=True):
         if evaluation is None:
-            notes.append(f"{run.label} has no evaluation yet.")
+            why = unmeasured(run)
+            notes.append(f"{run.label}: {why}" if why else f"{run.label} has no evaluation yet.")
         elif not evaluation.finished:
             notes.append(f"{run.label} is not finished: its numbers come from epoch "
                          f"{evaluation.epoch:g} of {run.config.num_epochs}.")  # fmt: skip

@@ -15,7 +15,7 @@ from purenoise_jax.inference.calibration_file import read_scaled
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import duration
 from purenoise_jax.runtime.errors import ConfigError
-from purenoise_jax.training.intervals import Interval
+from purenoise_jax.training.intervals import Interval, of_classes
 from purenoise_jax.training.metrics import NUM_GROUPS, frequency_groups, shot_groups
 from purenoise_jax.training.shifted_tests import NAMES
 
@@ -68,17 +68,18 @@ class ClassRow:
     average_precision: str = NONE
 
 
-def headline(evaluation: Evaluation | None) -> list[Row]:
+def headline(evaluation: Evaluation | None, missing: str = "not evaluated yet") -> list[Row]:
     """Returns the main numbers of a run.
 
     Args:
-        evaluation: None = there is no evaluation yet.
+        evaluation: None = there is none.
+        missing: why there is none.
     """
     if evaluation is None:
         names = ("test accuracy", "balanced accuracy", "rarest fifth of the classes",
                  "geometric mean of recalls", "negative log-likelihood",
                  "calibration error (ECE)", "mean average precision")  # fmt: skip
-        return [Row(name, NONE, "not evaluated yet") for name in names]
+        return [Row(name, NONE, missing) for name in names]
     shares = evaluation.number("per_class_accuracy") or []
     absent = sum(share is None for share in shares)
     known = f"over the {len(shares) - absent:,} classes with {evaluation.title} images"
@@ -198,6 +199,8 @@ def data_rows(run: Run, evaluation: Evaluation | None) -> list[Row]:
         rows.append(Row("classes", f"{len(counts):,}"))
     else:
         rows.append(Row("training images", NONE, missing))
+    if recorded.get("left_out"):
+        rows.append(Row("left-out images", f"{recorded['left_out']:,}", "they could not be read"))
     rows += _held_out_rows(run, evaluation)
     rows.append(
         Row("image shape", " x ".join(map(str, shape)))
@@ -369,7 +372,10 @@ def shot_rows(evaluation: Evaluation) -> list[Row]:
             f"{name} ({legend})",
             *_percent(
                 evaluation.number(f"{name}_accuracy"),
-                missing="none of them is in the test set" if groups[name].size else "no such class",
+                note=_ends(evaluation, groups[name]),
+                missing=f"none of them is in the {evaluation.title} set"
+                if groups[name].size
+                else "no such class",
             ),
         )
         for name, legend in legends.items()
@@ -383,8 +389,16 @@ def _rarest(evaluation: Evaluation) -> Row:
     group = frequency_groups(np.asarray(evaluation.class_counts))[0]
     names = ", ".join(evaluation.class_names[k] for k in group[::-1])
     note = names if len(group) <= 3 else f"{len(group):,} classes"
-    absent = "none of its classes is in the test set"
+    note = _joined(_ends(evaluation, group), note)
+    absent = f"none of its classes is in the {evaluation.title} set"
     return Row("rarest fifth of the classes", *_percent(shares[0], note=note, missing=absent))
+
+
+def _ends(evaluation: Evaluation, classes: np.ndarray) -> str:
+    """The interval of the mean accuracy of classes, as text; "" if it is not known."""
+    if evaluation.counted is None:
+        return ""
+    return _interval(of_classes(evaluation.counted[0].results(), classes))
 
 
 def _share(value: float | None) -> str:

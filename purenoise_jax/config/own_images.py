@@ -19,6 +19,7 @@ from purenoise_jax.data.sources.file_splits import FileSplits
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists, list_files
 from purenoise_jax.data.sources.npz import npz_shapes
+from purenoise_jax.data.sources.tfds_prepared import open_prepared
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.files import open_plain
 from purenoise_jax.runtime.paths import expand
@@ -190,7 +191,7 @@ def fit(own: OwnImages, image_size: int = 0) -> Settings:
 
 
 def has_validation(data: ConfigDict) -> bool:
-    """Tells whether own data, a folder, an .npz file or lists, have validation images.
+    """Tells whether data have validation images of their own.
 
     Args:
         data: the fields of `data`. Data that cannot be listed have none; a run refuses them.
@@ -201,8 +202,13 @@ def has_validation(data: ConfigDict) -> bool:
         if data.source == "folder":
             files = folder_files(data.path, data.train_split, data.test_split)
             return bool(files.splits.keys() - {files.train, files.test})
+        if data.source == "tfds":
+            found = open_prepared(data.name, data.path, data.train_split, data.test_split)
+            return len(found.splits) > 2
     except (ConfigError, DataError):
         return False
+    if data.source == "tiered_imagenet":
+        return True
     return data.source == "list" and bool(data.val_list)
 
 

@@ -171,13 +171,20 @@ class Classifier:
         parts = [np.zeros((0, len(self.class_names)), np.float32)]
         rows = [np.zeros(0, np.int64)]
         faults: dict[int, str] = {}
+        deep: dict[int, int] = {}
         for first, part in batches(images):
             read = read_pixels(part, self.image_shape, self.trained.view)
             faults |= {first + row: text for row, text in read.faults.items()}
+            deep |= {first + row: largest for row, largest in read.largest.items()}
             if len(read.rows):
                 rows.append(first + read.rows)
                 parts.append(self._padded(self._own_logits, read.images))
-        return np.concatenate(parts), np.concatenate(rows), faults
+        logits, places = np.concatenate(parts), np.concatenate(rows)
+        if deep and (doubt := depth_fault(max(deep.values()), "of those given")):
+            faults |= {place: f"{images[place]}: {doubt}" for place in deep}
+            read_well = ~np.isin(places, [*deep])
+            logits, places = logits[read_well], places[read_well]
+        return logits, places, faults
 
     def prior_shift(self) -> np.ndarray:
         """Returns what the prior adds to logits after their division, f32[K]; 0 without one."""

@@ -110,10 +110,11 @@ def _of_table(
     content = read_bytes(path)
     columns = tuple(name.strip() for name in lists.label_column.split(","))
     rows, faults = read_rows(content, True, lists.path_column, columns, needs_labels=False)
-    if not rows and lists.path_column != PATH:
+    if not any(row.label for row in rows):
         # Tables of predictions, and others, that are not made as those of the run.
         plain, more = read_rows(content, True, PATH, (LABEL,), needs_labels=False)
-        rows, faults = (plain, more) if plain else (rows, faults)
+        if any(row.label for row in plain) or (plain and not rows):
+            rows, faults = plain, more
     if not rows and not faults:
         faults.append("lists no image")
     faults = [f"{path}{',' if fault.startswith('line ') else ':'} {fault}" for fault in faults]

@@ -30,7 +30,8 @@ class SplitOutputs(NamedTuple):
 
 def has_split(run: Run, split: str) -> bool:
     """Returns whether a run has images of a split, "test" or "val"."""
-    return _images_of(run, split)[1] is not None
+    labels = _images_of(run, split)[1]
+    return labels is not None and len(labels) > 0
 
 
 def split_outputs(run: Run, split: str = TEST, epoch: int | None = None) -> SplitOutputs:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from purenoise_jax.config.fields import OPTIONAL
 from purenoise_jax.inference.runs import Run
 from purenoise_jax.runtime.console import percent
 
@@ -17,9 +16,11 @@ def unmeasured(run: Run) -> str:
     Args:
         run: from `load_runs`.
     """
-    if run.config.eval.test != OPTIONAL or run.evaluations():
+    summary = run.summary or {}
+    # Until it has ended, a run does not record whether there are any.
+    if summary.get("shown", "") is not None:
         return ""
-    found = (run.summary or {}).get(COMPARISON)
+    found = summary.get(COMPARISON)
     return "All images train, so none are left to measure with." + (
         f" In the comparison that chose the method: {compared(found)}." if found else ""
     )

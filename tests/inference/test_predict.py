@@ -351,6 +351,13 @@ def test_a_table_may_be_made_as_the_lists_of_the_run(tmp_path):
     (tmp_path / "own.csv").write_text("path,label\nroot/a/1.png,dog\n")
     (one,), faults = list_images([tmp_path / "own.csv"], ("cat", "dog"), lists, None)
     assert (one.path, one.label, faults) == (str(folder / "1.png"), "dog", [])
+    # So it is if only the column of classes has another name in the lists.
+    lists = Lists(path_column="path", label_column="diagnosis")
+    (one,), faults = list_images([tmp_path / "own.csv"], ("cat", "dog"), lists, None)
+    assert (one.label, faults) == ("dog", [])
+    (tmp_path / "bare.csv").write_text("path\nroot/a/1.png\n")
+    (one,), faults = list_images([tmp_path / "bare.csv"], ("cat", "dog"), lists, None)
+    assert (one.label, faults) == ("", [])
 
 
 def test_a_run_tells_how_its_lists_are_made(finished):

@@ -16,6 +16,7 @@ from purenoise_jax.inference.temperature import fit_temperature
 from purenoise_jax.methods.logit_adjustment import for_known_shares
 from purenoise_jax.methods.recipe import identity
 from purenoise_jax.runtime.errors import ConfigError, DataError
+from tests.encoded import png16
 
 
 def nll(temperature, logits, labels, shift=0.0):
@@ -189,7 +190,20 @@ def test_damaged_images_are_named_and_left_out(finished, tmp_path, capsys, monke
     lines = shown.err.splitlines()
     assert sum(f"{photos}/1/10.png: " in line for line in lines) == 1
     assert f"{tmp_path}/nowhere: there is no such file or folder" in lines
-    assert lines[-1] == "error: 2 images could not be read; the fit is on all others"
+    assert lines[-1] == "error: 2 images were left out; the fit is on all others"
+
+
+def test_nearly_black_images_are_named_and_left_out(finished, tmp_path, capsys, monkeypatch):
+    saved = {}
+    monkeypatch.setattr(calibrate, "write_calibration", lambda *given: saved.update(given=given))
+    photos = tmp_path / "photos"
+    shutil.copytree(finished.folder, photos)
+    (photos / "1/dark.png").write_bytes(png16(np.full((8, 8, 3), 900, np.uint16)))
+    assert calibrate.main([str(finished.run.path), str(photos)]) == 3
+    assert saved["given"][4].images == 40
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(f"{photos}/1/dark.png: no 16-bit image" in line for line in lines) == 1
+    assert lines[-1] == "error: 1 image was left out; the fit is on all others"
 
 
 def test_a_missing_path_is_named(finished, tmp_path, capsys):

@@ -379,7 +379,10 @@ def test_a_method_that_is_retrained_on_all_images_has_no_accuracy(tmp_path, caps
     (file,) = (tmp_path / "out/refit").glob("*/seed0/summary.json")
     summary = json.loads(file.read_text())
     found = compared(summary["comparison"])
-    assert f"trained on all images, so see the comparison, {found}: {file.parent}" in shown
+    assert (
+        "trained on all images, so it has no accuracy of its own; in the comparison: "
+        f"{found}: {file.parent}"
+    ) in shown
     assert "seed0: trained on all images, " in shown
     assert summary["class_counts"] == [24, 12, 6, 3] and summary["shown"] is None
     assert not any(name.endswith("accuracy") and summary[name] for name in summary)

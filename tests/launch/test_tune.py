@@ -165,6 +165,10 @@ def test_every_training_holds_validation_out_and_no_test_image_is_there(tmp_path
     (own,) = plan_of(tmp_path, *words, "--seeds=1").searching(1, 5)
     validate(own)
     assert (own.data.folds, own.data.val_fraction) == (0, 0)
+    # The fifth that the config of own images holds out by itself is another one for each seed.
+    np.savez(npz, **{name: everything[name] for name in ("train_images", "train_labels")})
+    usual = plan_of(tmp_path, *words, "--seeds=2").searching(1, 5)
+    assert [(each.data.folds, each.data.fold) for each in usual] == [(5, 0), (5, 1)]
 
 
 def test_a_run_that_never_tests_has_only_validation_images(tmp_path):

@@ -91,10 +91,9 @@ def _read_table(
                 images = f", or the argument {field}= of the config images," * (
                     name != group_column
                 )
-                return [], [
-                    f"wanted one column {name!r}; its columns: {found}; data.{field}{images} names "
-                    "another"
-                ]
+                # Not where a trained network reads a table: it has no fields.
+                remedy = f"; data.{field}{images} names another" if needs_labels else ""
+                return [], [f"wanted one column {name!r}; its columns: {found}{remedy}"]
         place, *labels = (header.index(name) for name in (path_column, *label_columns))
         group = header.index(group_column) if group_column else -1
         for cells in table:

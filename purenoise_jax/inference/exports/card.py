@@ -3,6 +3,7 @@
 Source of the headings: Mitchell et al. 2019, "Model cards for model reporting".
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from purenoise_jax.inference.classifier import Classifier
 from purenoise_jax.inference.trained import Trained
 from purenoise_jax.inference.unmeasured import unmeasured
 from purenoise_jax.runtime.console import SPLITS
-from purenoise_jax.runtime.errors import counted, harmless
+from purenoise_jax.runtime.errors import ConfigError, counted, harmless
+from purenoise_jax.training.confusion import FILES, load
 from purenoise_jax.training.intervals import Interval, accuracy_intervals
 from purenoise_jax.training.metrics import FEW, ClassResults
 
@@ -92,6 +94,12 @@ def _results(trained: Trained, description: Mapping[str, Any]) -> str:
     if "confusion_matrix" in numbers:
         matrix = np.asarray(numbers["confusion_matrix"])
         results = ClassResults(matrix.sum(axis=1), np.diag(matrix))
+    elif numbers:
+        # The matrix of many classes has a file, of the last evaluation only.
+        with contextlib.suppress(ConfigError):
+            file = trained.run.path / FILES[trained.run.shown]
+            results = load(file, trained.step).results()
+    if results is not None:
         spread = accuracy_intervals(results)
     by_class = numbers.get("per_class_accuracy") or [None] * len(trained.class_names)
     parts, split = [], SPLITS[trained.run.shown]
