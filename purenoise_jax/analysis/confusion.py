@@ -79,7 +79,8 @@ def _draw_matrix(axes: Axes, shown: dict[str, Any], split: str) -> None:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted class")
     images = f" and its {split} images" if count <= NAMED else ""
-    axes.set_ylabel(f"true class{images} (rarest in training at the bottom)")
+    # In one line it would be longer than the axis of few classes.
+    axes.set_ylabel(f"true class{images}\n(rarest in training at the bottom)")
     if count <= NAMED:
         names = shown["class_names"]
         small: dict[str, Any] = {"fontsize": 8, "parse_math": False}
