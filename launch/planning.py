@@ -157,7 +157,7 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
         # begins with a rate of its own.
         phase = first.phases[name]
         second = any(as_method(METHODS[m]).phase.start >= 1 for m in phase.methods)
-        if second or phase.learning_rate:
+        if second or phase.get("learning_rate", 0):
             first.num_epochs = start
             drops = first.optimizer.milestones
             first.optimizer.milestones = tuple(epoch for epoch in drops if epoch < start)

@@ -15,7 +15,7 @@ from purenoise_jax.checkpoint import __main__ as checkpoint
         (["predict", "runs/a", "x.png"], predict, ["runs/a", "x.png"]),
         (["export", "runs/a", "--to", "onnx"], export, ["runs/a", "--to", "onnx"]),
         (["calibrate", "runs/a", "val"], calibrate, ["runs/a", "val"]),
-        (["report", "runs/a", "runs/b"], analysis, ["report", "runs/a", "runs/b"]),
+        (["report", "runs/a", "runs/b"], analysis, ["runs/a", "runs/b", "report"]),
         (["compare", "--config", "x"], compare, ["--config", "x"]),
         (["tune", "--config", "x"], tune, ["--config", "x"]),
         (["reproduce", "main"], reproduce, ["main"]),
@@ -36,7 +36,7 @@ from purenoise_jax.checkpoint import __main__ as checkpoint
 )
 def test_a_subcommand_starts_its_program(given, program, arguments, monkeypatch):
     seen = []
-    monkeypatch.setattr(program, "main", lambda argv: seen.append(list(argv)) or 7)
+    monkeypatch.setattr(program, "main", lambda argv, *more: seen.append([*argv, *more]) or 7)
     assert cli.main(["purenoise-jax", *given]) == 7
     assert seen == [arguments]
 
