@@ -439,6 +439,7 @@ def test_a_run_ends_with_its_report(npz, tmp_path, capsys):
     assert str(tmp_path / "report.html") in out.splitlines()[-1] and err == ""
 
 
+@pytest.mark.slow
 def test_the_report_can_be_turned_off(npz, tmp_path):
     assert train(npz, tmp_path, "--config.report=false") == 0
     assert (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()

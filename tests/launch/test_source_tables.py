@@ -29,7 +29,13 @@ def config(name, setting, method):
     return cells(name)[setting, method].config
 
 
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param(plan, id=name, marks=() if name == "paper" else pytest.mark.slow)
+        for name, plan in PLANS.items()
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_is_a_legal_run_of_its_own(name, plan, tmp_path):
     table = make_table(name, plan)

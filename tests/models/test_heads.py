@@ -124,7 +124,8 @@ def test_scaled_cosines_and_their_gradients_against_pytorch():
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
 
     params = {**first, "kernel": jnp.float32(kernel)}
-    (by_x, by_params), logits = jax.grad(loss, (0, 1), has_aux=True)(jnp.float32(features), params)
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    (by_x, by_params), logits = gradient(jnp.float32(features), params)
     np.testing.assert_allclose(logits, OF_COSINES["logits"], rtol=1e-5, atol=1e-5)
     for name, found in (
         ("features_grad", by_x),
