@@ -79,12 +79,17 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
     """
     done = [row for row in rows if row.workdirs]
     settings = list(dict.fromkeys(row.cell.setting for row in done))
+    methods = list(dict.fromkeys(row.cell.method for row in done))
+    lines: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     with styled():
         figure = Figure(figsize=(15, 3.3 * len(settings)))
         grid = figure.subplots(len(settings), len(SHOWN) + 2, squeeze=False)
         for panels, setting in zip(grid, settings, strict=True):
-            for i, row in enumerate(row for row in done if row.cell.setting == setting):
+            for row in (row for row in done if row.cell.setting == setting):
+                # A method looks the same in all settings.
+                i = methods.index(row.cell.method)
+                look = {"color": f"C{i}"}
                 found, tested = fitting_of(row), _test_accuracy(row)
                 order = by_frequency(found.class_counts)
                 numbers.setdefault(setting, {})[row.cell.method] = {
@@ -93,15 +98,17 @@ def draw(rows: Sequence[Row], plan: Plan) -> Drawing:
                 }
                 by_class = panels[len(SHOWN) :]
                 for axes, k in zip(panels, _shown(order), strict=False):
-                    axes.plot(found.epochs, 100 * found.ratio[:, k], lw=1.5, label=row.cell.method)
+                    (line,) = axes.plot(found.epochs, 100 * found.ratio[:, k], lw=1.5, **look)
+                    lines[row.cell.method] = line
                 for axes, shares in zip(by_class, (found.accuracy[-1], tested), strict=True):
                     heights = [np.nan if shares[k] is None else 100 * shares[k] for k in order]
                     places = np.arange(1, len(order) + 1)
-                    axes.plot(places, heights, marker=MARKERS[i % len(MARKERS)], ms=4, lw=1)
+                    marker = MARKERS[i % len(MARKERS)]
+                    axes.plot(places, heights, marker=marker, ms=4, lw=1, **look)
             # All rows of a setting have the same training images.
             _label(panels, found, order)
             panels[0].set_ylabel(f"{setting}\nclassification ratio (%)")
-        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
     return Drawing(figure, {"caveat": plan.caveat, **numbers})
 
 

@@ -142,6 +142,21 @@ def test_the_progress_is_drawn_by_setting(rows):
     assert set(numbers) == {"caveat", "one"}, "a setting without a finished run is left out"
 
 
+def test_a_method_looks_the_same_in_all_settings(rows):
+    second = rows[1]
+    elsewhere = Row(
+        Cell("two", "ratio 0.1", default_config()), 2, second.summaries, second.workdirs
+    )
+    figure, _ = progress.draw([*rows[:2], elsewhere], MINI)
+    first, below = figure.axes[0], figure.axes[5]
+    (line,) = below.get_lines()[:1]
+    assert line.get_color() == first.get_lines()[1].get_color() != first.get_lines()[0].get_color()
+    shown = {text.get_text(): mark for text, mark in zip(
+        figure.legends[0].get_texts(), figure.legends[0].get_lines(), strict=True
+    )}  # fmt: skip
+    assert shown["ratio 0.1"].get_color() == line.get_color() and len(shown) == 2
+
+
 def test_a_run_without_these_evaluations_is_named(tmp_path):
     folder = write_run(tmp_path / "run", counts=COUNTS, evaluations={4: diagonal([1.0] * 10)})
     summary = read_json(folder / "summary.json")
