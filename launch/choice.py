@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import OPTIONAL
+from purenoise_jax.config.validation_images import VALIDATION_RULES, holds_out
 from purenoise_jax.inference.unmeasured import COMPARISON
 from purenoise_jax.runtime.errors import ConfigError, counted
 from purenoise_jax.runtime.files import read_json, write_json
@@ -15,7 +16,6 @@ from purenoise_jax.training.metrics import standard_error
 
 from .cells import Row, mean_and_error
 from .comparison import ON_VALIDATION, Measure, paired, values
-from .given_config import VALIDATION_RULES
 from .planning import Task, tasks_of
 from .summaries import TEST, split_of
 
@@ -26,11 +26,6 @@ METRICS = {
 # What the chosen method has to lead.
 REFERENCES = ("erm", "drs")
 FOLDS = 5
-
-
-def holds_out(config: ConfigDict) -> bool:
-    """True if a config holds validation images out of the training images."""
-    return any(config.data[name] for name in VALIDATION_RULES)
 
 
 def in_fold(config: ConfigDict, folds: int, fold: int) -> ConfigDict:
@@ -108,7 +103,7 @@ def refit_tasks(winner: Row, root: Path) -> tuple[list[Task], str]:
     config = winner.cell.config
     if config is None:
         raise ValueError("the chosen method has no config")
-    held_out = holds_out(config)
+    held_out = holds_out(config.data)
     config = in_fold(config, 0, 0)
     if not held_out:
         note = "trained on the training images; the data have validation images of their own"

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 
 from purenoise_jax.analysis import html_report
-from purenoise_jax.config import own_images, packaged
+from purenoise_jax.config import packaged
 from purenoise_jax.config.usual_phases import parse_methods
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import has_validation, holds_out
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.unmeasured import compared
 from purenoise_jax.runtime import compilation_cache
@@ -172,11 +173,12 @@ def make_tables(args: argparse.Namespace, fields: Sequence[str]) -> list[Table]:
 
 def _wants_folds(args: argparse.Namespace, fields: Sequence[str], table: Table) -> bool:
     """True if neither the data have validation images nor somebody has asked for some."""
-    if any(own_images.has_validation(config.data) for config in table.configs):
+    # All methods train on the same data.
+    if has_validation(table.configs[0].data):
         return False
     if fills_in_validation(*with_data(args.config, args.data, fields)):
         return True
-    return not any(choice.holds_out(config) for config in table.configs)
+    return not any(holds_out(config.data) for config in table.configs)
 
 
 def main(argv: Sequence[str]) -> int:

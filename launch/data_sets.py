@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config import packaged
 from purenoise_jax.config.parts import beside
+from purenoise_jax.config.validation_images import VALIDATION_RULES
 from purenoise_jax.data.sources.published_lists import PUBLISHED
 from purenoise_jax.data.sources.where import where
 from purenoise_jax.runtime.errors import ConfigError, unknown
@@ -63,7 +64,7 @@ SIZES = {name: (each.classes, each.images) for name, each in PUBLISHED.items()} 
 QUICK_SIZE = 32
 # Fields of a plan that are about CIFAR.
 OF_CIFAR = {"data.source", "data.path", "data.image_size", "data.profile"}
-HELD_OUT = {"data.val_fraction", "data.val_per_class", "data.folds", "data.fold"}
+HELD_OUT = {"data.fold", *(f"data.{rule}" for rule in VALIDATION_RULES)}
 
 
 def places(given: Iterable[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.config.flags import parse
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import VALIDATION_RULES
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import read_json
 from purenoise_jax.runtime.paths import expand
@@ -15,8 +16,6 @@ from purenoise_jax.runtime.paths import expand
 from .planning import Task
 
 OWN_IMAGES = "images"
-# Fields of `data`, each of which holds validation images out of the training images.
-VALIDATION_RULES = ("val_fraction", "val_per_class", "folds")
 # Fields that a program with several runs decides itself.
 DECIDED = {"seed": "--seeds", "init_from": "the plan", "init_epoch": "the plan"}
 

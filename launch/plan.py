@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config import packaged
 from purenoise_jax.config.fields import FIELDS
+from purenoise_jax.config.flags import leave_out_drops
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.parts import beside
-from purenoise_jax.methods.schedules import COSINE, STEP
+from purenoise_jax.methods.schedules import STEP
 from purenoise_jax.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -194,13 +195,10 @@ class Plan:
         wrong = [name for name in given if name in fields or name in DECIDED]
         if wrong:
             raise ConfigError(f"--set {wrong[0]}: the table itself decides this field")
-        if given.get("optimizer.schedule") == COSINE:
-            # It has no drops, as on the command line of a run.
-            gamma = FIELDS["optimizer.gamma"].default
-            fields = fields | {"optimizer.milestones": (), "optimizer.gamma": gamma}
         if self.quick:
             fields = SPARSE | fields | {"data.limit": max(QUICK_IMAGES // classes, 1)}
         config.update_from_flattened_dict(fields | dict(given))
+        leave_out_drops(config, given)
         return config
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from purenoise_jax.analysis.figure_style import save
 from purenoise_jax.config.fields import FIELDS
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import VALIDATION_RULES
 from purenoise_jax.runtime.console import SafeConsole, duration
 from purenoise_jax.runtime.errors import ConfigError, counted, unknown
 from purenoise_jax.runtime.exit_codes import Parser, run_command
@@ -219,17 +220,13 @@ def _reproduce(argv: Sequence[str]) -> int:
     seeds = usual if args.seeds is None else args.seeds
     if seeds < 1 or plan.epochs < 1:
         raise ConfigError("--seeds and --epochs must be at least 1")
-    every, val = (plan.field(name) for name in ("eval.every_epochs", "data.val_fraction"))
+    every = plan.field("eval.every_epochs")
     if args.select != LAST and (every == 0 or plan.mini or plan.quick):
         raise ConfigError(
             f"--select {args.select} chooses among evaluations along the run, of which "
             f"--tier mini, --quick and eval.every_epochs=0 have none; legal: {LAST}"
         )
-    if (
-        args.select == "val"
-        and not val
-        and not (plan.field("data.val_per_class") or plan.field("data.folds"))
-    ):
+    if args.select == "val" and not any(plan.field(f"data.{rule}") for rule in VALIDATION_RULES):
         raise ConfigError(
             "--select val needs validation images: --set data.val_fraction=0.1 or "
             "--set data.val_per_class=3"

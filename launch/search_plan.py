@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from purenoise_jax.config import own_images
 from purenoise_jax.config.fields import NONE
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import has_validation, holds_out
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.runtime.files import read_json, write_json
 
@@ -169,7 +169,7 @@ class SearchPlan:
         config.checkpoint.best = NONE
         folds = self._folds
         if folds is None:
-            chosen = choice.holds_out(config) and not fills_in_validation(self.config, self.fields)
+            chosen = holds_out(config.data) and not fills_in_validation(self.config, self.fields)
             folds = 0 if chosen or self._has_validation(config) else choice.FOLDS
         if not folds:
             return [config] * self._seeds
@@ -178,7 +178,7 @@ class SearchPlan:
     def _has_validation(self, config: ConfigDict) -> bool:
         """True if the data, which are those of all trials, have validation images of their own."""
         if self._own is None:
-            self._own = own_images.has_validation(config.data)
+            self._own = has_validation(config.data)
         return self._own
 
     def tasks(self, trial: int, epochs: int) -> list[list[Task]]:

@@ -31,6 +31,7 @@ from purenoise_jax.runtime.errors import ConfigError, PureNoiseError
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training import probabilities
 from purenoise_jax.training.experiment import Experiment
+from purenoise_jax.training.records import norm_line
 
 NAME = "report.html"
 TEMPLATE = "report.html.j2"
@@ -197,10 +198,7 @@ def _uri(figure: Figure, pixels: bool) -> str:
 
 def _section(run: Run, evaluation: Evaluation | None, several: bool) -> Section:
     config = run.config
-    norm = config.model.norm
-    if norm == "dar_bn":
-        # As the header of the run has it.
-        norm += f" ({config.model.noise_grad})".replace("auto", "affine_stop")
+    norm = norm_line(config.model.norm, config.model.noise_grad)
     methods = ", then ".join(row.text for row in run_tables.phase_rows(run))
     subtitle = (
         f"{config.model.name}, {norm}; {methods}; {config.num_epochs} epochs; seed {config.seed}"

@@ -12,7 +12,7 @@ DATA = (
     *("normalize_mean", "normalize_std", "steps_per_epoch"),
 )
 # Of values of data in a message, in characters.
-LONGEST_TOLD = 24
+LONGEST_SHOWN = 24
 
 
 def check_same(
@@ -34,7 +34,7 @@ def check_same(
     if not differing:
         return
     if if_data and {*differing} <= {*DATA}:
-        parts = "; ".join(_told(key, there.get(key), here[key]) for key in differing)
+        parts = "; ".join(_shown(key, there.get(key), here[key]) for key in differing)
         raise CheckpointError(
             f"{where} is of another run, of other data; {if_data}; differing: {parts}"
         )
@@ -44,10 +44,10 @@ def check_same(
     raise CheckpointError(f"{where} is of another run: {parts}")
 
 
-def _told(key: str, there: Any, here: Any) -> str:
+def _shown(key: str, there: Any, here: Any) -> str:
     """Names an entry, with its values if they are short; checksums say nothing to a reader."""
     texts = json.dumps(there), json.dumps(here)
-    short = max(map(len, texts)) <= LONGEST_TOLD
+    short = max(map(len, texts)) <= LONGEST_SHOWN
     return f"{key}: {texts[0]} there, {texts[1]} here" if short else key
 
 

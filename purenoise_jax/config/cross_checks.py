@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config.fields import NONE
 from purenoise_jax.config.resolve import AUTO
+from purenoise_jax.config.validation_images import VALIDATION_RULES
 from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.data.sources.resize import SQUASH
@@ -63,8 +64,7 @@ def check_fields_agree(config: ConfigDict) -> None:
         raise ConfigError(
             f"data.resize={data.resize} is used only with data.image_size above 0; legal: {SQUASH}"
         )
-    names = ("val_fraction", "val_per_class", "folds")
-    rules = [f"data.{name}={data[name]:g}" for name in names if data[name]]
+    rules = [f"data.{name}={data[name]:g}" for name in VALIDATION_RULES if data[name]]
     if len(rules) > 1:
         raise ConfigError(
             f"{rules[0]} and {rules[1]} are two rules for the validation images; legal: 0 for one "

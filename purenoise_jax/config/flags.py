@@ -137,14 +137,14 @@ def parse(argv: Sequence[str]) -> flags.FlagValues:
     if rest:
         raise ConfigError(f"{rest[0]!r} on the command line is not a flag; see --help")
     if isinstance(values.config, ConfigDict):
-        _leave_out_drops(values.config, _given_fields(others))
+        leave_out_drops(values.config, _given_fields(others))
     return values
 
 
-def _leave_out_drops(config: ConfigDict, given: Collection[str]) -> None:
-    """Leaves out the drops of a config whose schedule the command line makes a cosine.
+def leave_out_drops(config: ConfigDict, given: Collection[str]) -> None:
+    """Leaves out the drops of a config whose schedule a command line makes a cosine.
 
-    Drops that the command line itself gives stay, and are refused, because they contradict it.
+    Drops that the command line gives itself stay, and are refused, because they contradict it.
 
     Args:
         config: changed in place.

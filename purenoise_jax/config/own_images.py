@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from PIL import Image
 
 from purenoise_jax.data.sources.decode import FORMATS
@@ -19,7 +18,6 @@ from purenoise_jax.data.sources.file_splits import FileSplits
 from purenoise_jax.data.sources.folder import folder_files
 from purenoise_jax.data.sources.lists import NO_LISTS, Lists, list_files
 from purenoise_jax.data.sources.npz import npz_shapes
-from purenoise_jax.data.sources.tfds_prepared import open_prepared
 from purenoise_jax.runtime.errors import ConfigError, DataError
 from purenoise_jax.runtime.files import open_plain
 from purenoise_jax.runtime.paths import expand
@@ -188,28 +186,6 @@ def fit(own: OwnImages, image_size: int = 0) -> Settings:
         crop_padding=max(side // 8, 1),
         cutout_size=max(side // 2, 2),
     )
-
-
-def has_validation(data: ConfigDict) -> bool:
-    """Tells whether data have validation images of their own.
-
-    Args:
-        data: the fields of `data`. Data that cannot be listed have none; a run refuses them.
-    """
-    try:
-        if data.source == "npz":
-            return "val_images" in npz_shapes(data.path)
-        if data.source == "folder":
-            files = folder_files(data.path, data.train_split, data.test_split)
-            return bool(files.splits.keys() - {files.train, files.test})
-        if data.source == "tfds":
-            found = open_prepared(data.name, data.path, data.train_split, data.test_split)
-            return len(found.splits) > 2
-    except (ConfigError, DataError):
-        return False
-    if data.source == "tiered_imagenet":
-        return True
-    return data.source == "list" and bool(data.val_list)
 
 
 def _first_above(table: Sequence[tuple[int, Any]], count: int, otherwise: Any) -> Any:

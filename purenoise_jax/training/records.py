@@ -68,9 +68,7 @@ def header_lines(
     """
     device = jax.devices()[0]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    model = f"{options.model}, {options.norm}"
-    if options.noise_grad != "auto" or options.norm == "dar_bn":
-        model += f" ({options.noise_grad})".replace("auto", "affine_stop")
+    model = f"{options.model}, {norm_line(options.norm, options.noise_grad)}"
     steps = experiment.steps_per_epoch
     starts = [(phase.start, _shown(phase)) for phase in experiment.phases]
     counts = experiment.training.stats.class_counts.tolist()
@@ -111,6 +109,13 @@ def header_lines(
         "rate": rate_line(experiment.rates),
         **({"time": cost} if cost else {}),
     }
+
+
+def norm_line(norm: str, noise_grad: str) -> str:
+    """The norm with what noise may change by its gradients, as `model.norm` and `noise_grad`."""
+    if noise_grad == "auto" and norm != "dar_bn":
+        return norm
+    return f"{norm} ({noise_grad})".replace("auto", "affine_stop")
 
 
 def _shown(phase: Phase) -> tuple[str, ...]:

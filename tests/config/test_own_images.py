@@ -6,8 +6,9 @@ from PIL import Image
 
 from configs import images
 from purenoise_jax.config.fields import default_config
-from purenoise_jax.config.own_images import BATCHES, OwnImages, find_images, fit, has_validation
+from purenoise_jax.config.own_images import BATCHES, OwnImages, find_images, fit
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import has_validation
 from purenoise_jax.methods import METHODS
 from purenoise_jax.models import MODELS
 from purenoise_jax.runtime.errors import ConfigError, DataError

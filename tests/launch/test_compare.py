@@ -20,6 +20,7 @@ from launch.summaries import accuracy, rarest
 from purenoise_jax import calibrate
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
+from purenoise_jax.config.validation_images import holds_out
 from purenoise_jax.inference.exports.write import export
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.unmeasured import compared, unmeasured
@@ -291,7 +292,7 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     tested = dataclasses.replace(tested, cell=table.cells[0])
     tasks, note = choice.refit_tasks(tested, tmp_path)
     assert len(tasks) == 2 and note == "trained on the training and validation images"
-    assert not any(choice.holds_out(task.config) for task in tasks)
+    assert not any(holds_out(task.config.data) for task in tasks)
     for task in tasks:
         validate(task.config)
     assert all(task.config.eval.test == "always" for task in tasks)
@@ -300,7 +301,7 @@ def test_the_chosen_method_is_trained_on_all_images(tmp_path):
     tasks, _ = choice.refit_tasks(dataclasses.replace(tested, summaries=summaries), tmp_path)
     for task in tasks:
         validate(task.config)
-        assert not choice.holds_out(task.config) and task.config.eval.test == "optional"
+        assert not holds_out(task.config.data) and task.config.eval.test == "optional"
     # Validation images of the data themselves stay what they are.
     (own, *_) = tables_of("--config=digits_lt:epochs=4", "--methods=drs")
     own = dataclasses.replace(tested, cell=own.cells[0], summaries=summaries)
