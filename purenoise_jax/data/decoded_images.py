@@ -76,13 +76,16 @@ class DecodedImages(HostImages):
         """See `HostImages.histograms`; measured once, and kept beside the manifest.
 
         Raises:
-            DataError: images cannot be read; the message names the first few.
+            DataError: images cannot be read; the message names the first few. If damaged images
+                are left out: none can be read.
         """
         counts, faults, depth = self._look()
         if depth:
             raise DataError(f"{self._manifest.store.root}: {depth}")
         if faults and not self._skips_bad:
             raise all_faults(self._manifest.store.root, [*faults.values()])
+        if faults and len(faults) == len(self):
+            raise DataError(f"{self._manifest.store.root}: none of {len(self)} images can be read")
         return counts
 
     def faults(self) -> tuple[dict[int, str], str]:

@@ -155,6 +155,14 @@ def test_images_that_cannot_be_decoded_are_reported_together(tree):
     assert np.isfinite(good).all()
 
 
+def test_images_are_refused_in_one_line_if_none_can_be_decoded(tree):
+    for file in (tree / "train").rglob("*.*"):
+        file.write_bytes(b"?" * file.stat().st_size)
+    images = load(tree, skips_bad=True).train_images
+    with pytest.raises(DataError, match=f"^{tree}: none of 7 images can be read$"):
+        channel_moments(images)
+
+
 def test_the_first_image_may_be_damaged_if_damaged_images_are_skipped(tree):
     for file in tree.rglob("*.*"):
         Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(file)

@@ -61,18 +61,23 @@ def test_two_processes_compute_what_one_does_with_two_devices(tmp_path):
 
 
 def test_every_process_reads_the_rows_of_its_own_devices(tmp_path):
-    """All files are damaged and left out, so the lists of these show what each process has read."""
+    """All files are damaged and left out, so the lists of these show what each process has read.
+
+    A disk damages them: their sizes and times stay, so the start does not see it.
+    """
     arrays = np.load(write_npz(tmp_path / "tiny.npz"))
     for split in ("train", "test"):
         for i, image in enumerate(arrays[f"{split}_images"]):
             name = f"tree/{split}/class{arrays[f'{split}_labels'][i]}/{i:03d}.png"
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(tmp_path / name)
+            os.utime(tmp_path / name, (1_700_000_000, 1_700_000_000))
     options = {"data.source": "folder", "data.feed": "decoded", "data.image_size": 8}
     build(tiny_config(tmp_path / "tree", **options))
     files = sorted((tmp_path / "tree/train").rglob("*.png"))
     for file in files:
         file.write_bytes(b"?" * file.stat().st_size)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
     more = ("--config.data.source=folder", "--config.data.feed=decoded", "--config.num_epochs=1",
             "--config.data.on_bad=skip", "--config.data.image_size=8",
             "--config.phases.initial.methods=('erm',)", "--config.optimizer.milestones=()")  # fmt: skip

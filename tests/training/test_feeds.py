@@ -221,7 +221,7 @@ def test_a_run_does_not_continue_with_changed_files_and_a_new_one_has_them(
     content = file.read_bytes()
 
     def refused():
-        with pytest.raises(CheckpointError, match=r"another run: .*dataset_content") as end:
+        with pytest.raises(CheckpointError, match=r"of other data; .*dataset_content") as end:
             train(config(feed, num_epochs=2), tmp_path / "run")
         assert "\n" not in str(end.value)
         resident, here = (build(config(kind)) for kind in ("resident", feed))
