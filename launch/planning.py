@@ -85,7 +85,8 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     """Lists the runs behind one number, in the order in which they must be done.
 
     A run with a deferred phase starts from the plain run of the same data, network and optimiser,
-    which is trained only once, with DAR-BN, because without noise all norms compute the same.
+    which is trained only once, with DAR-BN, because without noise all norms compute the same. A run
+    whose methods only evaluate takes over that run as a whole.
 
     Args:
         config: config of a cell.
@@ -96,9 +97,16 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
     config.seed = seed
     starts = sorted(phase.start_epoch for phase in config.phases.values())
     if len(starts) == 1:
-        # Logits that are adjusted in evaluation make other numbers of the same training.
-        as_usual = config.method.erm == default_config().method.erm
-        config = _plain(config) if _is_plain(config) and as_usual else config
+        trained = _without_evaluation(config)
+        # Of a run that ends early there may be no checkpoint of the last epoch.
+        if _is_plain(trained) and (trained == config or not config.eval.patience):
+            earlier = _plain(trained)
+            earlier.init_epoch = default_config().init_epoch
+            plain = Task(earlier, _workdir(earlier, root))
+            if trained == config:
+                return [plain]
+            config.init_from, config.init_epoch = str(plain.workdir), config.num_epochs
+            return [plain, Task(config, _workdir(config, root), config.num_epochs)]
         # Of no effect, but it would make the same run of two cells look different.
         config.init_epoch = default_config().init_epoch
         return [Task(config, _workdir(config, root))]
@@ -144,6 +152,18 @@ def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
     for name in set(config.method) - named:
         config.method[name] = default.method[name]
     return config
+
+
+def _without_evaluation(config: ConfigDict) -> ConfigDict:
+    """The training of a run: without methods, and arguments of plain training, that evaluate."""
+    trained, default = config.copy_and_resolve_references(), default_config()
+    for phase in trained.phases.values():
+        kept = tuple(m for m in phase.methods if not as_method(METHODS[m]).only_evaluates)
+        phase.methods = kept or ("erm",)
+    for name in set(trained.method):
+        if as_method(METHODS[name]).only_evaluates:
+            trained.method[name] = default.method[name]
+    return trained
 
 
 def _before(config: ConfigDict, start: int) -> ConfigDict:

@@ -16,7 +16,7 @@ from purenoise_jax.data.sources.lists import NO_LISTS
 from purenoise_jax.data.sources.registry import LIST_SOURCES
 from purenoise_jax.data.sources.resize import SQUASH
 from purenoise_jax.data.view import CROPS, RANDOM_CROP
-from purenoise_jax.methods import check_arguments
+from purenoise_jax.methods import METHODS, as_method, check_arguments
 from purenoise_jax.methods.schedules import COSINE, STEP
 from purenoise_jax.runtime.constraints import refuse_idle_statistics
 from purenoise_jax.runtime.errors import ConfigError
@@ -32,10 +32,7 @@ def check_fields_agree(config: ConfigDict) -> None:
         ConfigError: one line that names both fields.
     """
     if config.init_from and config.init_epoch >= config.num_epochs:
-        raise ConfigError(
-            f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, "
-            "otherwise nothing is left to train; init_epoch=0 takes over the network alone"
-        )
+        _check_only_evaluates(config)
     if config.init_from and not config.init_epoch and config.model.pretrained:
         raise ConfigError(
             f"init_from={config.init_from} with init_epoch=0 and model.pretrained="
@@ -127,6 +124,19 @@ def _check_classes(data: ConfigDict) -> None:
                 f"data.{name}={value} and data.indices={data.indices} both choose the training "
                 "images; legal: (), or no data.indices"
             )
+
+
+def _check_only_evaluates(config: ConfigDict) -> None:
+    """Refuses a run that begins at its end, or after it, with methods that would have to train."""
+    names = sorted({name for phase in config.phases.values() for name in phase.methods})
+    training = [name for name in names if not as_method(METHODS[name]).only_evaluates]
+    if config.init_epoch == config.num_epochs and not training:
+        return
+    why = f", and {training[0]} trains" if training else ""
+    raise ConfigError(
+        f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, otherwise "
+        f"nothing is left to train{why}; init_epoch=0 takes over the network alone"
+    )
 
 
 def _check_crops(data: ConfigDict) -> None:

@@ -54,7 +54,7 @@ from purenoise_jax.runtime.errors import ConfigError, unknown
 LINEAR, SCALED = {"head": "linear"}, {"head": "scaled"}
 
 METHODS: dict[str, Apply | Method] = {
-    "erm": erm,
+    "erm": Method(erm, only_evaluates=True),
     "rs": class_balanced_sampling,
     # The published name of "rs" in a later phase (deferred).
     "drs": Method(class_balanced_sampling, phase=DEFERRED, listed_as="rs"),
@@ -70,7 +70,9 @@ METHODS: dict[str, Apply | Method] = {
     "ema": Method(ema, phase=UsualPhase(all_stages=True)),
     "crt": Method(classifier_retraining, phase=SECOND_STAGE),
     "lws": Method(weight_scaling.weight_scaling, phase=weight_scaling.PHASE, model=SCALED),
-    "tau_norm": Method(tau_normalization, phase=UsualPhase(all_stages=True), model=LINEAR),
+    "tau_norm": Method(
+        tau_normalization, phase=UsualPhase(all_stages=True), model=LINEAR, only_evaluates=True
+    ),
     "ncm": Method(
         nearest_class_mean.nearest_class_mean, phase=nearest_class_mean.PHASE, model=LINEAR
     ),

@@ -53,6 +53,8 @@ class Method(NamedTuple):
         replaces: the methods that usually end where this one begins: "tla" follows "vs".
         source: the publications that `--help` names, joined by ";", where the file has several
             methods; "" = those that its docstring names as its source.
+        only_evaluates: training is that of a run without the method, which changes evaluation
+            alone; so such a run's last checkpoint is all that it needs.
     """
 
     apply: Apply
@@ -62,6 +64,7 @@ class Method(NamedTuple):
     listed_as: str = ""
     replaces: tuple[str, ...] = ()
     source: str = ""
+    only_evaluates: bool = False
 
 
 def as_method(entry: Apply | Method) -> Method:

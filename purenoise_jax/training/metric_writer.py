@@ -59,20 +59,26 @@ class MetricsWriter:
     def complete(self, step: int, numbers: Mapping[str, Any]) -> None:
         """Adds numbers to a record that was written before, those that are missing there or differ.
 
+        Without a record of that step, the numbers become one.
+
         Args:
-            step: completed steps of the record; without one, nothing is written.
+            step: completed steps of the record.
             numbers: JSON values by name, such as those of a split that had not been evaluated.
         """
         try:
             records, _ = _read(self.path)
-            for record in records:
+            there = [record for record in records if record["step"] == step]
+            for record in there:
                 new = {n: v for n, v in numbers.items() if n not in record or record[n] != v}
-                if record["step"] == step and new:
+                if new:
                     record.update(new)
                     write_atomically(self.path, "".join(map(_line, records)))
                     self._events.write(step, new)
         except OSError as error:
             self._warn_once(error)
+            return
+        if not there:
+            self.write(step, numbers)
 
     def finish(self) -> None:
         """Marks the run as finished."""

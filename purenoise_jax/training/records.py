@@ -384,6 +384,19 @@ def epoch_record(
     }
 
 
+def final_record(
+    phase: Phase, done: int, evaluated: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Record for metrics.jsonl of the last epoch where it was not trained, but evaluated.
+
+    Args:
+        phase: whose methods evaluate.
+        done: completed epochs.
+        evaluated: numbers from `evaluate_all`.
+    """
+    return {"epoch": done, "train/methods": list(phase.methods), **by_split(evaluated)}
+
+
 def by_split(evaluated: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The numbers of `evaluate_all` as records have them, by SPLIT/NAME."""
     return {f"{split}/{k}": v for split, numbers in evaluated.items() for k, v in numbers.items()}

@@ -328,10 +328,15 @@ class TrainingRun:
         self._display.stop_progress()
         done = self.step // self._steps_per_epoch
         if not self._evaluated:
-            self._evaluate(self.experiment.phase_of(done - 1), ["test", "val", TRAINING_SET])
+            phase = self.experiment.phase_of(done - 1)
+            self._evaluate(phase, ["test", "val", TRAINING_SET])
             if self._log is not None:
-                # A run that had ended may be started again with another split to evaluate.
-                self._log.complete(self.step, records.by_split(self._evaluated))
+                # A run that had ended may be started again with another split to evaluate. One that
+                # trains nothing has no record yet.
+                self._log.complete(self.step, records.final_record(phase, done, self._evaluated))
+            if self.step not in self._checkpoints.steps():
+                self.save()
+                self._checkpoints.wait()
         selected = self._selected()
         counts = self.experiment.training.stats.class_counts
         intervals = records.intervals_of(self._results, counts)

@@ -83,6 +83,12 @@ class RunSetup:
         return 0 if self.start.state is None else int(self.start.state.step)
 
     @property
+    def only_evaluates(self) -> bool:
+        """True if the run takes over all epochs of another one, and trains none."""
+        origin = self.start.init_from
+        return origin is not None and origin["epoch"] == self.options.num_epochs
+
+    @property
     def environment(self) -> dict[str, Any]:
         """Versions and settings on which the last bit of a result depends."""
         found = {
@@ -110,7 +116,12 @@ class RunSetup:
                 "written metrics"
             )
         lines += self.kept
-        if self.step:
+        if self.only_evaluates and self.start.init_from is not None:
+            lines.append(
+                f"trains nothing, and evaluates the network of {self.start.init_from['workdir']} "
+                f"after epoch {self.options.num_epochs}"
+            )
+        elif self.step:
             epoch = self.step / self.experiment.steps_per_epoch
             lines.append(f"continues at step {self.step:,}, after epoch {epoch:g}")
         if self.without_metrics:
@@ -246,6 +257,8 @@ def set_up(
         if first:
             aside = resume.to_set_aside(checkpoints, fresh)
             count = checkpoints.still_to_come(step, total_steps, without=aside)
+            if setup.only_evaluates and step not in checkpoints.steps():
+                count = 1
             # Before anything is moved: a run that is refused can continue later.
             disk_space.check_space(workdir, experiment.state_bytes(), count)
             resume.set_aside(checkpoints, workdir, fresh)

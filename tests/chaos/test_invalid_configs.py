@@ -131,8 +131,12 @@ def test_the_nearest_field_is_suggested_for_a_misspelt_one_of_a_config_file():
 
 CONTRADICTIONS = {
     "nothing left to train": (
-        {"init_from": "runs/erm", "init_epoch": 200},
-        "init_epoch=200 must be below num_epochs=200",
+        {"init_from": "runs/erm", "init_epoch": 200, "phases.initial.methods": ("ldam", "tau_norm")},
+        "init_epoch=200 must be below num_epochs=200, .* nothing is left to train, and ldam trains",
+    ),
+    "start after the end": (
+        {"init_from": "runs/erm", "init_epoch": 201},
+        "init_epoch=201 must be below num_epochs=200, otherwise nothing is left to train; init",
     ),
     "explicit without numbers": (
         {"data.normalize": "explicit"},

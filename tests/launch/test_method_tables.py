@@ -8,7 +8,7 @@ import pytest
 from configs import cifar10_lt, cifar100_lt
 from launch.cells import Row, collect, columns, entries, write
 from launch.plan import MINI_EPOCHS, MINI_MODEL, Cell, Plan, Table
-from launch.planning import tasks_of
+from launch.planning import tasks_of, training_pflop
 from launch.tables import make_table
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
@@ -158,13 +158,25 @@ def test_every_method_has_a_row_but_the_two_that_the_page_names():
     assert {*METHODS} - methods - {"drs"} == {"append", "logit_adjustment"}
 
 
-def test_a_run_with_adjusted_logits_is_a_run_of_its_own_but_its_first_stage_is_not():
+@pytest.mark.parametrize("method", ["erm", "tau_norm"])
+def test_a_run_whose_methods_only_evaluate_takes_over_the_plain_run_as_a_whole(method):
     (plain,) = workdirs("erm")
     adjusted = {"augment": "flip_crop", "method__erm__tau": 1.0}
-    (own,) = tasks_of(MINI.config("CIFAR-10-LT", "erm", **adjusted), 0, ROOT)
-    assert own.workdir != plain and own.config.method.erm.tau == 1
+    first, own = tasks_of(MINI.config("CIFAR-10-LT", method, **adjusted), 0, ROOT)
+    assert first.workdir == plain != own.workdir
+    assert own.first_epoch == own.config.init_epoch == own.config.num_epochs == MINI_EPOCHS
+    assert own.starts_from == (plain,) and training_pflop(own) == 0 < training_pflop(first)
+    validate(own.config)
     first, _ = tasks_of(MINI.config("CIFAR-10-LT", "drs", **adjusted), 0, ROOT)
     assert first.workdir == plain
+
+
+def test_a_run_that_may_end_early_trains_itself_whatever_its_methods_do():
+    """The plain run may have no checkpoint of the last epoch."""
+    config = MINI.config("CIFAR-10-LT", "tau_norm", augment="flip_crop")
+    config.eval.patience = 3
+    (task,) = tasks_of(config, 0, ROOT)
+    assert not task.starts_from and training_pflop(task) > 0
 
 
 def test_a_table_has_any_number_of_published_columns():
