@@ -15,7 +15,7 @@ from purenoise_jax.config.parts import beside
 
 # By ratio, method -> its arguments; those for 100 hold where a ratio does not change them. Sources:
 # Zhong et al. 2021 (MiSLAS), Wang et al. 2023 (ADRW, TLA, VS), Du et al. 2023 (GLMC), Tang et al.
-# 2020 (TDE), Ye et al. 2021 (MFW), Li et al. 2025 (Focal-SAM).
+# 2020 (TDE), Ye et al. 2021 (MFW), Li et al. 2025 (Focal-SAM), Zhang et al. 2021 (SEQL).
 ARGUMENTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
     100: {
         "mislas": {
@@ -36,6 +36,7 @@ ARGUMENTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
         "mislas": {"head_smoothing": 0.3, "tail_smoothing": 0.0, "lr_factor": 0.1},
         "label_aware_smoothing": {"head": 0.3, "tail": 0.0},
         "glmc": {"contrast_weight": 6.0},
+        "seql": {"threshold": 0.006},
     },
     10: {
         "mislas": {"head_smoothing": 0.2, "tail_smoothing": 0.0, "lr_factor": 0.1},

@@ -215,9 +215,9 @@ LINES: tuple[Line, ...] = (
     Line("GLMC", "glmc"),
 )  # fmt: skip
 # Cells whose data have no class that a method is about, so that it is refused: the smallest has
-# more than the 100 images of ImbSAM's tail, or a share above SEQL's threshold of 0.005.
+# more than the 100 images of ImbSAM's tail.
 # READING: they are left out, because a border that fits the data would be ours.
-REFUSED = {(C10, 50): ("seql",), (C10, 10): ("seql", "imbsam")}
+REFUSED = {(C10, 10): ("imbsam",)}
 
 
 def methods_cifar10(plan: Plan) -> Table:

@@ -41,6 +41,22 @@ def reset(state: Any, initial: Any, names: Collection[str]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(state), leaves)
 
 
+def reset_memories(state: Any, names: Collection[str]) -> set[str]:
+    """Returns the names of memories that hold a classifier, if `reset` resets it: they begin anew.
+
+    Args:
+        state: `TrainState`.
+        names: of `RESETS`.
+    """
+    if "head" not in names:
+        return set()
+    return {
+        memory
+        for memory, tree in state.extra.items()
+        if any("head" in name.split("/") for name in by_name(tree))
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class InitTransform:
     """Makes the first state of a run from a checkpoint of another run that lacks a part of it.

@@ -29,6 +29,7 @@ def ema(
     READING: after t averaged steps the average keeps a share of min(decay, (1 + t) / (10 + t)), the
     customary warm-up. The first step replaces the average, so it contains no initial weights. With
     a decay of 0, evaluation uses the weights of the last step.
+    READING: a phase that resets the classifier begins a new average.
     """
     del stats
 

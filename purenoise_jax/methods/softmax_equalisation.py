@@ -43,8 +43,11 @@ def softmax_equalisation(
         float, Real(0, 1), "probability to leave a rare class out; 0 is cross-entropy"
     ] = 0.9,
     threshold: Annotated[
-        float, Real(0, 1), "lambda of the paper: classes with a smaller share of images are rare"
-    ] = 0.005,
+        float,
+        Real(0, 1),
+        "lambda of the paper: classes with a smaller share of images are rare; 0 = half of an even "
+        "share, 1 / (2 K)",
+    ] = 0.0,
 ) -> Recipe:
     """Leaves rare classes that are not the label out of the softmax's denominator, at random.
 
@@ -53,6 +56,8 @@ def softmax_equalisation(
 
     READING: the frequency of a class is its share of the training images, as in the code of Zhang
     et al.
+    READING: rare are, by default, classes with less than half of an even share: below 0.05 of 10
+    classes and below 0.005 of 100, as in the configs of Zhang et al. for CIFAR at a ratio of 100.
     READING: `loss` of the recipe, for callers without a key, has the mean of beta instead.
 
     Raises:
@@ -60,9 +65,10 @@ def softmax_equalisation(
     """
     counts = np.asarray(stats.class_counts, np.float64)
     shares = counts / counts.sum()
+    threshold = threshold or 0.5 / len(counts)
     if not (shares < threshold).any():
         raise ConfigError(
-            f"method.seql.threshold={threshold}: no class has a smaller share of the training "
+            f"method.seql.threshold={threshold:.4g}: no class has a smaller share of the training "
             f"images, so nothing would be different; legal: above {shares.min():.4g}, the share of "
             "the rarest"
         )

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from purenoise_jax.checkpoint.init_transforms import ImportedWeights, begin_memories, reset
+from purenoise_jax.checkpoint.init_transforms import (
+    ImportedWeights,
+    begin_memories,
+    reset,
+    reset_memories,
+)
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.dataset import Dataset
 from purenoise_jax.data.feed import ResidentFeed, StreamingFeed, row_shapes
@@ -128,7 +133,8 @@ class Experiment:
         if phase.reset:
             state = reset(state, self.init(), phase.reset)
         before = self.phase_of(phase.start - 1).recipe.memory if phase.start else {}
-        begun = {n: m.init for n, m in phase.recipe.memory.items() if n not in before}
+        kept = {*before} - reset_memories(state, phase.reset)
+        begun = {n: m.init for n, m in phase.recipe.memory.items() if n not in kept}
         return begin_memories(state, begun) if phase.start else state
 
     def target(self) -> TrainState:

@@ -100,3 +100,11 @@ def test_a_memory_begins_anew_in_the_phase_that_begins_to_use_it(tmp_path):
     both = dataclasses.replace(experiment, phases=(phase, later))
     kept = both.enter(later, trained)
     jax.tree.map(np.testing.assert_array_equal, kept.extra["ema"]["params"], state.params)
+    # An average that holds the classifier begins anew where that is reset, but not for a momentum.
+    for reset, anew in ((("head",), True), (("opt_state",), False)):
+        again = dataclasses.replace(later, reset=reset)
+        state = trained.replace(extra=jax.tree.map(lambda x: x + 5, trained.extra))
+        found = dataclasses.replace(experiment, phases=(phase, again)).enter(again, state)
+        wanted = (0, found.params) if anew else (5, state.extra["ema"]["params"])
+        assert int(found.extra["ema"]["steps"]) == wanted[0]
+        jax.tree.map(np.testing.assert_array_equal, found.extra["ema"]["params"], wanted[1])

@@ -62,12 +62,33 @@ def test_without_gamma_it_is_cross_entropy():
     np.testing.assert_allclose(outcome(recipe, rng.root(0)).losses, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1 / 11])
+@pytest.mark.parametrize("threshold", [0.01, 1 / 11])
 def test_without_rare_classes_it_is_refused(threshold):
     # The rarest class has 5 of 55 images.
-    message = rf"method\.seql\.threshold={threshold}: no class .* legal: above 0\.09091, the share"
+    message = rf"seql\.threshold={threshold:.4g}: no class .* legal: above 0\.09091, the share"
     with pytest.raises(ConfigError, match=message):
         recipe_of(threshold=threshold)
+
+
+def test_usually_a_class_is_rare_if_it_has_less_than_half_of_an_even_share():
+    level = np.full(3, 0.5, np.float32)
+
+    def recipe(counts, **given):
+        stats = DataStats(np.array(counts), (8, 8, 3), *[level] * 6)
+        return build_recipe(["seql"], stats, {"seql": {"gamma": 1.0, **given}})
+
+    # Of four classes those with less than an eighth; one with just an eighth is not rare.
+    usual, same = (recipe([60, 26, 10, 4], **given) for given in ({}, {"threshold": 0.125}))
+    border = recipe([60, 24, 12.5, 3.5])
+    logits, target = (
+        jnp.asarray(np.random.default_rng(1).normal(0, 2, (5, 4))),
+        jnp.eye(4)[np.zeros(5, int)],
+    )
+    for one, rare in ((usual, [0, 0, 1, 1]), (same, [0, 0, 1, 1]), (border, [0, 0, 0, 1])):
+        wanted = by_hand(logits, target, np.array(rare)[None])
+        np.testing.assert_allclose(one.loss(logits, target), wanted, rtol=1e-5)
+    with pytest.raises(ConfigError, match=r"threshold=0\.125: no class"):
+        recipe([25, 25, 25, 25])
 
 
 def test_rows_of_other_classes_do_not_move_a_rare_class_that_is_left_out():
