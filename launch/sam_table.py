@@ -4,14 +4,16 @@ Every form is combined with plain training, LDAM-DRW and VS; ResNet-32, flip and
 Published are SAM with DRW and with LDAM-DRW (Rangwani et al. 2022), whose lengths of the ascent
 step are tuned for each loss. They, and not our default, are used for SAM, ImbSAM and the losses
 that SAM-A was not published with; plain SAM-A has the 0.05 of its authors. In all published code
-both passes move the running statistics, so they do here. Focal-SAM has its own length, exponent,
-weight of the sharpness and weight decay, batches of 64 and a cosine.
+both passes move the running statistics, so they do here. Focal-SAM is that of its authors' script:
+with logit adjustment, its own length, exponent, weight of the sharpness and weight decay, batches
+of 64, and a cosine from the first step on.
 
 READING: the length for VS is that which Wang et al. 2023 have with a stronger recipe. Rangwani et
-al. are taken to have the schedule of Cao et al. Focal-SAM is that of plain training, at a rate of
-0.1 after 5 epochs of warm-up.
-READING: the length of ImbSAM is that of SAM. The network of its authors' three numbers is not
-known here, so they stand in rows of their own.
+al. are taken to have the schedule of Cao et al.
+READING: the length of ImbSAM is that of SAM. The three numbers of its authors are shown beside the
+recipe of their script: ResNet-34, the first images of every class, batches of 64 at a rate of 0.01
+and a cosine from the first step on, a tail of classes with fewer than 20 images. It keeps the best
+epoch on the test set.
 """
 
 from typing import Any
@@ -28,7 +30,19 @@ LOSSES: tuple[tuple[str, str, tuple[float, float], tuple[str, str]], ...] = (
 READINGS = ("weighted_ascent", "one_minus_share", "inverse_share")
 # Weight decay of Focal-SAM; the config files have its arguments.
 FOCAL_DECAY = {"CIFAR-10-LT": 2e-4, "CIFAR-100-LT": 1e-3}
-IMBSAM = {"SGD": "47.6", "SAM": "48.9", "ImbSAM": "51.1"}
+# The number of each method in the repository of ImbSAM, and its arguments there.
+IMBSAM: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "ERM": ("erm", "47.6", {}),
+    "SAM": ("sam", "48.9", {"rho": 0.05, "statistics": "both"}),
+    "ImbSAM": ("imbsam", "51.1", {"rho": 0.05, "statistics": "both", "eta": 19}),
+}
+# Batches and schedule of the scripts of both later sources.
+COSINE: dict[str, Any] = {
+    "batch_size": 64,
+    "optimizer__schedule": "cosine",
+    "optimizer__milestones": (),
+    "optimizer__warmup_epochs": 0,
+}
 
 
 def sam_table(plan: Plan) -> Table:
@@ -38,11 +52,9 @@ def sam_table(plan: Plan) -> Table:
         for loss, methods, lengths, numbers in LOSSES:
             cells += _of_loss(plan, dataset, loss, methods, lengths[column], numbers[column])
         cells.append(_focal_sam(plan, dataset))
-    setting = "CIFAR-100-LT, ratio 100, network not known (ImbSAM)"
-    needs = "the name of their network"
-    cells += [Cell(setting, name, None, (number,), needs) for name, number in IMBSAM.items()]
+    cells += _of_imbsam(plan)
     return Table(
-        "sharpness-aware minimisation, ResNet-32, ratio 100",
+        "sharpness-aware minimisation, ratio 100, ResNet-32 where no other network is named",
         "Rangwani et al. 2022, authors' code; Zhou et al. 2023, authors' code",
         tuple(cells),
         groups=True,
@@ -79,13 +91,29 @@ def _of_loss(
 def _focal_sam(plan: Plan, dataset: str) -> Cell:
     config = plan.config(
         dataset,
-        "focal_sam",
+        "balanced_softmax+focal_sam",
         model="resnet32",
         augment="flip_crop",
-        batch_size=64,
-        optimizer__schedule="cosine",
-        optimizer__milestones=(),
         optimizer__weight_decay=FOCAL_DECAY[dataset],
         method__focal_sam__statistics="both",
+        **COSINE,
     )
-    return Cell(_setting(dataset), "ERM, Focal-SAM", config)
+    return Cell(_setting(dataset), "balanced softmax, Focal-SAM", config)
+
+
+def _of_imbsam(plan: Plan) -> list[Cell]:
+    dataset, cells = "CIFAR-100-LT", list[Cell]()
+    for name, (method, number, arguments) in IMBSAM.items():
+        config = plan.config(
+            dataset,
+            method,
+            model="resnet34_cifar",
+            augment="flip_crop",
+            data__rule="first",
+            optimizer__learning_rate=0.01,
+            optimizer__weight_decay=1e-3,
+            **COSINE,
+            **{f"method__{method}__{field}": value for field, value in arguments.items()},
+        )
+        cells.append(Cell(f"{_setting(dataset)}, ResNet-34 (Zhou et al.)", name, config, (number,)))
+    return cells

@@ -71,9 +71,7 @@ def two_heads(
     natural = natural_rows(batch)
     consistency = distance(one["prediction"], two["projection"], natural)
     consistency += distance(two["prediction"], one["projection"], natural)
-    return add_batch_loss(
-        recipe, Outcome(mean, logits, weights, one), contrast_weight * consistency
-    )
+    return add_batch_loss(Outcome(mean, logits, weights, one), contrast_weight * consistency)
 
 
 def glmc(
@@ -99,9 +97,9 @@ def glmc(
     prediction and the other's projection, which is a constant (SimSiam). The network needs
     `model.projector=glmc`.
 
-    READING: the partners are a permutation of the batch, in place of a second batch, which with the
-    authors' settings for a ratio of 100 is drawn in the same way. They draw it with probabilities
-    n ** -0.2 for a ratio of 10.
+    READING: the partners are a permutation of the batch, in place of a second batch. The authors
+    draw that with replacement, with the same probability for every image for a ratio of 100; for a
+    ratio of 10, and for CIFAR-100 at 50, in proportion to n ** -0.2 of its class.
     READING: natural rows are mixed with natural rows, and pure noise with pure noise; noise has no
     part in the consistency, and the same image in both views.
     READING: the default of `contrast_weight` is that for CIFAR-10 at a ratio of 100; for CIFAR-100

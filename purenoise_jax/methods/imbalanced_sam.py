@@ -2,7 +2,7 @@
 
 Source: Zhou et al. 2023 ("ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced
 Recognition") and their code; Li et al. 2025 ("Focal-SAM: Focal Sharpness-Aware Minimization for
-Long-Tailed Classification"), after a summary and two public copies of its training step.
+Long-Tailed Classification"), after a summary and their code.
 """
 
 import dataclasses
@@ -88,9 +88,10 @@ def focal_sam(
     """Adds the sharpness of every class to the loss, more of it for rare classes (Focal-SAM).
 
     The loss is L + sharpness * max [L'(params + e) - L'(params)] over |e| <= rho, where L' weights
-    rows by (1 - share) ** gamma of their class. The defaults are those for CIFAR-10-LT.
+    rows by (1 - share) ** gamma of their class. The defaults are those of the authors' script for
+    CIFAR-10-LT, which has logit adjustment as its loss: `balanced_softmax+focal_sam`.
 
-    READING: batch statistics are those of `sam`; in the public copies both passes move them.
+    READING: batch statistics are those of `sam`; in the authors' code both passes move them.
     """
     share = stats.class_counts / stats.class_counts.sum()
     of_class = (sharpness * (1 - share) ** gamma).astype(np.float32)

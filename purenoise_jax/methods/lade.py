@@ -77,6 +77,6 @@ def lade(
     def objective(recipe: Recipe, networks: Networks, batch: Batch, key: jax.Array) -> Outcome:
         outcome = supervised(recipe, networks, batch, key)
         extra = regulariser(outcome.logits, batch, log_prior, penalty=penalty, weights=weights)
-        return add_batch_loss(recipe, outcome, alpha * extra)
+        return add_batch_loss(outcome, alpha * extra)
 
     return dataclasses.replace(logit_adjusted_loss(recipe, stats), objective=objective)

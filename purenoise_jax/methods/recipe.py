@@ -33,12 +33,15 @@ class Outcome(NamedTuple):
         weights: f32[B], weights of the losses in their mean; None = all 1.
         outputs: other arrays [B, ...] that the memories of the recipe read, such as the network's
             "features".
+        batch_loss: f32[], a loss of the whole batch, which is added to the mean of the losses and
+            which no weight or factor of a class scales; None = there is none.
     """
 
     losses: jax.Array
     logits: jax.Array
     weights: jax.Array | None = None
     outputs: Mapping[str, jax.Array] = MappingProxyType({})
+    batch_loss: jax.Array | None = None
 
 
 class Aux(NamedTuple):
@@ -152,13 +155,10 @@ def supervised(recipe: "Recipe", networks: Networks, batch: Batch, key: jax.Arra
     return Outcome(losses, logits, recipe.row_weights(batch["label"], losses.dtype), outputs)
 
 
-def add_batch_loss(recipe: "Recipe", outcome: Outcome, loss: jax.Array) -> Outcome:
-    """Adds a loss [] of the whole batch to the mean of the losses of its rows."""
-    losses, weights = outcome.losses, outcome.weights
-    if weights is not None and not recipe.weighted_mean:
-        # Otherwise the weights of the rows would scale the loss of the batch, too.
-        losses, weights = weights * losses, None
-    return outcome._replace(losses=losses + loss, weights=weights)
+def add_batch_loss(outcome: Outcome, loss: jax.Array) -> Outcome:
+    """Adds a loss [] of the whole batch to those that an outcome has."""
+    before = outcome.batch_loss
+    return outcome._replace(batch_loss=loss if before is None else before + loss)
 
 
 def value_and_grad(

@@ -45,7 +45,7 @@ def with_view_loss(recipe: Recipe, loss: ViewLoss, supervised_weight: float) -> 
         # A weight of 0 drops the losses, which may be infinite.
         own = supervised_weight * outcome.losses if supervised_weight else jnp.zeros(len(first))
         added = loss(first, others["projection"], natural_rows(batch))
-        return add_batch_loss(recipe, outcome._replace(losses=own), added)
+        return add_batch_loss(outcome._replace(losses=own), added)
 
     changed = dataclasses.replace(recipe, terms=(*recipe.terms, term), views=2)
     if supervised_weight:

@@ -49,8 +49,11 @@ class Projector(nn.Module, kw_only=True):
 class VICReg(Projector):
     """Three linear layers of one width, the first two with batch norm and ReLU; no bias.
 
-    Source: Bardes et al. 2022, section 4.2 and their code, with 8192 in place of 2048. Their first
-    two layers have a bias, which the norms cancel.
+    Source: Bardes et al. 2022, section 4.2 and their code. Their first two layers have a bias, which
+    the norms cancel.
+
+    DEVIATION: their width is 8192, for networks with 2048 features; those of the networks for small
+    images have 64 to 640.
     """
 
     width: int = 2048
@@ -75,6 +78,8 @@ class SimCLR(Projector):
 
     Source: Chen et al. 2020, section 2.1; Shwartz-Ziv et al. 2023, their code for the sizes.
 
+    DEVIATION: biases begin at 0; in that code they are drawn, as PyTorch does.
+
     Attributes:
         hidden: width of the first layer.
     """
@@ -98,6 +103,8 @@ class GLMC(Projector):
 
     Source: Du et al. 2023, figure 2, and their code (ResNet_cifar.py), where the projector and the
     predictor are one linear layer each, without the batch norm and the hidden layer of SimSiam.
+
+    DEVIATION: biases begin at 0; in that code they are drawn, as PyTorch does.
     """
 
     width: int = 128

@@ -262,6 +262,8 @@ class TrainStep:
             mean = total / jnp.where(size > 0, size, 1)
         else:
             mean = total / jnp.maximum(valid.sum(), 1)
+        if outcome.batch_loss is not None:
+            mean = mean + outcome.batch_loss
         return mean, Aux(batch_stats, outcome.logits, dict(outcome.outputs))
 
     def update(

@@ -15,7 +15,7 @@ from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.asymmetric_sam import ASYMMETRIES
 from purenoise_jax.methods.class_balanced_weights import effective_weights
 from purenoise_jax.methods.optimizer import make_optimizer
-from purenoise_jax.methods.recipe import Outcome
+from purenoise_jax.methods.recipe import Outcome, add_batch_loss, supervised
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training.train_step import Inputs, Rows, make_step
 from tests.linear_step import (
@@ -203,6 +203,25 @@ def test_a_loss_without_class_weights_is_in_the_gradient_once(name, arguments):
     found, expected = (
         run(dataclasses.replace(recipe, objective=objective), *data())[2]
         for recipe in (recipe_of(name, rho=0.4, **arguments), recipe_of("sam", rho=0.4))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("divide_by", ["weights", "rows"])
+@pytest.mark.parametrize(("name", "arguments"), [("imbsam", {"eta": 10}), ("focal_sam", {})])
+def test_a_loss_of_the_batch_is_ascended_on_as_a_whole_whatever_weights_rows_have(
+    name, arguments, divide_by
+):
+    def objective(recipe, networks, batch, key):
+        outcome = supervised(recipe, networks, batch, key)
+        loss = (outcome.logits**2).mean()
+        return add_batch_loss(outcome._replace(losses=0 * outcome.losses), loss)
+
+    methods = {name: {"rho": 0.4, **arguments}, "class_balanced": {"divide_by": divide_by}}
+    weighted = build_recipe([*methods], STATS, methods)
+    found, expected = (
+        run(dataclasses.replace(recipe, objective=objective), *data())[2]
+        for recipe in (weighted, recipe_of("sam", rho=0.4))
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
