@@ -7,8 +7,9 @@ Arguments after a colon, separated by commas:
     epochs=200   model=wrn28_10   augment=autoaugment|flip_crop|cutout|simclr
 
 Adam at a constant 1e-3 (paper, section 5). The paper reports +0.9 % over AutoAugment alone and
-+2.38 % over flip and crop; the reproduction 87.16 -> 88.57 %, with noise from epoch 160 on by
-default. Its weight decay of 2e-4 belongs to preset=rescience; the paper names none.
++2.38 % over flip and crop; the reproduction 87.16 -> 88.57 %, without the first epoch with noise
+(160 by default in its code). Its weight decay of 2e-4 belongs to preset=rescience; the paper names
+none.
 """
 
 from ml_collections import ConfigDict

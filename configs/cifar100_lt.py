@@ -41,7 +41,6 @@ ARGUMENTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
     10: {
         "mislas": {"head_smoothing": 0.2, "tail_smoothing": 0.0, "lr_factor": 0.1},
         "label_aware_smoothing": {"head": 0.2, "tail": 0.0},
-        "glmc": {"power": 1.0},
         "vs": {"tau": 0.5},
         "adrw": {"t": 0.1},
     },

@@ -33,7 +33,7 @@ READING: of open, the batch (256), the range of rotation (15 degrees to both sid
 stated.
 READING: of mfw, the weight decay (2e-4, as on CIFAR), the warm-up (none), alpha and beta of MFW
 (0.2 and 2, as on CIFAR-100-LT) and the crops of the test are not stated. "Resized to 256 x 256" is
-the shorter side here.
+the shorter side here. The weight function of MFW is reconstructed.
 READING: in the last three, deferred methods begin after 80 % of the epochs. The exponent of
 tau_norm is our default, and alpha of tde the 3 of its authors, whose config has the schedule of
 decoupling.

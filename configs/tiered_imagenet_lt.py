@@ -15,7 +15,7 @@ test/ of images. Nothing that the pickles name is run.
 Recipe: Ye et al. 2021, supplement, C.1 and C.5. Its numbers are in the main text, which was not
 available.
 READING: the weight decay (2e-4, as on CIFAR), the warm-up (none) and alpha of MFW (5, as for steps
-of CIFAR) are not stated.
+of CIFAR) are not stated. The weight function of MFW is reconstructed.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,8 @@ validation images are tested on. At ratio 100 a class keeps 500 to 5 of its trai
 Recipe: Ye et al. 2021, supplement, C.4. Its numbers are in the main text, which was not available.
 READING: the weight decay (2e-4, as on CIFAR), the warm-up (none), alpha of MFW (0.2, as on
 CIFAR-100) and the first layers of ResNet-18 (those for ImageNet; model=resnet18_cifar has those for
-small images) are not stated. The classes are in the order of their names.
+small images) are not stated. The classes are in the order of their names. The weight function of
+MFW is reconstructed.
 """
 
 from ml_collections import ConfigDict

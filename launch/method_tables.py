@@ -12,6 +12,9 @@ READING: class weights, temperatures and logit adjustment of their "DRW" rows be
 drop of the learning rate, and the loss before is without, as in their code.
 READING: their weights by the square root of the frequency have the config of those by the
 frequency, and its number, for CIFAR-10-LT at 100, which is therefore left out.
+READING: VS, ADRW and TLA have the arguments that Wang et al. have for 400 epochs, as they publish
+none for the 200 epochs here.
+DEVIATION: rows of 400 epochs warm up for 10 of them, in proportion; those of Zhang et al. for 5.
 READING: the weight decays that Wang et al. tuned for 200 epochs are not published, so rows with
 them have only their numbers.
 """

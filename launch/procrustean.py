@@ -24,6 +24,7 @@ from .data_sets import data_cell
 from .plan import Cell, Plan, Table
 from .two_stage import STRONG
 
+MFW = "MFW, reconstructed"
 LONG, STEP = "long-tailed", "step"
 BETA = {LONG: 2.0, STEP: 0.01}
 # By data set and profile, test accuracy by alpha (table 6); the largest is in table 8.
@@ -49,10 +50,10 @@ LARGE = {500: ("64.5", "66.1", "65.6", "67.3"), 1000: ("56.5", "59.0", "62.0", "
 DENSENET = {200: ("70.2", "76.2"), 100: ("77.6", "81.2"), 10: ("91.3", "92.1")}
 IMAGENET = {
     "ResNet-10": {"OLTR": "41.9", "cRT": "41.8", "tau-normalised": "40.6", "LWS": "41.4",
-                  "CDT": "41.4", "SEQL": "36.4", "MFW": "40.1", "MFW, DRW": "42.0"},
+                  "CDT": "41.4", "SEQL": "36.4", MFW: "40.1", f"{MFW}, DRW": "42.0"},
     "ResNeXt-50": {"OLTR": "48.7", "cRT": "49.6", "tau-normalised": "49.4", "LWS": "49.9",
-                   "de-confounded": "48.6", "de-confounded, TDE": "51.8", "MFW": "50.5",
-                   "MFW, DRW": "51.9"},
+                   "de-confounded": "48.6", "de-confounded, TDE": "51.8", MFW: "50.5",
+                   f"{MFW}, DRW": "51.9"},
 }  # fmt: skip
 NETWORKS = {"ResNet-10": "resnet10", "ResNeXt-50": "resnext50_32x4d"}
 # Recipe of configs/imagenet_lt.py, its epochs, method, and config fields.
@@ -64,10 +65,9 @@ METHODS: dict[str, tuple[str, int, str, dict[str, Any]]] = {
     "de-confounded, TDE": ("decoupling", 90, "tde", {}),
     "CDT": ("mfw", 200, "cdt", {}),
     "SEQL": ("mfw", 200, "seql", {}),
-    "MFW": ("mfw", 200, "mfw", {}),
-    "MFW, DRW": ("mfw", 200, "mfw+drw", {}),
+    MFW: ("mfw", 200, "mfw", {}),
+    f"{MFW}, DRW": ("mfw", 200, "mfw+drw", {}),
 }
-MFW = "MFW, reconstructed"
 
 
 def procrustean(plan: Plan) -> Table:

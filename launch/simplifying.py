@@ -9,6 +9,8 @@ give the length of the warm-up (5 epochs here), the amount of smoothing, the dec
 the probability of CutMix, the weights of VICReg, or gamma of the focal loss, which are our
 defaults.
 Images have TrivialAugment only, without flip and crop, because the paper names no other.
+DEVIATION: WRN-28-10 is that of the runs with OPeN, which drops 0.3 of its activations; the network
+of the authors' code drops none.
 READING: "Reweighting" are weights by the inverse frequency. M2m uses the network of its own first
 stage, so with Joint-SSL and SAM-A one that was trained with them.
 Joint-SSL compares two views that are not mixed, in passes of its own beside CutMix's.

@@ -10,7 +10,7 @@ READING: network, schedule, rate and weight decay are those of appendix B: WRN-2
 cosine from 0.1 after a warm-up (5 epochs here), 2e-4. Its other parts (TrivialAugment, CutMix,
 label smoothing, moving average) are left out, because a study is about one component; images are
 flipped and cropped. The defaults of the authors' code differ (a rate of 0.01 without warm-up,
-weight decay 1e-4).
+weight decay 1e-4), and its WRN-28-10 drops no activations; ours drops 0.3.
 DEVIATION: in the mini tier all runs of `two_class_config` have about the same number of steps
 instead of epochs. With few epochs a small training set would otherwise be hardly trained at all,
 and its size would have an effect that the source does not speak of. The images of a larger set are

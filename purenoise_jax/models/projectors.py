@@ -49,8 +49,8 @@ class Projector(nn.Module, kw_only=True):
 class VICReg(Projector):
     """Three linear layers of one width, the first two with batch norm and ReLU; no bias.
 
-    Source: Bardes et al. 2022, section 4.2 and their code. Their first two layers have a bias, which
-    the norms cancel.
+    Source: Bardes et al. 2022, section 4.2 and their code. Their first two layers have a bias,
+    which the norms cancel.
 
     DEVIATION: their width is 8192, for networks with 2048 features; those of the networks for small
     images have 64 to 640.

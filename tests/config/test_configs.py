@@ -50,7 +50,7 @@ OF_SOURCES = {
     (cifar10_lt, 200): ((0.3, 0.0, 0.5), (1.0, 1.2), 0.15, 1.0),
     (cifar100_lt, 100): ((0.4, 0.1, 0.2), (4.0, 1.2), 0.25, 0.75),
     (cifar100_lt, 50): ((0.3, 0.0, 0.1), (6.0, 1.2), 0.25, 0.75),
-    (cifar100_lt, 10): ((0.2, 0.0, 0.1), (4.0, 1.0), 0.1, 0.75),
+    (cifar100_lt, 10): ((0.2, 0.0, 0.1), (4.0, 1.2), 0.1, 0.75),
     (cifar100_lt, 20): ((0.4, 0.1, 0.2), (4.0, 1.2), 0.25, 0.75),
 }
 
@@ -63,6 +63,8 @@ def test_methods_have_the_arguments_of_their_sources(module, ratio):
     assert (mislas.head_smoothing, mislas.tail_smoothing, mislas.lr_factor) == (head, tail, factor)
     assert (smoothing.head, smoothing.tail) == (head, tail)
     assert mislas.bn == ("shifted" if module is cifar100_lt else "frozen")
+    # Of SEQL, 0 is half of an even share.
+    assert found.seql.threshold == (0.006 if (module, ratio) == (cifar100_lt, 50) else 0)
     assert (found.glmc.contrast_weight, found.glmc.power) == consistency
     assert (found.adrw.t, found.tla.tau) == (t, tau)
     of_data = (found.tde.alpha, found.mfw.alpha, found.focal_sam.rho, found.focal_sam.gamma)

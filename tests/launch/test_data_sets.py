@@ -118,7 +118,7 @@ def test_the_rows_of_imagenet_have_the_recipe_of_their_source(places):
     resnext = "resnext50_32x4d"
     assert found("zada_peers", IMAGENET, "OPeN") == (resnext, 220, 256, 180, ("open",))
     assert found("zada_peers", IMAGENET, "LADE") == (resnext, 180, 256, 0, ("lade",))
-    assert found("zada_peers", IMAGENET, "BALMS") == (resnext, 180, 256, 0, ("balanced_softmax",))
+    assert found("zada_peers", IMAGENET, "BALMS") == (resnext, 90, 256, 0, ("balanced_softmax",))
     for name, setting, method in (
         ("zada_peers", IMAGENET, "MiSLAS, ResNet-50"),
         ("two_stage", "ImageNet-LT, ResNet-50", "MiSLAS"),

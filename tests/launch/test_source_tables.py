@@ -2,7 +2,6 @@
 
 import pytest
 
-from launch.ladder import LENGTHS
 from launch.plan import Plan
 from launch.planning import tasks_of
 from launch.procrustean import ALPHAS, BEST
@@ -214,6 +213,15 @@ def test_rungs_differ_from_the_one_below_by_one_component(dataset):
     ]  # fmt: skip
     assert len({(r.model.name, r.batch_size, r.optimizer.learning_rate) for r in rungs}) == 1
     top = config("ladder", f"{dataset}, ResNet-32", "+ ADRW, TLA")
-    assert top.method.sam.rho == LENGTHS["vs"][column] and top.num_epochs == 400
+    assert top.method.sam.rho == (0.1, 0.2)[column] and top.num_epochs == 400
+    # In the script of Wang et al. every loss has its own length and weight decay.
+    for name, length, decay in (
+        ("+ SAM", (0.1, 0.3), (2e-4, 2e-4)),
+        ("ERM with SAM, the same epochs", (0.1, 0.2), (1e-4, 1e-4)),
+        ("LDAM-DRW with SAM, the same epochs", (0.4, 0.5), (5e-5, 1e-4)),
+    ):
+        row = config("ladder", f"{dataset}, ResNet-32", name)
+        assert row.method.sam.rho == length[column]
+        assert row.optimizer.weight_decay == decay[column]
     assert (top.method.adrw.t, top.method.tla.tau) == ((0.15, 1.0), (0.25, 0.75))[column]
     assert top.phases.deferred.weight_decay == (-1.0, 5e-4)[column]
