@@ -18,8 +18,8 @@ with another `data.name`, because they have other counts.
 Recipe: Zada et al. 2022, appendix D, for which they report 79.7 +- 0.2 % with OPeN, 78.6 +- 0.1 %
 with ERM, and 80.9 +- 0.4 % with OPeN and AutoAugment.
 READING: the batch (128) and the weight decay (2e-4), both as on CIFAR, the learning rate (0.1), the
-warm-up (5 epochs) and the start
-of OPeN (epoch 60, with the last drop) are not stated; the start is that of the reproduction's code.
+warm-up (5 epochs) and the start of OPeN (epoch 60, with the last drop) are not stated; the start is
+that of the reproduction's code.
 """
 
 from ml_collections import ConfigDict

@@ -16,8 +16,8 @@ Recipe: Ye et al. 2021, supplement, C.7. Its numbers are in the main text, which
 READING: the weight decay (2e-4, as on CIFAR), the warm-up (none), alpha of MFW (0.2, as on
 CIFAR-100), and the crops of the test (the central 224 x 224) are not stated. Images are "resized to
 256 x 256" before a random crop; here the shorter side is, which does not change their proportions.
-The means of the channels are subtracted, and here their deviations divided by, too. The weight
-function of MFW is reconstructed.
+It subtracts the means of the channels; here they are divided by their deviations as well. The
+weight function of MFW is reconstructed.
 """
 
 from ml_collections import ConfigDict

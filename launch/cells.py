@@ -133,7 +133,8 @@ def of_epoch(summary: dict[str, Any], select: str) -> dict[str, Any]:
     """Returns a summary with the accuracy of the epoch that a rule chooses.
 
     Of other epochs than the last only the accuracy is known, and all else is left out. Where there
-    was no choice, as in a second stage of one epoch, the accuracy is left out, too.
+    was no choice, as in a second stage of one epoch and in a run that trains nothing, the accuracy
+    is left out, too.
 
     Args:
         summary: of a finished run.

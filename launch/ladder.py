@@ -12,16 +12,16 @@ ResNet-34 with a stem for small images, a rate of 0.01, batches of 64 and a cosi
 5e-3, AutoAugment and Cutout, VS, SAM, and the second stage of MaxNorm. To compare with, one run
 each: 88.50 and 57.97 (GLMC), 89.58 and 58.41 (with MaxNorm), 89.18 and 59.01 (with SAM), 90.08 and
 59.50 (BCE3S, of whose own log no epoch exceeds 58.32). The first three are trained here with the
-network of GLMC, a ResNet-32 four times as wide, and its settings. Published numbers but those of
-BCE3S are best epochs on the test set. Higher ones are printed for SCoRe on top of GLMC (92.33 and
-61.33), near numbers that the authors of GLMC withdrew; it is not here.
+network of GLMC, a ResNet-32 four times as wide, and its settings. All published numbers are best
+epochs on the test set, except those of BCE3S. Higher ones are printed for SCoRe on top of GLMC
+(92.33 and 61.33), near numbers that the authors of GLMC withdrew; it is not here.
 
 READING: OPeN draws classes evenly, so a loss that is adjusted to their frequencies would adjust
 twice. It therefore ends where OPeN begins ("then OPeN"), and DRW gives way to it. ADRW and TLA
 belong to the same epochs as OPeN, so their rows have both ("OPeN at once"), as has the last row of
 ResNet-34.
-READING: the length of the ascent step of the wide networks is the 0.05 of GLMC with SAM. The
-network of that row is ResNet-32 or ResNet-34, by the version of its repository; here it is that of
+READING: the length of the ascent step of the wide networks and of ResNet-34 is the 0.05 of GLMC
+with SAM. Versions of that repository have ResNet-32 or ResNet-34; here that row has the network of
 GLMC.
 READING: Wang et al. crop and flip before AutoAugment.
 DEVIATION: Wang et al. take a longer ascent step in the last fifth of the epochs (0.2 and 0.4 with
@@ -60,7 +60,7 @@ def ladder(plan: Plan) -> Table:
     return Table(
         "ladders of components, ratio 100",
         "the code of Wang et al. 2023 (mean ± error), and of Du et al. 2023, Rangwani et al. 2022 "
-        "and BCE3S (one run each); best epochs on the test set, but BCE3S",
+        "and BCE3S (one run each); best epochs on the test set, except BCE3S",
         tuple(cells),
         groups=True,
         published=("published",),

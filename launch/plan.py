@@ -46,8 +46,7 @@ DECIDED = {
 }  # fmt: skip
 # What small runs leave out, unless a table is about it.
 SPARSE = {"eval.every_epochs": 0, "checkpoint.every_epochs": 0, "report": False}
-# Images of the classes of a quick run, all together, if each were as large as the largest. With
-# fewer no class of CIFAR-10-LT at 100 is rare enough for SEQL, which is then refused.
+# Images of the classes of a quick run, all together, if each were as large as the largest.
 QUICK_IMAGES = 1000
 # Fields that a started run may change, but that change the result of a new one.
 STARTS = {"init_aux_bn"}

@@ -111,6 +111,9 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         config.init_epoch = default_config().init_epoch
         return [Task(config, _workdir(config, root))]
     earlier = tasks_of(_before(config, starts[-1]), seed, root)
+    if earlier[-1].first_epoch >= starts[-1]:
+        # It only evaluates, and has no checkpoint but that of its end; it starts from another one.
+        earlier.pop()
     config.init_from = str(earlier[-1].workdir)
     config.init_epoch = starts[-1]
     for arguments in _wanting_networks(config):

@@ -1,6 +1,7 @@
 """Sharpness-aware minimisation for long tails: SAM, the readings of SAM-A, ImbSAM and Focal-SAM.
 
-Every form is combined with plain training, LDAM-DRW and VS; ResNet-32, flip and crop, 200 epochs.
+SAM, SAM-A and ImbSAM are combined with plain training, LDAM-DRW and VS; ResNet-32, flip and crop,
+200 epochs.
 Published are SAM with DRW and with LDAM-DRW (Rangwani et al. 2022), whose lengths of the ascent
 step are tuned for each loss. They, and not our default, are used for SAM, ImbSAM and the losses
 that SAM-A was not published with; plain SAM-A has the 0.05 of its authors. In all published code

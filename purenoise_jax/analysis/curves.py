@@ -85,9 +85,7 @@ def _drawing(runs: Sequence[Run], rows: int) -> Drawing:
             axes.set_xlabel("completed epochs")
             axes.set_title(_title(runs, numbers) if name == ACCURACY else title)
             if not recorded:
-                # A finished run without a loss took over all epochs of another one.
-                without = "none" if name == ACCURACY else "nothing was trained"
-                text = without if all(run.summary for run in runs) else "none yet"
+                text = "none" if all(run.summary for run in runs) else "none yet"
                 axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes)
                 axes.set(xticks=[], yticks=[], xlabel="")
                 continue

@@ -132,10 +132,14 @@ def _check_only_evaluates(config: ConfigDict) -> None:
     training = [name for name in names if not as_method(METHODS[name]).only_evaluates]
     if config.init_epoch == config.num_epochs and not training:
         return
-    why = f", and {training[0]} trains" if training else ""
+    most = f"at most num_epochs={config.num_epochs}"
+    if training:
+        most = (
+            f"below num_epochs={config.num_epochs}, otherwise nothing is left to train, and "
+            f"{training[0]} trains"
+        )
     raise ConfigError(
-        f"init_epoch={config.init_epoch} must be below num_epochs={config.num_epochs}, otherwise "
-        f"nothing is left to train{why}; init_epoch=0 takes over the network alone"
+        f"init_epoch={config.init_epoch} must be {most}; init_epoch=0 takes over the network alone"
     )
 
 

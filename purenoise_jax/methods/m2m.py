@@ -56,9 +56,9 @@ def m2m(
 
     READING: the frozen network has the head of its own run, so that of a run of `erm` serves with
     `ldam`, too. Its logits are not adjusted as in evaluation, nor are those of the trained network.
-    READING: a translation starts at the drawn image itself. The authors add a random perturbation,
-    whose length of 0.5 their code divides among all images of the batch. With 100 of them it is
-    nearly as long as one of the steps, and 0.4 of 255 per pixel.
+    READING: a translation starts at the drawn image itself. The authors add a random perturbation.
+    Their code limits its length over all images of a batch together, so with 100 of them that of
+    one image is about 0.09, nearly that of one of the steps.
 
     Raises:
         ConfigError: `network` names no run.

@@ -106,7 +106,7 @@ class Memory(NamedTuple):
     """A pytree that a run carries beside its parameters, in `TrainState.extra`.
 
     It begins anew, from the variables at that time, in every phase that has it and follows one
-    without it.
+    without it, and where a phase resets a classifier that it holds.
 
     Attributes:
         init: variables {"params", "batch_stats"} -> the tree before the first step.

@@ -334,7 +334,9 @@ class TrainingRun:
                 # A run that had ended may be started again with another split to evaluate. One that
                 # trains nothing has no record yet.
                 self._log.complete(self.step, records.final_record(phase, done, self._evaluated))
-            if self.step not in self._checkpoints.steps():
+            if self._setup.only_evaluates:
+                val = self._evaluated.get("val")
+                self._best = self._best.after(val, self.step, done, counts=True)
                 self.save()
                 self._checkpoints.wait()
         selected = self._selected()

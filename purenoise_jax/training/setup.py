@@ -257,7 +257,7 @@ def set_up(
         if first:
             aside = resume.to_set_aside(checkpoints, fresh)
             count = checkpoints.still_to_come(step, total_steps, without=aside)
-            if setup.only_evaluates and step not in checkpoints.steps():
+            if setup.only_evaluates and step not in {*checkpoints.steps()} - {*aside}:
                 count = 1
             # Before anything is moved: a run that is refused can continue later.
             disk_space.check_space(workdir, experiment.state_bytes(), count)

@@ -263,7 +263,8 @@ class TrainStep:
         else:
             mean = total / jnp.maximum(valid.sum(), 1)
         if outcome.batch_loss is not None:
-            mean = mean + outcome.batch_loss
+            # A batch of padding alone has no loss.
+            mean = mean + jnp.where(valid.any(), outcome.batch_loss, 0)
         return mean, Aux(batch_stats, outcome.logits, dict(outcome.outputs))
 
     def update(

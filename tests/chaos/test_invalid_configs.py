@@ -136,7 +136,7 @@ CONTRADICTIONS = {
     ),
     "start after the end": (
         {"init_from": "runs/erm", "init_epoch": 201},
-        "init_epoch=201 must be below num_epochs=200, otherwise nothing is left to train; init",
+        "init_epoch=201 must be at most num_epochs=200; init_epoch=0 takes over",
     ),
     "explicit without numbers": (
         {"data.normalize": "explicit"},

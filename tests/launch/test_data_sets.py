@@ -125,7 +125,13 @@ def test_the_rows_of_imagenet_have_the_recipe_of_their_source(places):
     ):
         assert found(name, setting, method) == ("resnet50", 190, 256, 180, ("mislas",))
     ten = "ImageNet-LT, ResNet-10"
-    assert found("procrustean", ten, "MFW, reconstructed, DRW") == ("resnet10", 200, 256, 160, ("mfw", "drw"))
+    assert found("procrustean", ten, "MFW, reconstructed, DRW") == (
+        "resnet10",
+        200,
+        256,
+        160,
+        ("mfw", "drw"),
+    )
     assert found("procrustean", ten, "LWS") == ("resnet10", 95, 512, 90, ("lws",))
     assert found("procrustean", IMAGENET, "cRT") == (resnext, 100, 512, 90, ("crt",))
     causal = [of["procrustean"][IMAGENET, f"de-confounded{more}"] for more in ("", ", TDE")]

@@ -171,6 +171,18 @@ def test_a_run_whose_methods_only_evaluate_takes_over_the_plain_run_as_a_whole(m
     assert first.workdir == plain
 
 
+@pytest.mark.parametrize(
+    "method", ["drs+tau_norm", "drw+tau_norm", "tau_norm+crt", "erm", "ldam+drw"]
+)
+def test_a_run_starts_from_an_epoch_whose_checkpoint_its_source_keeps(method):
+    found = {task.workdir: task.config for task in tasks(method)}
+    for config in found.values():
+        if config.init_from:
+            source = found[Path(config.init_from)]
+            assert config.init_epoch in (*source.checkpoint.epochs, source.num_epochs)
+            assert not source.init_from or source.init_epoch < config.init_epoch
+
+
 def test_a_run_that_may_end_early_trains_itself_whatever_its_methods_do():
     """The plain run may have no checkpoint of the last epoch."""
     config = MINI.config("CIFAR-10-LT", "tau_norm", augment="flip_crop")

@@ -103,3 +103,27 @@ def test_killed_after_its_checkpoint_or_before_it_has_one_record(runs, tmp_path,
         train(made, workdir)
         assert summary(workdir) == summary(tmp_path / "whole")
         assert len(read_metrics(workdir / "metrics.jsonl")) == 1
+
+
+def test_its_one_evaluation_is_the_best_on_validation_and_is_kept(runs, tmp_path):
+    _, config = runs
+    held = {"data.val_fraction": 0.3, "checkpoint.best": "balanced_accuracy"}
+    train(config("erm", **held), tmp_path / "plain")
+    started = {"init_from": str(tmp_path / "plain"), "init_epoch": 2}
+    for _ in range(2):
+        train(config("tau_norm", **held, **started), tmp_path / "own")
+        found = json.loads((tmp_path / "own/summary.json").read_text())
+        assert (found["best"]["epoch"], found["best"]["step"]) == (2, found["steps"])
+        assert Checkpoints(tmp_path / "own").steps() == [found["steps"]]
+
+
+@pytest.mark.parametrize("test", ["never", "always"])
+def test_it_follows_the_rule_of_the_test_set(runs, tmp_path, test):
+    _, config = runs
+    workdir = tmp_path / "own"
+    more = {"eval.test": test, "data.val_fraction": 0.3}
+    train(config("erm", **more), tmp_path / "plain")
+    started = {"init_from": str(tmp_path / "plain"), "init_epoch": 2}
+    train(config("tau_norm", **more, **started), workdir)
+    (record,) = read_metrics(workdir / "metrics.jsonl")
+    assert ("test/accuracy" in record) == (test == "always") and "val/accuracy" in record
