@@ -84,6 +84,7 @@ def test_it_says_so_and_started_again_it_changes_nothing(runs, tmp_path):
     assert Checkpoints(workdir).steps() == [STEP]
 
 
+@pytest.mark.slow
 def test_killed_after_its_checkpoint_or_before_it_has_one_record(runs, tmp_path, monkeypatch):
     folder, config = runs
     made = config("tau_norm", **over(folder))
@@ -105,6 +106,7 @@ def test_killed_after_its_checkpoint_or_before_it_has_one_record(runs, tmp_path,
         assert len(read_metrics(workdir / "metrics.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_its_one_evaluation_is_the_best_on_validation_and_is_kept(runs, tmp_path):
     _, config = runs
     held = {"data.val_fraction": 0.3, "checkpoint.best": "balanced_accuracy"}
@@ -117,6 +119,7 @@ def test_its_one_evaluation_is_the_best_on_validation_and_is_kept(runs, tmp_path
         assert Checkpoints(tmp_path / "own").steps() == [found["steps"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["never", "always"])
 def test_it_follows_the_rule_of_the_test_set(runs, tmp_path, test):
     _, config = runs
