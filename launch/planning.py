@@ -112,7 +112,8 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         return [Task(config, _workdir(config, root))]
     earlier = tasks_of(_before(config, starts[-1]), seed, root)
     if earlier[-1].first_epoch >= starts[-1]:
-        # It only evaluates, and has no checkpoint but that of its end; it starts from another one.
+        # That run only evaluates, and has no checkpoint but that of its end. It starts from the run
+        # before it, which has the one that is needed.
         earlier.pop()
     config.init_from = str(earlier[-1].workdir)
     config.init_epoch = starts[-1]
@@ -158,7 +159,7 @@ def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
 
 
 def _without_evaluation(config: ConfigDict) -> ConfigDict:
-    """The training of a run: without methods, and arguments of plain training, that evaluate."""
+    """A copy without the methods that only evaluate, and with the default arguments of these."""
     trained, default = config.copy_and_resolve_references(), default_config()
     for phase in trained.phases.values():
         kept = tuple(m for m in phase.methods if not as_method(METHODS[m]).only_evaluates)

@@ -20,6 +20,7 @@ epoch on the test set.
 from typing import Any
 
 from .plan import Cell, Plan, Table
+from .two_stage import WIDE_RECIPE
 
 # Loss, methods, length of the ascent step of SAM for CIFAR-10-LT and CIFAR-100-LT, their numbers.
 LOSSES: tuple[tuple[str, str, tuple[float, float], tuple[str, str]], ...] = (
@@ -36,13 +37,6 @@ IMBSAM: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ERM": ("erm", "47.6", {}),
     "SAM": ("sam", "48.9", {"rho": 0.05, "statistics": "both"}),
     "ImbSAM": ("imbsam", "51.1", {"rho": 0.05, "statistics": "both", "eta": 19}),
-}
-# Batches and schedule of the scripts of both later sources.
-COSINE: dict[str, Any] = {
-    "batch_size": 64,
-    "optimizer__schedule": "cosine",
-    "optimizer__milestones": (),
-    "optimizer__warmup_epochs": 0,
 }
 
 
@@ -97,7 +91,8 @@ def _focal_sam(plan: Plan, dataset: str) -> Cell:
         augment="flip_crop",
         optimizer__weight_decay=FOCAL_DECAY[dataset],
         method__focal_sam__statistics="both",
-        **COSINE,
+        # At a higher rate, the schedule and batches are the same.
+        **{**WIDE_RECIPE, "optimizer__learning_rate": 0.1},
     )
     return Cell(_setting(dataset), "balanced softmax, Focal-SAM", config)
 
@@ -111,9 +106,8 @@ def _of_imbsam(plan: Plan) -> list[Cell]:
             model="resnet34_cifar",
             augment="flip_crop",
             data__rule="first",
-            optimizer__learning_rate=0.01,
             optimizer__weight_decay=1e-3,
-            **COSINE,
+            **WIDE_RECIPE,
             **{f"method__{method}__{field}": value for field, value in arguments.items()},
         )
         cells.append(Cell(f"{_setting(dataset)}, ResNet-34 (Zhou et al.)", name, config, (number,)))

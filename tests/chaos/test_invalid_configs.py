@@ -132,7 +132,7 @@ def test_the_nearest_field_is_suggested_for_a_misspelt_one_of_a_config_file():
 CONTRADICTIONS = {
     "nothing left to train": (
         {"init_from": "runs/erm", "init_epoch": 200, "phases.initial.methods": ("ldam", "tau_norm")},
-        "init_epoch=200 must be below num_epochs=200, .* nothing is left to train, and ldam trains",
+        "init_epoch=200 must be below num_epochs=200, because ldam has to train, and no epoch would",
     ),
     "start after the end": (
         {"init_from": "runs/erm", "init_epoch": 201},

@@ -104,6 +104,19 @@ def test_a_batch_of_only_padding_has_a_zero_gradient(names):
     assert sums.row_loss == 0 and not grads.any()
 
 
+def test_a_batch_of_only_padding_has_no_loss_whatever_it_shows():
+    images, labels, kernel = data()
+    recipe = build_recipe(["lade"], STATS, {})
+    state, step = state_of(kernel, recipe), step_of(recipe)
+    batch = {**batch_of(labels, np.zeros(6, bool)), "image": jnp.asarray(images / 255, jnp.float32)}
+
+    def loss(params):
+        return step.loss(params, None, state, Inputs(None, None), batch)[0]
+
+    found, grads = jax.value_and_grad(loss)(state.params)
+    assert found == 0 and all(not leaf.any() for leaf in jax.tree.leaves(grads))
+
+
 def test_values_of_padding_that_are_not_numbers_have_no_effect():
     images, labels, kernel = data(rows=7)
     valid = np.arange(7) < 5
