@@ -135,8 +135,8 @@ def _check_only_evaluates(config: ConfigDict) -> None:
     most = f"at most num_epochs={config.num_epochs}"
     if training:
         most = (
-            f"below num_epochs={config.num_epochs}, because {training[0]} has to train, and no epoch "
-            "would be left for it"
+            f"below num_epochs={config.num_epochs}, because {training[0]} has to train, and no "
+            "epoch would be left for it"
         )
     raise ConfigError(
         f"init_epoch={config.init_epoch} must be {most}; init_epoch=0 takes over the network alone"
