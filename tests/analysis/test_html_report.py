@@ -445,6 +445,7 @@ def test_the_report_can_be_turned_off(npz, tmp_path):
     assert (tmp_path / "summary.json").exists() and not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_is_one_warning(npz, tmp_path, capsys, monkeypatch):
     def fail(runs):
         raise RuntimeError("no\nink")

@@ -60,6 +60,7 @@ def test_only_the_head_moves_by_the_gradient_over_fixed_features():
     jax.tree.map(np.testing.assert_array_equal, new.batch_stats, stats)
 
 
+@pytest.mark.slow
 def test_it_costs_at_most_forty_percent_of_a_full_step():
     def flops(method):
         _, step, state = step_and_state(method)

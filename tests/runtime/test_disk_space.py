@@ -173,6 +173,7 @@ def test_a_run_continues_when_the_disk_is_full_for_its_metrics(tmp_path):
         json.loads(line)
 
 
+@pytest.mark.slow
 def test_an_incomplete_line_of_a_killed_run_is_removed_and_each_step_is_there_once(npz, tmp_path):
     train_and_evaluate(tiny_config(npz, num_epochs=3), tmp_path)
     path = tmp_path / "metrics.jsonl"
@@ -297,6 +298,7 @@ def test_a_workdir_with_pipes_and_links_is_refused_in_one_line(npz, tmp_path, ca
     assert {p.name for p in (tmp_path / "run").iterdir()} <= {name, "run.lock"}
 
 
+@pytest.mark.slow
 def test_targets_of_links_in_a_workdir_are_never_written(npz, tmp_path):
     """This holds for links in place of files and in place of temporary files of a killed run."""
     workdir = tmp_path / "disk/run"

@@ -193,6 +193,7 @@ def test_how_often_a_run_saves_and_evaluates_does_not_change_it(through, npz, tm
     assert Checkpoints(tmp_path).steps() == [6, LAST], "named and last"
 
 
+@pytest.mark.slow
 def test_rolling_checkpoints_are_pruned_and_named_ones_kept(npz, tmp_path):
     config = tiny_config(npz, **{"checkpoint.every_steps": 1, "checkpoint.keep": 2})
     train_and_evaluate(config, tmp_path)
@@ -276,6 +277,7 @@ def test_step_checkpoints_fall_on_epoch_ends_too(npz, tmp_path):
     assert Checkpoints(tmp_path).steps() == [3, 6, 9, 12]
 
 
+@pytest.mark.slow
 def test_stage_one_of_plain_batch_norm_serves_dar_bn(npz, tmp_path):
     erm = tiny_config(npz, num_epochs=2, **{"model.norm": "bn"})
     del erm.phases["deferred"]

@@ -306,6 +306,7 @@ def test_class_weights_select_rows(state):
     chex.assert_trees_all_close(weighted.params, selected.params, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_steps_in_a_loop_are_the_same_steps(state):
     index, valid = pad_rows(np.arange(40, dtype=np.int32), ROWS)
     placement = Placement(ROWS, 1)
