@@ -3,14 +3,16 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table as Grid
 
+from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.metrics import standard_error
@@ -46,7 +48,14 @@ RECORDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A cell, the summaries of its finished runs, and their workdirs in the same order."""
+    """A cell and its finished runs.
+
+    Attributes:
+        cell: the cell.
+        wanted: number of runs.
+        summaries: of the finished runs, in the order of their seeds.
+        workdirs: of those that have one here, in the same order.
+    """
 
     cell: Cell
     wanted: int
@@ -110,7 +119,13 @@ def mean_and_error(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {error:.1f}"
 
 
-def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Row]:
+def collect(
+    table: Table,
+    seeds: int,
+    root: Path,
+    select: str = LAST,
+    lines: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> list[Row]:
     """Reads the summaries of all finished runs of a table.
 
     Args:
@@ -118,14 +133,21 @@ def collect(table: Table, seeds: int, root: Path, select: str = LAST) -> list[Ro
         seeds: runs of a cell.
         root: folder of all runs.
         select: the epoch that is reported, one of `SELECT`.
+        lines: config hash -> the line of a run that ended elsewhere, which counts if that run is
+            not finished here.
     """
     rows = []
     for cell in table.cells:
         known = range(0 if cell.config is None else seeds)
         last = [tasks_of_cell(cell, seed, root)[-1] for seed in known]
-        ended = [(task.workdir, s) for task in last if (s := task.summary) is not None]
-        found = tuple(of_epoch(summary, select) for _, summary in ended)
-        rows.append(Row(cell, seeds, found, tuple(workdir for workdir, _ in ended)))
+        ended = {task.workdir: task.summary for task in last}
+        found = [
+            of_epoch(dict(summary), select)
+            for task in last
+            if (summary := ended[task.workdir] or lines.get(config_hash(task.config)))
+        ]
+        there = tuple(workdir for workdir, summary in ended.items() if summary)
+        rows.append(Row(cell, seeds, tuple(found), there))
     return rows
 
 

@@ -27,7 +27,7 @@ from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.selection import LAST, SELECT
 from purenoise_jax.training.setup import LOCAL_FIELDS
 
-from . import cells, data_sets
+from . import cells, data_sets, earlier_lines
 from .engines import engine, slurm
 from .engines.one_run import train_one
 from .plan import EPOCHS, MINI_MODEL, SEEDS, Plan
@@ -124,6 +124,14 @@ def parser() -> argparse.ArgumentParser:
         default=LAST,
         help="the epoch whose accuracy is reported: the last, the best on validation images, or "
         "the best on the test set, as most of the field has it",
+    )
+    parse.add_argument(
+        earlier_lines.OPTION,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="tables/TABLE.jsonl of the same table from elsewhere: its runs are not trained again, "
+        "and take part in the table",
     )
     parse.add_argument("--run", metavar="WORKDIR", help="only the run with this workdir; no table")
     parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
@@ -238,6 +246,12 @@ def _reproduce(argv: Sequence[str]) -> int:
     tasks = tasks_of_table(table, range(seeds), root)
     for task in tasks:
         validate(task.config)
+    files = earlier_lines.read_lines(args.lines)
+    lines = {run: line for each in files.values() for run, line in each.items()}
+    if files:
+        final = earlier_lines.final_tasks(table, range(seeds), root)
+        earlier_lines.show_use(files, final, console)
+        tasks = earlier_lines.without_known(tasks, final, lines)
     if args.dry_run:
         show_plan(tasks, console)
         for hint in data_sets.hints(table.cells):
@@ -262,7 +276,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     )
     if engine.submits(args):
         return 0
-    rows = cells.collect(table, seeds, root, args.select)
+    rows = cells.collect(table, seeds, root, args.select, lines)
     cells.show(table, rows, plan, console, args.select)
     written = cells.write(table, rows, plan, root / "tables", args.table, args.select)
     # Of other epochs than the last only the accuracy is known.
