@@ -12,7 +12,7 @@ from purenoise_jax.data.pixels import normalize, to_float
 from purenoise_jax.runtime import rng
 
 # A training batch:
-#   image       f32[B, H, W, C]  augmented, pixel space [0, 1]
+#   image       f32[B, H, W, C]  pixel space [0, 1], augmented unless the recipe takes stored images
 #   label       i32[B]
 #   target      f32[B, K]        one-hot unless a transform softens it
 #   valid       bool[B]          False = padding
@@ -59,6 +59,7 @@ class BatchBuilder:
         index: jax.Array | None,
         valid: jax.Array,
         views: int = 1,
+        augments: bool = True,
     ) -> Batch:
         """Reads and augments the rows of a step.
 
@@ -69,12 +70,14 @@ class BatchBuilder:
             index: int[B], the rows of the data set; None if `images` and `labels` are these rows.
             valid: bool[B], False = padding.
             views: 1, or 2 for two independently augmented versions of each image.
+            augments: False leaves the images as they are stored.
         """
         if index is not None:
             images, labels = images[index], labels[index]
         image, label = to_float(images, self.dtype), labels
         keys = [key] if views == 1 else [rng.at(key, view) for view in range(views)]
-        seen = [image if self.augment is None else self.augment(each, image) for each in keys]
+        augment = self.augment if augments else None
+        seen = [image if augment is None else augment(each, image) for each in keys]
         return {
             "image": seen[0],
             "label": label,

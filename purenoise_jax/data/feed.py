@@ -37,7 +37,12 @@ class ResidentFeed:
         self._placement = placement
 
     def epoch(
-        self, index: np.ndarray, valid: np.ndarray, first: int = 0, step: int | None = 0
+        self,
+        index: np.ndarray,
+        valid: np.ndarray,
+        first: int = 0,
+        step: int | None = 0,
+        augments: bool = True,
     ) -> Rows:
         """The rows of all steps of an epoch, [steps, B] each, on the devices.
 
@@ -46,8 +51,9 @@ class ResidentFeed:
             valid: bool[steps, B].
             first: row to begin with.
             step: of the run, of row 0.
+            augments: of no effect, because images on the devices are augmented there.
         """
-        del first, step
+        del first, step, augments
         return Rows(self._placement.split_rows(index), self._placement.split_rows(valid))
 
     def close(self) -> None:
@@ -82,7 +88,12 @@ class StreamingFeed:
         self._reading: ReadAhead | None = None
 
     def epoch(
-        self, index: np.ndarray, valid: np.ndarray, first: int = 0, step: int | None = 0
+        self,
+        index: np.ndarray,
+        valid: np.ndarray,
+        first: int = 0,
+        step: int | None = 0,
+        augments: bool = True,
     ) -> "ReadAhead":
         """The rows of an epoch, which are read ahead from now on.
 
@@ -91,9 +102,10 @@ class StreamingFeed:
             valid: bool[steps, B].
             first: row to begin with.
             step: of the run, of row 0; None in an evaluation.
+            augments: False reads the images as they are stored, as an evaluation does.
         """
         self._cancel()
-        self._reading = ReadAhead(self, index, valid, first, step)
+        self._reading = ReadAhead(self, index, valid, first, step, augments)
         return self._reading
 
     def close(self) -> None:
@@ -116,6 +128,7 @@ class ReadAhead:
         valid: bool[steps, B].
         first: row to begin with.
         step: of the run, of row 0; None in an evaluation.
+        augments: False reads the images as they are stored.
     """
 
     def __init__(
@@ -125,8 +138,9 @@ class ReadAhead:
         valid: np.ndarray,
         first: int,
         step: int | None,
+        augments: bool,
     ) -> None:
-        self._feed, self._step = feed, step
+        self._feed, self._step, self._augments = feed, step, augments
         self._batch_size = index.shape[1]
         self._local = feed.placement.local_rows(self._batch_size)
         self._index, self._valid = index[:, self._local], valid[:, self._local]
@@ -186,7 +200,7 @@ class ReadAhead:
     def _fill(self, row: int, part: np.ndarray, images: np.ndarray, valid: np.ndarray) -> None:
         where = "in an evaluation" if self._step is None else f"for step {self._step + row}"
         rows, draws = slice(part[0], part[-1] + 1), None
-        if self._step is not None:
+        if self._step is not None and self._augments:
             draws = Draws(self._feed.seed, self._step + row, self._local[rows])
         try:
             faults = self._feed.images.read(self._index[row, rows], images[rows], draws)

@@ -19,7 +19,7 @@ from purenoise_jax.runtime.constraints import OneOf
 
 NAME = "ncm"
 COSINE, EUCLIDEAN = "cosine", "euclidean"
-# One epoch, in which nothing trains.
+# One pass over the stored images, in which nothing trains.
 PHASE = UsualPhase(start=1.0)
 
 
@@ -73,8 +73,8 @@ def nearest_class_mean(
     that to the means as they are. The authors' code can also centre every feature and scale it to
     length 1 before the means are taken, which no linear head does.
 
-    DEVIATION: the means are those of the augmented images of the phase, usually one epoch; the
-    authors' code visits every training image once.
+    The means are those of the stored images, each of which an epoch visits once, as in the authors'
+    code; further epochs change nothing.
     """
 
     def eval_variables(state: Any) -> dict[str, Any]:
@@ -88,4 +88,5 @@ def nearest_class_mean(
         over_fixed_backbone(recipe, trainable=lambda path: False),
         memory={**recipe.memory, NAME: class_sums(stats)},
         eval_variables=eval_variables,
+        augments=False,
     )

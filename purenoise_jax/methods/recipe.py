@@ -232,6 +232,7 @@ class Recipe:
         memory: name -> `Memory`.
         project: (parameters after the update, memories before the step by name) -> parameters, for
             constraints that every step restores.
+        augments: False takes the images as they are stored instead of augmented versions.
         views: augmented versions of each image: 1, or 2, of which `batch["second"]` is the other
             one. Transforms and generators see it, too.
         eval_variables: (state) -> the variables to evaluate with.
@@ -259,6 +260,7 @@ class Recipe:
     frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
     memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
     project: Project = unprojected
+    augments: bool = True
     views: int = 1
     eval_variables: Callable[[Any], dict[str, Any]] = current_variables
     eval_transforms: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()

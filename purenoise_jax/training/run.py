@@ -181,7 +181,8 @@ class TrainingRun:
         self.metrics = jax.tree.map(placement.replicate, self.metrics)
         self._count = 0
         start = epoch * self._steps_per_epoch
-        rows = self._feed.epoch(index, valid, self.step - start, start)
+        augments = phase.recipe.augments
+        rows = self._feed.epoch(index, valid, self.step - start, start, augments)
         self._ahead = rows if isinstance(rows, ReadAhead) else None
         return rows
 

@@ -170,7 +170,13 @@ class TrainStep:
             else:
                 images, labels, index = inputs.images, inputs.labels, rows.index
             batch = self.batch_builder.make_batch(
-                keys["augment"], images, labels, index, rows.valid, views=self.recipe.views
+                keys["augment"],
+                images,
+                labels,
+                index,
+                rows.valid,
+                views=self.recipe.views,
+                augments=self.recipe.augments,
             )
         with jax.named_scope("transforms"):
             for i, transform in enumerate(self.recipe.transforms):

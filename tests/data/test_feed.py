@@ -27,9 +27,10 @@ class InMemory(HostImages):
 
     def __init__(self, images=IMAGES, bad=(), gate=None):
         super().__init__(images.shape)
-        self.images, self.bad, self.gate, self.seen = images, bad, gate, []
+        self.images, self.bad, self.gate, self.seen, self.draws = images, bad, gate, [], []
 
     def read(self, index, out, draws=None):
+        self.draws.append(draws)
         if self.gate is not None:
             self.gate.wait()
         self.seen += index.tolist()
@@ -70,6 +71,17 @@ def test_an_epoch_can_begin_at_any_step():
     for row in (3, 4):
         jax.tree.map(np.testing.assert_array_equal, later.take(row), rows[row])
     assert set(part.images.seen) == {*INDEX[3], *INDEX[4]}
+
+
+@pytest.mark.parametrize(
+    ("step", "augments", "changed"), [(4, True, True), (4, False, False), (None, True, False)]
+)
+def test_images_are_read_as_they_are_stored_in_evaluations_and_where_it_is_asked_for(
+    step, augments, changed
+):
+    feed = stream()
+    feed.epoch(INDEX, VALID, step=step, augments=augments).take(0)
+    assert [draws is not None for draws in feed.images.draws[:1]] == [changed]
 
 
 def test_only_the_next_batch_and_one_more_are_read_early():

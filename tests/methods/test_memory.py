@@ -85,6 +85,25 @@ def test_two_views_are_augmented_independently_and_one_is_as_before():
     assert "second" in batch and state_of(data()[2], recipe).extra == {}
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_recipe_may_take_images_as_they_are_stored(views):
+    def augment(key, images):
+        return 1 - images
+
+    builder = BatchBuilder(augment, np.zeros(3, np.float32), np.ones(3, np.float32), 3)
+    images, labels, _ = data()
+    inputs = Inputs(jnp.asarray(images), jnp.asarray(labels))
+    rows = Rows(jnp.arange(6), jnp.ones(6, bool))
+    for augments in (True, False):
+        step = dataclasses.replace(
+            step_of(Recipe(augments=augments, views=views)), batch_builder=builder
+        )
+        batch = step.batch(jnp.int32(0), inputs, rows)
+        expected = images / 255 if not augments else 1 - images / 255
+        for name in ("image", "second")[:views]:
+            np.testing.assert_allclose(batch[name], expected, atol=1e-6)
+
+
 def test_a_memory_begins_anew_in_the_phase_that_begins_to_use_it(tmp_path):
     config = tiny_config(write_npz(tmp_path / "data.npz"))
     config.phases = ConfigDict({"initial": make_phase(0, ("ema",))})

@@ -8,12 +8,14 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import Checkpoints
+from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.data.mapped_images import MappedImages
 from purenoise_jax.data.original_crop import Draws
 from purenoise_jax.inference.runs import load_runs
@@ -327,6 +329,34 @@ def test_crops_of_originals_do_not_depend_on_threads(tree, tmp_path, crop):
     np.testing.assert_array_equal(images[:5], plain)
     images.read(np.arange(5), plain, Draws(0, 0, np.arange(5)))
     assert (images[:5] != plain).any((1, 2, 3)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feed", ["resident", "decoded"])
+def test_class_means_are_those_of_every_stored_image_once(npz, tree, tmp_path, feed):
+    """Crops and flips of the training, on the host or in the step, do not change them."""
+    crop = "original_crop" if feed == "decoded" else "crop"
+    config = tiny_config(
+        npz if feed == "resident" else tree,
+        **{
+            "data.source": "npz" if feed == "resident" else "folder",
+            "data.image_size": 8,
+            "data.feed": feed,
+            "data.augment": (crop, "flip"),
+            "num_epochs": 2,
+        },
+    )
+    config.phases.deferred = make_phase(1, ("ncm",))
+    state = jax.device_get(train_and_evaluate(config, tmp_path / "run", None))
+    experiment = build(config)
+    training, builder = experiment.training, experiment.batch_builder
+    images = builder.normalize(jnp.asarray(training.images[np.arange(45)], jnp.float32) / 255)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    _, outputs = experiment.model.apply(variables, images, train=False)
+    one_hot = np.eye(4)[training.labels]
+    np.testing.assert_array_equal(state.extra["ncm"]["count"], one_hot.sum(axis=0))
+    expected = np.asarray(outputs["features"], float).T @ one_hot
+    np.testing.assert_allclose(state.extra["ncm"]["sums"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_method_that_draws_images_within_a_step_needs_them_on_the_devices(npz):
