@@ -65,13 +65,15 @@ def nearest_class_mean(
     recipe: Recipe,
     stats: DataStats,
     *,
-    distance: Annotated[str, OneOf((COSINE, EUCLIDEAN)), "by which a mean is nearest"] = EUCLIDEAN,
+    distance: Annotated[str, OneOf((COSINE, EUCLIDEAN)), "by which a mean is nearest"] = COSINE,
 ) -> Recipe:
     """Replaces the classifier in evaluation by the mean features of the classes; nothing trains.
 
-    READING: the source has both distances and does not say which its tables use; the default is
-    that to the means as they are. The authors' code can also centre every feature and scale it to
-    length 1 before the means are taken, which no linear head does.
+    READING: the source has the cosine, and the Euclidean distance to means of length 1, and does
+    not say which its tables use. Both order the classes alike, and are the default, `COSINE`.
+    `EUCLIDEAN` is the distance to the means as they are, of which the authors' code is capable.
+    DEVIATION: the default of that code centres every feature and scales it to length 1, before the
+    means are taken and in evaluation, which no linear head does.
 
     The means are those of the stored images, each of which an epoch visits once, as in the authors'
     code; further epochs change nothing.
