@@ -186,6 +186,7 @@ def test_two_steps_of_the_last_phases_leave_everything_finite(names, experiment_
 def test_the_page_says_which_methods_exclude_each_other():
     """Two methods of a row of the table exclude each other, and others do not."""
     text = (DOCS / "methods.md").read_text().split("## Combining methods")[1]
+    text = text.split("| second stage |")[0]
     rows = [line.split("|")[2] for line in text.splitlines() if line.startswith("| ")]
     groups = [{part.strip("` ") for part in row.split(",")} & {*METHODS} for row in rows]
     groups = [group for group in groups if len(group) > 1]
@@ -194,3 +195,19 @@ def test_the_page_says_which_methods_exclude_each_other():
         together = recipe_of(pair) is not None
         listed = any(set(pair) <= group for group in groups)
         assert together != listed, (pair, "can" if together else "cannot", "be used together")
+
+
+@pytest.mark.slow
+def test_the_page_says_which_methods_a_second_stage_excludes(experiment_of):
+    text = (DOCS / "methods.md").read_text().split("| second stage |")[1]
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    listed = {
+        (first.strip("` "), second.strip("` "))
+        for seconds, firsts in rows
+        for second in seconds.split(",")
+        for first in firsts.split(",")
+    }
+    assert listed <= set(itertools.product(TRAINING, SECOND))
+    for pair in itertools.product(TRAINING, SECOND):
+        together = experiment_of(pair) is not None
+        assert together != (pair in listed), (pair, "can" if together else "cannot", "be together")
