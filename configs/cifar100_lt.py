@@ -45,8 +45,19 @@ ARGUMENTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
         "adrw": {"t": 0.1},
     },
 }
+# Beside those, for steps: the code of Wang et al. 2023 (VS, ADRW, TLA); Ye et al. 2021, table 6 and
+# section C.2 (MFW).
+STEP_ARGUMENTS: Mapping[int, Mapping[str, Mapping[str, Any]]] = {
+    100: {
+        "mfw": {"alpha": 5.0, "beta": 0.01},
+        "vs": {"gamma": 0.0},
+        "adrw": {"t": 0.1},
+        "tla": {"tau": 1.0},
+    },
+    10: {"vs": {"tau": 1.0}, "adrw": {"t": 0.05}},
+}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Builds the config; the top of the file lists the arguments."""
-    return beside(__file__, "cifar10_lt").cifar_lt(arg, "cifar100", ARGUMENTS)
+    return beside(__file__, "cifar10_lt").cifar_lt(arg, "cifar100", ARGUMENTS, STEP_ARGUMENTS)

@@ -5,7 +5,7 @@
 Arguments after a colon, separated by commas:
     method=open (any of docs/methods.md, or several joined by +)   preset=paper|rescience
     epochs=200   model=wrn28_10   ir=100
-    augment=simclr|cutout|flip_crop|autoaugment   draws=train_size|balanced
+    augment=simclr|cutout|flip_crop|autoaugment   draws=train_size|balanced   profile=exp|step
 
 The paper reports 84.6 +- 0.2 % (four runs), the reproduction 85.0 % (one run). Both leave the
 gradient of noise images open: the paper's equations stop the affine parameters (preset=paper), its
@@ -14,8 +14,10 @@ With draws=balanced an epoch of class-balanced sampling has K * n_max draws, as 
 paper reads, instead of as many as there are images, as its authors say: the deferred 40 epochs at
 ratio 100 are then as long as 161 of ours.
 
-Arguments of methods are those of their sources for the data set and the ratio. If a source has
-none for a ratio, they are those for 100.
+With profile=step the rarer half of the classes are of one size, the others of another.
+
+Arguments of methods are those of their sources for the data set, the profile and the ratio. If a
+source has none for a ratio, they are those for 100, and for steps those of the long tail.
 """
 
 from collections.abc import Mapping
@@ -43,22 +45,39 @@ ARGUMENTS: Mapping[int, Arguments] = {
         "adrw": {"t": 0.1},
     },
 }
+# Beside those, for steps. Sources are the code of Wang et al. 2023 (VS, ADRW) and Ye et al. 2021, table
+# 6 and section C.2 (MFW).
+STEP_ARGUMENTS: Mapping[int, Arguments] = {
+    100: {
+        "mfw": {"alpha": 5.0, "beta": 0.01},
+        "vs": {"gamma": 0.0, "tau": 1.25},
+        "adrw": {"t": 0.1},
+    },
+    10: {"vs": {"tau": 1.0}},
+}
+PROFILES = ("exp", "step")
 # Number of images of the largest class, number of classes.
 CLASSES = {"cifar10": (5000, 10), "cifar100": (500, 100)}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """Builds the config; the top of the file lists the arguments."""
-    return cifar_lt(arg, "cifar10", ARGUMENTS)
+    return cifar_lt(arg, "cifar10", ARGUMENTS, STEP_ARGUMENTS)
 
 
-def cifar_lt(arg: str | None, name: str, arguments: Mapping[int, Arguments]) -> ConfigDict:
+def cifar_lt(
+    arg: str | None,
+    name: str,
+    arguments: Mapping[int, Arguments],
+    step_arguments: Mapping[int, Arguments],
+) -> ConfigDict:
     """Builds the config of either CIFAR; the papers' recipes differ only in the data.
 
     Args:
         arg: the text after the colon.
         name: "cifar10" or "cifar100".
         arguments: of methods, by ratio; those for 100 hold where a ratio does not change them.
+        step_arguments: those of steps, likewise, where they are not `arguments`.
     """
     args = common.parse_arg(
         arg,
@@ -69,20 +88,26 @@ def cifar_lt(arg: str | None, name: str, arguments: Mapping[int, Arguments]) -> 
         ir=100.0,
         augment="simclr",
         draws="train_size",
+        profile="exp",
     )
+    common.choose("profile", args.profile, PROFILES)
     common.choose("draws", args.draws, common.DRAWS)
     common.choose("augment", args.augment, common.AUGMENTS)
     config = default_config()
     factor = 1.0
     if args.draws == "balanced":
-        factor = common.balanced_factor(*CLASSES[name], imbalance_ratio=args.ir)
+        factor = common.balanced_factor(
+            *CLASSES[name], imbalance_ratio=args.ir, profile=args.profile
+        )
     common.set_methods(config, args.method, args.epochs, factor)
     config.data.name = name
     config.data.imbalance_ratio = args.ir
+    config.data.profile = args.profile
     config.data.augment = common.AUGMENTS[args.augment]
     config.model.name = args.model
-    for ratio in dict.fromkeys((100, args.ir)):
-        for method, given in arguments.get(ratio, {}).items():
-            config.method[method].update(given)
+    for by_ratio in (arguments, step_arguments if args.profile == "step" else {}):
+        for ratio in dict.fromkeys((100, args.ir)):
+            for method, given in by_ratio.get(ratio, {}).items():
+                config.method[method].update(given)
     common.set_preset(config, args.preset)
     return config

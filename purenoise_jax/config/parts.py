@@ -171,15 +171,20 @@ def set_second_stage(config: ConfigDict, epochs: int, rate: float, decay: float)
     phase.schedule, phase.warmup_epochs, phase.milestones = COSINE, 0, ()
 
 
-def balanced_factor(largest: int, num_classes: int, imbalance_ratio: float) -> float:
+def balanced_factor(
+    largest: int, num_classes: int, imbalance_ratio: float, profile: str = "exp"
+) -> float:
     """Returns the ratio of K * n_max draws to the number of training images, at least 1.
 
     Args:
         largest: n_max, images of the largest class.
         num_classes: K.
-        imbalance_ratio: of the exponential profile.
+        imbalance_ratio: of the largest to the smallest class.
+        profile: of the sizes, see `long_tail_counts`.
     """
-    counts = long_tail_counts(largest, num_classes, imbalance_ratio=imbalance_ratio)
+    counts = long_tail_counts(
+        largest, num_classes, imbalance_ratio=imbalance_ratio, profile=profile
+    )
     return num_classes * largest / int(counts.sum())
 
 

@@ -52,8 +52,11 @@ def asymmetric_sam(
     ascent step follows the gradient g of the loss weighted by n_max / n, with the length rho.
     "one_minus_share" is equation 5, rho_c = rho / (1 - share), which is larger for frequent classes
     although the text says the opposite; "inverse_share" follows the text. The last two multiply
-    the loss of each row by rho_c / rho in the ascent step and leave the |g| of SAM unchanged. The
-    published equation 3 multiplies by |g| once more, which would cancel the norm.
+    the loss of each row by rho_c / rho in the ascent step and leave the |g| of SAM unchanged, so
+    the ascent step may be longer than rho. Of "inverse_share" the source gives the proportion
+    alone: here the most frequent class has the length rho, and a class with a hundredth of its
+    images 100 rho. The published equation 3 multiplies by |g| once more, which would cancel the
+    norm.
 
     READING: batch statistics are those of `sam`; in the authors' code both passes move them.
     """

@@ -35,5 +35,8 @@ def classifier_retraining(
 
     READING: the backbone's batch norm uses its running statistics, because the paper fixes the
     representation. In the code of both sources it stays in training mode (`bn="shifted"`).
+
+    DEVIATION: every row's class is drawn by itself. The sampler of Kang et al. takes four images of
+    each class in turn, which gives every class the same number of rows.
     """
     return over_fixed_backbone(class_balanced_sampling(recipe, stats), bn)

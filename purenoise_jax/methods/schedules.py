@@ -29,8 +29,8 @@ def learning_rates(
     rate by `gamma` at every milestone that has been reached, and "cosine" has
     learning_rate * (1 + cos(pi * (e - W) / (E - W))) / 2, which would be 0 in epoch E.
 
-    READING: sources that change the rate of a cosine in every step (Ren et al. 2020) and in every
-    epoch (Zhong et al. 2021) are both given the second. The cosine begins after the warm-up.
+    DEVIATION: Ren et al. 2020 change the rate of a cosine in every step. Here every epoch has one
+    rate, as in the code of Zhong et al. 2021. The cosine begins after the warm-up.
 
     Args:
         num_epochs: E.

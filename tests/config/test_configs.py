@@ -76,6 +76,31 @@ def phases_of(method, epochs=200):
     return {p.start_epoch: p.methods for p in config.phases.values()}, config
 
 
+@pytest.mark.parametrize(
+    ("text", "cifar10_values", "cifar100_values"),
+    [
+        ("profile=step", (5.0, 0.01, 0.0, 1.25, 0.1, 1.0), (5.0, 0.01, 0.0, 1.0, 0.1, 1.0)),
+        ("profile=step,ir=10", (5.0, 0.01, 0.0, 1.0, 0.1, 1.0), (5.0, 0.01, 0.0, 1.0, 0.05, 1.0)),
+        ("profile=exp", (1.0, 2.0, 0.05, 1.0, 0.15, 1.0), (0.2, 2.0, 0.05, 1.0, 0.25, 0.75)),
+    ],
+)
+def test_methods_have_the_arguments_of_their_sources_for_steps(
+    text, cifar10_values, cifar100_values
+):
+    for module, values in ((cifar10_lt, cifar10_values), (cifar100_lt, cifar100_values)):
+        config = module.get_config(f"{text},method=mfw")
+        validate(config)
+        assert config.data.profile == text.partition(",")[0].partition("=")[2]
+        of = config.method
+        found = (of.mfw.alpha, of.mfw.beta, of.vs.gamma, of.vs.tau, of.adrw.t, of.tla.tau)
+        assert found == values
+
+
+def test_a_profile_that_the_papers_do_not_cut_is_refused():
+    with pytest.raises(ConfigError, match="profile='natural' is unknown; legal: exp, step"):
+        cifar10_lt.get_config("profile=natural")
+
+
 def test_methods_joined_by_plus_take_the_union_of_their_starts():
     assert phases_of("ldam+drw")[0] == {0: ("ldam",), 160: ("ldam", "drw")}
     assert phases_of("open+sam")[0] == {0: ("sam",), 160: ("open", "sam")}
@@ -278,6 +303,12 @@ def test_balanced_draws_are_as_many_as_in_the_papers_epochs(get, name, ir):
     assert first == 160 and abs((second - start) * images - 20 * classes * largest) <= images / 2
     assert config.optimizer.warmup_epochs == 5
     assert ir != 100 or name != "cifar10" or config.num_epochs == 321
+
+
+def test_balanced_draws_of_steps_count_the_images_of_steps():
+    config = cifar10_lt.get_config("method=rs,draws=balanced,profile=step,ir=100,epochs=20")
+    # Five classes of 5,000 images and five of 50.
+    assert config.num_epochs == round(20 * 50_000 / 25_250)
 
 
 def test_balanced_draws_from_the_start_stretch_the_whole_schedule():
