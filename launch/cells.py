@@ -26,6 +26,7 @@ MISSING = "missing"
 SHOTS = ("few", "medium", "many")
 CAVEAT = "caveat"
 BEST = "best on test"
+BEST_NOTE = "Best on test: of the epochs that were evaluated, whose number is in brackets."
 TITLES = {
     LAST: "",
     "val": "best epochs on validation images",
@@ -77,10 +78,16 @@ class Row:
         return self._counted(mean_and_error(present), len(present))
 
     def best_on_test(self) -> str:
-        """Mean and standard error of the best epochs on the test set; "-" if not all are known."""
+        """Mean and standard error of the best epochs on the test set; "-" if not all are known.
+
+        Behind them is the number of epochs that were evaluated, of the run with the fewest.
+        """
         found = [s.get("selected", {}).get("test_best", {}) for s in self.summaries]
-        known = [each["test_accuracy"] for each in found if each.get("evaluations", 0) > 1]
-        return mean_and_error(known) if known and len(known) == len(found) else "-"
+        known = [each for each in found if each.get("evaluations", 0) > 1]
+        if not known or len(known) < len(found):
+            return "-"
+        number = mean_and_error([each["test_accuracy"] for each in known])
+        return f"{number} (of {min(each['evaluations'] for each in known)})"
 
     def by_shots(self) -> str:
         """Mean and standard error for classes with few, medium and many training images."""
@@ -221,7 +228,7 @@ def show(
             if row.cell.setting == setting:
                 grid.add_row(*lines[id(row)])
         console.print(grid)
-    console.print(_legend(table))
+    console.print(_legend(table, heads))
     for hint in hints(table.cells):
         console.print(hint)
 
@@ -256,14 +263,14 @@ def write(
         lines.append("| " + " | ".join(entries(row, table, plan, rows)) + " |")
     lines += [
         "",
-        " ".join([_legend(table), *hints(table.cells)]),
+        " ".join([_legend(table, heads), *hints(table.cells)]),
         "",
     ]
     records = []
     for row in rows:
         for summary in row.summaries:
             head = {"table": name, "setting": row.cell.setting, "method": row.cell.method}
-            caveat = plan.caveat_with(row.cell.config.model.name) if row.cell.config else ""
+            caveat = plan.caveat_of(row.cell.config) if row.cell.config else ""
             note = {"caveat": caveat} if caveat else {}
             note |= {"select": select} if select != LAST else {}
             record = {**head, **note, **record_of(summary)}
@@ -291,8 +298,9 @@ def _title(table: Table, plan: Plan, select: str) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _legend(table: Table) -> str:
+def _legend(table: Table, heads: Sequence[str]) -> str:
     shown = table.published and table.source != "new"
     published = f" Published: {table.source}." if shown else ""
-    parts = f"Test accuracy in percent, mean ± standard error over seeds.{published}", table.note
-    return " ".join(filter(None, parts))
+    best = BEST_NOTE if BEST in heads else ""
+    parts = f"Test accuracy in percent, mean ± standard error over seeds.{published}", best
+    return " ".join(filter(None, (*parts, table.note)))

@@ -84,10 +84,16 @@ class Plan:
     @property
     def caveat(self) -> str:
         """The differences of the runs from the papers', shown beside every number."""
-        return self.caveat_with(self.model or MINI_MODEL)
+        return self._caveat(self.model or MINI_MODEL)
 
-    def caveat_with(self, model: str) -> str:
-        """The differences of a run with a network; those of the mini tier name it."""
+    def caveat_of(self, config: ConfigDict) -> str:
+        """The differences of a run; those of the mini tier name its network and projector."""
+        model = config.model
+        smaller = self.mini and model.projector == "vicreg"
+        projector = f"projector of {model.projector_width} features" if smaller else ""
+        return ", ".join(filter(None, (self._caveat(model.name), projector)))
+
+    def _caveat(self, model: str) -> str:
         if self.quick:
             return "quick, means nothing"
         changes = []

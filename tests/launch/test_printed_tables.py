@@ -99,6 +99,15 @@ def test_the_caveat_names_all_deviations_from_the_publication():
     assert Plan().config("CIFAR-10-LT", "erm").optimizer.gamma == 0.01
 
 
+def test_the_caveat_of_a_mini_run_names_its_network_and_a_smaller_projector():
+    mini = Plan(epochs=40, mini=True, model="resnet8")
+    common = "mini: resnet8 on images of 16 x 16, 40 epochs for every 200, drops, if any, of 0.1"
+    assert mini.caveat_of(mini.config("CIFAR-10-LT", "erm")) == common
+    joint = mini.config("CIFAR-10-LT", "joint_ssl")
+    assert mini.caveat_of(joint) == f"{common}, projector of 256 features"
+    assert Plan().caveat_of(Plan().config("CIFAR-10-LT", "joint_ssl")) == ""
+
+
 def test_published_numbers_are_left_out_for_other_networks():
     for name in set(TABLES) - {"norms", "balanced", "resnet32"}:
         cells_ = make_table(name, Plan(model="resnet8")).cells

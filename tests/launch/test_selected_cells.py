@@ -68,7 +68,7 @@ def test_files_and_title_name_the_rule(tmp_path):
     assert not {"group_accuracy", "geometric_mean", "test_nll"} & set(record)
 
 
-def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
+def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known(tmp_path):
     table = Table("title", "nowhere", (), published=("paper",))
     cell = Cell("setting", "OPeN", tiny_config("x"), ("60.0",))
     known = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.8)))
@@ -76,10 +76,13 @@ def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known():
     rows = [known, partly]
     assert columns(table, Plan(), rows) == ["", "paper", "here", BEST]
     assert entries(known, table, Plan(), rows) == [
-        "OPeN", "60.0", "50.0 ± 0.0 (n=2)", "75.0 ± 5.0",
+        "OPeN", "60.0", "50.0 ± 0.0 (n=2)", "75.0 ± 5.0 (of 5)",
     ]  # fmt: skip
     assert entries(partly, table, Plan(), rows)[-1] == "-"
     assert BEST not in columns(table, Plan(), [partly])
+    for shown, said in ((rows, True), ([partly], False)):
+        text = write(table, shown, Plan(), tmp_path, "main")[0].read_text()
+        assert ("whose number is in brackets" in text) == said
     assert len(entries(partly, table, Plan(), [partly])) == 3
 
 
