@@ -45,8 +45,8 @@ ARGUMENTS: Mapping[int, Arguments] = {
         "adrw": {"t": 0.1},
     },
 }
-# Beside those, for steps. Sources are the code of Wang et al. 2023 (VS, ADRW) and Ye et al. 2021, table
-# 6 and section C.2 (MFW).
+# Beside those, for steps: the code of Wang et al. 2023 (VS, ADRW) and, for MFW, table 6 and section
+# C.2 of Ye et al. 2021.
 STEP_ARGUMENTS: Mapping[int, Arguments] = {
     100: {
         "mfw": {"alpha": 5.0, "beta": 0.01},
