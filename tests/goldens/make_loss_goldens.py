@@ -1,13 +1,15 @@
 """Write the losses and gradients that the methods' losses are compared with.
 
 The code here states each loss in PyTorch, in float64, for a linear network and one batch of which
-some rows are padding.  It shares nothing with the package.  It needs only PyTorch and NumPy, and is
-run by hand when a golden has to change:
+some rows are padding, and for given logits of a batch without padding.  It shares nothing with the
+package.  It needs only PyTorch and NumPy, and is run by hand when a golden has to change:
 
     python tests/goldens/make_loss_goldens.py
 
 It writes, next to itself, losses.npz: the batch, and for every case the loss and its gradient to the
-kernel.  The stored file was made with PyTorch 2.13.0 (CPU) and NumPy 2.4.
+kernel; under "logits/", the logits, and for every case the loss and its gradient to them.  The
+stored file was made with PyTorch 2.14.1 (CPU) and NumPy 2.4; what PyTorch 2.13.0 made before had the
+same bits.
 """
 
 from pathlib import Path
@@ -108,6 +110,61 @@ def cases(z: Tensor, y: Tensor) -> dict[str, Tensor]:
     }
 
 
+def class_conditional(z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Label smoothing in all readings, with an amount of 0.1 or from 0.3 down to 0.02."""
+    middle = (10 - 5) / (40 - 5)  # of the way from the rarest class to the most frequent one
+    amounts = {
+        "literal": 0.1 / (1 - SHARE),
+        "inverse": 0.1 * SHARE.min() / SHARE,
+        "one_minus_p": 0.1 * (1 - SHARE),
+        "concave": [0.3, 0.02 + 0.28 * np.sin(np.pi / 2 * middle), 0.02],
+        "linear": [0.3, 0.02 + 0.28 * middle, 0.02],
+        "convex": [0.3, 0.02 + 0.28 * (1 - np.cos(np.pi / 2 * middle)), 0.02],
+    }
+    return {name: smoothed(z, y, [float(x) for x in amount]) for name, amount in amounts.items()}
+
+
+def cases_of_logits(z: Tensor, y: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    label = functional.one_hot(y, len(COUNTS)).double()
+    rare = SHARE < 0.2
+    weight = balanced(0.9999)
+
+    def equalised(drawn: Tensor) -> Tensor:
+        # A class with the logit minus infinity is not in the denominator.
+        return functional.cross_entropy(z + torch.log(1 - drawn * rare * (1 - label)), y)
+
+    return {
+        "seql": equalised(beta),
+        "seql_always": equalised(torch.ones_like(beta)),
+        "seql_mean": equalised(torch.full_like(beta, 0.6)),
+        "maxnorm": functional.cross_entropy(z, y, weight=weight) * weight[y].mean(),
+        # The weight of a row counts in all its classes, and the mean is over both.
+        "maxnorm_binary": functional.binary_cross_entropy(
+            torch.softmax(z, dim=1), label, weight=weight[y][:, None].expand_as(z)
+        ),
+        "uniform": functional.cross_entropy(z, y, label_smoothing=0.1),
+        "over": functional.cross_entropy(z, y, label_smoothing=0.98),
+        "tau_half": functional.cross_entropy(z + 0.5 * SHARE.log(), y),
+        "tau_two": functional.cross_entropy(z + 2.0 * SHARE.log(), y),
+        **class_conditional(z, y),
+    }
+
+
+def of_logits() -> dict[str, np.ndarray]:
+    """The losses of twelve rows and their gradients to the logits."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (12, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 0, 0, 1, 2, 2, 1, 0, 0, 2], np.int32)
+    beta = rng.random((12, 3)) < 0.6
+    z = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    found = {"logits/logits": logits, "logits/labels": labels, "logits/beta": beta}
+    losses = cases_of_logits(z, torch.tensor(labels).long(), torch.tensor(beta).double())
+    for name, loss in losses.items():
+        (grad,) = torch.autograd.grad(loss, z, retain_graph=True)
+        found |= {f"logits/{name}/loss": loss.detach().numpy(), f"logits/{name}/grad": grad.numpy()}
+    return found
+
+
 def causal_head() -> dict[str, np.ndarray]:
     """Logits of the multi-head normalised classifier in training and in evaluation."""
     rng = np.random.default_rng(1)
@@ -179,7 +236,8 @@ def main() -> None:
     for name, loss in cases(features @ w, y).items():
         (grad,) = torch.autograd.grad(loss, w, retain_graph=True)
         found[f"{name}/loss"], found[f"{name}/grad"] = loss.detach().numpy(), grad.numpy()
-    np.savez_compressed(HERE / "losses.npz", **found, **causal_head(), **cosine_head())
+    found |= {**causal_head(), **cosine_head(), **of_logits()}
+    np.savez_compressed(HERE / "losses.npz", **found)
 
 
 if __name__ == "__main__":

@@ -265,7 +265,8 @@ class DenseNet(Classifier):
 
 # The narrow networks, with the size of their images: uneven maps show where a window begins, and
 # the last map has several positions, since a norm of few elements is badly conditioned.
-NARROW: dict[str, tuple[int, Callable[[NormMaker], Classifier]]] = {
+Narrow = dict[str, tuple[int, Callable[[NormMaker], Classifier]]]
+NARROW: Narrow = {
     "basic": (40, lambda n: ResNet(n, CLASSES, (2, 1, 1, 1), width=4)),
     "bottleneck_cifar": (15, lambda n: ResNet(n, CLASSES, (2, 1, 1, 1), True, 4, cifar=True)),
     "grouped": (40, lambda n: ResNet(n, CLASSES, (1, 2, 1, 1), True, 4, 2, 4)),
@@ -304,29 +305,29 @@ def states(model: nn.Module) -> dict[str, Tensor]:
     return {name: v for name, v in found.items() if not name.endswith("num_batches_tracked")}
 
 
-def build(case: str, variant: str) -> Classifier:
+def build(make: Callable[[NormMaker], Classifier], variant: str) -> Classifier:
     """Make a filled narrow network in float64."""
     kind, noise_grad = VARIANTS[variant]
-    model = NARROW[case][1](lambda channels: MaskedNorm(channels, kind, noise_grad))
+    model = make(lambda channels: MaskedNorm(channels, kind, noise_grad))
     with torch.no_grad():
         for name, value in states(model).items():
             value.copy_(torch.from_numpy(recipe(name, tuple(value.shape))))
     return model.to(torch.float64)
 
 
-def narrow_goldens() -> dict[str, np.ndarray]:
-    """Return the contents of ``networks.npz``."""
+def narrow_goldens(narrow: Narrow) -> dict[str, np.ndarray]:
+    """Return what is stored of narrow networks, such as the contents of ``networks.npz``."""
     goldens = {"noise": NOISE, "labels": LABELS}
     noise, labels = torch.from_numpy(NOISE), torch.from_numpy(LABELS)
-    for case, (size, _) in NARROW.items():
+    for case, (size, make) in narrow.items():
         x = torch.from_numpy(images(case, size)).permute(0, 3, 1, 2).to(torch.float64)
         for mode, mask in (("eval", None), ("eval_masked", noise)):
             with torch.no_grad():
-                logits, features = build(case, "dar_bn").eval()(x, mask)
+                logits, features = build(make, "dar_bn").eval()(x, mask)
             goldens[f"{case}/{mode}/logits"] = logits.numpy()
             goldens[f"{case}/{mode}/features"] = features.numpy()
         for variant in VARIANTS:
-            model = build(case, variant).train()
+            model = build(make, variant).train()
             logits, features = model(x, noise)
             functional.cross_entropy(logits, labels).backward()
             prefix = f"{case}/{variant}"
@@ -387,16 +388,20 @@ def compare_with_torchvision() -> None:
         print(name, "agrees")
 
 
+def save(arrays: dict[str, np.ndarray], name: str) -> None:
+    """Write an archive of finite numbers beside the script."""
+    bad = [key for key, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+    if bad:
+        raise ValueError(f"not finite: {bad}")
+    np.savez_compressed(HERE / name, **arrays)
+
+
 def main() -> None:
     """Write the golden files."""
     if "--torchvision" in sys.argv[1:]:
         compare_with_torchvision()
         return
-    arrays = narrow_goldens()
-    bad = [key for key, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
-    if bad:
-        raise ValueError(f"not finite: {bad}")
-    np.savez_compressed(HERE / "networks.npz", **arrays)
+    save(narrow_goldens(NARROW), "networks.npz")
     (HERE / "networks.json").write_text(json.dumps(real_goldens(), indent=1) + "\n")
 
 

@@ -1,10 +1,11 @@
-"""The moving average against numpy, in a first and in a later phase, and without decay."""
+"""The moving averages against numpy, in a first and in a later phase, and without decay."""
 
 import numpy as np
 import pytest
 
 from purenoise_jax.methods import build_recipe
 from purenoise_jax.training.train_step import Inputs, Rows
+from tests.headed_step import params_of, setup
 from tests.linear_step import STATS, data, state_of, step_of
 
 
@@ -34,6 +35,29 @@ def test_the_average_against_numpy(start):
         np.testing.assert_allclose(found["params"]["head"]["kernel"], average, rtol=1e-5)
         assert set(found) == {"params", "batch_stats"}
         assert int(states[start + t].extra["ema"]["steps"]) == t + 1
+
+
+def test_running_statistics_have_an_average_of_their_own_against_numpy():
+    recipe = build_recipe(["ema"], STATS, {"ema": {"decay": 0.4}})
+    step, state, inputs, rows = setup(recipe, params_of(), mean=0.2)
+    pixels = data()[0].reshape(6, -1).mean(axis=0) / 255
+    mean, averages = np.full(12, 0.2), {}
+    for t in range(6):
+        body = np.asarray(state.params["body"], np.float64)
+        mean = 0.5 * mean + 0.5 * pixels * body
+        state, _, _ = step.update(state, inputs, rows)
+        np.testing.assert_allclose(state.batch_stats["mean"], mean, rtol=1e-5)
+        new = {"mean": mean, "body": np.asarray(state.params["body"], np.float64)}
+        kept = 0 if t == 0 else min(0.4, (1 + t) / (10 + t))
+        averages = {
+            name: kept * averages.get(name, 0) + (1 - kept) * value for name, value in new.items()
+        }
+        found = recipe.evaluated(state)
+        np.testing.assert_allclose(found["batch_stats"]["mean"], averages["mean"], rtol=1e-5)
+        np.testing.assert_allclose(found["params"]["body"], averages["body"], rtol=1e-5)
+    # Neither the statistics of the last step nor those of the averaged parameters.
+    assert np.abs(averages["mean"] - mean).max() > 1e-3
+    assert np.abs(averages["mean"] - pixels * averages["body"]).max() > 1e-3
 
 
 def test_without_decay_the_average_is_the_last_step():

@@ -1,5 +1,7 @@
 """Narrow networks and the names of the real ones, against `goldens/make_network_goldens.py`.
 
+One of them is that of `goldens/make_basic_cifar_goldens.py`, which makes it in the same way.
+
 The narrow networks run the code of the real ones, which would take long to compile.
 """
 
@@ -28,7 +30,7 @@ from purenoise_jax.models.torchvision_names import torch_name
 from tests.models.golden_values import QUICK, from_torch, probe, recipe, to_torch
 
 HERE = Path(__file__).parents[1] / "goldens"
-GOLDENS = dict(np.load(HERE / "networks.npz"))
+GOLDENS = {**np.load(HERE / "networks.npz"), **np.load(HERE / "basic_cifar.npz")}
 REAL = json.loads((HERE / "networks.json").read_text())
 NOISE = GOLDENS["noise"]
 # With the size of the images, as in the golden script.
@@ -47,6 +49,7 @@ NARROW = {
     "few_shot": (35, partial(ResNet12, widths=(4, 6, 8, 10))),
     "bbn": (15, partial(BBNResNetCifar, depth=14, width=4)),
     "wide": (15, partial(ResNetCifar, depth=8, width=12)),
+    "basic_cifar": (15, partial(ResNet, blocks=(2, 1, 1, 1), width=4, small_images=True)),
 }
 
 
