@@ -63,6 +63,7 @@ WRONG = {
     "delta not a number": (["--config.method.open.delta=nan"], "method.open.delta=nan is not legal"),
     "ratio below one": (["--config.data.imbalance_ratio=0.5"], "data.imbalance_ratio=0.5 is not legal; legal: a finite number of at least 1"),
     "rate of zero": (["--config.optimizer.learning_rate=0"], "optimizer.learning_rate=0.0 is not legal"),
+    "dropout of everything": (["--config.model.dropout=1"], "model.dropout=1.0 is not legal; legal: a number in [0, 1), or -1"),
     "momentum of one": (["--config.optimizer.momentum=1"], "optimizer.momentum=1.0 is not legal; legal: a number in [0, 1)"),
     "batch of nothing": (["--config.batch_size=0"], "batch_size=0 is not legal; legal: an integer, at least 1"),
     "unknown model": (["--config.model.name=resnet51"], "model.name='resnet51' is not legal; legal: resnet8 | "),

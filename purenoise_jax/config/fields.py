@@ -109,6 +109,12 @@ _STATIC_FIELDS: dict[str, Field] = {
         "none (no gradient is stopped)",
         OneOf(("auto", *NOISE_GRADS)),
     ),
+    "model.dropout": Field(
+        -1.0,
+        "share of the activations that a wide ResNet drops in training; -1 = 0.3, as published",
+        Real(0, 1, below=True, or_minus_one=True),
+        absent=-1.0,
+    ),
     "model.remat": Field(
         "none",
         "activations that the backward pass computes again instead of keeping them in memory: "

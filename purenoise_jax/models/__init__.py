@@ -64,6 +64,7 @@ def create_model(
     head: str = "linear",
     projector: str = "none",
     projector_width: int = 0,
+    dropout: float = -1.0,
     remat: str = "none",
 ) -> nn.Module:
     """Creates a model.
@@ -90,12 +91,14 @@ def create_model(
         head: one of `HEADS`.
         projector: one of `PROJECTORS`; the outputs beside the features are those of the projector.
         projector_width: length of the projection; 0 = the projector's default.
+        dropout: share of the activations that are dropped in training, in [0, 1); -1 = that of the
+            network, 0.3 in wide ResNets. Others drop none.
         remat: activations that the backward pass computes again to save memory, one of `REMATS`:
             "none", those within the norms, or those within the blocks of all stages.
 
     Raises:
-        ConfigError: a name is unknown, `num_classes` is below 1, or a width is given without a
-            projector.
+        ConfigError: a name is unknown, `num_classes` is below 1, a width is given without a
+            projector, or dropout for a network that has none.
     """
     for field, value, legal in (
         ("model.name", name, MODELS),
@@ -126,12 +129,22 @@ def create_model(
             f"model.projector_width={projector_width} has no effect with model.projector=none; "
             "legal: 0, or another projector"
         )
-    return MODELS[name](
+    model = MODELS[name](
         num_classes=num_classes,
         norm=partial(NORMS[norm], **arguments),
         dtype=DTYPES[dtype],
         **chosen,
     )
+    if dropout < 0:
+        return model
+    if hasattr(model, "dropout_rate"):
+        return model.clone(dropout_rate=dropout)
+    if dropout:
+        raise ConfigError(
+            f"model.dropout={dropout:g} has no effect with model.name={name}, which drops no "
+            "activations; legal: -1, 0, or a wide ResNet"
+        )
+    return model
 
 
 __all__ = [

@@ -120,12 +120,12 @@ class Real(_NoHint):
         )
 
     def __str__(self) -> str:
+        others = ", or 0" * self.or_zero + ", or -1" * self.or_minus_one
         if math.isinf(self.high):
             low = f"{'above' if self.above else 'of at least'} {self.low:g}"
-            others = ", or 0" * self.or_zero + ", or -1" * self.or_minus_one
             return f"a finite number {low}, in float32{others}"
         left, right = "(" if self.above else "[", ")" if self.below else "]"
-        return f"a number in {left}{self.low:g}, {self.high:g}{right}"
+        return f"a number in {left}{self.low:g}, {self.high:g}{right}{others}"
 
 
 @dataclasses.dataclass(frozen=True)

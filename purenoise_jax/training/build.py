@@ -272,6 +272,7 @@ def make_model(config: ConfigDict, num_classes: int) -> Any:
         head=model.head,
         projector=model.projector,
         projector_width=model.projector_width,
+        dropout=model.dropout,
         remat=model.remat,
     )
 

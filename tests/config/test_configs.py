@@ -154,7 +154,7 @@ def test_the_default_schedule_is_that_of_the_paper():
     assert config.data.augment == ("flip", "crop", "cutout", "simclr")
     assert config.model.to_dict() == {
         "name": "wrn28_10", "norm": "dar_bn", "noise_grad": "auto", "head": "linear",
-        "projector": "none", "projector_width": 0, "remat": "none", "pretrained": ""}  # fmt: skip
+        "projector": "none", "projector_width": 0, "dropout": -1.0, "remat": "none", "pretrained": ""}  # fmt: skip
     assert config.method.open.delta == 1 / 3
 
 

@@ -117,6 +117,7 @@ def test_all_rows_of_the_training_routines_have_the_recipe():
         assert {"label_smoothing", "ema"} <= methods
         assert "cutmix" in methods and ("joint_ssl" in methods) == ("Joint-SSL" in name)
         assert cell.config.num_epochs == 300 and cell.config.data.augment == ("trivialaugment",)
+        assert cell.config.model.dropout == 0
 
 
 def test_sam_has_the_length_that_was_tuned_for_its_loss():

@@ -21,6 +21,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from purenoise_jax.models import create_model
+from purenoise_jax.runtime.errors import ConfigError
 from tests.models.golden_values import QUICK, from_torch, probe, recipe, to_torch
 
 HERE = Path(__file__).parents[1] / "goldens"
@@ -239,6 +240,14 @@ def test_padding_rows_change_nothing() -> None:
 def test_parameter_counts(name: str, classes: int, expected: int, norm: str) -> None:
     shapes = shapes_of(create_model(name, num_classes=classes, norm=norm))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == expected
+
+
+def test_dropout_may_be_chosen_for_networks_that_have_it() -> None:
+    rates = [create_model("wrn10_1", num_classes=3, dropout=d).dropout_rate for d in (-1, 0, 0.5)]
+    assert rates == [0.3, 0, 0.5]
+    assert not hasattr(create_model("resnet8", num_classes=3, dropout=0), "dropout_rate")
+    with pytest.raises(ConfigError, match=r"dropout=0\.5 has no effect with model\.name=resnet8"):
+        create_model("resnet8", num_classes=3, dropout=0.5)
 
 
 def test_dropout_rate() -> None:
