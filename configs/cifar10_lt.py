@@ -14,7 +14,9 @@ With draws=balanced an epoch of class-balanced sampling has K * n_max draws, as 
 paper reads, instead of as many as there are images, as its authors say: the deferred 40 epochs at
 ratio 100 are then as long as 161 of ours.
 
-With profile=step the rarer half of the classes are of one size, the others of another.
+With profile=step the rarer half of the classes are of one size, the others of another. The
+arguments of methods and the epochs of draws=balanced follow this argument, not
+--config.data.profile.
 
 Arguments of methods are those of their sources for the data set, the profile and the ratio. If a
 source has none for a ratio, they are those for 100, and for steps those of the long tail.
@@ -102,7 +104,9 @@ def cifar_lt(
     common.set_methods(config, args.method, args.epochs, factor)
     config.data.name = name
     config.data.imbalance_ratio = args.ir
-    config.data.profile = args.profile
+    if args.profile == "step":
+        # Otherwise as the data have it; the ratio asks for a long tail.
+        config.data.profile = "step"
     config.data.augment = common.AUGMENTS[args.augment]
     config.model.name = args.model
     for by_ratio in (arguments, step_arguments if args.profile == "step" else {}):

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,13 +12,13 @@ import numpy as np
 from rich import box
 from rich.table import Table as Grid
 
-from purenoise_jax.config.identity import config_hash
 from purenoise_jax.runtime.console import SafeConsole
 from purenoise_jax.runtime.files import write_atomically
 from purenoise_jax.training.metrics import standard_error
 from purenoise_jax.training.selection import LAST
 
 from .data_sets import hints
+from .earlier_lines import Lines, key_of
 from .plan import Cell, Plan, Table
 from .planning import tasks_of_cell
 
@@ -26,7 +26,7 @@ MISSING = "missing"
 SHOTS = ("few", "medium", "many")
 CAVEAT = "caveat"
 BEST = "best on test"
-BEST_NOTE = "Best on test: of the epochs that were evaluated, whose number is in brackets."
+BEST_NOTE = "Best on test: the best of the evaluated epochs; how many there were is in brackets."
 TITLES = {
     LAST: "",
     "val": "best epochs on validation images",
@@ -131,7 +131,7 @@ def collect(
     seeds: int,
     root: Path,
     select: str = LAST,
-    lines: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    lines: Lines = MappingProxyType({}),
 ) -> list[Row]:
     """Reads the summaries of all finished runs of a table.
 
@@ -140,8 +140,7 @@ def collect(
         seeds: runs of a cell.
         root: folder of all runs.
         select: the epoch that is reported, one of `SELECT`.
-        lines: config hash -> the line of a run that ended elsewhere, which counts if that run is
-            not finished here.
+        lines: of runs that ended elsewhere, which count if these are not finished here.
     """
     rows = []
     for cell in table.cells:
@@ -151,7 +150,7 @@ def collect(
         found = [
             of_epoch(dict(summary), select)
             for task in last
-            if (summary := ended[task.workdir] or lines.get(config_hash(task.config)))
+            if (summary := ended[task.workdir] or lines.get(key_of(cell, task)))
         ]
         there = tuple(workdir for workdir, summary in ended.items() if summary)
         rows.append(Row(cell, seeds, tuple(found), there))

@@ -10,7 +10,7 @@ runs that start from it. Each run has a folder under --out; the table is made fr
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from .engines import engine, slurm
 from .engines.one_run import train_one
 from .plan import EPOCHS, MINI_MODEL, SEEDS, Plan
 from .planning import Task, tasks_of_table, training_pflop
-from .run_states import show_states
+from .run_states import DONE, ELSEWHERE, TO_DO, show_states
 from .studies import tabular
 from .tables import TABLES, make_table
 
@@ -130,8 +130,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="tables/TABLE.jsonl of the same table from elsewhere: its runs are not trained again, "
-        "and take part in the table",
+        help="tables/TABLE.jsonl of the same table from elsewhere: its runs take part in the "
+        "table, and are not trained again, unless others start from them",
     )
     parse.add_argument("--run", metavar="WORKDIR", help="only the run with this workdir; no table")
     parse.add_argument("--dry-run", action="store_true", help="only list the runs and their cost")
@@ -177,16 +177,24 @@ def make_plan(args: argparse.Namespace) -> Plan:
     return Plan(args.preset, epochs, model, args.quick, overrides, mini, places)
 
 
-def show_plan(tasks: Sequence[Task], console: SafeConsole) -> None:
-    """Lists every run with its cost."""
-    left = 0.0
+def show_plan(
+    tasks: Sequence[Task], console: SafeConsole, elsewhere: Collection[Path] = ()
+) -> None:
+    """Lists every run with its cost.
+
+    Args:
+        tasks: of the table.
+        console: where they are listed.
+        elsewhere: workdirs of runs that are not needed here, see `earlier_lines`.
+    """
+    left, undone = 0.0, 0
     for task in tasks:
         cost, config = training_pflop(task), task.config
         epochs = f"epochs {task.first_epoch} .. {config.num_epochs}"
-        state = "done" if task.summary else "to do"
-        left += 0 if task.summary else cost
-        console.print(f"{state:>5}  {cost:9.3g} PFLOP  {epochs:<18} {task.name}")
-    undone = sum(not task.summary for task in tasks)
+        state = DONE if task.summary else ELSEWHERE if task.workdir in elsewhere else TO_DO
+        if state == TO_DO:
+            left, undone = left + cost, undone + 1
+        console.print(f"{state:>9}  {cost:9.3g} PFLOP  {epochs:<18} {task.name}")
     console.print(
         f"{counted(len(tasks), 'run')}, {undone} to do, {left:,.5g} PFLOP of training steps left"
     )
@@ -239,6 +247,8 @@ def _reproduce(argv: Sequence[str]) -> int:
             "--select val needs validation images: --set data.val_fraction=0.1 or "
             "--set data.val_per_class=3"
         )
+    if args.lines:
+        earlier_lines.check_fields(plan.overrides)
     engine.prepare(args)
     table = make_table(args.table, plan)
     root = expand(args.out, "--out").resolve()
@@ -248,17 +258,18 @@ def _reproduce(argv: Sequence[str]) -> int:
         validate(task.config)
     files = earlier_lines.read_lines(args.lines)
     lines = {run: line for each in files.values() for run, line in each.items()}
+    elsewhere: set[Path] = set()
     if files:
-        final = earlier_lines.final_tasks(table, range(seeds), root)
-        earlier_lines.show_use(files, final, console)
-        tasks = earlier_lines.without_known(tasks, final, lines)
+        final = earlier_lines.final_runs(table, range(seeds), root)
+        elsewhere = earlier_lines.not_needed(tasks, final, lines)
+        earlier_lines.show_use(files, final, elsewhere, console)
     if args.dry_run:
-        show_plan(tasks, console)
+        show_plan(tasks, console, elsewhere)
         for hint in data_sets.hints(table.cells):
             console.print(hint)
         return 0
     if args.status:
-        show_states(tasks, console, slurm.queued(root))
+        show_states(tasks, console, slurm.queued(root), elsewhere)
         return 0
     # Orbax logs every step of a save.
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -266,7 +277,7 @@ def _reproduce(argv: Sequence[str]) -> int:
         return train_one(args.run, tasks, args.quick, console)
     arguments = arguments_for_a_run(args, seeds)
     broken = engine.train(
-        tasks,
+        [task for task in tasks if task.workdir not in elsewhere],
         args,
         arguments,
         program=COMMAND,
@@ -281,7 +292,11 @@ def _reproduce(argv: Sequence[str]) -> int:
     written = cells.write(table, rows, plan, root / "tables", args.table, args.select)
     # Of other epochs than the last only the accuracy is known.
     if table.figure and args.select == LAST and any(row.summaries for row in rows):
-        written += save(table.figure(rows, plan), root / "tables", args.table)
+        if all(len(row.workdirs) == len(row.summaries) for row in rows):
+            written += save(table.figure(rows, plan), root / "tables", args.table)
+        else:
+            option = earlier_lines.OPTION
+            console.print(f"no figure: it needs the folders of all runs, and {option} has none")
     for path in written:
         console.print(str(path))
     return FAILED if broken else 0

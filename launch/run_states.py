@@ -13,10 +13,10 @@ from .engines.one_run import failure
 from .planning import Task
 from .summaries import accuracy
 
-DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO = (
-    "done", "running", "queued", "failed", "stopped", "to do",
+DONE, ELSEWHERE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO = (
+    "done", "elsewhere", "running", "queued", "failed", "stopped", "to do",
 )  # fmt: skip
-STATES = (DONE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO)
+STATES = (DONE, ELSEWHERE, RUNNING, QUEUED, FAILED, STOPPED, TO_DO)
 
 
 class RunState(NamedTuple):
@@ -31,16 +31,21 @@ class RunState(NamedTuple):
     detail: str = ""
 
 
-def state_of(task: Task, queued: Collection[Path] = ()) -> RunState:
+def state_of(
+    task: Task, queued: Collection[Path] = (), elsewhere: Collection[Path] = ()
+) -> RunState:
     """Reads the state of a run.
 
     Args:
         task: the run.
         queued: workdirs of runs that wait in the queue of a cluster.
+        elsewhere: workdirs of runs that are not needed here, see `earlier_lines`.
     """
     summary = task.summary
     if summary:
         return RunState(DONE, f"{percent(accuracy(summary))} %")
+    if task.workdir in elsewhere:
+        return RunState(ELSEWHERE)
     steps = Checkpoints(task.workdir).steps() if task.workdir.is_dir() else []
     progress = f"checkpoint of step {steps[-1]:,}" if steps else "no checkpoint yet"
     if in_use(task.workdir):
@@ -54,7 +59,10 @@ def state_of(task: Task, queued: Collection[Path] = ()) -> RunState:
 
 
 def show_states(
-    tasks: Sequence[Task], console: SafeConsole, queued: Collection[Path] = ()
+    tasks: Sequence[Task],
+    console: SafeConsole,
+    queued: Collection[Path] = (),
+    elsewhere: Collection[Path] = (),
 ) -> dict[str, int]:
     """Lists the runs of a table with their states, and how many there are of each.
 
@@ -63,9 +71,9 @@ def show_states(
     """
     counts = dict.fromkeys(STATES, 0)
     for task in tasks:
-        state = state_of(task, queued)
+        state = state_of(task, queued, elsewhere)
         counts[state.name] += 1
-        console.print(f"{state.name:<8} {task.name}  {state.detail}".rstrip())
+        console.print(f"{state.name:<9} {task.name}  {state.detail}".rstrip())
     there = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     console.print(f"{counted(len(tasks), 'run')}: {there}")
     return counts

@@ -5,7 +5,7 @@ the weights, 300 epochs at a rate of 0.1 that follows a cosine after a warm-up, 
 (`--seeds 5`). SAM-A is that of the authors' code, in which both passes move the running statistics.
 
 READING: the paper gives no imbalance ratio; here it is 100, as in most comparisons, at which no
-class of CINIC-10 has fewer than 20 images: the paper's numbers for few stand alone. Nor does it
+class of CINIC-10 has fewer than 20 images, so only the paper has numbers for few. Nor does it
 give the length of the warm-up (5 epochs here), the amount of smoothing, the decay of the average,
 the probability of CutMix, the weights of VICReg, or gamma of the focal loss, which are our
 defaults.

@@ -128,7 +128,9 @@ def draw_batches(
             rng.at(rng.stream(seed, name), step) for name in ("augment", "transforms")
         )
         rows = jnp.arange(len(image))
-        batch = batch_builder.make_batch(augment_key, image, label, rows, valid)
+        batch = batch_builder.make_batch(
+            augment_key, image, label, rows, valid, augments=recipe.augments
+        )
         for i, transform in enumerate(recipe.transforms):
             batch = transform(rng.at(transform_key, i), batch)
         return {"noise_mask": jnp.zeros_like(valid), **batch}

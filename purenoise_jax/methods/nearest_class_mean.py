@@ -70,13 +70,13 @@ def nearest_class_mean(
     """Replaces the classifier in evaluation by the mean features of the classes; nothing trains.
 
     READING: the source has the cosine, and the Euclidean distance to means of length 1, and does
-    not say which its tables use. Both order the classes alike, and are the default, `COSINE`.
+    not say which its tables use. Both order the classes alike, as `COSINE`, the default, does.
     `EUCLIDEAN` is the distance to the means as they are, of which the authors' code is capable.
     DEVIATION: the default of that code centres every feature and scales it to length 1, before the
     means are taken and in evaluation, which no linear head does.
 
-    The means are those of the stored images, each of which an epoch visits once, as in the authors'
-    code; further epochs change nothing.
+    The means are those of the stored images. An epoch visits each once, as the authors' code does,
+    unless another method of the phase draws by class.
     """
 
     def eval_variables(state: Any) -> dict[str, Any]:

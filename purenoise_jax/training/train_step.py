@@ -199,7 +199,12 @@ class TrainStep:
             label, entries = self.recipe.class_draw(keys[0], state.extra, len(rows.valid))
             index = images_of(keys[1], label, inputs.by_class)
             given = self.batch_builder.make_batch(
-                keys[2], inputs.images, inputs.labels, rows.index, rows.valid
+                keys[2],
+                inputs.images,
+                inputs.labels,
+                rows.index,
+                rows.valid,
+                augments=self.recipe.augments,
             )
         added = {f"host_{name}": given[name] for name in ("image", "label", "valid")}
         # The select gives the indices the sharding of the rows.

@@ -10,6 +10,7 @@ from configs import cifar10, cifar10_lt, cifar100, cifar100_lt, common, digits_l
 from purenoise_jax.config.fields import FIELDS, default_config, flatten
 from purenoise_jax.config.identity import config_hash, fixed_fields
 from purenoise_jax.config.phase_fields import make_phase
+from purenoise_jax.config.resolve import resolved
 from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.data.statistics import DataStats
@@ -90,10 +91,20 @@ def test_methods_have_the_arguments_of_their_sources_for_steps(
     for module, values in ((cifar10_lt, cifar10_values), (cifar100_lt, cifar100_values)):
         config = module.get_config(f"{text},method=mfw")
         validate(config)
-        assert config.data.profile == text.partition(",")[0].partition("=")[2]
+        assert resolved(config).data.profile == text.partition(",")[0].partition("=")[2]
         of = config.method
         found = (of.mfw.alpha, of.mfw.beta, of.vs.gamma, of.vs.tau, of.adrw.t, of.tla.tau)
         assert found == values
+
+
+def test_own_data_and_class_sizes_go_with_the_config_of_cifar():
+    config = cifar10_lt.get_config("method=erm")
+    config.data.class_counts, config.data.imbalance_ratio = (4984, 16), 0.0
+    config.data.classes = (0, 1)
+    validate(config)
+    config = cifar10_lt.get_config("method=erm")
+    config.data.source, config.data.path, config.data.imbalance_ratio = "npz", "x.npz", 0.0
+    assert resolved(config).data.profile == "natural"
 
 
 def test_a_profile_that_the_papers_do_not_cut_is_refused():

@@ -3,13 +3,23 @@
 import json
 
 import pytest
+from matplotlib.figure import Figure
 
 from launch import reproduce
 from launch.plan import Cell, Table
 from launch.tables import TABLES, Entry
+from purenoise_jax.analysis.figure_style import Drawing
 from tests.tiny import tiny_config, write_npz
 
 pytestmark = pytest.mark.slow
+
+OTHER = '{"setting": "a", "method": "b", "config_hash": "c", "seed": 0, "test_accuracy": 0.5}\n'
+
+
+def draw(rows, plan):
+    """A figure that needs the folders of all runs."""
+    assert all(len(row.workdirs) == len(row.summaries) for row in rows)
+    return Drawing(Figure(), {})
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,7 @@ def earlier(tmp_path_factory):
                 Cell("tiny", "OPeN, full stop", tiny_config(npz, **full_stop, **plan.overrides)),
             ),
             baselines=("ERM",),
+            figure=draw,
         )
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +64,8 @@ def test_runs_with_a_line_are_not_trained_and_take_part_in_the_table(earlier, tm
     lines, out = earlier / "tiny.jsonl", tmp_path / "here"
     code, text, _ = command(capsys, "--out", out, "--seeds", 1, "--lines", lines)
     assert code == 0 and not trained(out)
-    assert f"{lines}: 3 runs of this table, not trained again" in text
+    assert f"{lines}: uses 3 of 3 lines\n" in text
+    assert "no figure: it needs the folders of all runs" in text
     for name in ("tiny.md", "tiny.jsonl"):
         assert (out / "tables" / name).read_bytes() == (earlier / name).read_bytes()
 
@@ -67,11 +79,13 @@ def test_a_run_is_trained_although_it_has_a_line_if_another_starts_from_it(
     one.write_text(full_stop)
     out = tmp_path / "here"
     code, text, _ = command(capsys, "--out", out, "--seeds", 1, "--lines", two, "--dry-run")
-    assert code == 0 and "2 runs, 2 to do" in text
+    assert code == 0 and "3 runs, 2 to do" in text
+    assert [line.split()[0] for line in text.splitlines()[1:4]] == ["to", "elsewhere", "to"]
+    assert f"{two}: uses 2 of 2 lines; needed here all the same" in text
     code, text, _ = command(
-        capsys, "--out", out, "--seeds", 1, "--lines", two, "--lines", one, "--dry-run"
+        capsys, "--out", out, "--seeds", 1, "--lines", two, "--lines", one, "--status"
     )
-    assert code == 0 and "0 runs, 0 to do" in text
+    assert code == 0 and "3 runs: 3 elsewhere" in text
 
     assert command(capsys, "--out", out, "--seeds", 1, "--lines", two)[0] == 0
     assert ["-erm-" in name for name in trained(out)] == [True, False]
@@ -85,7 +99,34 @@ def test_a_run_is_trained_although_it_has_a_line_if_another_starts_from_it(
 def test_other_seeds_than_those_of_the_lines_are_trained(earlier, tmp_path, capsys):
     argv = ["--out", tmp_path, "--seeds", 2, "--lines", earlier / "tiny.jsonl"]
     code, text, _ = command(capsys, *argv, "--dry-run")
-    assert code == 0 and "3 runs, 3 to do" in text and "seed0" not in text
+    assert code == 0 and "6 runs, 3 to do" in text
+    states = {line.split()[-1][-5:]: line.split()[0] for line in text.splitlines()[1:7]}
+    assert states == {"seed0": "elsewhere", "seed1": "to"}
+
+
+def test_lines_of_rows_that_differ_only_in_a_file_stay_apart(earlier, tmp_path, capsys):
+    """The config hash does not contain the network that a run begins with."""
+    lines = [json.loads(line) for line in (earlier / "tiny.jsonl").read_text().splitlines()]
+    for i, line in enumerate(lines):
+        line["config_hash"] = lines[0]["config_hash"]
+        line["test_accuracy"] = i / 10
+    file = tmp_path / "same_hash.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, text, _ = command(
+        capsys, "--out", tmp_path, "--seeds", 1, "--lines", file, "--only-table"
+    )
+    assert code == 0 and f"{file}: uses 1 of 3 lines" in text
+    rows = [
+        line for line in (tmp_path / "tables/tiny.md").read_text().splitlines() if "ERM" in line
+    ]
+    assert "| 0.0 (n=1)" in rows[-1]
+
+
+@pytest.mark.parametrize("field", ["init_aux_bn=copy", "model.pretrained=x"])
+def test_fields_that_a_line_does_not_say_are_refused(field, earlier, tmp_path, capsys):
+    argv = ["--lines", earlier / "tiny.jsonl", "--set", field, "--out", tmp_path, "--dry-run"]
+    code, _, error = command(capsys, *argv)
+    assert code == 2 and f"--lines with --set {field.partition('=')[0]}: lines do not" in error
 
 
 @pytest.mark.parametrize(
@@ -94,16 +135,10 @@ def test_other_seeds_than_those_of_the_lines_are_trained(earlier, tmp_path, caps
         (None, "cannot be read: "),
         ("no JSON\n", "line 1: not JSON of a run"),
         ("3\n", "line 1: not JSON of a run"),
-        ('{"seed": 0, "test_accuracy": 0.5}\n', "line 1: no config_hash; legal: lines of "),
-        (
-            '{"seed": 0, "test_accuracy": 0.5, "config_hash": "a", "select": "test_best"}\n',
-            "line 1: of another epoch than the last; legal: lines of tables/TABLE.jsonl",
-        ),
-        (
-            '{"seed": 0, "test_accuracy": 0.5, "config_hash": "a"}\n',
-            "1 run, none with the config of one of this table; legal: lines of the same table",
-        ),
-        ("", "0 runs, none with the config of one of this table"),
+        ('{"seed": 0, "test_accuracy": 0.5}\n', "line 1: no setting; legal: lines of "),
+        (OTHER.replace('"seed"', '"select": "test_best", "seed"'), "line 1: of another epoch than"),
+        (OTHER, "1 line, none of a run of this table; legal: lines of the same table"),
+        ("", "0 lines, none of a run of this table"),
     ],
 )
 def test_files_that_are_not_of_the_table_are_refused(content, message, earlier, tmp_path, capsys):

@@ -82,7 +82,7 @@ def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known(tmp_pat
     assert BEST not in columns(table, Plan(), [partly])
     for shown, said in ((rows, True), ([partly], False)):
         text = write(table, shown, Plan(), tmp_path, "main")[0].read_text()
-        assert ("whose number is in brackets" in text) == said
+        assert ("how many there were is in brackets" in text) == said
     assert len(entries(partly, table, Plan(), [partly])) == 3
 
 

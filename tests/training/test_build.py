@@ -21,7 +21,7 @@ from purenoise_jax.methods.recipe import Recipe
 from purenoise_jax.models import NORMS
 from purenoise_jax.runtime.errors import ConfigError
 from purenoise_jax.training import build as build_module
-from purenoise_jax.training.build import build, run_options
+from purenoise_jax.training.build import build, make_model, run_options
 from purenoise_jax.training.loop import train_and_evaluate
 from purenoise_jax.training.records import header_lines, precision_note, subset_line
 from tests.notes import Notes
@@ -97,6 +97,14 @@ def test_phases_and_rates_begin_at_their_epochs(npz):
     np.testing.assert_array_equal(plain, 0)
     np.testing.assert_allclose(even, shares + np.log(4), rtol=1e-5)
     assert [experiment.phase_of(e).recipe.class_probs is None for e in (1, 2)] == [True, False]
+
+
+def test_the_dropout_of_a_config_is_that_of_the_network(npz):
+    config = tiny_config(npz, **{"model.name": "wrn10_1"})
+    rates = []
+    for config.model.dropout in (-1.0, 0.0, 0.5):
+        rates.append(make_model(config, 3).dropout_rate)
+    assert rates == [0.3, 0, 0.5]
 
 
 COSINE = {"optimizer.schedule": "cosine", "optimizer.milestones": ()}
