@@ -41,9 +41,9 @@ def data(rows=6, seed=0):
     return images, labels, kernel
 
 
-def step_of(recipe: Recipe, lr=0.5):
+def step_of(recipe: Recipe, lr=0.5, builder=BUILDER):
     tx = make_optimizer("sgd", momentum=0, weight_decay=0)
-    return make_step(Linear(), tx, lambda step: lr, recipe, BUILDER, seed=0)
+    return make_step(Linear(), tx, lambda step: lr, recipe, builder, seed=0)
 
 
 def state_of(kernel, recipe: Recipe):

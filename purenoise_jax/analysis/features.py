@@ -117,8 +117,9 @@ def draw_batches(
         than B, which a method has appended.
     """
     experiment = run.experiment
-    training, batch_builder = experiment.training, experiment.batch_builder
+    training = experiment.training
     recipe = build_recipe(methods, training.stats, run.config.method.to_dict())
+    batch_builder = experiment.batch_builder.augmenting(recipe.augments)
     sampler = EpochSampler(
         training.labels, training.stats.num_classes, experiment.sampler.batch_size, seed
     )
@@ -128,9 +129,7 @@ def draw_batches(
             rng.at(rng.stream(seed, name), step) for name in ("augment", "transforms")
         )
         rows = jnp.arange(len(image))
-        batch = batch_builder.make_batch(
-            augment_key, image, label, rows, valid, augments=recipe.augments
-        )
+        batch = batch_builder.make_batch(augment_key, image, label, rows, valid)
         for i, transform in enumerate(recipe.transforms):
             batch = transform(rng.at(transform_key, i), batch)
         return {"noise_mask": jnp.zeros_like(valid), **batch}

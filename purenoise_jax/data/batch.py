@@ -47,6 +47,10 @@ class BatchBuilder:
     num_classes: int
     dtype: DTypeLike = jnp.float32
 
+    def augmenting(self, augments: bool) -> "BatchBuilder":
+        """Returns the builder as it is, or with False one that leaves images as they are stored."""
+        return self if augments else dataclasses.replace(self, augment=None)
+
     def normalize(self, images: jax.Array) -> jax.Array:
         """Normalises pixels in [0, 1] for the network, [B, H, W, C]."""
         return normalize(images, self.mean, self.std)
@@ -59,7 +63,6 @@ class BatchBuilder:
         index: jax.Array | None,
         valid: jax.Array,
         views: int = 1,
-        augments: bool = True,
     ) -> Batch:
         """Reads and augments the rows of a step.
 
@@ -70,14 +73,12 @@ class BatchBuilder:
             index: int[B], the rows of the data set; None if `images` and `labels` are these rows.
             valid: bool[B], False = padding.
             views: 1, or 2 for two independently augmented versions of each image.
-            augments: False leaves the images as they are stored.
         """
         if index is not None:
             images, labels = images[index], labels[index]
         image, label = to_float(images, self.dtype), labels
         keys = [key] if views == 1 else [rng.at(key, view) for view in range(views)]
-        augment = self.augment if augments else None
-        seen = [image if augment is None else augment(each, image) for each in keys]
+        seen = [image if self.augment is None else self.augment(each, image) for each in keys]
         return {
             "image": seen[0],
             "label": label,

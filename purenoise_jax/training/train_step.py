@@ -170,13 +170,7 @@ class TrainStep:
             else:
                 images, labels, index = inputs.images, inputs.labels, rows.index
             batch = self.batch_builder.make_batch(
-                keys["augment"],
-                images,
-                labels,
-                index,
-                rows.valid,
-                views=self.recipe.views,
-                augments=self.recipe.augments,
+                keys["augment"], images, labels, index, rows.valid, views=self.recipe.views
             )
         with jax.named_scope("transforms"):
             for i, transform in enumerate(self.recipe.transforms):
@@ -199,12 +193,7 @@ class TrainStep:
             label, entries = self.recipe.class_draw(keys[0], state.extra, len(rows.valid))
             index = images_of(keys[1], label, inputs.by_class)
             given = self.batch_builder.make_batch(
-                keys[2],
-                inputs.images,
-                inputs.labels,
-                rows.index,
-                rows.valid,
-                augments=self.recipe.augments,
+                keys[2], inputs.images, inputs.labels, rows.index, rows.valid
             )
         added = {f"host_{name}": given[name] for name in ("image", "label", "valid")}
         # The select gives the indices the sharding of the rows.
@@ -393,7 +382,8 @@ def make_step(
         tx: from `make_optimizer`.
         lr_fn: learning rate as a function of the completed steps.
         recipe: of the phase's methods.
-        batch_builder: turns indices into a batch.
+        batch_builder: turns indices into a batch; without its augmentation, if the recipe takes
+            images as they are stored.
         seed: the run's seed.
         matmul_precision: one of `numerics.MATMUL_PRECISIONS`.
         progress_fn: see `TrainStep`.
@@ -408,7 +398,7 @@ def make_step(
         tx,
         lr_fn,
         recipe,
-        batch_builder,
+        batch_builder.augmenting(recipe.augments),
         keys,
         matmul_precision,
         progress_fn,

@@ -1,15 +1,16 @@
 """`launch.reproduce --lines`: a table continues where the folders of its runs are not."""
 
+import dataclasses
 import json
 
 import pytest
 from matplotlib.figure import Figure
 
 from launch import reproduce
-from launch.plan import Cell, Table
 from launch.tables import TABLES, Entry
 from purenoise_jax.analysis.figure_style import Drawing
-from tests.tiny import tiny_config, write_npz
+from tests.launch import tiny_table
+from tests.tiny import write_npz
 
 pytestmark = pytest.mark.slow
 
@@ -26,25 +27,12 @@ def draw(rows, plan):
 def earlier(tmp_path_factory):
     """A table by the name "tiny", and the files of its first seed: Markdown and lines."""
     folder = tmp_path_factory.mktemp("earlier")
-    npz = write_npz(folder / "tiny.npz")
 
     def make(plan):
-        erm = tiny_config(npz, num_epochs=4, **plan.overrides)
-        del erm.phases["deferred"]
-        full_stop = {"model.noise_grad": "full_stop"}
-        return Table(
-            "tiny",
-            "nowhere",
-            (
-                Cell("tiny", "ERM", erm),
-                Cell("tiny", "OPeN", tiny_config(npz, **plan.overrides)),
-                Cell("tiny", "OPeN, full stop", tiny_config(npz, **full_stop, **plan.overrides)),
-            ),
-            baselines=("ERM",),
-            figure=draw,
-        )
+        return dataclasses.replace(tiny_table.make(plan), baselines=("ERM",), figure=draw)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINY_NPZ", str(write_npz(folder / "tiny.npz")))
         patch.setitem(TABLES, "tiny", Entry(make))
         assert reproduce.main(["tiny", "--out", str(folder / "there"), "--seeds", "1"]) == 0
         yield folder / "there/tables"

@@ -95,9 +95,8 @@ def test_a_recipe_may_take_images_as_they_are_stored(views):
     inputs = Inputs(jnp.asarray(images), jnp.asarray(labels))
     rows = Rows(jnp.arange(6), jnp.ones(6, bool))
     for augments in (True, False):
-        step = dataclasses.replace(
-            step_of(Recipe(augments=augments, views=views)), batch_builder=builder
-        )
+        recipe = Recipe(augments=augments, views=views)
+        step = step_of(recipe, builder=builder)
         batch = step.batch(jnp.int32(0), inputs, rows)
         expected = images / 255 if not augments else 1 - images / 255
         for name in ("image", "second")[:views]:
