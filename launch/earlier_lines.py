@@ -131,8 +131,10 @@ def show_use(
 def _of_file(path: Path) -> dict[Key, dict[str, Any]]:
     try:
         text = read_bytes(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{OPTION} {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{OPTION} {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{OPTION} {path}: not a text") from None
     found = {}
     for number, line in enumerate(text.splitlines(), start=1):
         try:

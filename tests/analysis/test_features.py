@@ -106,6 +106,16 @@ def test_raw_noise_enters_the_network_as_drawn(run):
 
 
 @pytest.mark.slow
+def test_batches_of_a_method_that_takes_stored_images_are_not_augmented(run):
+    training = run.experiment.training
+    stored = {image.tobytes() for image in training.images}
+    for method, found in (("erm", False), ("ncm", True)):
+        (batch,) = training_batches(run, (method,), 1, seed=0)
+        levels = np.rint(np.asarray(batch["image"]) * 255).astype(np.uint8)
+        assert all(image.tobytes() in stored for image in levels) == found, method
+
+
+@pytest.mark.slow
 def test_batches_with_and_without_noise_share_their_natural_rows(run):
     without, with_noise = (training_batches(run, (m,), 4, seed=3) for m in ("rs", "open"))
     assert len(without) == len(with_noise) == 4  # more than the three of an epoch

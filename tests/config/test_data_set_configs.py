@@ -205,6 +205,10 @@ def test_only_methods_that_scale_cosines_get_them_without_a_scale(module):
     assert without == {"ldam", "ldam+drw"} and {*heads.values()} == {"cosine", "scaled_cosine"}
 
 
+def test_the_wide_network_of_cinic_drops_no_activations_as_in_its_source():
+    assert cinic10_lt.get_config().model.dropout == 0
+
+
 def test_mfw_has_the_strength_of_long_tails_and_that_of_steps():
     for name, (alpha, beta) in {
         "tiny_imagenet_lt": (0.2, 2.0),

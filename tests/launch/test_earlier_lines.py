@@ -120,7 +120,8 @@ def test_fields_that_a_line_does_not_say_are_refused(field, earlier, tmp_path, c
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read: "),
+        (None, "No such file or directory"),
+        (b"\xff", ": not a text"),
         ("no JSON\n", "line 1: not JSON of a run"),
         ("3\n", "line 1: not JSON of a run"),
         ('{"seed": 0, "test_accuracy": 0.5}\n', "line 1: no setting; legal: lines of "),
@@ -133,7 +134,7 @@ def test_files_that_are_not_of_the_table_are_refused(content, message, earlier, 
     del earlier
     file = tmp_path / "lines.jsonl"
     if content is not None:
-        file.write_text(content)
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
     code, _, error = command(capsys, "--out", tmp_path, "--lines", file, "--dry-run")
     (line,) = error.splitlines()
     assert code == 2 and str(file) in line and message in line

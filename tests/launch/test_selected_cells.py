@@ -71,7 +71,7 @@ def test_files_and_title_name_the_rule(tmp_path):
 def test_the_best_epochs_have_a_column_of_their_own_where_they_are_known(tmp_path):
     table = Table("title", "nowhere", (), published=("paper",))
     cell = Cell("setting", "OPeN", tiny_config("x"), ("60.0",))
-    known = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.8)))
+    known = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.8, evaluations=9)))
     partly = Row(cell, 2, (summary(0.5, 0.7), summary(0.5, 0.5, evaluations=1)))
     rows = [known, partly]
     assert columns(table, Plan(), rows) == ["", "paper", "here", BEST]
