@@ -4,7 +4,7 @@ import math
 
 from purenoise_jax.config.field import Field
 from purenoise_jax.config.resolve import AUTO
-from purenoise_jax.data.augment.compose import AUGMENTATIONS
+from purenoise_jax.data.augment.compose import AUGMENTATIONS, MAX_COLOR_STRENGTH
 from purenoise_jax.data.feed import FEEDS, ON_BAD
 from purenoise_jax.data.longtail import MAX_SEED, PROFILES, RULES
 from purenoise_jax.data.sources.lists import REPEATS
@@ -201,6 +201,12 @@ DATA_FIELDS: dict[str, Field] = {
     ),
     "data.cutout_size": Field(
         16, "side of the hole in pixels; odd sizes are rounded down to even", Integer(2, MAX_SIDE)
+    ),
+    "data.color_strength": Field(
+        0.5,
+        "strength of the colour jitter of simclr and simclr_scaled, s in Chen et al. 2020",
+        Real(0, MAX_COLOR_STRENGTH),
+        absent=0.5,
     ),
     "data.rotation_degrees": Field(
         15.0, "largest angle of rotation, to both sides", Real(0, 180), absent=15.0

@@ -195,6 +195,7 @@ def build(config: ConfigDict) -> Experiment:
     augment = make_augment(
         augmentations,
         **sizes,
+        color_strength=data.color_strength,
         rotation_degrees=data.rotation_degrees,
         randaugment_ops=data.randaugment_ops,
         randaugment_magnitude=data.randaugment_magnitude,

@@ -233,6 +233,7 @@ def test_the_hash_depends_only_on_fields_that_define_the_result():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("color_strength", 1.0),
         ("rotation_degrees", 30.0),
         ("randaugment_ops", 3),
         ("randaugment_magnitude", 10),

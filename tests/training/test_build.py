@@ -74,6 +74,7 @@ def test_augmentations_keep_the_order_and_sizes_of_the_config(npz):
 
 def test_augmentations_get_their_settings_from_the_config(npz, monkeypatch):
     settings = {
+        "color_strength": 1.0,
         "rotation_degrees": 7.0,
         "randaugment_ops": 3,
         "randaugment_magnitude": 5,

@@ -37,8 +37,13 @@ from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
 
 
-def simclr(key: jax.Array, images: jax.Array, *, kernel_size: int = 3) -> jax.Array:
+def simclr(
+    key: jax.Array, images: jax.Array, *, kernel_size: int = 3, strength: float = 0.5
+) -> jax.Array:
     """Colour part of SimCLR (Chen et al. 2020): jitter (p .8), grey (p .2), blur (p .5).
+
+    Of a jitter of strength s, the factors of brightness, contrast and saturation are uniform on
+    [max(0, 1 - 0.8 s), 1 + 0.8 s], and the rotation of the hue on [-0.2 s, 0.2 s] turns.
 
     There is no resized crop: in the OPeN recipe "SimCLR" means only the colour and blur steps. For
     C = 1 saturation, hue and grey do nothing.
@@ -47,23 +52,33 @@ def simclr(key: jax.Array, images: jax.Array, *, kernel_size: int = 3) -> jax.Ar
         key: typed scalar PRNG key.
         images: the batch.
         kernel_size: odd number of taps of the blur per axis.
+        strength: s, in 0 .. 2.5.
     """
     key_jitter, key_gray, key_blur = rng.split(key, 3)
-    images = random_color_jitter(key_jitter, images)
+    factor = 0.8 * strength
+    images = random_color_jitter(
+        key_jitter,
+        images,
+        brightness=factor,
+        contrast=factor,
+        saturation=factor,
+        hue=0.2 * strength,
+    )
     images = random_grayscale(key_gray, images)
     return random_blur(key_blur, images, kernel_size=kernel_size)
 
 
-def simclr_scaled(key: jax.Array, images: jax.Array) -> jax.Array:
+def simclr_scaled(key: jax.Array, images: jax.Array, *, strength: float = 0.5) -> jax.Array:
     """As `simclr`, with the blur that SimCLR has for images of any size.
 
     Its kernel is a tenth of the shorter side wide, rounded to an odd number as in SimCLR's code: 3
     taps at 32 pixels, as `simclr` has always, 23 at 224, and no blur below 20.
 
-    READING: Zada et al. 2022 name no strength of the colours for large images; it is that for small
-    ones. SimCLR itself has twice this strength for ImageNet.
+    READING: Zada et al. 2022 name no strength of the colours for large images. By default it is
+    that for small ones, 0.5; SimCLR itself has 1 for ImageNet.
     """
-    return simclr(key, images, kernel_size=2 * (min(images.shape[1:3]) // 20) + 1)
+    kernel_size = 2 * (min(images.shape[1:3]) // 20) + 1
+    return simclr(key, images, kernel_size=kernel_size, strength=strength)
 
 
 AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -81,6 +96,8 @@ AUGMENTATIONS: dict[str, Callable[..., jax.Array]] = {
     "simclr_scaled": simclr_scaled,
 }
 
+# More would rotate a hue by more than half a turn.
+MAX_COLOR_STRENGTH = 2.5
 DEFAULT_AUGMENTATIONS = ("flip", "crop", "cutout", "simclr")
 
 
@@ -121,6 +138,7 @@ def make_augment(
     *,
     crop_padding: int = 4,
     cutout_size: int = 16,
+    color_strength: float = 0.5,
     rotation_degrees: float = 15.0,
     randaugment_ops: int = 2,
     randaugment_magnitude: int = 9,
@@ -139,6 +157,7 @@ def make_augment(
         names: keys of `AUGMENTATIONS`, each at most once; may be empty.
         crop_padding: padding of "crop" in pixels.
         cutout_size: side of the square of "cutout" in pixels.
+        color_strength: of the jitter of "simclr" and "simclr_scaled", in 0 .. 2.5.
         rotation_degrees: largest angle of "rotation", in 0 .. 180.
         randaugment_ops: operations of "randaugment" per image, at least 1.
         randaugment_magnitude: level of the operations of "randaugment", in 0 .. 30.
@@ -158,6 +177,7 @@ def make_augment(
     for name, value, low, high in (
         ("crop_padding", crop_padding, 0, math.inf),
         ("cutout_size", cutout_size, 0, math.inf),
+        ("color_strength", color_strength, 0, MAX_COLOR_STRENGTH),
         ("rotation_degrees", rotation_degrees, 0, 180),
         ("randaugment_ops", randaugment_ops, 1, math.inf),
         ("randaugment_magnitude", randaugment_magnitude, 0, 30),
@@ -169,6 +189,8 @@ def make_augment(
     settings: dict[str, dict[str, float]] = {
         "crop": {"padding": crop_padding},
         "cutout": {"size": cutout_size},
+        "simclr": {"strength": float(color_strength)},
+        "simclr_scaled": {"strength": float(color_strength)},
         "rotation": {"degrees": float(rotation_degrees)},
         "randaugment": {"ops": randaugment_ops, "magnitude": randaugment_magnitude},
         "augmix": {"severity": augmix_severity},

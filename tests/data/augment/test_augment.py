@@ -202,7 +202,7 @@ def test_the_blur_of_scaled_simclr_grows_with_the_image(monkeypatch, size, radiu
     images = random_images((4, *size, 1))
     key = jax.random.key(9)
     for colours in ("random_color_jitter", "random_grayscale"):
-        monkeypatch.setattr(compose, colours, lambda key, images: images)
+        monkeypatch.setattr(compose, colours, lambda key, images, **_: images)
     result = jax.jit(augment.simclr_scaled)(key, images)
     # The draws of `random_blur`.
     u = rng.uniform(rng.split(key, 3)[2], (2, 4))
@@ -213,6 +213,22 @@ def test_the_blur_of_scaled_simclr_grows_with_the_image(monkeypatch, size, radiu
         if apply < 0.5:
             expected = ndimage.gaussian_filter(expected, sigma, mode="mirror", radius=radius)
         np.testing.assert_allclose(blurred, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_the_strength_of_simclr_scales_all_four_ranges(strength):
+    """Those of SimCLR's code: 0.8 s for three factors, 0.2 s for the hue."""
+    images, key = random_images(), jax.random.key(3)
+    jitter, gray, blur = rng.split(key, 3)
+    ranges = dict.fromkeys(("brightness", "contrast", "saturation"), 0.8 * strength)
+    params = augment.sample_color_jitter(jitter, len(images), **ranges, hue=0.2 * strength)
+    expected = augment.random_grayscale(gray, augment.color_jitter(images, params))
+    expected = augment.random_blur(blur, expected, kernel_size=3)
+    for name in ("simclr", "simclr_scaled"):
+        found = augment.AUGMENTATIONS[name](key, images, strength=strength)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=HUE)
+    default = augment.simclr(key, images)
+    assert (np.abs(default - expected).max() > 0.01) == (strength != 0.5)
 
 
 def test_scaled_simclr_is_that_of_the_papers_at_32_pixels():
@@ -444,12 +460,14 @@ def test_make_augment_passes_settings_on(monkeypatch):
     for name in augment.AUGMENTATIONS:
         monkeypatch.setitem(augment.AUGMENTATIONS, name, functools.partial(record, name))
     make = functools.partial(augment.make_augment, tuple(augment.AUGMENTATIONS))
-    make(rotation_degrees=7, randaugment_ops=3, randaugment_magnitude=5, augmix_severity=4)(
-        jax.random.key(0), random_images((1, 4, 4, 3))
-    )
+    settings = {"randaugment_ops": 3, "randaugment_magnitude": 5, "augmix_severity": 4}
+    images = random_images((1, 4, 4, 3))
+    make(color_strength=1, rotation_degrees=7, **settings)(jax.random.key(0), images)
     assert {name: settings for name, settings in seen.items() if settings} == {
         "crop": {"padding": 4},
         "cutout": {"size": 16},
+        "simclr": {"strength": 1.0},
+        "simclr_scaled": {"strength": 1.0},
         "rotation": {"degrees": 7.0},
         "randaugment": {"ops": 3, "magnitude": 5},
         "augmix": {"severity": 4},
@@ -475,6 +493,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ConfigError, match="cutout_size"):
         augment.make_augment(cutout_size=-2)
     for name, value in (
+        ("color_strength", 2.6),
         ("rotation_degrees", 181),
         ("randaugment_ops", 0),
         ("randaugment_magnitude", 31),
