@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from benchmarks.timing import Program
 from configs import cifar10_lt
 from purenoise_jax.config.usual_phases import lay_out
-from purenoise_jax.methods import METHODS, arguments_of, as_method
+from purenoise_jax.methods import METHODS, as_method
 from purenoise_jax.runtime.console import Display
 from purenoise_jax.training import compile_steps
 from purenoise_jax.training.accumulators import EpochMetrics
@@ -57,8 +57,8 @@ def method_config(
     lay_out(config, (*as_method(METHODS[method]).replaces, method), EPOCHS)
     config.data.update({"source": "npz", "path": str(images), "profile": "natural"})
     config.batch_size, config.num_devices = batch_size, 1
-    if "network" in arguments_of(METHODS[method]):
-        config.method[method].network = network
+    for name in as_method(METHODS[method]).frozen:
+        config.frozen[name] = network
     # With small batches no class is below the default, and without a rare class this method is
     # refused.
     config.method.seql.threshold = 1.0

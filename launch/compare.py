@@ -18,7 +18,6 @@ from pathlib import Path
 from purenoise_jax.analysis import html_report
 from purenoise_jax.config import packaged
 from purenoise_jax.config.usual_phases import parse_methods
-from purenoise_jax.config.validation import validate
 from purenoise_jax.config.validation_images import has_validation, holds_out
 from purenoise_jax.inference.runs import load_runs
 from purenoise_jax.inference.unmeasured import compared
@@ -210,7 +209,7 @@ def _compare(argv: Sequence[str]) -> int:
     root = expand(args.out, "--out").resolve()
     tasks = [t for seed, table in enumerate(tables) for t in tasks_of_table(table, [seed], root)]
     for task in tasks:
-        validate(task.config)
+        task.check()
         refuse_other_data(task)
     if args.status:
         show_states(tasks, console, slurm.queued(root))
@@ -267,7 +266,7 @@ def _pick(
     if args.refit:
         tasks, note = choice.refit_tasks(winner, root / "refit")
         for task in tasks:
-            validate(task.config)
+            task.check()
             refuse_other_data(task)
         if not args.only_table:
             compilation_cache.enable()

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import default_config
+from purenoise_jax.config.fields import default_config, flatten
+from purenoise_jax.config.frozen_fields import refuse_unnamed_networks, used_networks
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
+from purenoise_jax.config.validation import validate
 from purenoise_jax.data.longtail import long_tail_counts
 from purenoise_jax.methods import METHODS, as_method
 from purenoise_jax.models import create_model
@@ -45,6 +47,15 @@ class Task:
     workdir: Path
     first_epoch: int = 0
 
+    def check(self) -> None:
+        """Checks the config, and that it names the networks of other runs that it uses.
+
+        Raises:
+            ConfigError: as `validate` and `refuse_unnamed_networks`.
+        """
+        validate(self.config)
+        refuse_unnamed_networks(self.config)
+
     @property
     def name(self) -> str:
         """Its folder below the root of all runs, for people."""
@@ -53,8 +64,10 @@ class Task:
     @property
     def starts_from(self) -> tuple[Path, ...]:
         """The workdirs of other runs whose checkpoints it needs."""
-        wanted = [self.config.init_from, *(a.network for a in _wanting_networks(self.config))]
-        return tuple(Path(run) for run in dict.fromkeys(filter(None, wanted)))
+        fields = ["init_from", *(f"frozen.{name}" for name in used_networks(self.config))]
+        values = flatten(self.config)
+        wanted = (expand(values[field], field) for field in fields if values[field])
+        return tuple(dict.fromkeys(wanted))
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -117,10 +130,13 @@ def tasks_of(config: ConfigDict, seed: int, root: Path) -> list[Task]:
         earlier.pop()
     config.init_from = str(earlier[-1].workdir)
     config.init_epoch = starts[-1]
-    for arguments in _wanting_networks(config):
-        # Its own first stage, trained to the end.
-        arguments.network = config.init_from
-    return [*earlier, Task(config, _workdir(config, root), starts[-1])]
+    workdir = _workdir(config, root)
+    for name in used_networks(config):
+        if not config.frozen[name]:
+            # That of the stage before this one, otherwise the network of that stage itself, trained
+            # to the end.
+            config.frozen[name] = earlier[-1].config.frozen[name] or config.init_from
+    return [*earlier, Task(config, workdir, starts[-1])]
 
 
 def tasks_of_cell(cell: Cell, seed: int, root: Path) -> list[Task]:
@@ -147,7 +163,7 @@ def tasks_of_cell(cell: Cell, seed: int, root: Path) -> list[Task]:
 
 
 def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
-    """A copy in which methods that no phase names have their defaults.
+    """A copy in which methods that no phase names have their defaults, and none a network.
 
     Of no effect, but they would make the same run of two cells look different.
     """
@@ -155,6 +171,8 @@ def _without_idle_arguments(config: ConfigDict) -> ConfigDict:
     named = {name for phase in config.phases.values() for name in phase.methods}
     for name in set(config.method) - named:
         config.method[name] = default.method[name]
+    for name in set(config.frozen) - used_networks(config).keys():
+        config.frozen[name] = default.frozen[name]
     return config
 
 
@@ -194,14 +212,6 @@ def _before(config: ConfigDict, start: int) -> ConfigDict:
         first = _plain(first)
     first.checkpoint.epochs = tuple(sorted({*first.checkpoint.epochs, start} - {first.num_epochs}))
     return first
-
-
-def _wanting_networks(config: ConfigDict) -> list[ConfigDict]:
-    """The arguments of the methods of a run that use the network of another run, such as M2m."""
-    names = {name for phase in config.phases.values() for name in phase.methods}
-    return [
-        config.method[name] for name in sorted(names) if "network" in config.method.get(name, {})
-    ]
 
 
 def tasks_of_table(table: Table, seeds: Iterable[int], root: Path) -> list[Task]:
@@ -319,6 +329,10 @@ def _workdir(config: ConfigDict, root: Path) -> Path:
     if config.init_from and not config.init_epoch:
         # The network of another run; of an earlier phase the config says all.
         parts.append(Path(config.init_from).parent.name)
+    for name in used_networks(config):
+        # That of an earlier phase is not named yet.
+        if config.frozen[name]:
+            parts.append(str(expand(config.frozen[name], f"frozen.{name}").resolve()))
     if config.model.norm == "aux_bn":
         parts.append(config.init_aux_bn)
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -17,7 +17,6 @@ from typing import Any
 
 from purenoise_jax.analysis.figure_style import save
 from purenoise_jax.config.fields import FIELDS
-from purenoise_jax.config.validation import validate
 from purenoise_jax.config.validation_images import VALIDATION_RULES
 from purenoise_jax.runtime.console import SafeConsole, duration
 from purenoise_jax.runtime.errors import ConfigError, counted, unknown
@@ -25,7 +24,7 @@ from purenoise_jax.runtime.exit_codes import Parser, run_command
 from purenoise_jax.runtime.paths import expand
 from purenoise_jax.runtime.threads import exit_process
 from purenoise_jax.training.selection import LAST, SELECT
-from purenoise_jax.training.setup import LOCAL_FIELDS
+from purenoise_jax.training.setup import is_local
 
 from . import cells, data_sets, earlier_lines
 from .engines import engine, slurm
@@ -255,7 +254,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     root /= "quick" if args.quick else "mini" if plan.mini else ""
     tasks = tasks_of_table(table, range(seeds), root)
     for task in tasks:
-        validate(task.config)
+        task.check()
     files = earlier_lines.read_lines(args.lines)
     lines = {run: line for each in files.values() for run, line in each.items()}
     elsewhere: set[Path] = set()
@@ -322,7 +321,7 @@ def arguments_for_a_run(args: argparse.Namespace, seeds: int) -> list[str]:
     # The paths among them would otherwise be looked for where a job starts.
     for text in args.set:
         name, _, value = text.partition("=")
-        local = name in LOCAL_FIELDS and value and isinstance(FIELDS[name].default, str)
+        local = is_local(name) and value and isinstance(FIELDS[name].default, str)
         parts.append(f"--set={name}={expand(value, name).resolve() if local else value}")
     return parts + ["--quick"] * args.quick + ["--debug"] * args.debug
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.data.batch import BatchBuilder
 from purenoise_jax.data.sampling import by_class
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods import METHODS, arguments_of, build_recipe
+from purenoise_jax.methods import build_recipe
 from purenoise_jax.methods.linear_head import kernel_of
 from purenoise_jax.methods.optimizer import make_optimizer
 from purenoise_jax.methods.recipe import Recipe
@@ -56,15 +56,7 @@ def passes(config: ConfigDict, methods: tuple[str, ...]) -> float:
 
 @cache
 def _passes(methods: tuple[str, ...], arguments: str, head: str) -> float:
-    given = {
-        name: {
-            # Paths, such as that of another run, are still to come.
-            argument: values.get(argument, each.default) if each.fixed else "-"
-            for argument, each in arguments_of(METHODS[name]).items()
-        }
-        for name, values in json.loads(arguments).items()
-    }
-    recipe = build_recipe(methods, STATS, given)
+    recipe = build_recipe(methods, STATS, json.loads(arguments))
     if all(getattr(recipe, name) == getattr(Recipe(), name) for name in OF_PASSES):
         return 1.0
     return _step_flops(recipe, head) / _plain_flops()

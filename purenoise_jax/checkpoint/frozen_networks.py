@@ -17,7 +17,7 @@ def load_frozen(name: str, workdir: str, target: Any, identity: dict[str, Any]) 
     """Reads the parameters and running statistics of the newest checkpoint of another run.
 
     Args:
-        name: of the network, in messages.
+        name: of the network, in messages: frozen.NAME is the field of its workdir.
         workdir: of the run.
         target: name of a collection -> its pytree of `jax.ShapeDtypeStruct` with shardings.
         identity: JSON values that must be the same in the records of both runs.
@@ -30,13 +30,13 @@ def load_frozen(name: str, workdir: str, target: Any, identity: dict[str, Any]) 
         CheckpointError: the run has no checkpoint, or one of another model or other classes.
         StorageError: it cannot be read.
     """
-    path = workdir_path(workdir, f"network {name}")
+    path = workdir_path(workdir, f"frozen.{name}")
     checkpoints = Checkpoints(path)
     try:
         step = checkpoints.newest()
         if step is None:
-            raise CheckpointError(f"{path} has no checkpoint, and {name} needs its network")
-        check_same(checkpoints.record(step), identity, f"{path}, whose network {name} needs,")
+            raise CheckpointError(f"frozen.{name}={path} has no checkpoint")
+        check_same(checkpoints.record(step), identity, f"frozen.{name}={path}")
         found: dict[str, Any] = jax.device_get(checkpoints.restore_collections(step, target))
         return found
     finally:

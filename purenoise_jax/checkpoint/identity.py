@@ -11,6 +11,8 @@ DATA = (
     *("num_classes", "class_counts", "dataset_fingerprint", "dataset_content"),
     *("normalize_mean", "normalize_std", "steps_per_epoch"),
 )
+# Frozen networks that have another name than in earlier versions, by their name there.
+RENAMED_NETWORKS = {"m2m": "g"}
 # Of values of data in a message, in characters.
 LONGEST_SHOWN = 24
 
@@ -29,7 +31,7 @@ def check_same(
     Raises:
         CheckpointError: naming every entry that differs.
     """
-    here = json.loads(json.dumps(here))
+    here, there = json.loads(json.dumps(here)), _with_names_of_today(there)
     differing = [key for key in here if there.get(key) != here[key]]
     if not differing:
         return
@@ -42,6 +44,14 @@ def check_same(
         f"{key}: {_short(there.get(key))} there, {_short(here[key])} here" for key in differing
     )
     raise CheckpointError(f"{where} is of another run: {parts}")
+
+
+def _with_names_of_today(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record in which frozen networks have the names that this version gives them."""
+    frozen = record.get("frozen")
+    if not isinstance(frozen, dict):
+        return record
+    return {**record, "frozen": {RENAMED_NETWORKS.get(n, n): v for n, v in frozen.items()}}
 
 
 def _shown(key: str, there: Any, here: Any) -> str:

@@ -12,7 +12,7 @@ from purenoise_jax.config.data_fields import DATA_FIELDS
 from purenoise_jax.config.field import Field
 from purenoise_jax.config.phase_fields import PHASE_FIELDS, make_phase
 from purenoise_jax.data.longtail import MAX_SEED
-from purenoise_jax.methods import METHODS, arguments_of
+from purenoise_jax.methods import METHODS, arguments_of, frozen_networks
 from purenoise_jax.methods.optimizer import OPTIMIZERS
 from purenoise_jax.methods.schedules import SCHEDULES
 from purenoise_jax.models import DTYPES, HEADS, MODELS, NORMS, PROJECTORS, REMATS
@@ -236,28 +236,42 @@ _STATIC_FIELDS: dict[str, Field] = {
 
 
 class _Fields(Mapping[str, Field]):
-    """All fields by dotted path: those of this module, and the arguments of every method.
+    """All fields by dotted path: those of this module, and those that the methods have.
 
-    The arguments are read from the signatures of the methods at each access, so that a config file
-    may add a method of its own to `METHODS`.
+    The arguments and frozen networks of the methods are read from `METHODS` at each access, so that
+    a config file may add a method of its own there.
     """
 
     def __getitem__(self, path: str) -> Field:
         parts = path.split(".")
+        if parts[0] == "frozen" and len(parts) == 2:
+            return _frozen_field(frozen_networks()[parts[1]])
         if parts[0] != "method" or len(parts) != 3:
             return _STATIC_FIELDS[path]
         argument = arguments_of(METHODS[parts[1]])[parts[2]]
-        return Field(
-            argument.default, argument.help, argument.legal, argument.fixed, argument.absent
-        )
+        return Field(argument.default, argument.help, argument.legal, absent=argument.absent)
 
     def __iter__(self) -> Iterator[str]:
         yield from _STATIC_FIELDS
+        yield from (f"frozen.{name}" for name in frozen_networks())
         for method in METHODS:
             yield from (f"method.{method}.{name}" for name in arguments_of(METHODS[method]))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _frozen_field(users: Mapping[str, str]) -> Field:
+    """The field of a frozen network: method that uses it -> usual method of its run."""
+    usual = ", ".join(dict.fromkeys(users.values()))
+    return Field(
+        "",
+        f"workdir of a run of the same network, usually with method={usual}, which "
+        f"{', '.join(users)} uses and does not train",
+        Text(),
+        # The network itself is compared, by its digest.
+        fixed=False,
+    )
 
 
 FIELDS = _Fields()

@@ -15,6 +15,10 @@ from purenoise_jax.runtime.constraints import ALWAYS
 # compared and hashed as if it had them, so that older runs and their hashes stay valid.
 FORMER_FIELDS: dict[str, Any] = {"method.sam.asymmetry": "none"}
 
+# Fields that are not part of this identity and have another name than in earlier versions, by
+# their name there.
+RENAMED_FIELDS = {"method.m2m.network": "frozen.g"}
+
 
 def fixed_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields that define a run's results, resolved, by dotted path, as JSON values."""

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from purenoise_jax.config.phase_fields import make_phase
 from purenoise_jax.data.statistics import DataStats
-from purenoise_jax.methods import METHODS, UsualPhase, arguments_of, as_method, build_recipe
+from purenoise_jax.methods import METHODS, UsualPhase, as_method, build_recipe
 from purenoise_jax.methods.method import DEFERRED
 from purenoise_jax.methods.schedules import COSINE
 from purenoise_jax.runtime.errors import ConfigError, unknown
@@ -125,14 +125,7 @@ def draws_by_class(methods: Sequence[str]) -> bool:
     level = np.full(1, 0.5, np.float32)
     # A class as rare as can be, because some methods are refused without one.
     stats = DataStats(np.array([10**6, 1]), (1, 1, 1), *[level] * 6)
-    # Paths, such as that of another run, are still to come.
-    given = {
-        method: {
-            name: "-" for name, each in arguments_of(METHODS[method]).items() if not each.fixed
-        }
-        for method in methods
-    }
-    return build_recipe(methods, stats, given).class_probs is not None
+    return build_recipe(methods, stats, {}).class_probs is not None
 
 
 def _refuse_unscaled_cosines(names: Sequence[str], second: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.identity import check_same
 from purenoise_jax.checkpoint.manager import Checkpoints
 from purenoise_jax.config.fields import FIELDS, default_config, flatten
-from purenoise_jax.config.identity import FORMER_FIELDS
+from purenoise_jax.config.identity import FORMER_FIELDS, RENAMED_FIELDS
 from purenoise_jax.config.run_record import CONFIG_FILE
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime.console import show_error
@@ -216,6 +216,11 @@ def _read_config(file: Path) -> ConfigDict:
         if values.get(path) == value:
             section, _, name = path.rpartition(".")
             del operator.attrgetter(section)(config)[name]
+    for path, new in RENAMED_FIELDS.items():
+        if path in values:
+            section, _, name = path.rpartition(".")
+            del operator.attrgetter(section)(config)[name]
+            config.update_from_flattened_dict({new: values[path]})
     return config
 
 

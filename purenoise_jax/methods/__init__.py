@@ -11,6 +11,7 @@ from purenoise_jax.methods import (
     appended_noise,
     decoupled_balanced_softmax,
     label_over_smoothing,
+    m2m,
     max_norm,
     mislas,
     nearest_class_mean,
@@ -32,7 +33,6 @@ from purenoise_jax.methods.label_smoothing import label_aware_smoothing, label_s
 from purenoise_jax.methods.lade import lade
 from purenoise_jax.methods.ldam import ldam
 from purenoise_jax.methods.logit_adjustment import logit_adjusted_loss
-from purenoise_jax.methods.m2m import m2m
 from purenoise_jax.methods.major_feature_weakening import major_feature_weakening
 from purenoise_jax.methods.mamix import mamix
 from purenoise_jax.methods.manifold_mixup import manifold_mixup
@@ -85,7 +85,7 @@ METHODS: dict[str, Apply | Method] = {
         model=LINEAR,
     ),
     "meta_sampler": Method(meta_sampler, phase=decoupled_balanced_softmax.PHASE, model=LINEAR),
-    "m2m": Method(m2m, phase=DEFERRED),
+    "m2m": Method(m2m.m2m, phase=DEFERRED, frozen=m2m.FROZEN),
     "sam_a": asymmetric_sam,
     "imbsam": Method(imbalanced_sam, source="Zhou et al. 2023"),
     "focal_sam": Method(focal_sam, source="Li et al. 2025"),
@@ -117,6 +117,15 @@ METHODS: dict[str, Apply | Method] = {
 def arguments_of(method: Apply | Method) -> dict[str, signatures.Argument]:
     """The arguments of an entry of `METHODS` by name; see `arguments.arguments_of`."""
     return signatures.arguments_of(as_method(method).apply)
+
+
+def frozen_networks() -> dict[str, dict[str, str]]:
+    """Networks of other runs: name -> method that uses it -> usual method of that run."""
+    found: dict[str, dict[str, str]] = {}
+    for method, entry in METHODS.items():
+        for name, kind in as_method(entry).frozen.items():
+            found.setdefault(name, {})[method] = kind
+    return found
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any], batch_size: int) -> None:
@@ -169,6 +178,8 @@ def build_recipe(
                 )
         if method.model:
             recipe = dataclasses.replace(recipe, requires={**recipe.requires, **method.model})
+        added = tuple(name for name in method.frozen if name not in recipe.frozen)
+        recipe = dataclasses.replace(recipe, frozen=(*recipe.frozen, *added))
         for field in dataclasses.fields(Recipe):
             old, new = getattr(before, field.name), getattr(recipe, field.name)
             if _extends(new, old):
@@ -201,4 +212,5 @@ __all__ = [
     "as_method",
     "build_recipe",
     "check_arguments",
+    "frozen_networks",
 ]

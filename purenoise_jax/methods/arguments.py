@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
-from purenoise_jax.runtime.constraints import ALWAYS, LOCAL, Constraint
+from purenoise_jax.runtime.constraints import ALWAYS, Constraint
 
 
 class Argument(NamedTuple):
@@ -16,14 +16,12 @@ class Argument(NamedTuple):
         legal: the values that a config may give.
         help: its meaning, for `--help`.
         absent: the value of runs started before the method had it, see `config.field.Field`.
-        fixed: True if a run keeps the value for good, see `config.field.Field`.
     """
 
     default: Any
     legal: Constraint
     help: str
     absent: Any = ALWAYS
-    fixed: bool = True
 
 
 @functools.cache
@@ -33,8 +31,7 @@ def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
     Args:
         method: a function (recipe, stats, *, name: Annotated[type, legal, help] = default, ...). An
             argument that was added to the method later also gives the value of runs without it:
-            Annotated[type, legal, help, absent]. A path whose content is compared instead of its
-            name gives `constraints.LOCAL` there.
+            Annotated[type, legal, help, absent].
 
     Raises:
         TypeError: an argument lacks a default, its legal values or its help.
@@ -55,9 +52,5 @@ def arguments_of(method: Callable[..., Any]) -> dict[str, Argument]:
                 f"{method.__name__}: {name} must be Annotated[type, legal values, help] with a "
                 "default"
             )
-        last = metadata[2] if len(metadata) == 3 else ALWAYS
-        absent = ALWAYS if last is LOCAL else last
-        found[name] = Argument(
-            parameter.default, metadata[0], metadata[1], absent, fixed=last is not LOCAL
-        )
+        found[name] = Argument(parameter.default, *metadata)
     return found

@@ -15,10 +15,11 @@ from purenoise_jax.methods.networks import Networks
 from purenoise_jax.methods.recipe import Recipe, cross_entropy
 from purenoise_jax.methods.resampling import class_balanced_sampling
 from purenoise_jax.runtime import rng
-from purenoise_jax.runtime.constraints import LOCAL, Integer, Real, Text
-from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.runtime.constraints import Integer, Real
 
-NAME = "m2m"
+# Kim et al. call the network that trains f and this one g.
+NETWORK = "g"
+FROZEN = {NETWORK: "erm"}
 # More steps would make a large program, which takes long to compile.
 MOST_UNROLLED = 20
 
@@ -27,9 +28,6 @@ def m2m(
     recipe: Recipe,
     stats: DataStats,
     *,
-    network: Annotated[
-        str, Text(), "workdir of a plainly trained run of the same network", LOCAL
-    ] = "",
     beta: Annotated[
         float,
         Real(0, 1, below=True),
@@ -59,16 +57,7 @@ def m2m(
     READING: a translation starts at the drawn image itself. The authors add a random perturbation.
     Their code limits its length over all images of a batch together, so with 100 of them that of
     one image is about 0.09, nearly that of one of the steps.
-
-    Raises:
-        ConfigError: `network` names no run.
     """
-    if not network:
-        raise ConfigError(
-            "method.m2m.network='' names no run; legal: the workdir of a plainly trained run of "
-            "the same network, such as runs/erm after `python -m purenoise_jax.main "
-            "--config FILE:method=erm --workdir runs/erm`, with the FILE of this run"
-        )
     counts = jnp.asarray(stats.class_counts, jnp.float32)
 
     def translate(key: jax.Array, batch: Batch, networks: Networks) -> Batch:
@@ -87,7 +76,7 @@ def m2m(
 
         def energy(x: jax.Array) -> jax.Array:
             logit = jnp.take_along_axis(networks.predict(x), seed_label[:, None], axis=1)[:, 0]
-            target = cross_entropy(networks.frozen[NAME](x), batch["target"])
+            target = cross_entropy(networks.frozen[NETWORK](x), batch["target"])
             return (target + push * logit).sum()
 
         def move(_: int, x: jax.Array) -> jax.Array:
@@ -98,7 +87,7 @@ def m2m(
         # On a CPU convolutions are several times slower within a loop.
         unrolled = jax.default_backend() == "cpu" and num_steps <= MOST_UNROLLED
         moved = jax.lax.fori_loop(0, num_steps, move, start, unroll=unrolled)
-        probability = jax.nn.softmax(networks.frozen[NAME](moved))
+        probability = jax.nn.softmax(networks.frozen[NETWORK](moved))
         confident = jnp.take_along_axis(probability, label[:, None], axis=1)[:, 0] >= confidence
         accepted = rng.uniform(accept_key, label.shape) < jnp.take_along_axis(
             accept_probs, seed[:, None], axis=1
@@ -112,5 +101,4 @@ def m2m(
     return dataclasses.replace(
         class_balanced_sampling(recipe, stats),
         generators=(*recipe.generators, translate),
-        frozen={**recipe.frozen, NAME: network},
     )

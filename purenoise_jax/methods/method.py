@@ -48,6 +48,10 @@ class Method(NamedTuple):
         phase: in which the method usually trains.
         model: argument of the model -> the value that the method needs, such as
             {"head": "cosine"}. A config that names the method gets it; another value is refused.
+        frozen: name of a network of another run, which the method evaluates and does not train ->
+            method with which that run is usually trained, such as {"g": "erm"}. The field
+            frozen.NAME of a config is its workdir, and `networks.frozen[NAME]` its network. Methods
+            that give the same name share one network.
         listed_as: the name in the phases of a config, if it is another one: "drs" is "rs" that
             begins later.
         replaces: the methods that usually end where this one begins: "tla" follows "vs".
@@ -61,6 +65,7 @@ class Method(NamedTuple):
     check: Callable[[Mapping[str, Any], int], None] | None = None
     phase: UsualPhase = UsualPhase()
     model: Mapping[str, str] = MappingProxyType({})
+    frozen: Mapping[str, str] = MappingProxyType({})
     listed_as: str = ""
     replaces: tuple[str, ...] = ()
     source: str = ""

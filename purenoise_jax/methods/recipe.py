@@ -228,7 +228,8 @@ class Recipe:
         lr_factor: (path of a parameter) -> factor of its learning rate, at least 0.
         train_mode: False runs batch norm and dropout in evaluation mode.
         dropout: False drops no activations in training mode either.
-        frozen: name -> workdir of the run whose network `networks.frozen` offers under that name.
+        frozen: names of the networks of other runs that `networks.frozen` offers, see
+            `Method.frozen`.
         memory: name -> `Memory`.
         project: (parameters after the update, memories before the step by name) -> parameters, for
             constraints that every step restores.
@@ -257,7 +258,7 @@ class Recipe:
     lr_factor: Callable[[tuple[str, ...]], float] = full_rate
     train_mode: bool = True
     dropout: bool = True
-    frozen: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
     memory: Mapping[str, Memory] = dataclasses.field(default_factory=dict)
     project: Project = unprojected
     augments: bool = True

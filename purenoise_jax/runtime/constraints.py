@@ -17,8 +17,6 @@ MAX_TEXT = 4096
 # In place of the value that runs without a field have: every run has the field. It equals no JSON
 # value.
 ALWAYS: Final = object()
-# Marks a path, which may differ between machines: the content found there is compared instead.
-LOCAL: Final = object()
 # Other numbers would silently become zero or infinite in float32.
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 

@@ -14,6 +14,7 @@ from purenoise_jax.checkpoint.init_transforms import ImportedWeights
 from purenoise_jax.checkpoint.tree_names import collections
 from purenoise_jax.checkpoint.weights_file import read_weights
 from purenoise_jax.config.fields import FIELDS, OPTIONAL
+from purenoise_jax.config.frozen_fields import refuse_unnamed_networks
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.phase_fields import phase_values
 from purenoise_jax.config.resolve import resolved
@@ -114,6 +115,7 @@ def build(config: ConfigDict) -> Experiment:
         DataError: the data set is missing, damaged or mislabelled.
     """
     config = resolved(config)
+    refuse_unnamed_networks(config)
     placement = Placement(config.batch_size, config.num_devices)
     data, opt = config.data, config.optimizer
     dataset = load_for(
@@ -392,7 +394,7 @@ def _with_pretrained(experiment: Experiment, config: ConfigDict) -> Experiment:
 
 def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experiment:
     """Loads the networks that methods name, and adds their digests to the run's identity."""
-    wanted = {name: run for p in experiment.phases for name, run in p.recipe.frozen.items()}
+    wanted = {name: config.frozen[name] for p in experiment.phases for name in p.recipe.frozen}
     if not wanted:
         return experiment
     same = ("model", "image_shape", "num_classes", "normalize_mean", "normalize_std")
@@ -415,7 +417,7 @@ def _with_frozen_networks(experiment: Experiment, config: ConfigDict) -> Experim
 
 def _with_model_of(config: ConfigDict, name: str, run: str) -> ConfigDict:
     """The config with the norm, head and projector of another run, whose network is `name`."""
-    there = recorded_fields(config, workdir_path(run, f"network {name}"))
+    there = recorded_fields(config, workdir_path(run, f"frozen.{name}"))
     changed = config.copy_and_resolve_references()
     for field in ("norm", "head", "projector", "projector_width") if there else ():
         described = FIELDS[f"model.{field}"]

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from purenoise_jax.checkpoint.digest import state_digest
 from purenoise_jax.checkpoint.manager import QUARANTINE, Checkpoints
 from purenoise_jax.config import run_record
-from purenoise_jax.config.fields import NONE, field_of, flatten
+from purenoise_jax.config.fields import NONE, flatten
 from purenoise_jax.config.resolve import kept_lines, resolved
 from purenoise_jax.config.validation import validate
 from purenoise_jax.runtime import disk_space, files, multihost
@@ -35,7 +35,7 @@ from purenoise_jax.training.resume import RestorePoint
 
 # Paths, which may differ from machine to machine; the files found there are compared instead. So
 # may the number of threads.
-LOCAL_FIELDS = (
+_LOCAL_FIELDS = (
     *("data.path", "data.train_list", "data.val_list", "data.test_list", "data.indices"),
     *("data.workers", "init_from", "model.pretrained"),
 )
@@ -183,7 +183,7 @@ def set_up(
     steps_per_epoch, versions = experiment.steps_per_epoch, provenance.versions()
     multihost.assert_equal(
         {
-            "config": {k: v for k, v in flatten(config).items() if not _is_local(k)},
+            "config": {k: v for k, v in flatten(config).items() if not is_local(k)},
             "data": experiment.identity,
             # With data.feed=auto, machines of different memory could differ.
             "streams": experiment.streams,
@@ -267,12 +267,9 @@ def set_up(
     return setup
 
 
-def _is_local(path: str) -> bool:
-    """True for a path that may differ between the processes of a run."""
-    if path in LOCAL_FIELDS:
-        return True
-    field = field_of(path)
-    return path.startswith("method.") and field is not None and not field.fixed
+def is_local(path: str) -> bool:
+    """Returns True for a field that may differ between the processes of a run, such as a path."""
+    return path in _LOCAL_FIELDS or path.startswith("frozen.")
 
 
 def _has_metrics(workdir: Path) -> bool:

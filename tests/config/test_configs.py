@@ -36,7 +36,7 @@ def test_every_config_file_is_tested():
 def test_every_method_is_valid_at_every_length(module, method, epochs):
     config = module.get_config(f"method={method},epochs={epochs}")
     validate(config)
-    config.method.m2m.network, config.method.seql.threshold = "runs/erm", 0.5
+    config.frozen.g, config.method.seql.threshold = "runs/erm", 0.5
     for phase in config.phases.values():
         recipe = build_recipe(phase.methods, STATS, config.method.to_dict())
         assert all(config.model[name] == value for name, value in recipe.requires.items())

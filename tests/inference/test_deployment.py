@@ -67,7 +67,7 @@ def test_every_method_is_known_to_take_a_prior_or_not():
     takers = {
         name
         for name in METHODS
-        if name not in ("tla", "adrw", "m2m")
+        if name not in ("tla", "adrw")
         and takes_prior(build_recipe([name], STATS, needed).postprocess, STATS.num_classes)
     }
     # Those whose network fits classes of equal frequency, by their loss.

@@ -13,6 +13,7 @@ from launch.tables import make_table
 from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import METHODS
+from purenoise_jax.runtime.errors import ConfigError
 
 MINI = Plan(epochs=MINI_EPOCHS, model=MINI_MODEL, mini=True)
 ROOT = Path("runs")
@@ -51,8 +52,38 @@ def test_a_run_starts_from_the_run_of_another_cell(method, first):
 
 def test_m2m_uses_the_network_that_it_starts_from():
     begun, last = tasks("m2m")
-    assert last.config.method.m2m.network == str(begun.workdir)
-    assert not begun.config.method.m2m.network
+    assert last.config.frozen.g == str(begun.workdir)
+    assert not begun.config.frozen.g
+
+
+def test_a_second_stage_of_m2m_has_the_network_of_its_first():
+    first, second, last = tasks("m2m+crt")
+    assert second.config.frozen.g == last.config.frozen.g == str(first.workdir)
+    assert second.starts_from == (first.workdir,)
+    assert last.starts_from == (second.workdir, first.workdir)
+
+
+def test_a_network_that_was_named_stays_and_has_folders_of_its_own():
+    def with_network(method, network):
+        config = MINI.config("CIFAR-10-LT", method, augment="flip_crop")
+        config.frozen.g = network
+        return tasks_of(config, 0, ROOT)
+
+    plain, named = with_network("m2m", "runs/wide")
+    assert plain.config.to_json() == tasks("erm")[0].config.to_json()
+    assert named.config.frozen.g == "runs/wide"
+    assert named.starts_from == (plain.workdir, Path("runs/wide"))
+    folders = {with_network("m2m", n)[-1].workdir for n in ("", "runs/wide", "runs/other")}
+    assert len(folders) == 3 and workdirs("m2m")[-1] in folders
+    assert [t.config.frozen.g for t in with_network("drs", "runs/wide")] == ["", ""]
+
+
+def test_a_run_without_its_network_is_refused_before_any_trains():
+    config = MINI.config("CIFAR-10-LT", "erm", augment="flip_crop")
+    config.phases.initial.methods = ("m2m",)
+    (task,) = tasks_of(config, 0, ROOT)
+    with pytest.raises(ConfigError, match=r"frozen\.g='' names no run"):
+        task.check()
 
 
 def test_the_mini_tier_is_small_says_so_and_shows_no_published_number():

@@ -30,7 +30,7 @@ from tests.tiny import tiny_config, write_npz
 HALF = np.full(3, 0.5, np.float32)
 STATS = DataStats(np.array([500, 100, 20]), (16, 16, 3), *[HALF] * 6)
 # The rarest class has 3 % of the images.
-ARGUMENTS = {"m2m": {"network": "runs/erm"}, "seql": {"threshold": 0.05}}
+ARGUMENTS = {"seql": {"threshold": 0.05}}
 RNG = random.Random(0)
 # Methods of a second stage take part in it alone, see `UsualPhase`.
 TRAINING = [name for name in METHODS if as_method(METHODS[name]).phase.start < 1]
@@ -136,7 +136,7 @@ def experiment_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr(build_module, "_with_frozen_networks", with_frozen_networks)
     config = tiny_config(write_npz(tmp_path / "tiny.npz", size=16))
-    config.model.name, config.method.m2m.network = "one_layer", "runs/erm"
+    config.model.name, config.frozen.g = "one_layer", "runs/erm"
 
     def make(names):
         try:

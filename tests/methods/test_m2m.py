@@ -4,16 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.cifar10_lt import get_config
+from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import build_recipe
-from purenoise_jax.methods.m2m import NAME
+from purenoise_jax.methods.m2m import NETWORK
 from purenoise_jax.methods.networks import Networks
 from purenoise_jax.runtime import rng
 from purenoise_jax.runtime.errors import ConfigError
+from purenoise_jax.training.build import build
 from tests.linear_step import COUNTS, STATS, Linear, softmax
 
 LABELS = np.array([0, 1, 2], np.int32)
 ARGUMENTS = {
-    "network": "somewhere",
     "beta": 0.9,
     "confidence": 0.3,
     "num_steps": 3,
@@ -29,7 +31,7 @@ def networks_of(learner, frozen, rows):
         {},
         valid=jnp.ones(rows, bool),
         dropout_key=rng.root(0),
-        frozen={NAME: {"params": {"head": {"kernel": jnp.asarray(frozen)}}, "batch_stats": {}}},
+        frozen={NETWORK: {"params": {"head": {"kernel": jnp.asarray(frozen)}}, "batch_stats": {}}},
     )
 
 
@@ -142,10 +144,14 @@ def test_a_translation_is_both_views_of_its_row():
 
 
 def test_without_a_network_it_names_the_command_that_makes_one():
+    config = get_config("method=m2m")
+    # Before any image is read: there are none.
+    config.data.source, config.data.path = "npz", "nowhere.npz"
+    validate(config)
     with pytest.raises(ConfigError) as error:
-        build_recipe(["m2m"], STATS, {})
+        build(config)
     assert str(error.value) == (
-        "method.m2m.network='' names no run; legal: the workdir of a plainly trained run of the "
-        "same network, such as runs/erm after `python -m purenoise_jax.main --config "
-        "FILE:method=erm --workdir runs/erm`, with the FILE of this run"
+        "frozen.g='' names no run, but m2m uses the network of one; legal: the workdir of a run of "
+        "the same network with method=erm, such as runs/erm after `python -m purenoise_jax.main "
+        "--config FILE:method=erm --workdir runs/erm`, with the FILE of this run"
     )

@@ -43,7 +43,7 @@ def data(rows=7, num_classes=3):
 
 def test_all_mixing_methods_are_tested_here():
     """A method that mixes rows gives places, as none else does."""
-    needed = {"m2m": {"network": "runs/erm"}, "seql": {"threshold": 0.5}}
+    needed = {"seql": {"threshold": 0.5}}
     named = {name for name in METHODS if build_recipe([name], STATS, needed).places}
     assert named == {name for name, _ in CASES.values()}
 

@@ -15,7 +15,6 @@ from purenoise_jax.config.fields import FIELDS, default_config
 from purenoise_jax.config.validation import validate
 from purenoise_jax.methods import METHODS, build_recipe
 from purenoise_jax.methods.arguments import arguments_of
-from purenoise_jax.methods.m2m import NAME
 from purenoise_jax.runtime.constraints import Real
 from purenoise_jax.runtime.errors import CheckpointError, ConfigError
 from purenoise_jax.runtime.files import read_json
@@ -96,8 +95,8 @@ def test_every_argument_is_a_field_with_the_default_of_its_signature():
         apply = getattr(method, "apply", method)
         for argument, found in arguments_of(apply).items():
             field = FIELDS[f"method.{name}.{argument}"]
-            taken = (field.default, field.legal, field.help, field.absent, field.fixed)
-            assert taken == found
+            assert (field.default, field.legal, field.help, field.absent) == found
+            assert field.fixed
             assert field.legal.allows(field.default)
             assert config.method[name][argument] == found.default
     with pytest.raises(KeyError):
@@ -173,21 +172,21 @@ def test_a_frozen_network_is_part_of_the_identity_of_a_run(npz, tmp_path):
     plain = tiny_config(npz, **short)
     del plain.phases["deferred"]
     source = train_and_evaluate(plain, tmp_path / "erm")
-    config = tiny_config(npz, **{**short, "method.m2m.network": str(tmp_path / "erm")})
+    config = tiny_config(npz, **{**short, "frozen.g": str(tmp_path / "erm")})
     del config.phases["deferred"]
     config.phases.initial.methods = ("m2m",)
     experiment = build(config)
-    jax.tree.map(np.testing.assert_array_equal, experiment.frozen[NAME]["params"], source.params)
+    jax.tree.map(np.testing.assert_array_equal, experiment.frozen["g"]["params"], source.params)
     train_and_evaluate(config, tmp_path / "run")
     record = read_json(tmp_path / "run/checkpoints/6/record.json")
-    assert record["frozen"] == {NAME: digest(experiment.frozen[NAME])}
+    assert record["frozen"] == {"g": digest(experiment.frozen["g"])}
     # The run resumes if its network is in another folder, but not with another network.
     (tmp_path / "erm").rename(tmp_path / "first")
-    config.num_epochs, config.method.m2m.network = 3, str(tmp_path / "first")
+    config.num_epochs, config.frozen.g = 3, str(tmp_path / "first")
     train_and_evaluate(config, tmp_path / "run")
     plain.seed = 1
     train_and_evaluate(plain, tmp_path / "erm")
-    config.num_epochs, config.method.m2m.network = 4, str(tmp_path / "erm")
+    config.num_epochs, config.frozen.g = 4, str(tmp_path / "erm")
     with pytest.raises(CheckpointError, match="is of another run: frozen"):
         train_and_evaluate(config, tmp_path / "run")
 
@@ -196,12 +195,12 @@ def test_a_frozen_network_is_part_of_the_identity_of_a_run(npz, tmp_path):
     ("change", "message"),
     [
         (
-            lambda c: c.method.m2m.update(network="nowhere"),
-            "nowhere has no checkpoint, and m2m needs",
+            lambda c: c.frozen.update(g="nowhere"),
+            "frozen.g=.*nowhere has no checkpoint",
         ),
         (
             lambda c: c.model.update(name="resnet8"),
-            "whose network m2m needs, is of another run: model",
+            "frozen.g=.* is of another run: model",
         ),
     ],
 )
@@ -210,7 +209,7 @@ def test_a_missing_or_unsuitable_network_is_refused(npz, tmp_path, change, messa
     plain = tiny_config(npz, **short)
     del plain.phases["deferred"]
     train_and_evaluate(plain, tmp_path / "erm")
-    config = tiny_config(npz, **{**short, "method.m2m.network": str(tmp_path / "erm")})
+    config = tiny_config(npz, **{**short, "frozen.g": str(tmp_path / "erm")})
     del config.phases["deferred"]
     config.phases.initial.methods = ("m2m",)
     change(config)

@@ -34,7 +34,7 @@ FREE = {
     "data.path", "data.train_list", "data.val_list", "data.test_list", "data.indices",
     "data.feed", "data.workers", "data.on_bad",
     "model.pretrained", "checkpoint.epochs", "checkpoint.every_epochs",
-    "method.m2m.network", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
+    "frozen.g", "checkpoint.every_steps", "checkpoint.keep", "fresh", "report", "eval.every_epochs", "eval.batch_size",
     "checkpoint.best", "eval.test", "eval.train", "eval.patience",
 }  # fmt: skip
 
@@ -195,6 +195,19 @@ def test_a_run_with_a_field_that_is_gone_goes_on_and_is_read(tmp_path):
         refuse_other_run(config, tmp_path)
     with pytest.raises(ConfigError, match=r"method\.sam\.asymmetry is not a config field"):
         load_runs([tmp_path])
+
+
+def test_a_run_whose_network_had_another_field_is_read(tmp_path):
+    for methods, network in ((("erm",), ""), (("m2m",), "runs/erm")):
+        config = with_value(default_config(), "phases.initial.methods", methods)
+        saved = saved_config(config)
+        del saved["config"]["frozen"]
+        saved["config"]["method"]["m2m"]["network"] = network
+        write_json(tmp_path / CONFIG_FILE, saved)
+        refuse_other_run(config, tmp_path)
+        (run,) = load_runs([tmp_path])
+        assert run.config.frozen.g == network and "network" not in run.config.method.m2m
+        assert config_hash(run.config) == config_hash(config)
 
 
 def test_a_config_that_lists_unused_methods_is_that_of_the_same_run(tmp_path):

@@ -42,7 +42,7 @@ TX = make_optimizer("sgd", momentum=0.9, weight_decay=DECAY)
 INDEX = np.arange(ROWS, dtype=np.int32)
 ALL = np.ones(ROWS, bool)
 DATA = Inputs(IMAGES, LABELS)
-ARGUMENTS = {"open": {"delta": 1.0}, "m2m": {"network": "none"}, "seql": {"threshold": 0.5}}
+ARGUMENTS = {"open": {"delta": 1.0}, "seql": {"threshold": 0.5}}
 
 
 @pytest.fixture(scope="module")

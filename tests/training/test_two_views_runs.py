@@ -105,31 +105,31 @@ def test_pre_training_without_labels_precedes_a_phase_of_plain_training(npz, tmp
 def test_m2m_takes_the_network_of_a_run_with_another_head_and_no_projector(npz, plain, tmp_path):
     config = config_of(
         npz, "ldam", "m2m",
-        **{"model.head": "cosine", "method.m2m.network": str(plain[0]), "model.norm": "aux_bn",
+        **{"model.head": "cosine", "frozen.g": str(plain[0]), "model.norm": "aux_bn",
            "method.m2m.confidence": 0.0},
     )  # fmt: skip
     experiment = build(config)
-    assert "fc" in experiment.frozen["m2m"]["params"]["head"]
-    chex.assert_trees_all_equal(experiment.frozen["m2m"]["params"], plain[1].params)
+    assert "fc" in experiment.frozen["g"]["params"]["head"]
+    chex.assert_trees_all_equal(experiment.frozen["g"]["params"], plain[1].params)
     assert "kernel" in experiment.target().params["head"]
     state = train_and_evaluate(config, tmp_path / "ldam")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     config = config_of(
         npz, "m2m", "joint_ssl",
         **{"model.projector": "vicreg", "model.projector_width": 4,
-           "method.m2m.network": str(plain[0])},
+           "frozen.g": str(plain[0])},
     )  # fmt: skip
-    assert "projector" not in build(config).frozen["m2m"]["params"]
+    assert "projector" not in build(config).frozen["g"]["params"]
 
 
 @pytest.mark.slow
 def test_m2m_may_begin_from_the_plain_run_whose_network_it_uses(npz, plain, tmp_path):
     """As in the tables, where plain training is shared."""
-    start = {"method.m2m.network": str(plain[0]), "init_from": str(plain[0]), "init_epoch": 1}
+    start = {"frozen.g": str(plain[0]), "init_from": str(plain[0]), "init_epoch": 1}
     config = config_of(npz, "m2m", epochs=2, **start)
     train_and_evaluate(config, tmp_path)
     record = Checkpoints(tmp_path).record(Checkpoints(tmp_path).steps()[-1])
-    assert record["frozen"].keys() == {"m2m"} and record["init_from"]["workdir"] == str(plain[0])
+    assert record["frozen"].keys() == {"g"} and record["init_from"]["workdir"] == str(plain[0])
 
 
 def test_a_method_refuses_a_network_without_its_projector(npz):
