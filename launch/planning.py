@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from purenoise_jax.config.fields import default_config, flatten
+from purenoise_jax.config.fields import default_config
 from purenoise_jax.config.frozen_fields import refuse_unnamed_networks, used_networks
 from purenoise_jax.config.identity import config_hash
 from purenoise_jax.config.resolve import resolved
@@ -64,10 +64,9 @@ class Task:
     @property
     def starts_from(self) -> tuple[Path, ...]:
         """The workdirs of other runs whose checkpoints it needs."""
-        fields = ["init_from", *(f"frozen.{name}" for name in used_networks(self.config))]
-        values = flatten(self.config)
-        wanted = (expand(values[field], field) for field in fields if values[field])
-        return tuple(dict.fromkeys(wanted))
+        frozen = {f"frozen.{n}": self.config.frozen[n] for n in used_networks(self.config)}
+        named = {"init_from": self.config.init_from, **frozen}
+        return tuple(dict.fromkeys(expand(run, field) for field, run in named.items() if run))
 
     @property
     def summary(self) -> dict[str, Any] | None:

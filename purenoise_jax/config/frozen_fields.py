@@ -7,21 +7,21 @@ from purenoise_jax.runtime.errors import ConfigError
 
 
 def used_networks(config: ConfigDict) -> dict[str, str]:
-    """Returns the networks that the methods of a config use: name -> first of these methods.
+    """Returns the networks that the methods of a config use: name -> one of these methods.
 
     Args:
         config: with the fields of `config/fields.py`.
     """
-    methods = sorted({name for phase in config.phases.values() for name in phase.methods})
-    found: dict[str, str] = {}
-    for network, users in frozen_networks().items():
-        for method in (name for name in methods if name in users):
-            found.setdefault(network, method)
-    return found
+    methods = {name for phase in config.phases.values() for name in phase.methods}
+    users = {network: methods & each.keys() for network, each in frozen_networks().items()}
+    return {network: min(names) for network, names in users.items() if names}
 
 
 def refuse_unnamed_networks(config: ConfigDict) -> None:
     """Refuses a config whose methods use a network that no field names.
+
+    This is no part of `validate`, because a plan of several runs names the networks of valid
+    configs.
 
     Args:
         config: validated.

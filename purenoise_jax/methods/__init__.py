@@ -123,8 +123,8 @@ def frozen_networks() -> dict[str, dict[str, str]]:
     """Networks of other runs: name -> method that uses it -> usual method of that run."""
     found: dict[str, dict[str, str]] = {}
     for method, entry in METHODS.items():
-        for name, kind in as_method(entry).frozen.items():
-            found.setdefault(name, {})[method] = kind
+        for name, usual in as_method(entry).frozen.items():
+            found.setdefault(name, {})[method] = usual
     return found
 
 
