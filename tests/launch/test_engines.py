@@ -99,6 +99,15 @@ def test_a_process_gets_the_same_table(npz, tmp_path):
     assert (again.seeds, again.run, again.jobs, again.engine) == (3, "x", None, "local")
 
 
+def test_a_process_gets_paths_that_do_not_depend_on_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = arguments("--set", "frozen.g=erm", "--set", "data.workers=2", "--set", "model.norm=bn")
+    again = reproduce.arguments_for_a_run(given, 1)
+    assert [word for word in again if word.startswith("--set=")] == [
+        f"--set=frozen.g={tmp_path / 'erm'}", "--set=data.workers=2", "--set=model.norm=bn",
+    ]  # fmt: skip
+
+
 def test_a_run_that_is_refused_for_its_data_does_not_stop_the_others(tmp_path, monkeypatch):
     def train(task, quick):
         if task.name == "imbsam":
